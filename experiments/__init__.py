@@ -1,0 +1,1 @@
+"""Recipes, runs, reports and the ``featbank`` command: where features meet regressors."""

@@ -1,0 +1,97 @@
+"""The family of exceptions: every one says who, what was expected, what was received, and the cure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FeatbankError(Exception):
+    """Base of all errors that a user can cause or cure; the command line shows its text alone."""
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its argument; a message is meant to be read as it is.
+        return str(self.args[0]) if self.args else self.__class__.__name__
+
+
+class ImageError(FeatbankError, ValueError):
+    """An image that cannot be turned into pixels.
+
+    Parameters
+    ----------
+    reason : str
+        One word for counting, such as ``truncated``, ``empty``, ``too-large``, ``not-an-image``.
+    message : str
+        The full sentence for people.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        # Two arguments: the default would hand only the message to the constructor in another process.
+        return (type(self), (self.reason, str(self.args[0])))
+
+
+class DatasetError(FeatbankError, ValueError):
+    """A dataset whose files contradict what its layout promises."""
+
+
+class DatasetNotFoundError(FeatbankError, FileNotFoundError):
+    """No dataset of a known layout at the given place."""
+
+
+class UnknownNameError(FeatbankError, KeyError):
+    """A name that no registry knows; the message lists near names."""
+
+
+class ViewError(FeatbankError, ValueError):
+    """A view that cannot be parsed, or cannot be taken from an image."""
+
+
+class EncoderError(FeatbankError, ValueError):
+    """An encoder that cannot be built, or a view it does not accept."""
+
+
+class BankError(FeatbankError, OSError):
+    """A bank that cannot be read or written; its finished shards stay intact."""
+
+
+class MissingFeaturesError(FeatbankError, LookupError):
+    """Features that the bank does not hold; the message gives the command that computes them."""
+
+
+class RecipeError(FeatbankError, ValueError):
+    """A recipe that breaks the schema."""
+
+
+class RunError(FeatbankError, ValueError):
+    """A run that cannot be carried out, or a run folder that cannot be read."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], listing: str) -> UnknownNameError:
+    """Build the error for a name that is not registered.
+
+    Parameters
+    ----------
+    kind : str
+        What was looked up, for example ``"encoder"``.
+    name : str
+        The name that was received.
+    known : iterable of str
+        All registered names.
+    listing : str
+        The command that lists them, for example ``"featbank list encoders"``.
+
+    Returns
+    -------
+    UnknownNameError
+        Ready to be raised; names up to three near spellings.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return UnknownNameError(
+        f"{kind} must be one of the {len(names)} known ones, got {name!r}.{hint} List them all with `{listing}`."
+    )
