@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 
 def digest_bytes(data: bytes) -> str:
@@ -25,7 +24,7 @@ def digest_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(value: object) -> str:
     """Write ``value`` as JSON in the one spelling that digests are taken of.
 
     Keys are sorted, no spaces, no NaN; floats use Python's shortest round-trip form, so the text does
@@ -41,7 +40,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
-def digest_json(value: Any) -> str:
+def digest_json(value: object) -> str:
     """Return the SHA-256 of ``value``'s canonical JSON as 64 hexadecimal digits."""
     return digest_bytes(canonical_json(value).encode("ascii"))
 

@@ -1,0 +1,328 @@
+"""Computes the features a bank lacks: the one place where photographs become rows of the bank.
+
+Each photo is decoded once for all its views and encoders. Workers compute, the calling process writes, so
+a killed run loses at most the shard in hand and never anything that was finished. Reads paths and
+image names, never a MOS.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from featbank.bank import Bank, FeatureFolder
+from featbank.errors import BankError, EncoderError, ImageError, ViewError
+from featbank.extraction_log import log_extraction
+from featbank.feature import Feature, compute_features, make_feature
+from featbank.images import Photo, read_photo
+from featbank.keys import keys_of_files
+
+FLUSH_ROWS = 256
+FLUSH_S = 30.0
+"""A shard is written when this many rows wait, or when the oldest has waited this long."""
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """A feature by name: small enough to send to a worker, which builds the encoder itself."""
+
+    encoder: str
+    view: str
+    aggregate: str = "mean"
+
+
+@dataclass(frozen=True)
+class _Job:
+    path: str
+    image_id: str
+    key: str
+    wanted: tuple[FeatureRequest, ...]
+
+
+@dataclass
+class _Outcome:
+    job: _Job
+    key: str | None = None
+    vectors: list[NDArray[np.float32]] = field(default_factory=list)
+    record: dict[str, object] = field(default_factory=dict)
+    decode_s: float = 0.0
+    views_s: float = 0.0
+    encode_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class ExtractionSummary:
+    """What one extraction did.
+
+    Attributes
+    ----------
+    n_images, n_computed, n_cached, n_missing : int
+        Distinct images asked for; decoded now; already complete in the bank; without a readable file.
+    failures : list of dict
+        ``image``, ``reason`` and ``message`` of every image that gave no feature, now or earlier.
+    seconds : dict
+        Wall seconds under ``wall``; seconds of work summed over workers under ``decode``, ``views``,
+        ``write`` and one entry for each feature label.
+    """
+
+    n_images: int = 0
+    n_computed: int = 0
+    n_cached: int = 0
+    n_missing: int = 0
+    failures: list[dict[str, str]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=256)
+def _built(request: FeatureRequest) -> Feature:
+    # One encoder for each worker process, however many photos it sees.
+    return make_feature(request.encoder, request.view, request.aggregate)
+
+
+def _blank_record(key: str, status: str, reason: str = "", message: str = "") -> dict[str, object]:
+    return {
+        "key": key,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "width": 0,
+        "height": 0,
+        "format": "",
+        "mode": "",
+        "actions": (),
+    }
+
+
+def _photo_record(photo: Photo, features: Sequence[Feature]) -> dict[str, object]:
+    height, width = photo.pixels.shape[:2]
+    notes = {
+        f"{feature.view.name}:{note}" for feature in features for note in feature.view.notes(height, width)
+    }
+    return _blank_record(photo.digest, "ok") | {
+        "width": width,
+        "height": height,
+        "format": photo.format,
+        "mode": photo.mode,
+        "actions": (*photo.actions, *sorted(notes)),
+    }
+
+
+def _compute(job: _Job) -> _Outcome:
+    """Turn one photo into its vectors, or into the reason why not; never raises for the photo's sake."""
+    outcome = _Outcome(job)
+    started = time.perf_counter()
+    try:
+        photo = read_photo(job.path)
+        outcome.decode_s = time.perf_counter() - started
+        features = [_built(request) for request in job.wanted]
+        vectors, timing = compute_features(features, photo)
+    except (ImageError, EncoderError, ViewError, MemoryError) as error:
+        reason = (
+            error.reason
+            if isinstance(error, ImageError)
+            else type(error).__name__.removesuffix("Error").lower()
+        )
+        outcome.record = _blank_record(job.key, "failed", reason, str(error) or "out of memory")
+        return outcome
+    # The key is the digest of the bytes that were decoded, should the file have changed since it was listed.
+    outcome.key, outcome.vectors = photo.digest, vectors
+    outcome.record = _photo_record(photo, features)
+    outcome.views_s, outcome.encode_s = timing.views_s, timing.encode_s
+    return outcome
+
+
+class _Writer:
+    """Gathers rows and writes them as shards, every `FLUSH_ROWS` rows or `FLUSH_S` seconds."""
+
+    def __init__(self, bank: Bank, folders: dict[FeatureRequest, FeatureFolder]) -> None:
+        self._bank = bank
+        self._folders = folders
+        self._rows: dict[FeatureRequest, dict[str, NDArray[np.float32]]] = {
+            request: {} for request in folders
+        }
+        self._records: list[dict[str, object]] = []
+        self._last_flush = time.monotonic()
+        self.write_s = 0.0
+
+    def add(self, outcome: _Outcome) -> None:
+        self._records.append(outcome.record)
+        for request, vector in zip(outcome.job.wanted, outcome.vectors, strict=False):
+            if outcome.key is not None:
+                self._rows[request][outcome.key] = vector
+        waiting = max((len(rows) for rows in self._rows.values()), default=0)
+        if waiting >= FLUSH_ROWS or time.monotonic() - self._last_flush >= FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        started = time.perf_counter()
+        for request, rows in self._rows.items():
+            if rows:
+                self._folders[request].append(list(rows), np.stack(list(rows.values())))
+                self._rows[request] = {}
+        # Records come after the vectors: an image is only called done when its vectors are on disk.
+        if self._records:
+            self._bank.images.record(self._records)
+            self._records = []
+        self._last_flush = time.monotonic()
+        self.write_s += time.perf_counter() - started
+
+
+def extract(
+    images: Sequence[tuple[str, str]],
+    requests: Sequence[FeatureRequest],
+    bank: Bank,
+    *,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    show_progress: bool = False,
+) -> ExtractionSummary:
+    """Compute what the bank lacks, photo by photo; running it again computes nothing.
+
+    Parameters
+    ----------
+    images : sequence of (image_id, path)
+        Names and files. Equal files are computed once.
+    requests : sequence of FeatureRequest
+        Distinct features wanted for every image.
+    bank : Bank
+        Where features are looked up and written.
+    workers : int or None
+        Processes; None takes one for each processor this process may use.
+    retry_failed : bool
+        Try again images that an earlier run recorded as unreadable.
+    show_progress : bool
+        Draw a bar with rate, time left and failures on standard error, if it is a terminal.
+
+    Returns
+    -------
+    ExtractionSummary
+
+    Raises
+    ------
+    BankError
+        If a shard cannot be written (full disk, no permission); finished shards stay.
+    EncoderError, ViewError, UnknownNameError
+        If a request cannot be built; nothing was computed then.
+    """
+    started = time.perf_counter()
+    workers = workers or available_cores()
+    summary = ExtractionSummary()
+    folders = {request: open_folder(bank, request) for request in dict.fromkeys(requests)}
+    jobs = _missing_jobs(images, folders, bank, retry_failed, summary)
+    writer = _Writer(bank, folders)
+    seconds = summary.seconds
+    seconds.update(decode=0.0, views=0.0)
+    bar = tqdm(total=len(jobs), unit="photo", desc="features", disable=None if show_progress else True)
+    try:
+        for outcome in _outcomes(jobs, workers):
+            writer.add(outcome)
+            bar.update()
+            if outcome.key is None:
+                summary.failures.append(_failure(outcome.job.image_id, outcome.record))
+                bar.set_postfix(failed=len(summary.failures))
+            else:
+                summary.n_computed += 1
+            seconds["decode"] += outcome.decode_s
+            seconds["views"] += outcome.views_s
+            for label, spent in outcome.encode_s.items():
+                seconds[label] = seconds.get(label, 0.0) + spent
+    except BankError:
+        raise
+    except TerminatedWorkerError as error:
+        writer.flush()
+        raise BankError(
+            "extract: a worker process died, most likely for lack of memory. What was finished is in the bank. "
+            f"Run the same command again with fewer workers, for example --workers {max(1, workers // 2)}."
+        ) from error
+    except BaseException:
+        # Interrupted from outside: keep what is finished, then let the interruption through.
+        writer.flush()
+        raise
+    finally:
+        bar.close()
+    writer.flush()
+    seconds["write"] = writer.write_s
+    seconds["wall"] = time.perf_counter() - started
+    if summary.n_computed:
+        log_extraction(bank.root, summary.n_computed, workers, seconds)
+    return summary
+
+
+def available_cores() -> int:
+    """Count the processors this process may use (affinity respected), at least 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_folder(bank: Bank, request: FeatureRequest) -> FeatureFolder:
+    """Open, or create, the bank's folder of one requested feature."""
+    feature = _built(request)
+    return bank.open(feature.identity, feature.n_features, feature.label)
+
+
+def _missing_jobs(
+    images: Sequence[tuple[str, str]],
+    folders: dict[FeatureRequest, FeatureFolder],
+    bank: Bank,
+    retry_failed: bool,
+    summary: ExtractionSummary,
+) -> list[_Job]:
+    keys = keys_of_files([path for _, path in images])
+    missing = {request: set(folder.missing([k for k in keys if k])) for request, folder in folders.items()}
+    known = {} if retry_failed else _known_failures(bank)
+    jobs: dict[str, _Job] = {}
+    seen: set[str] = set()
+    for (image_id, path), key in zip(images, keys, strict=True):
+        if key is None:
+            summary.n_missing += 1
+            continue
+        if key in seen:
+            continue
+        seen.add(key)
+        wanted = tuple(request for request in folders if key in missing[request])
+        if wanted and key in known:
+            summary.failures.append(_failure(image_id, known[key]))
+        elif wanted:
+            jobs[key] = _Job(path, image_id, key, wanted)
+        else:
+            summary.n_cached += 1
+    summary.n_images = len(seen)
+    return list(jobs.values())
+
+
+def _known_failures(bank: Bank) -> dict[str, dict[str, object]]:
+    """Images whose bytes cannot be decoded: trying again cannot help, unlike a lack of memory."""
+    frame = bank.images.failures()
+    return {
+        str(row["key"]): row
+        for row in frame.to_dict("records")
+        if row["reason"] not in {"encoder", "view", "memory"}
+    }
+
+
+def _failure(image_id: str, record: dict[str, object]) -> dict[str, str]:
+    return {"image": image_id, "reason": str(record["reason"]), "message": str(record["message"])}
+
+
+def _outcomes(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:
+    if workers == 1 or len(jobs) <= 1:
+        yield from map(_compute, jobs)
+        return
+    # One photo a task: a task takes about a second, and a row lost to a kill is one photo. Two tasks a worker
+    # wait at most, which bounds memory whatever the number of photos.
+    parallel = Parallel(
+        n_jobs=workers,
+        return_as="generator_unordered",
+        pre_dispatch=2 * workers,
+        batch_size=1,
+        inner_max_num_threads=1,
+    )
+    yield from parallel(delayed(_compute)(job) for job in jobs)

@@ -1,0 +1,71 @@
+"""What extraction cost in seconds: one line a run in the bank, from which receipts take measured times."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from pathlib import Path
+
+EXTRACTION_LOG = "extractions.jsonl"
+
+
+def log_extraction(root: Path, n_computed: int, workers: int, seconds: dict[str, float]) -> None:
+    """Append one extraction's seconds to the log.
+
+    Parameters
+    ----------
+    root : Path
+        The bank's folder.
+    n_computed : int
+        Photos that were decoded.
+    workers : int
+        Processes that shared the work.
+    seconds : dict
+        Seconds of work by stage and feature label, and ``wall``.
+
+    Raises
+    ------
+    OSError
+        If the log cannot be written.
+    """
+    entry = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds["wall"])),
+        "machine": platform.machine(),
+        "workers": workers,
+        "n_computed": n_computed,
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+    }
+    # One short line in append mode: several processes may log at once.
+    with (root / EXTRACTION_LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(entry) + "\n")
+
+
+def measured_seconds(root: Path) -> dict[str, float]:
+    """Mean seconds of work for one photo, over all logged extractions.
+
+    Parameters
+    ----------
+    root : Path
+        The bank's folder.
+
+    Returns
+    -------
+    dict of str to float
+        ``decode``, ``views`` and one entry for each feature label; empty for a bank without a log.
+    """
+    log = root / EXTRACTION_LOG
+    if not log.exists():
+        return {}
+    spent: dict[str, float] = {}
+    photos: dict[str, int] = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a line cut short by a kill: it is only a log
+        for name, value in entry["seconds"].items():
+            if name not in {"wall", "write"}:
+                spent[name] = spent.get(name, 0.0) + value
+                photos[name] = photos.get(name, 0) + entry["n_computed"]
+    return {name: value / photos[name] for name, value in spent.items() if photos[name]}

@@ -1,0 +1,57 @@
+"""The key of an image: what a row of the bank belongs to.
+
+An image that is at hand is known by the SHA-256 of its bytes, so a renamed or moved file keeps its
+features and a changed file loses them. An image that is not at hand (features brought from elsewhere)
+is known by its dataset and name instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from featbank.digest import digest_bytes, digest_file
+
+
+def key_of_name(dataset: str, image_id: str) -> str:
+    """Return the key of an image whose file is not at hand.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the dataset, so that ``1.jpg`` of two datasets are two images.
+    image_id : str
+        The dataset's own name of the image.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits that no digest of a real file will meet by chance.
+    """
+    return digest_bytes(f"featbank image without file\0{dataset}\0{image_id}".encode())
+
+
+def keys_of_files(paths: Sequence[str | Path], workers: int = 2) -> list[str | None]:
+    """Digest many files.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path, length n_images
+    workers : int
+        Threads; hashing releases the interpreter lock.
+
+    Returns
+    -------
+    list of (str or None), length n_images
+        The SHA-256 of each file, or None where there is no file or it cannot be read.
+    """
+
+    def key(path: str | Path) -> str | None:
+        try:
+            return digest_file(path)
+        except OSError:
+            return None
+
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        return list(pool.map(key, paths))

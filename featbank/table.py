@@ -1,0 +1,226 @@
+"""Reads features of chosen bands from the bank into one frame, row by image, joined by name.
+
+The table is where images end and statistics begin: `regressors` sees nothing but this frame. Never
+computes a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from featbank.bank import Bank, FeatureFolder
+from featbank.datasets import ImageTable
+from featbank.errors import MissingFeaturesError
+from featbank.feature import make_feature
+from featbank.importing import IMPORTED_PREFIX, find_imported
+from featbank.keys import key_of_name, keys_of_files
+
+
+@dataclass(frozen=True)
+class Band:
+    """One feature under the name that a recipe gives it, with what it costs and where it comes from.
+
+    Attributes
+    ----------
+    name : str
+        Name in the recipe; the table's columns are ``name:0000``, ``name:0001``, ...
+    encoder, view, aggregate : str
+        As in the recipe; an imported band has encoder ``imported:NAME`` and view ``none``.
+    folder : FeatureFolder
+        Where its rows lie.
+    role, licence, weights : str
+        Of the encoder; ``imported`` and ``stated by the user`` for imported bands.
+    gmacs : float
+        GMACs for one UHD-1 image (2160 x 3840 pixels) through all crops; NaN when an import did not state it.
+    params_m : float
+        Parameters of the encoder in millions.
+    pass_id : str
+        Bands with equal pass pay their GMACs once.
+    """
+
+    name: str
+    encoder: str
+    view: str
+    aggregate: str
+    folder: FeatureFolder
+    role: str
+    licence: str
+    weights: str
+    gmacs: float
+    params_m: float
+    pass_id: str
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features and what is known of their images, in the same order.
+
+    Attributes
+    ----------
+    X : DataFrame of shape (n_images, n_features), float64
+        Columns ``band:0000``, index ``image_id``.
+    rows : DataFrame
+        The image table's columns for the same images, same index.
+    left_out : DataFrame
+        ``image``, ``reason``, ``message`` of images that have no features for a stated reason.
+    """
+
+    X: pd.DataFrame
+    rows: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+def resolve_band(
+    bank: Bank, dataset: str, name: str, encoder: str, view: str = "none", aggregate: str = "mean"
+) -> Band:
+    """Find, or create empty, the bank's folder behind a band of a recipe.
+
+    Parameters
+    ----------
+    bank : Bank
+    dataset : str
+        Name of the dataset; imported bands belong to one dataset.
+    name, encoder, view, aggregate : str
+        As in the recipe.
+
+    Returns
+    -------
+    Band
+
+    Raises
+    ------
+    MissingFeaturesError
+        If the encoder is ``imported:NAME`` and nothing was imported under that name.
+    UnknownNameError, ViewError, EncoderError
+        If the feature cannot be built.
+    """
+    if encoder.startswith(IMPORTED_PREFIX):
+        folder = find_imported(bank, dataset, encoder.removeprefix(IMPORTED_PREFIX))
+        stated = folder.identity["gmacs"]
+        return Band(
+            name=name,
+            encoder=encoder,
+            view="none",
+            aggregate="none",
+            folder=folder,
+            role="imported",
+            licence="stated by the user",
+            weights="unknown",
+            gmacs=float("nan") if stated is None else float(stated),
+            params_m=float("nan"),
+            pass_id=folder.digest,
+        )
+    feature = make_feature(encoder, view, aggregate)
+    spec = feature.encoder.spec
+    return Band(
+        name=name,
+        encoder=encoder,
+        view=feature.view.name,
+        aggregate=aggregate,
+        folder=bank.open(feature.identity, feature.n_features, feature.label),
+        role=spec.role,
+        licence=spec.licence,
+        weights=spec.weights,
+        gmacs=feature.gmacs(),
+        params_m=feature.encoder.n_params / 1e6,
+        pass_id=feature.pass_id,
+    )
+
+
+def image_keys(table: ImageTable) -> pd.DataFrame:
+    """Return both keys of every image.
+
+    Returns
+    -------
+    DataFrame
+        Index ``image_id``; ``file_key`` (None where there is no readable file) and ``name_key``.
+    """
+    frame = table.frame
+    return pd.DataFrame(
+        {
+            "file_key": keys_of_files(list(frame["path"])),
+            "name_key": [key_of_name(table.name, image_id) for image_id in frame["image_id"]],
+        },
+        index=pd.Index(frame["image_id"], name="image_id"),
+        dtype=object,
+    )
+
+
+def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> FeatureTable:
+    """Join the bands' features to the images by key.
+
+    Parameters
+    ----------
+    table : ImageTable
+    bands : sequence of Band
+        At least one; their order is the order of the columns.
+    bank : Bank
+        Asked for the reasons why an image has no features.
+    command : str
+        The command that computes missing features, for the message.
+
+    Returns
+    -------
+    FeatureTable
+        Images without a file or with an unreadable one are left out and listed.
+
+    Raises
+    ------
+    MissingFeaturesError
+        If the bank lacks features of readable images, or of every image.
+    """
+    keys = image_keys(table)
+    reasons = _known_reasons(bank)
+    chosen = {band.name: _row_keys(keys, band.folder) for band in bands}
+    absent = pd.DataFrame({name: series.isna() for name, series in chosen.items()})
+    lacking = absent.any(axis=1)
+    left_out, uncomputed = [], []
+    for image_id in keys.index[lacking]:
+        file_key = keys.loc[image_id, "file_key"]
+        if file_key is None:
+            left_out.append(
+                (image_id, "missing", "no readable file, and no imported features under its name")
+            )
+        elif file_key in reasons:
+            left_out.append((image_id, *reasons[file_key]))
+        else:
+            uncomputed.append(image_id)
+    if uncomputed:
+        names = [name for name in absent if absent.loc[uncomputed, name].any()]
+        raise MissingFeaturesError(
+            f"table: the bank lacks features of {len(uncomputed)} of {len(keys)} images (bands {', '.join(names)}; "
+            f"first image {uncomputed[0]!r}). Compute them with `{command}`."
+        )
+    if lacking.all():
+        raise MissingFeaturesError(
+            f"table: not one of the {len(keys)} images of dataset {table.name!r} under {table.root} has features: "
+            f"{left_out[0][2]} (first: {left_out[0][0]!r}). Check the folder with `featbank check`, or bring "
+            "features with `featbank bank import`."
+        )
+    kept = keys.index[~lacking]
+    blocks, columns = [], []
+    for band in bands:
+        blocks.append(band.folder.read(list(chosen[band.name].loc[kept])).astype(np.float64))
+        columns += [f"{band.name}:{column:04d}" for column in range(blocks[-1].shape[1])]
+    X = pd.DataFrame(np.concatenate(blocks, axis=1), index=kept, columns=columns)
+    rows = table.frame.set_index("image_id").loc[kept]
+    return FeatureTable(X, rows, pd.DataFrame(left_out, columns=["image", "reason", "message"]))
+
+
+def _row_keys(keys: pd.DataFrame, folder: FeatureFolder) -> pd.Series:
+    """Find the key under which the folder holds each image: by its bytes, else by its name, else None."""
+    held = folder.keys()
+    found = [
+        file_key if file_key in held else name_key if name_key in held else None
+        for file_key, name_key in zip(keys["file_key"], keys["name_key"], strict=True)
+    ]
+    return pd.Series(found, index=keys.index, dtype=object)
+
+
+def _known_reasons(bank: Bank) -> dict[str, tuple[str, str]]:
+    frame = bank.images.failures()
+    return {str(row["key"]): (str(row["reason"]), str(row["message"])) for row in frame.to_dict("records")}
