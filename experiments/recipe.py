@@ -268,7 +268,7 @@ def _members(recipe: str, value: object, bands: list[str]) -> str | tuple[tuple[
 def _grid(recipe: str, key: str, value: object, *, allow_zero: bool) -> tuple[float, ...]:
     if isinstance(value, dict):
         _check_keys(recipe, f"{key}.", value, {"logspace"})
-        spec = value["logspace"] if "logspace" in value else None
+        spec = value.get("logspace")
         if not (isinstance(spec, list) and len(spec) == 3 and isinstance(spec[2], int) and spec[2] >= 1):
             raise RecipeError(
                 f"recipe {recipe!r}: {key}.logspace must be [lowest exponent, highest exponent, number of values], "

@@ -1,0 +1,143 @@
+"""The ``featbank`` command: finds the subcommand, runs it, prints its result, turns errors into sentences.
+
+Nothing heavy is imported before a subcommand is known, so ``featbank --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+from featbank import __version__
+from featbank.errors import FeatbankError
+
+COMMANDS = {
+    "demo": "write the built-in photo set: rendered 4K JPEGs in the UHD-IQA layout",
+    "check": "read a dataset and report counts, ranges, overlaps and broken files",
+    "features": "compute the features a bank lacks; resumable",
+    "fit": "fit, evaluate and write a run folder",
+    "score": "predict the MOS of new images with a fitted model",
+    "report": "write a run's HTML report, figures and tables again",
+    "budget": "list the GMACs of a recipe's passes against its budget",
+    "list": "list encoders, views, recipes or datasets",
+    "bank": "look into and look after a feature bank",
+}
+"""Every subcommand with its one-line help; each lives in the module of the same name under ``commands``."""
+
+USAGE_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        Arguments without the program's name; None takes the process's own.
+
+    Returns
+    -------
+    int
+        0 when done, 1 when the work could not be done, 2 for a usage error.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(_overview())
+        return 0 if arguments else USAGE_ERROR
+    if arguments[0] == "--version":
+        print(f"featbank {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean `featbank {near[0]}`?" if near else ""
+        print(f"featbank: no command {name!r}.{hint} See `featbank --help`.", file=sys.stderr)
+        return USAGE_ERROR
+    return _run(name, arguments[1:])
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    module = importlib.import_module(f"experiments.commands.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"featbank {name}",
+        description=module.__doc__,
+        epilog=module.EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse has printed its message
+        return int(stop.code or 0)
+    as_json = bool(options.json)
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+    except ValueError:
+        pass  # not the main thread (a test, a notebook): termination stays the caller's matter
+    try:
+        output = module.run(options)
+    except FeatbankError as error:
+        return _fail(str(error), as_json)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished is kept, run the same command again to go on", as_json)
+    except MemoryError:
+        return _fail("out of memory; close other programs or give fewer --workers", as_json)
+    except BrokenPipeError:
+        # The reader of our output went away (`featbank ... | head`): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"{name}: {error.strerror or error} ({error.filename or 'no file named'})", as_json)
+    except Exception as error:  # noqa: BLE001 - the last resort: a user never meets a traceback
+        if os.environ.get("FEATBANK_DEBUG"):
+            traceback.print_exc()
+        return _fail(
+            f"{name}: unexpected {type(error).__name__}: {error}. This is a defect of featbank; please report it "
+            "with the output of the same command under FEATBANK_DEBUG=1.",
+            as_json,
+        )
+    if as_json:
+        print(json.dumps(output.document, indent=2, allow_nan=False, default=str))
+    elif output.text:
+        print(output.text)
+    return int(output.exit_code)
+
+
+def _fail(message: str, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": message}))
+    print(f"featbank: {message}", file=sys.stderr)
+    return 1
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [
+        f"featbank {__version__}: photographs to quality scores with frozen features and classic regression",
+        "",
+        "usage: featbank COMMAND [options]",
+        "",
+        *(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()),
+        "",
+        "Every command has --help with an example, and --json for one JSON document on standard output.",
+        "example: featbank demo demo && featbank features demo --recipe starter && featbank fit demo --recipe starter",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

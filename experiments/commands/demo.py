@@ -1,0 +1,54 @@
+"""Write the built-in photo set: rendered 4K scenes, a camera model, simulated raters, UHD-IQA layout.
+
+Everything made from it says that it is a simulation and proves nothing about real photos. An interrupted
+call is taken up where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from experiments.commands import Output
+from experiments.commands.options import add_workers, positive_int
+
+EXAMPLE = "example: featbank demo demo --photos 200"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("folder", metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--photos", metavar="N", type=positive_int, default=200, help="number of photos (default: 200)"
+    )
+    parser.add_argument(
+        "--width", metavar="PX", type=positive_int, default=3840, help="width in pixels (default: 3840)"
+    )
+    parser.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="another seed gives other photos (default: 0)"
+    )
+    add_workers(parser)
+
+
+def run(options: argparse.Namespace) -> Output:
+    """Render what is missing."""
+    from featbank.demo import write_demo
+    from featbank.extract import available_cores
+
+    with tqdm(total=options.photos, unit="photo", desc="demo", disable=None, file=sys.stderr) as bar:
+        folder = write_demo(
+            Path(options.folder),
+            n_photos=options.photos,
+            width=options.width,
+            seed=options.seed,
+            workers=options.workers or available_cores(),
+            progress=bar.update,
+        )
+    document = {"folder": str(folder), "photos": options.photos, "simulation": True}
+    return Output(
+        document,
+        f"{options.photos} rendered photos in {folder} (a simulation: it proves nothing about real photos)",
+    )

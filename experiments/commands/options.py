@@ -1,0 +1,90 @@
+"""Options that several commands share, so that one word means one thing everywhere."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+
+from featbank.errors import EncoderError
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1 for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the dataset and where its images lie."""
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="dataset folder in a known layout, or CSV with columns path,mos[,split,subset,group]",
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", help="folder of the images, if they do not lie beside the metadata"
+    )
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add the recipe."""
+    parser.add_argument(
+        "--recipe",
+        metavar="R",
+        default="starter",
+        help="name of a built-in recipe or a TOML file (default: starter)",
+    )
+
+
+def add_bank(parser: argparse.ArgumentParser) -> None:
+    """Add the bank's folder."""
+    parser.add_argument(
+        "--bank", metavar="DIR", default="bank", help="folder of the feature bank (default: bank)"
+    )
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """Add where and how encoders run."""
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run (default: auto)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="numerics of networks; weight-free encoders always use fp32 (default: fp32)",
+    )
+    add_workers(parser)
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add the number of processes."""
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=positive_int,
+        help="processes (default: the processors this process may use)",
+    )
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there: running elsewhere silently would surprise.
+
+    Raises
+    ------
+    EncoderError
+        If ``cuda`` was asked for and torch or a CUDA device is missing.
+    """
+    if device != "cuda":
+        return
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        if torch.cuda.is_available():
+            return
+        found = "torch sees no CUDA device"
+    else:
+        found = "torch is not installed"
+    raise EncoderError(f"--device cuda: {found}. Use --device auto or cpu, or install torch with CUDA.")
