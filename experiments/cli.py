@@ -6,6 +6,7 @@ Nothing heavy is imported before a subcommand is known, so ``featbank --help`` a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import json
@@ -80,10 +81,9 @@ def _run(name: str, arguments: list[str]) -> int:
     except SystemExit as stop:  # argparse has printed its message
         return int(stop.code or 0)
     as_json = bool(options.json)
-    try:
+    # Off the main thread (a test, a notebook) termination stays the caller's matter.
+    with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:
-        pass  # not the main thread (a test, a notebook): termination stays the caller's matter
     try:
         output = module.run(options)
     except FeatbankError as error:
