@@ -1,0 +1,81 @@
+"""Compute the features a bank lacks. Resumable at any time; running it again computes nothing.
+
+Each photo is decoded once for all views and encoders. An unreadable photo is recorded with its reason and
+does not stop the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from experiments.commands import Output
+from experiments.commands.options import add_bank, add_compute, add_data, add_recipe, check_device
+
+EXAMPLE = "example: featbank features ~/uhd-iqa --recipe starter --bank bank"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_data(parser)
+    add_recipe(parser)
+    add_bank(parser)
+    add_compute(parser)
+    parser.add_argument("--retry-failed", action="store_true", help="try again photos recorded as unreadable")
+
+
+def run(options: argparse.Namespace) -> Output:
+    """Extract."""
+    from experiments.recipe import read_recipe
+    from featbank.bank import Bank
+    from featbank.datasets import read_dataset
+    from featbank.errors import DatasetError
+    from featbank.extract import FeatureRequest, extract
+
+    check_device(options.device)
+    recipe = read_recipe(options.recipe)
+    table = read_dataset(options.data, images=options.images)
+    requests = [
+        FeatureRequest(band.encoder, band.view, band.aggregate)
+        for band in recipe.bands
+        if not band.encoder.startswith("imported:")
+    ]
+    summary = extract(
+        list(zip(table.frame["image_id"], table.frame["path"], strict=True)),
+        requests,
+        Bank(options.bank),
+        workers=options.workers,
+        retry_failed=options.retry_failed,
+        show_progress=True,
+    )
+    if requests and summary.n_images == 0:
+        raise DatasetError(
+            f"features: not one of the {len(table.frame)} images of {options.data!r} has a readable file. "
+            "Name their folder with --images DIR, or look with `featbank check`."
+        )
+    document = {
+        "dataset": table.name,
+        "recipe": recipe.name,
+        "images": summary.n_images,
+        "computed": summary.n_computed,
+        "cached": summary.n_cached,
+        "missing": summary.n_missing,
+        "failures": summary.failures,
+        "seconds": summary.seconds,
+    }
+    return Output(document, _text(document))
+
+
+def _text(document: dict[str, object]) -> str:
+    seconds: dict[str, float] = document["seconds"]  # type: ignore[assignment]
+    failures: list[dict[str, str]] = document["failures"]  # type: ignore[assignment]
+    lines = [
+        f"{document['images']} photos: {document['computed']} computed, {document['cached']} already in the bank, "
+        f"{document['missing']} without a readable file, {len(failures)} failed ({seconds['wall']:.1f} s)"
+    ]
+    if document["computed"]:
+        work = {name: spent for name, spent in seconds.items() if name != "wall"}
+        lines.append("seconds of work: " + ", ".join(f"{name} {spent:.1f}" for name, spent in work.items()))
+    lines += [f"  {failure['image']}: {failure['message']}" for failure in failures[:20]]
+    if len(failures) > 20:
+        lines.append(f"  ... and {len(failures) - 20} more (all of them with --json)")
+    return "\n".join(lines)

@@ -1,0 +1,62 @@
+"""Fit a recipe on a dataset's training rows, evaluate on its other rows, write a run folder.
+
+Folds, hyper-parameters and weights come from training rows alone; validation and test rows are read once,
+by the last step. Beside the model stand the constant prediction, every single band, and, where the dataset
+has metadata, a ridge that sees no pixel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.commands import Output
+from experiments.commands.options import add_bank, add_data, add_recipe, add_workers
+
+EXAMPLE = "example: featbank fit ~/uhd-iqa --recipe starter --out runs/starter"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_data(parser)
+    add_recipe(parser)
+    add_bank(parser)
+    add_workers(parser)
+    parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/RECIPE)")
+    parser.add_argument(
+        "--test-fraction",
+        metavar="F",
+        type=float,
+        default=0.2,
+        help="for a dataset without a split: share of images held out for the test, by group (default: 0.2)",
+    )
+    parser.add_argument(
+        "--over-budget", action="store_true", help="fit although the recipe's GMACs exceed its budget"
+    )
+
+
+def run(options: argparse.Namespace) -> Output:
+    """Fit."""
+    from experiments.fit import fit_run, render_metrics
+    from experiments.recipe import read_recipe
+    from featbank.bank import Bank
+    from featbank.datasets import read_dataset
+
+    recipe = read_recipe(options.recipe)
+    table = read_dataset(options.data, images=options.images)
+    out = Path(options.out or f"runs/{recipe.name}")
+    again = f"featbank features {options.data} --recipe {options.recipe} --bank {options.bank}"
+    metrics = fit_run(
+        table,
+        recipe,
+        Bank(options.bank),
+        out,
+        workers=options.workers,
+        test_fraction=options.test_fraction,
+        over_budget=options.over_budget,
+        features_command=again,
+        log=lambda line: print(line, file=sys.stderr),
+    )
+    text = render_metrics(metrics) + f"\nrun: {out}   report: {out / 'report.html'}"
+    return Output({"run": str(out), "metrics": metrics}, text)

@@ -1,0 +1,50 @@
+"""Predict the MOS of new images with a fitted model, computing only what the model needs.
+
+Prints CSV with the image, the predicted MOS, and the spread (standard deviation) of the ensemble's members.
+An unreadable image gets a row with its reason. Features go to the bank, so scoring again is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from experiments.commands import Output
+from experiments.commands.options import add_bank, add_compute, check_device
+
+EXAMPLE = "example: featbank score runs/starter/model.skops photos/ --csv scores.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("model", metavar="MODEL", help="model.skops of a run, or the run folder")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="image files or folders")
+    parser.add_argument("--csv", metavar="FILE", help="write the table there instead of printing it")
+    add_bank(parser)
+    add_compute(parser)
+
+
+def run(options: argparse.Namespace) -> Output:
+    """Score."""
+    from experiments.score import score_paths
+    from featbank.bank import Bank
+
+    check_device(options.device)
+    scores = score_paths(Path(options.model), options.paths, Bank(options.bank), workers=options.workers)
+    failed = int(scores["predicted"].isna().sum())
+    document = {
+        "model": options.model,
+        "scored": len(scores) - failed,
+        "failed": failed,
+        "simulation": bool(scores.attrs["simulation"]),
+        "scores": [
+            {key: None if value != value else value for key, value in row.items()}
+            for row in scores.to_dict("records")
+        ],
+    }
+    # Nothing scored is work that could not be done; a few broken files among good ones are not.
+    code = 1 if failed == len(scores) else 0
+    if options.csv:
+        scores.to_csv(options.csv, index=False, float_format="%.6g")
+        return Output(document, f"{len(scores) - failed} scored, {failed} failed: {options.csv}", code)
+    return Output(document, scores.to_csv(index=False, float_format="%.6g").rstrip("\n"), code)

@@ -1,0 +1,173 @@
+"""Which rows teach and which rows judge: the official split, or one made here; and the seal on the judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from featbank.errors import DatasetError, RunError
+from regressors.folds import make_folds
+
+EVALUATED_SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows fit for a run, and what was done to get them.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        Columns of the image table, index ``image_id``; every row has a MOS, a split and a group.
+    notes : tuple of str
+        Plain sentences for the receipt and the report.
+    """
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) -> Rows:
+    """Leave out rows that cannot take part, fill in groups, and make a split where there is none.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns ``mos``, ``split``, ``subset``, ``group``; index ``image_id``.
+    test_fraction : float in [0, 1)
+        Share of the images held out as ``test`` when the dataset has no split; 0 holds out none.
+    random_state : int
+        Seed of that split.
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    DatasetError
+        If no row has a MOS, only some have a split, or no row is left to learn from.
+    """
+    notes: list[str] = []
+    frame = rows.copy()
+    without_mos = frame["mos"].isna()
+    if without_mos.all():
+        raise DatasetError(
+            "fit: no image has a MOS, so there is nothing to learn. A folder of photographs alone can only be scored: "
+            "`featbank score MODEL DIR`. For fitting give a CSV with columns path,mos."
+        )
+    if without_mos.any():
+        notes.append(f"{int(without_mos.sum())} images without a MOS were left out.")
+        frame = frame[~without_mos]
+    # An image without a group is a group of its own.
+    blank = frame["group"].astype(str).str.strip() == ""
+    frame["group"] = frame["group"].astype(str).where(~blank, "image " + frame.index.astype(str))
+    unsplit = frame["split"] == ""
+    if unsplit.all():
+        frame["split"] = _make_split(frame, test_fraction, random_state)
+        notes.append(
+            f"The dataset has no split: {test_fraction:.0%} of the images were held out as test, by group, with seed "
+            f"{random_state}. The scores belong to this split alone."
+            if test_fraction > 0
+            else "The dataset has no split and none was asked for: there are only out-of-fold scores."
+        )
+    elif unsplit.any():
+        raise DatasetError(
+            f"fit: {int(unsplit.sum())} of {len(frame)} images have no split (first: {frame.index[unsplit][0]!r}). "
+            "Give every row training, validation or test, or leave the column out."
+        )
+    if not (frame["split"] == "training").any():
+        raise DatasetError("fit: no row has the split 'training', so there is nothing to learn from.")
+    return Rows(frame, tuple(notes))
+
+
+def _make_split(frame: pd.DataFrame, test_fraction: float, random_state: int) -> pd.Series:
+    split = pd.Series("training", index=frame.index)
+    if test_fraction == 0:
+        return split
+    if not 0 < test_fraction < 1:
+        raise DatasetError(f"fit: --test-fraction must be at least 0 and below 1, got {test_fraction}.")
+    folds = make_folds(
+        frame["mos"].to_numpy(),
+        frame["group"].to_numpy(),
+        kind="holdout",
+        test_size=test_fraction,
+        random_state=random_state,
+    )
+    split.iloc[folds[0][1]] = "test"
+    return split
+
+
+class SealedRows:
+    """Features and MOS of the evaluated splits, which open once, after everything is chosen.
+
+    The last step of a run breaks the seal; a second reading, or one before the model is fitted, is an error.
+    So no number that was chosen can have seen a validation or test row.
+
+    Parameters
+    ----------
+    X : DataFrame of shape (n_images, n_features)
+        All rows; only those of `EVALUATED_SPLITS` are kept, and only here.
+    rows : DataFrame
+        Same index, with ``split``.
+    """
+
+    def __init__(self, X: pd.DataFrame, rows: pd.DataFrame) -> None:
+        evaluated = rows["split"].isin(EVALUATED_SPLITS).to_numpy()
+        self._X = X[evaluated]
+        self._rows = rows[evaluated]
+        self._is_open = False
+
+    def open(self, *, is_fitted: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Break the seal.
+
+        Parameters
+        ----------
+        is_fitted : bool
+            Whether every choice has been made.
+
+        Returns
+        -------
+        X, rows : DataFrame, DataFrame
+
+        Raises
+        ------
+        RunError
+            If something is still to be chosen, or the seal was broken before.
+        """
+        if not is_fitted:
+            raise RunError(
+                "run: validation and test rows may be read only after everything is fitted and chosen."
+            )
+        if self._is_open:
+            raise RunError(
+                "run: validation and test rows were read already; they are read once, by the last step."
+            )
+        self._is_open = True
+        return self._X, self._rows
+
+
+def split_names(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return a mask for each reported part: split by split, and the exclusive images of each.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns ``split`` and ``subset``.
+
+    Returns
+    -------
+    dict of str to bool array of shape (n_images,)
+        Keys such as ``test`` and ``test/exclusive``; parts without rows are absent.
+    """
+    parts: dict[str, np.ndarray] = {}
+    for split in EVALUATED_SPLITS:
+        mask = (rows["split"] == split).to_numpy()
+        if mask.any():
+            parts[split] = mask
+            exclusive = mask & (rows["subset"] == "exclusive").to_numpy()
+            if exclusive.any():
+                parts[f"{split}/exclusive"] = exclusive
+    return parts
