@@ -1,0 +1,297 @@
+"""One execution of a recipe: from a dataset and a bank to a run folder.
+
+The order is the science: rows, seal, folds and hyper-parameters on training rows, then the seal is broken
+once and everything is judged together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.evaluate import judge, predict_constant, predict_from_metadata, score_baselines, score_parts
+from experiments.model import build_ensemble, chosen_parameters, members_frame, save_run_model
+from experiments.receipt import build_receipt, none_if_nan
+from experiments.recipe import Recipe
+from experiments.run_folder import (
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    RECEIPT,
+    check_target,
+    new_run_folder,
+    read_json,
+    write_json,
+)
+from experiments.split import SealedRows, prepare_rows
+from featbank.bank import Bank
+from featbank.datasets import ImageTable, read_dataset
+from featbank.errors import FeatbankError, RunError
+from featbank.table import Band, build_table, resolve_band
+from regressors.budget import check_budget, sum_gmacs
+from regressors.importance import band_share
+
+Log = Callable[[str], None]
+
+
+def fit_run(
+    table: ImageTable,
+    recipe: Recipe,
+    bank: Bank,
+    out: Path,
+    *,
+    workers: int | None = None,
+    test_fraction: float = 0.2,
+    over_budget: bool = False,
+    features_command: str = "featbank features DATA --recipe R",
+    log: Log = lambda line: None,
+) -> dict[str, Any]:
+    """Fit, evaluate, and write the run folder.
+
+    Parameters
+    ----------
+    table : ImageTable
+    recipe : Recipe
+    bank : Bank
+        Must hold the features of every readable image.
+    out : Path
+        Run folder; an earlier run there is replaced as a whole.
+    workers : int or None
+        Processes for the grid search; None takes all processors.
+    test_fraction : float
+        Share held out by group where the dataset has no split.
+    over_budget : bool
+        Go on although the summed GMACs exceed the recipe's budget.
+    features_command : str
+        The command that computes missing features, for the message.
+    log : callable
+        Receives one line for each step.
+
+    Returns
+    -------
+    dict
+        The content of ``metrics.json``.
+
+    Raises
+    ------
+    BudgetError
+        If the recipe is over its budget and ``over_budget`` is False.
+    MissingFeaturesError, DatasetError, RunError
+        If features, MOS or rows are missing, or ``out`` holds something else.
+    """
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    check_target(out)
+    bands = [
+        resolve_band(bank, table.name, band.name, band.encoder, band.view, band.aggregate)
+        for band in recipe.bands
+    ]
+    passes = [(band.pass_id, band.gmacs) for band in bands if none_if_nan(band.gmacs) is not None]
+    gmacs = sum_gmacs(passes)
+    if not over_budget:
+        check_budget(
+            [(f"{band.encoder}@{band.view}", band.gmacs) for band in _distinct(bands)],
+            recipe.regression.budget_gmacs,
+        )
+    features = build_table(table, bands, bank, features_command)
+    prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
+    rows = prepared.frame
+    X = features.X.loc[rows.index]
+    is_training = (rows["split"] == "training").to_numpy()
+    seal = SealedRows(X, rows)
+    X_train, training = X[is_training], rows[is_training]
+    loaded_s = time.perf_counter() - clock
+    log(
+        f"{len(rows)} images ({is_training.sum()} training), {X.shape[1]} columns in {len(bands)} bands, "
+        f"{gmacs:.3f} GMACs"
+    )
+
+    clock = time.perf_counter()
+    y_train = training["mos"].to_numpy(dtype=np.float64)
+    groups = training["group"].to_numpy()
+    ensemble = build_ensemble(recipe.regression, workers).fit(X_train, y_train, groups=groups)
+    fit_s = time.perf_counter() - clock
+    log(f"{len(ensemble.member_names_)} members fitted in {fit_s:.1f} s")
+    clock = time.perf_counter()
+    singles = {
+        band.name: build_ensemble(recipe.regression, workers, members=((band.name,),)).fit(
+            X_train, y_train, groups=groups
+        )
+        for band in bands
+        if len(bands) > 1
+    }
+    singles_s = time.perf_counter() - clock
+
+    clock = time.perf_counter()
+    X_sealed, judged = seal.open(is_fitted=True)
+    predicted = ensemble.predict(X_sealed) if len(judged) else np.empty(0)
+    metrics: dict[str, Any] = {"training_cv": judge(y_train, ensemble.oof_predictions_, with_intervals=True)}
+    metrics |= score_parts(judged, predicted, with_intervals=True)
+    metrics |= {
+        "gmacs": gmacs,
+        "params_m": _params(bands),
+        "budget_gmacs": recipe.regression.budget_gmacs,
+        "simulation": table.is_simulation,
+    }
+    if len(judged):
+        metrics["baselines"] = score_baselines(
+            judged,
+            {
+                "constant": predict_constant(training, judged),
+                "metadata_ridge": predict_from_metadata(training, judged),
+            },
+        )
+        metrics["single_bands"] = score_baselines(
+            judged, {name: single.predict(X_sealed) for name, single in singles.items()}
+        )
+    predictions = pd.concat(
+        [
+            _prediction_rows(training, ensemble.oof_predictions_, ensemble.oof_members_),
+            _prediction_rows(judged, predicted, ensemble.predict_members(X_sealed) if len(judged) else None),
+        ]
+    )
+    receipt = build_receipt(
+        recipe,
+        table,
+        rows,
+        bands,
+        bank.root,
+        {
+            "seeds": {"folds": recipe.regression.cv.random_state, "bootstrap": 0},
+            "chosen": chosen_parameters(ensemble, "training"),
+            "fitted_on": {"split": "training", "n": int(is_training.sum())},
+            "band_share": band_share(ensemble, X_train, y_train) if len(bands) > 1 else {bands[0].name: 1.0},
+            "failures": features.left_out.to_dict("records"),
+            "durations": {
+                "table_s": loaded_s,
+                "fit_s": fit_s,
+                "single_bands_s": singles_s,
+                "evaluate_s": time.perf_counter() - clock,
+            },
+            "started": started.isoformat(timespec="seconds"),
+            "notes": [*table.notes, *prepared.notes, *_left_out_note(features.left_out)],
+        },
+    )
+    with new_run_folder(out) as folder:
+        write_json(folder / METRICS, metrics)
+        write_json(folder / RECEIPT, receipt)
+        predictions.to_csv(folder / PREDICTIONS, index=False, float_format="%.10g")
+        ensemble.cv_results_.to_csv(folder / "cv_results.csv", index=False)
+        members_frame(ensemble).to_csv(folder / "weights.csv", index=False)
+        (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+        save_run_model(folder / MODEL, ensemble, recipe, bands, table)
+        _write_report(folder, table)
+    return metrics
+
+
+def report_of_run(run: Path, data: str | None = None) -> Path:
+    """Write the report of an existing run again.
+
+    Parameters
+    ----------
+    run : Path
+    data : str or None
+        Dataset for the thumbnails; None takes the place that the receipt names, if it is still there.
+
+    Returns
+    -------
+    Path
+        The HTML file.
+
+    Raises
+    ------
+    RunError
+        If ``run`` is not a run folder.
+    FeatbankError
+        If ``data`` is given and cannot be read.
+    """
+    place = read_json(run, RECEIPT)["dataset"]["path"]
+    table = None
+    try:
+        table = read_dataset(data or place)
+    except FeatbankError:
+        if data:
+            raise
+    return _write_report(run, table)
+
+
+def render_metrics(metrics: dict[str, Any]) -> str:
+    """Lay the metrics out as the table that `featbank fit` prints."""
+    parts = [
+        name
+        for name in ("training_cv", "validation", "validation/exclusive", "test", "test/exclusive")
+        if name in metrics
+    ]
+    lines = [
+        f"{'':<22}{'n':>6}  {'SRCC':>6} {'95 % interval':>16}  {'PLCC':>6}  {'KRCC':>6}  {'RMSE':>8}  {'MAE':>8}"
+    ]
+    lines += [_metric_line(name, metrics[name]) for name in parts]
+    last = "test" if "test" in metrics else "validation"
+    compared = {"constant prediction": metrics.get("baselines", {}).get("constant", {})}
+    compared["metadata-only ridge"] = metrics.get("baselines", {}).get("metadata_ridge", {})
+    compared |= {f"band {name} alone": scores for name, scores in metrics.get("single_bands", {}).items()}
+    shown = [_metric_line(name, scores[last]) for name, scores in compared.items() if last in scores]
+    if shown:
+        lines += [f"for comparison, on {last}:", *shown]
+    lines.append(
+        f"cost {metrics['gmacs']:.3f} GMACs of {metrics['budget_gmacs']:g}, {metrics['params_m']:.2f} M parameters"
+    )
+    if metrics["simulation"]:
+        lines.append(
+            "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
+        )
+    return "\n".join(lines)
+
+
+def _metric_line(name: str, scores: dict[str, Any]) -> str:
+    low, high = scores.get("ci95", {}).get("srcc", (None, None))
+    interval = f"[{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+    cells = [f"{scores[key]:.4f}" if scores[key] is not None else "-" for key in ("srcc", "plcc", "krcc")]
+    errors = [f"{scores[key]:.4g}" for key in ("rmse", "mae")]
+    return (
+        f"  {name:<20}{scores['n']:>6}  {cells[0]:>6} {interval:>16}  {cells[1]:>6}  {cells[2]:>6}  "
+        f"{errors[0]:>8}  {errors[1]:>8}"
+    )
+
+
+def _distinct(bands: list[Band]) -> list[Band]:
+    return list({band.pass_id: band for band in bands}.values())
+
+
+def _params(bands: list[Band]) -> float:
+    """Sum the parameters in millions; encoders that several bands share count once."""
+    known = {band.encoder: none_if_nan(band.params_m) or 0.0 for band in bands}
+    return sum(known.values())
+
+
+def _prediction_rows(rows: pd.DataFrame, predicted: np.ndarray, members: pd.DataFrame | None) -> pd.DataFrame:
+    frame = rows[["split", "subset", "mos"]].copy()
+    frame.insert(0, "image", rows.index)
+    frame["predicted"] = predicted
+    if members is not None:
+        for name in members.columns:
+            frame[f"member:{name}"] = members[name].to_numpy()
+    return frame
+
+
+def _left_out_note(left_out: pd.DataFrame) -> list[str]:
+    if left_out.empty:
+        return []
+    counts = ", ".join(f"{n} {reason}" for reason, n in left_out["reason"].value_counts().items())
+    return [f"{len(left_out)} images have no features and were left out: {counts}."]
+
+
+def _write_report(folder: Path, table: ImageTable | None) -> Path:
+    from experiments.report import write_report
+
+    photos = None if table is None else dict(zip(table.frame["image_id"], table.frame["path"], strict=True))
+    try:
+        return write_report(folder, photos=photos)
+    except OSError as error:
+        raise RunError(f"report: cannot write into {str(folder)!r}: {error.strerror or error}.") from error

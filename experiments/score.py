@@ -1,0 +1,93 @@
+"""Scores new photographs with a fitted run's model, computing only the features that the model needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.model import load_run_model
+from experiments.run_folder import MODEL
+from featbank.bank import Bank
+from featbank.datasets import read_photos
+from featbank.errors import RunError
+from featbank.extract import FeatureRequest, extract
+from featbank.table import build_table, resolve_band
+
+COLUMNS = ["image", "predicted", "spread", "reason"]
+
+
+def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int | None = None) -> pd.DataFrame:
+    """Predict the MOS of files and of everything in folders.
+
+    Parameters
+    ----------
+    model : Path
+        ``model.skops``, or the run folder that holds it.
+    paths : sequence of str
+        Image files and folders; folders are searched as a whole.
+    bank : Bank
+        Where features are looked up and kept.
+    workers : int or None
+        Processes; None takes one for each processor.
+
+    Returns
+    -------
+    DataFrame
+        One row for each image: ``image`` (below the folder, or the path as given), ``predicted`` (MOS on the
+        scale of the model's training data), ``spread`` (standard deviation over the members), ``reason``
+        (empty, or why there is no prediction). ``attrs["simulation"]`` says whether the model learned from
+        rendered photos.
+
+    Raises
+    ------
+    RunError
+        If the model needs features that cannot be computed from images, or features that this version
+        would compute differently.
+    DatasetNotFoundError
+        If a path does not exist or no image is found.
+    """
+    ensemble, manifest = load_run_model(model / MODEL if model.is_dir() else model)
+    bands = []
+    for entry in manifest["bands"]:
+        if entry["encoder"].startswith("imported:"):
+            raise RunError(
+                f"score: the model needs the imported band {entry['name']!r}, which featbank cannot compute from "
+                "photos. Fit a recipe of computed bands to score new photos."
+            )
+        band = resolve_band(
+            bank, "photos", entry["name"], entry["encoder"], entry["view"], entry["aggregate"]
+        )
+        if band.folder.digest != entry["digest"]:
+            raise RunError(
+                f"score: band {band.name!r} ({band.folder.label}) would be computed differently than when the model "
+                f"was fitted (feature digest {band.folder.digest[:12]} here, {entry['digest'][:12]} in the model); its "
+                "predictions would be wrong without a sign. Fit the recipe again with this version."
+            )
+        bands.append(band)
+    table = read_photos(paths)
+    requests = [FeatureRequest(band.encoder, band.view, band.aggregate) for band in bands]
+    images = list(zip(table.frame["image_id"], table.frame["path"], strict=True))
+    summary = extract(images, requests, bank, workers=workers, show_progress=True)
+    reasons = {failure["image"]: f"{failure['reason']}: {failure['message']}" for failure in summary.failures}
+    readable = table.frame[~table.frame["image_id"].isin(list(reasons))]
+    result = pd.DataFrame({"image": table.frame["image_id"]})
+    result["reason"] = result["image"].map(reasons).fillna("")
+    if readable.empty:
+        result = result.assign(predicted=np.nan, spread=np.nan)[COLUMNS]
+        result.attrs["simulation"] = bool(manifest["simulation"])
+        return result
+    features = build_table(replace(table, frame=readable), bands, bank, "featbank score")
+    for row in features.left_out.itertuples():
+        result.loc[result["image"] == row.image, "reason"] = f"{row.reason}: {row.message}"
+    members = ensemble.predict_members(features.X)
+    scored = pd.DataFrame(
+        {"predicted": ensemble.predict(features.X), "spread": members.std(axis=1, ddof=0).to_numpy()},
+        index=features.X.index,
+    )
+    result = result.join(scored, on="image")[COLUMNS]
+    result.attrs["simulation"] = bool(manifest["simulation"])
+    return result
