@@ -1,0 +1,178 @@
+"""Writes features as files for other tools: CSV, Parquet or NPZ, whole or not at all.
+
+Columns are named ``band:0000``, rows are named by ``image_id``. NPZ holds one matrix a band instead, named by
+the band, and the array ``image_id``.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featbank.bank.files import replacing
+from featbank.bank.folder import FeatureFolder
+from featbank.errors import BankError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ID_COLUMN = "image_id"
+EXPORT_SUFFIXES = (".csv", ".parquet", ".npz")
+
+_ROWS_AT_ONCE = 4096
+
+_Matrices = dict[str, NDArray[Any]]
+_Read = Callable[[slice], _Matrices]
+
+
+def export_features(
+    bands: Mapping[str, FeatureFolder], path: str | Path, keys: Mapping[str, str] | None = None
+) -> Path:
+    """Write features of the bank, joined by image.
+
+    CSV and Parquet are written in pieces, so a bank of any size goes through little memory; NPZ holds all at once.
+
+    Parameters
+    ----------
+    bands : mapping of str to FeatureFolder
+        At least one; the names begin the column names.
+    path : str or Path
+        Ends with ``.csv``, ``.parquet`` or ``.npz``; replaced in one step if it exists.
+    keys : mapping of str to str, optional
+        Key of each image by its image_id; the rows in that order. By default every image that all bands have, with
+        its key as image_id, ascending.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    MissingFeaturesError
+        If a band lacks an image.
+    BankError
+        If there is no band or no image, the suffix is unknown, or the file cannot be written.
+    """
+    if not bands:
+        raise BankError("export: bands must name at least one feature, got none. See `featbank bank ls`.")
+    if keys is None:
+        common = set.intersection(*(folder.keys() for folder in bands.values()))
+        keys = {key: key for key in sorted(common)}
+    ids, wanted = list(keys), list(keys.values())
+
+    def read(part: slice) -> _Matrices:
+        return {name: folder.read(wanted[part]) for name, folder in bands.items()}
+
+    return _write(Path(path), ids, {name: folder.n_features for name, folder in bands.items()}, read)
+
+
+def write_features(path: str | Path, frame: pd.DataFrame) -> Path:
+    """Write a table of features.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends with ``.csv``, ``.parquet`` or ``.npz``; replaced in one step if it exists.
+    frame : DataFrame of shape (n_images, n_features)
+        Indexed by image_id, with numeric columns ``band:0000``, those of one band side by side. Numbers that are
+        float32 in disguise are written as float32: shorter, and the same.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    BankError
+        If there is no image, an image_id repeats, a column is not numeric or not named ``band:0000``, the suffix is
+        unknown, or the file cannot be written.
+    """
+    columns = [str(column) for column in frame.columns]
+    places: dict[str, list[int]] = {}
+    for place, column in enumerate(columns):
+        places.setdefault(column.rpartition(":")[0], []).append(place)
+    named = [f"{band}:{i:04d}" for band, numbers in places.items() for i in range(len(numbers))]
+    if "" in places or named != columns:
+        bad = next((c for c, expected in zip(columns, named, strict=True) if c != expected), columns[:1])
+        raise BankError(
+            f"export: columns must be named band:0000, band:0001, ... band by band, got {bad!r}. Take the frame from "
+            "featbank.table.build_table."
+        )
+    values = frame.to_numpy()
+    if values.dtype.kind not in "fiu":
+        raise BankError(f"export: features must be numbers, got columns that make up {values.dtype}.")
+    if values.dtype == np.float64 and np.array_equal(
+        narrow := values.astype(np.float32), values, equal_nan=True
+    ):
+        values = narrow
+    matrices = {band: values[:, numbers] for band, numbers in places.items()}
+
+    def read(part: slice) -> _Matrices:
+        return {band: matrix[part] for band, matrix in matrices.items()}
+
+    ids = [str(name) for name in frame.index]
+    return _write(Path(path), ids, {band: m.shape[1] for band, m in matrices.items()}, read)
+
+
+def _write(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> Path:
+    writers = {".csv": _write_csv, ".parquet": _write_parquet, ".npz": _write_npz}
+    if path.suffix not in writers:
+        raise BankError(f"export: the file must end with {', '.join(EXPORT_SUFFIXES)}, got {str(path)!r}.")
+    if not ids or len(set(ids)) != len(ids):
+        raise BankError(
+            f"export: there must be at least one image and each once, got {len(ids)} rows for {len(set(ids))} images."
+        )
+    if ID_COLUMN in widths:
+        raise BankError(f"export: a band must not be called {ID_COLUMN!r}. Rename it in the recipe.")
+    with replacing(path) as temporary:
+        writers[path.suffix](temporary, ids, widths, read)
+    return path
+
+
+def _pieces(ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> Iterator[pa.Table]:
+    names = [f"{band}:{i:04d}" for band, n_features in widths.items() for i in range(n_features)]
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        matrices = read(part)
+        columns = [column for band in widths for column in np.asfortranarray(matrices[band]).T]
+        yield pa.table([pa.array(ids[part], pa.string()), *columns], names=[ID_COLUMN, *names])
+
+
+def _write_csv(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> None:
+    from pyarrow import csv
+
+    pieces = _pieces(ids, widths, read)
+    first = next(pieces)
+    with csv.CSVWriter(str(path), first.schema) as writer:
+        writer.write_table(first)
+        for piece in pieces:
+            writer.write_table(piece)
+
+
+def _write_parquet(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> None:
+    from pyarrow import parquet
+
+    pieces = _pieces(ids, widths, read)
+    first = next(pieces)
+    with parquet.ParquetWriter(str(path), first.schema, compression="zstd") as writer:
+        writer.write_table(first)
+        for piece in pieces:
+            writer.write_table(piece)
+
+
+def _write_npz(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> None:
+    arrays = {ID_COLUMN: np.array(ids, dtype=np.str_), **read(slice(None))}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            # A fixed date, unlike numpy.savez in some versions: equal features give equal files.
+            member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)

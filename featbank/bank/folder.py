@@ -1,0 +1,364 @@
+"""One feature on disk: rows of numbers keyed by image digest, appended in shards, read in any order."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from featbank.bank.compaction import Compaction, compact_feature
+from featbank.bank.files import (
+    explain,
+    is_vanished,
+    list_shards,
+    put,
+    remove_files,
+    shard_name,
+    sweep_temporaries,
+)
+from featbank.bank.keys import Keys, format_keys, parse_keys
+from featbank.bank.rows import RowReader, relisting
+from featbank.bank.shard import encode_shard
+from featbank.bank.spec import SPEC_NAME, FeatureSpec
+from featbank.bank.verification import Problem, name_of, verify_feature
+from featbank.errors import BankError, MissingFeaturesError
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class FolderSize:
+    """How much a feature folder holds.
+
+    Attributes
+    ----------
+    n_rows : int
+        Distinct images.
+    n_shards : int
+        Files.
+    n_bytes : int
+        Their sizes, in bytes.
+    """
+
+    n_rows: int
+    n_shards: int
+    n_bytes: int
+
+
+class FeatureFolder:
+    """All rows of one feature; get it from :meth:`featbank.bank.Bank.open`.
+
+    Threads and processes may share a folder freely: nothing is locked, what is finished is never
+    changed. It can be pickled.
+
+    Parameters
+    ----------
+    path : Path
+        The folder, named by the digest of the identity.
+    spec : FeatureSpec
+        What it holds.
+    read_only : bool
+        Refuse everything that writes.
+
+    Attributes
+    ----------
+    path : Path
+        Where it lies.
+    spec : FeatureSpec
+        Identity, width, stored type, label.
+    is_read_only : bool
+        Whether writing is refused.
+    """
+
+    def __init__(self, path: Path, spec: FeatureSpec, *, read_only: bool = False) -> None:
+        self.path = path
+        self.spec = spec
+        self.is_read_only = read_only
+        self._rows = RowReader(path, spec)
+
+    def __repr__(self) -> str:
+        return f"FeatureFolder({self.label!r}, n_features={self.n_features}, path={str(self.path)!r})"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the identity's canonical JSON, 64 hexadecimal digits."""
+        return self.spec.digest
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        return self.spec.label
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that can change the numbers."""
+        return self.spec.identity
+
+    @property
+    def n_features(self) -> int:
+        """Numbers per image."""
+        return self.spec.n_features
+
+    @property
+    def dtype(self) -> str:
+        """Stored type, ``"float32"`` or ``"float16"``."""
+        return self.spec.dtype
+
+    def size(self) -> FolderSize:
+        """Count rows, files and bytes.
+
+        Raises
+        ------
+        BankError
+            If a shard cannot be read.
+        """
+
+        def measure() -> FolderSize:
+            index = self._rows.index()
+            n_bytes = sum((self.path / name).stat().st_size for name in index.names)
+            return FolderSize(len(index.keys), len(index.names), n_bytes)
+
+        return relisting(self.path, measure)
+
+    def n_shards(self) -> int:
+        """Count the files of this feature."""
+        return len(list_shards(self.path))
+
+    def n_bytes(self) -> int:
+        """Add up the sizes of this feature's shards, in bytes."""
+        return self.size().n_bytes
+
+    def keys(self) -> set[str]:
+        """Return the keys of all stored rows, 64 hexadecimal digits each.
+
+        Only key columns are read, not the vectors.
+
+        Raises
+        ------
+        BankError
+            If a shard cannot be read.
+        """
+        return set(format_keys(self._rows.index().keys))
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """Return those of ``keys`` that have no row here, each once, in the order given.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            64 lower-case hexadecimal digits each; may repeat.
+
+        Raises
+        ------
+        ValueError
+            If a key is malformed.
+        BankError
+            If a shard cannot be read.
+        """
+        positions = self._rows.index().locate(parse_keys(keys))
+        return list(dict.fromkeys(keys[i] for i in np.flatnonzero(positions < 0).tolist()))
+
+    def append(self, keys: Sequence[str], vectors: ArrayLike) -> Path:
+        """Store rows as one new shard: all of them, or none.
+
+        The same rows give the same file whatever their order, so repeating an append is harmless. Rows of keys
+        that are stored already may be appended; the one in the smallest shard name is served.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            64 lower-case hexadecimal digits each, at least one. A key may repeat with equal numbers.
+        vectors : float array-like of shape (n_keys, n_features)
+            Finite; is converted to the stored type.
+
+        Returns
+        -------
+        Path
+            The new shard.
+
+        Raises
+        ------
+        ValueError
+            If there is no row, or a key is malformed.
+        BankError
+            If the shape is wrong, a number is NaN, infinite or too large for the stored type, a key repeats
+            with other numbers, or the shard cannot be written (full disk, no permission): then nothing is stored.
+        """
+        self._check_writable()
+        raw, rows = self._checked_rows(keys, vectors)
+        data = encode_shard(self.spec, raw, rows)
+        for attempt in (1, 2):
+            try:
+                # A prune by another process may have removed the folder since it was opened.
+                if not (self.path / SPEC_NAME).is_file():
+                    self.spec.write(self.path)
+                return put(self.path, shard_name(data), data)
+            except BankError as error:
+                if attempt == 2 or not is_vanished(error):
+                    raise
+        raise AssertionError  # both attempts return or raise
+
+    def _check_writable(self) -> None:
+        if self.is_read_only:
+            raise BankError(
+                f"bank: {self.path} was opened for reading only, cannot write feature {self.label!r}. Open the bank "
+                "without read_only, or use a bank folder of your own (`--bank DIR`)."
+            )
+
+    def _checked_rows(self, keys: Sequence[str], vectors: ArrayLike) -> tuple[Keys, NDArray[Any]]:
+        """Return distinct ascending keys and their vectors in the stored type."""
+        raw = parse_keys(keys)
+        given = np.asarray(vectors)
+        if not len(raw):
+            raise ValueError(
+                f"bank: append to {self.label!r} needs at least one row, got none. Skip empty batches."
+            )
+        if given.shape != (len(raw), self.n_features) or given.dtype.kind not in "fiu":
+            raise BankError(
+                f"bank: feature {self.label!r} takes numbers of shape ({len(raw)}, {self.n_features}) for these "
+                f"{len(raw)} keys, got {given.dtype} of shape {given.shape}. Does n_features fit the encoder?"
+            )
+        self._refuse_rows(~np.isfinite(given).all(axis=1), keys, "hold NaN or infinities")
+        with np.errstate(over="ignore"):  # is checked in the next line, with the images' names
+            stored = np.ascontiguousarray(given, dtype=self.dtype)
+        limit = np.finfo(self.dtype).max
+        self._refuse_rows(
+            ~np.isfinite(stored).all(axis=1), keys, f"are beyond {limit:.3g}, the largest {self.dtype}"
+        )
+        order = np.argsort(raw, kind="stable")
+        raw, stored = raw[order], stored[order]
+        repeats = np.zeros(len(raw), dtype=bool)
+        repeats[1:] = raw[1:] == raw[:-1]
+        if repeats.any():
+            differs = repeats.copy()
+            differs[1:] &= (stored[1:] != stored[:-1]).any(axis=1)
+            self._refuse_rows(
+                differs, [keys[i] for i in order.tolist()], "give one image two different vectors"
+            )
+            raw, stored = raw[~repeats], np.ascontiguousarray(stored[~repeats])
+        return raw, stored
+
+    def _refuse_rows(self, is_bad: NDArray[np.bool_], keys: Sequence[str], fact: str) -> None:
+        bad = np.flatnonzero(is_bad).tolist()
+        if bad:
+            shown = ", ".join(keys[i] for i in bad[:_SHOWN]) + (", ..." if len(bad) > _SHOWN else "")
+            raise BankError(
+                f"bank: {len(bad)} of {len(keys)} rows for feature {self.label!r} {fact}; images {shown}. Nothing of "
+                "this batch was stored: a bank holds finite numbers only. See what the encoder does with these images."
+            )
+
+    def read(self, keys: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors of ``keys`` in the order asked, each checked against its stored checksum.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            64 lower-case hexadecimal digits each; may repeat.
+
+        Returns
+        -------
+        float32 array of shape (n_keys, n_features)
+
+        Raises
+        ------
+        MissingFeaturesError
+            If a key has no row here.
+        ValueError
+            If a key is malformed.
+        BankError
+            If a shard is damaged or cannot be read.
+        """
+        wanted = parse_keys(keys)
+
+        def gather() -> NDArray[np.float32]:
+            index = self._rows.index()
+            positions = index.locate(wanted)
+            absent = np.flatnonzero(positions < 0).tolist()
+            if absent:
+                raise self._missing_error([keys[i] for i in absent], len(keys))
+            out = np.empty((len(keys), self.n_features), dtype=np.float32)
+            self._rows.gather(index, positions, out)
+            return out
+
+        return relisting(self.path, gather)
+
+    def _missing_error(self, absent: list[str], n_asked: int) -> MissingFeaturesError:
+        shown = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
+        return MissingFeaturesError(
+            f"bank: feature {name_of(self.spec)} must have a row for each of the {n_asked} images asked for, "
+            f"{len(absent)} are missing: {shown}. Compute them with "
+            f"`featbank features DATA --recipe R --bank {self.path.parent}`."
+        )
+
+    def verify(self) -> list[Problem]:
+        """Check every byte: specification, checksums, columns, width, finite numbers, duplicates that disagree.
+
+        Returns
+        -------
+        list of Problem
+            Empty when all is well.
+        """
+        return verify_feature(self.path, self.spec)
+
+    def compact(self, keep: Collection[str] | None = None) -> Compaction:
+        """Merge all shards into canonical ones, equal byte for byte in every bank with the same rows.
+
+        Safe beside readers, appenders and other compactions, and against being killed at any moment. Needs room
+        for a second copy of the feature while it runs.
+
+        Parameters
+        ----------
+        keep : collection of str, optional
+            Remove the rows of all images but these. By default every row stays.
+
+        Returns
+        -------
+        Compaction
+
+        Raises
+        ------
+        ValueError
+            If a key to keep is malformed.
+        BankError
+            If a shard is damaged, there is no room, or the folder cannot be written to; no row is lost.
+        """
+        self._check_writable()
+        return compact_feature(self.path, self.spec, None if keep is None else parse_keys(sorted(set(keep))))
+
+    def count_outside(self, keep: Collection[str]) -> int:
+        """Count the rows that :meth:`compact` with the same ``keep`` would remove."""
+        kept = parse_keys(sorted(set(keep)))
+        return int(np.count_nonzero(~np.isin(self._rows.index().keys, kept)))
+
+    def remove(self) -> None:
+        """Delete the feature with all its rows.
+
+        A process that still appends to it makes it anew, with the rows it had yet to store.
+
+        Raises
+        ------
+        BankError
+            If the operating system refuses.
+        """
+        self._check_writable()
+        remove_files(self.path, sorted(list_shards(self.path), reverse=True))
+        sweep_temporaries(self.path)
+        remove_files(
+            self.path, [SPEC_NAME]
+        )  # last: a kill before leaves an empty feature, not nameless shards
+        try:
+            self.path.rmdir()
+        except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:  # somebody appends, or keeps other files here
+                self.spec.write(self.path)
+            elif not is_vanished(error):
+                raise explain("remove", self.path, error) from error
+
+    def shard_names(self) -> list[str]:
+        """Return the file names of the shards that exist now, ascending."""
+        return list_shards(self.path)
