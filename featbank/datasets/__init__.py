@@ -1,1 +1,27 @@
-"""TODO."""
+"""Reads published and own datasets into one image table, and looks them over; decodes nothing but to check.
+
+The readers take care of what differs between datasets: where the images lie, which column is the score and on
+which scale, who may tell training from test, and which images belong together. Nothing after them has to know.
+"""
+
+from featbank.datasets.check import check_dataset
+from featbank.datasets.check_text import render_check
+from featbank.datasets.image_table import SPLITS, SUBSETS, ImageTable
+from featbank.datasets.layout import DatasetInfo
+from featbank.datasets.photos import IMAGE_SUFFIXES, read_photos
+from featbank.datasets.plain_csv import read_plain_csv
+from featbank.datasets.registry import list_datasets, read_dataset
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SPLITS",
+    "SUBSETS",
+    "DatasetInfo",
+    "ImageTable",
+    "check_dataset",
+    "list_datasets",
+    "read_dataset",
+    "read_photos",
+    "read_plain_csv",
+    "render_check",
+]

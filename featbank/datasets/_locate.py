@@ -1,0 +1,243 @@
+"""Finds the files that a dataset's metadata names, and refuses names that lead out of the dataset.
+
+Names are compared exactly first, then without regard to case and Unicode form: archives packed on another
+system often change both. Nothing is guessed: where two files fit one name, the reader asks.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PureWindowsPath
+
+from featbank.errors import DatasetError
+
+MAX_DEPTH = 3
+"""Levels of sub-folders in which an image is looked for by its name alone."""
+
+
+def fold(name: str) -> str:
+    """Return the form in which names are compared when the exact spelling is not found."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def name_inside(name: str, base: Path) -> str:
+    r"""Return an image name from a dataset's metadata as a path relative to ``base``.
+
+    The check is made on the spelling: a name such as ``../../etc/passwd`` or an absolute path outside ``base``
+    is refused, so that metadata from elsewhere cannot make us read other files. Links inside the dataset
+    folder are followed, because only its owner can have put them there.
+
+    Parameters
+    ----------
+    name : str
+        As in the metadata; ``\`` is read as ``/``.
+    base : Path
+        Absolute folder of the images.
+
+    Raises
+    ------
+    DatasetError
+        If the name is empty, holds a NUL character, or leads out of ``base``.
+    """
+    plain = name.replace("\\", "/")
+    windows = PureWindowsPath(name)
+    if plain.startswith("/") or windows.drive or windows.root:
+        root = base.as_posix().rstrip("/") + "/"
+        normal = posixpath.normpath(plain)
+        plain = normal[len(root) :] if normal.startswith(root) else ".."
+    plain = posixpath.normpath(plain) if plain.strip() else ""
+    if not plain or plain == "." or "\0" in plain or plain.split("/")[0] == "..":
+        raise DatasetError(
+            f"image name {name!r} in the metadata must name a file under {base}. "
+            "Metadata that points elsewhere is not followed; own photos in any place can be listed in a CSV with "
+            "the columns path,mos."
+        )
+    return plain
+
+
+class ImageFinder:
+    """Looks up files below one folder; every folder is listed once, no file is opened.
+
+    Parameters
+    ----------
+    base : Path
+        Absolute folder; need not exist.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.elsewhere: dict[Path, int] = {}
+        self._listings: dict[Path, dict[str, list[Path]]] = {}
+        self._by_name: dict[str, list[Path]] | None = None
+
+    def entry(self, relative: str) -> Path | None:
+        """Return the file or folder at a relative path, each part compared as the module describes, or None.
+
+        Raises
+        ------
+        DatasetError
+            If two entries differ from a part only in case or Unicode form.
+        """
+        place = self.base
+        for part in relative.split("/"):
+            if part in ("", "."):
+                continue
+            found = self._pick(self._listing(place).get(fold(part), []), part)
+            if found is None:
+                return None
+            place = found
+        return place
+
+    def home(self, names: Sequence[str], folders: Sequence[str]) -> str | None:
+        """Return the first folder that holds any of the images, so that all are taken from one place.
+
+        Releases come in several sizes side by side; filling gaps of one size from another would mix them.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names from the metadata.
+        folders : sequence of str
+            Folders relative to ``base``, first choice first.
+
+        Returns
+        -------
+        str or None
+            None if no folder holds any of them.
+
+        Raises
+        ------
+        DatasetError
+            If a name leads out of ``base``, or fits several files.
+        """
+        inside = [name_inside(name, self.base) for name in names]
+        for folder in folders:
+            if any(self.entry(posixpath.join(folder, name)) is not None for name in inside):
+                return folder
+        return None
+
+    def locate(
+        self, names: Sequence[str], places: Sequence[Sequence[str]], *, anywhere: bool = True
+    ) -> list[str]:
+        """Return an absolute path for every name; where nothing is found, the place where it was expected.
+
+        Parameters
+        ----------
+        names : sequence of n_images str
+            Names from the metadata.
+        places : sequence of n_images sequences of str
+            Folders relative to ``base`` in which the image belongs, first choice first.
+        anywhere : bool
+            Whether an image in none of them is looked for by its name in all folders down to `MAX_DEPTH`
+            levels; what was found so is counted in ``elsewhere``.
+
+        Returns
+        -------
+        list of n_images str
+
+        Raises
+        ------
+        DatasetError
+            If a name leads out of ``base``, or fits several files.
+        """
+        paths: list[str] = []
+        for name, folders in zip(names, places, strict=True):
+            relative = name_inside(name, self.base)
+            found: Path | None = None
+            for folder in folders:
+                found = self.entry(posixpath.join(folder, relative))
+                if found is not None:
+                    break
+            if found is None and anywhere and "/" not in relative:
+                found = self._pick(self._index().get(fold(relative), []), relative)
+                if found is not None:
+                    self.elsewhere[found.parent] = self.elsewhere.get(found.parent, 0) + 1
+            paths.append(str(found or self.base / folders[0] / relative))
+        return paths
+
+    def notes(self) -> list[str]:
+        """Say in which folders images were found by name alone."""
+        return [
+            f"{count:,} image(s) found by name in {folder}."
+            for folder, count in sorted(self.elsewhere.items())
+        ]
+
+    def _pick(self, candidates: list[Path], name: str) -> Path | None:
+        if len(candidates) <= 1:
+            return candidates[0] if candidates else None
+        exact = [path for path in candidates if path.name == name]
+        if len(exact) == 1:
+            return exact[0]
+        raise DatasetError(
+            f"{name!r} fits several files: {', '.join(str(path) for path in (exact or candidates)[:5])}. "
+            "Name the folder of the images to be used (images=...), or remove the others; a guess could read "
+            "another resolution."
+        )
+
+    def _listing(self, folder: Path) -> dict[str, list[Path]]:
+        if folder not in self._listings:
+            listing: dict[str, list[Path]] = {}
+            if folder.is_dir():
+                for entry in list_folder(folder):
+                    listing.setdefault(fold(entry.name), []).append(Path(entry.path))
+            self._listings[folder] = listing
+        return self._listings[folder]
+
+    def _index(self) -> dict[str, list[Path]]:
+        if self._by_name is None:
+            self._by_name = {}
+            if self.base.is_dir():
+                for path in walk_files(self.base, max_depth=MAX_DEPTH):
+                    self._by_name.setdefault(fold(path.name), []).append(path)
+        return self._by_name
+
+
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """List a folder in the order of its names.
+
+    Raises
+    ------
+    DatasetError
+        If the folder cannot be listed: skipping it would silently lose images.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DatasetError(
+            f"folder {folder} cannot be listed: {error}. Images in it would be lost."
+        ) from error
+
+
+def walk_files(folder: Path, *, max_depth: int | None = None) -> Iterator[Path]:
+    """Yield all files below a folder, sorted within each folder, hidden files and folders left out.
+
+    Linked folders are entered, each real folder once, so that a link to a parent does not run for ever.
+
+    Raises
+    ------
+    DatasetError
+        If a folder cannot be listed.
+    """
+    yield from _walk(folder, max_depth, set())
+
+
+def _walk(folder: Path, depth: int | None, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    folders: list[Path] = []
+    for entry in list_folder(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            folders.append(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)
+    if depth is None or depth > 0:
+        for sub in folders:
+            yield from _walk(sub, None if depth is None else depth - 1, seen)

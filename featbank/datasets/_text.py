@@ -1,0 +1,241 @@
+"""Reads delimited text into columns of strings, with errors that name file and line; knows no dataset."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featbank.errors import DatasetError, DatasetNotFoundError
+
+UNKNOWN_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
+_N_SHOWN = 5
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8 (with or without a byte order mark) or, if its mark says so, UTF-16.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If there is no such file.
+    DatasetError
+        If the bytes are in another encoding, or the file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DatasetNotFoundError(f"no file at {path}.") from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error}.") from error
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DatasetError(
+            f"{path} must be text in UTF-8, line {line} holds the byte 0x{data[error.start]:02x}. "
+            "Save it again with the encoding UTF-8; names read in a wrong encoding would miss their files."
+        ) from error
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Columns of strings from one file.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for messages.
+    columns : dict of column name to n_rows strings
+        Values with surrounding blanks removed.
+    lines : sequence of n_rows int
+        Line of each row in the file, counted from 1.
+    """
+
+    path: Path
+    columns: dict[str, list[str]]
+    lines: Sequence[int]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.lines)
+
+    def require(self, names: Iterable[str]) -> None:
+        """Make sure that columns exist.
+
+        Raises
+        ------
+        DatasetError
+            If one is missing; the message lists what is there.
+        """
+        missing = [name for name in names if name not in self.columns]
+        if missing:
+            raise DatasetError(
+                f"{self.path} needs the column(s) {', '.join(map(repr, missing))}, "
+                f"its columns are {', '.join(map(repr, list(self.columns)[:20]))}."
+            )
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Parse a column of numbers; empty cells, ``nan``, ``NA`` and the like become NaN.
+
+        Raises
+        ------
+        DatasetError
+            If a cell is neither, or is infinite.
+        """
+        values = np.full(len(self), np.nan)
+        wrong: list[str] = []
+        for row, (line, cell) in enumerate(zip(self.lines, self.columns[name], strict=True)):
+            if cell.casefold() in UNKNOWN_WORDS:
+                continue
+            try:
+                # Python also takes "1_000", which no table means as a number.
+                values[row] = float(cell) if "_" not in cell else math.inf
+            except ValueError:
+                values[row] = math.inf
+            if not math.isfinite(values[row]):
+                wrong.append(f"{cell!r} in line {line}")
+        if wrong:
+            hint = " Write decimals with a point." if any("," in text for text in wrong) else ""
+            raise DatasetError(
+                f"{self.path}: column {name!r} must hold finite numbers (or nothing where unknown), got "
+                f"{_capped(wrong)}.{hint}"
+            )
+        return values
+
+    def words(self, name: str, known: Collection[str]) -> list[str]:
+        """Return a column whose cells must be among ``known``.
+
+        Raises
+        ------
+        DatasetError
+            If a cell is another word.
+        """
+        cells = self.columns[name]
+        wrong = [
+            f"{cell!r} in line {line}"
+            for line, cell in zip(self.lines, cells, strict=True)
+            if cell not in known
+        ]
+        if wrong:
+            spelled = ", ".join(repr(word) for word in known)
+            raise DatasetError(
+                f"{self.path}: column {name!r} must hold one of {spelled}, got {_capped(wrong)}. "
+                "Spell them out: a mistyped split would silently move images."
+            )
+        return list(cells)
+
+    def unique(self, name: str) -> list[str]:
+        """Return a column whose cells must be neither empty nor repeated.
+
+        Raises
+        ------
+        DatasetError
+            If a cell is empty, or occurs twice; the message gives the lines.
+        """
+        cells = self.columns[name]
+        first: dict[str, int] = {}
+        wrong: list[str] = []
+        for line, cell in zip(self.lines, cells, strict=True):
+            if not cell:
+                wrong.append(f"nothing in line {line}")
+            elif cell in first:
+                wrong.append(f"{cell!r} in lines {first[cell]} and {line}")
+            else:
+                first[cell] = line
+        if wrong:
+            raise DatasetError(
+                f"{self.path}: column {name!r} must name every image once, got {_capped(wrong)}. "
+                "Keep one row per image; average scores given several times."
+            )
+        return list(cells)
+
+
+def read_delimited(path: Path, *, fold_header: bool = False) -> TextTable:
+    """Read a table with a header line, separated by commas, semicolons or tabs.
+
+    Quotes, byte order marks and blank lines are understood. The separator is the one that cuts the header
+    into most columns.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    fold_header : bool
+        Whether column names are turned to lower case.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If there is no such file.
+    DatasetError
+        If the file is empty, repeats a column, or has a row of another length than the header.
+    """
+    text = read_text(path)
+    delimiter = _find_delimiter(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        line = 1
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                cells = [cell.strip() for cell in cells]
+                if not header:
+                    header = [cell.casefold() for cell in cells] if fold_header else cells
+                elif len(cells) != len(header):
+                    raise DatasetError(
+                        f"{path}: line {line} has {len(cells)} values, the header has {len(header)} columns. "
+                        f"Values that contain {delimiter!r} must stand in double quotes."
+                    )
+                else:
+                    rows.append(cells)
+                    lines.append(line)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DatasetError(f"{path}: line {reader.line_num} is not valid CSV: {error}.") from error
+    if not header:
+        raise DatasetError(f"{path} is empty, expected a header line with column names.")
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise DatasetError(
+            f"{path}: column names must be unique, repeated are {', '.join(map(repr, repeated))}."
+        )
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
+    return TextTable(path, columns, lines)
+
+
+def read_header(path: Path) -> frozenset[str]:
+    """Return the column names of a delimited file, reading only its first kilobytes.
+
+    Returns an empty set where the beginning is not text; `read_delimited` then gives the reason.
+    """
+    with path.open("rb") as file:
+        start = file.read(65536)
+    encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    text = start.decode(encoding, errors="replace")
+    for line in text.splitlines():
+        if line.strip():
+            cells = next(csv.reader([line], delimiter=_find_delimiter(line)), [])
+            return frozenset(cell.strip() for cell in cells)
+    return frozenset()
+
+
+def _find_delimiter(text: str) -> str:
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    # max() keeps the first of equals: a one-column header is read as comma-separated.
+    return max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+
+
+def _capped(items: Sequence[str]) -> str:
+    shown = ", ".join(items[:_N_SHOWN])
+    return shown if len(items) <= _N_SHOWN else f"{shown} and {len(items) - _N_SHOWN} more"

@@ -1,0 +1,246 @@
+"""The one table every dataset is turned into, and the checks that make it safe to rely on; reads no files.
+
+One row per image: what it is called, where its file should lie, its MOS on the dataset's own scale
+(higher is better), the official split and subset, and the group that must stay together in folds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featbank.errors import DatasetError
+
+SPLITS = ("training", "validation", "test", "")
+"""Official partitions in report order; the empty word stands for "no official split"."""
+
+SUBSETS = ("", "exclusive")
+"""Official subsets; ``exclusive`` marks images from categories kept out of training."""
+
+COLUMNS = ("image_id", "path", "mos", "split", "subset", "group")
+META_PREFIX = "meta:"
+_TEXT_COLUMNS = ("image_id", "path", "split", "subset", "group")
+_N_SHOWN = 5
+
+
+def _shown(values: Sequence[object]) -> str:
+    """Spell a few values for a message and say how many more there are."""
+    text = ", ".join(repr(value) for value in values[:_N_SHOWN])
+    return text if len(values) <= _N_SHOWN else f"{text} and {len(values) - _N_SHOWN} more"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTable:
+    """Images of one dataset with their scores, splits and groups.
+
+    Parameters
+    ----------
+    name : str
+        Short name of the dataset, such as ``uhd-iqa``.
+    root : Path
+        Absolute folder of the dataset; own CSV files: the folder of the CSV.
+    frame : pandas.DataFrame of n_images rows
+        Columns ``image_id`` (unique str, the dataset's own image name), ``path`` (absolute str, unique; the
+        file may be missing), ``mos`` (float64 on the native scale, higher is better, NaN where unknown),
+        ``split`` (one of `SPLITS`), ``subset`` (one of `SUBSETS`), ``group`` (str, empty where unknown) and any
+        number of ``meta:<name>`` columns (float64, finite): facts known without looking at a pixel.
+    mos_range : tuple of two floats
+        Nominal ends of the MOS scale, worst first; two NaN where there is no MOS.
+    is_simulation : bool
+        True for rendered images with simulated raters: results on them prove nothing about real photos.
+    notes : tuple of str
+        What the reader decided, each a full sentence: score column, conversions, rows left out.
+    licence, reference : str
+        Terms of use as the dataset states them, and the paper to cite.
+
+    Raises
+    ------
+    DatasetError
+        If a column is missing, an ``image_id`` or ``path`` is empty or repeated, a path is relative, a split or
+        subset word is unknown, an exclusive image is in training, a MOS is infinite or outside ``mos_range``,
+        or a meta column holds something that is not a finite number.
+    """
+
+    name: str
+    root: Path
+    frame: pd.DataFrame = field(repr=False)
+    mos_range: tuple[float, float]
+    is_simulation: bool = False
+    notes: tuple[str, ...] = ()
+    licence: str = ""
+    reference: str = ""
+
+    def __post_init__(self) -> None:
+        missing = [column for column in COLUMNS if column not in self.frame.columns]
+        if missing:
+            raise DatasetError(
+                f"ImageTable {self.name!r}: the frame needs the columns {', '.join(COLUMNS)}; "
+                f"missing {_shown(missing)}."
+            )
+        meta = [column for column in self.frame.columns if str(column).startswith(META_PREFIX)]
+        unknown = [column for column in self.frame.columns if column not in COLUMNS and column not in meta]
+        if unknown:
+            raise DatasetError(
+                f"ImageTable {self.name!r}: columns beside {', '.join(COLUMNS)} must start with "
+                f"{META_PREFIX!r}, got {_shown(unknown)}."
+            )
+        # A copy: nobody who still holds the frame can change the table afterwards.
+        frame = self.frame.loc[:, [*COLUMNS, *meta]].reset_index(drop=True).copy()
+        object.__setattr__(self, "frame", frame)
+        self._check_text()
+        self._check_mos()
+        self._check_meta(meta)
+
+    def _check_text(self) -> None:
+        for column in _TEXT_COLUMNS:
+            values = self.frame[column]
+            if pd.api.types.infer_dtype(values, skipna=False) not in ("string", "empty"):
+                wrong = [value for value in values if not isinstance(value, str)]
+                raise DatasetError(
+                    f"ImageTable {self.name!r}: column {column!r} must hold text, got {_shown(wrong)}."
+                )
+        for column in ("image_id", "path"):
+            values = self.frame[column]
+            if (values == "").any():
+                rows = np.flatnonzero((values == "").to_numpy()).tolist()
+                raise DatasetError(
+                    f"ImageTable {self.name!r}: {column!r} is empty in row(s) {_shown(rows)} counted from 0."
+                )
+            repeated = values[values.duplicated()].unique().tolist()
+            if repeated:
+                raise DatasetError(
+                    f"ImageTable {self.name!r}: every {column!r} must occur once, repeated are "
+                    f"{_shown(repeated)}. Keep one row per image; average scores given several times."
+                )
+        # A Path for each of a million rows would take most of the time of reading them.
+        relative = [path for path in self.frame["path"].tolist() if not os.path.isabs(path)]  # noqa: PTH117
+        if relative:
+            raise DatasetError(f"ImageTable {self.name!r}: paths must be absolute, got {_shown(relative)}.")
+        for column, known in (("split", SPLITS), ("subset", SUBSETS)):
+            unknown = sorted(set(self.frame[column]) - set(known))
+            if unknown:
+                raise DatasetError(
+                    f"ImageTable {self.name!r}: column {column!r} must hold one of {known}, got {_shown(unknown)}."
+                )
+        leaked = self.frame.loc[
+            (self.frame["split"] == "training") & (self.frame["subset"] == "exclusive"), "image_id"
+        ].tolist()
+        if leaked:
+            raise DatasetError(
+                f"ImageTable {self.name!r}: exclusive images belong to validation or test, because their categories "
+                f"are kept out of training; got in training {_shown(leaked)}."
+            )
+
+    def _check_mos(self) -> None:
+        mos = self.frame["mos"]
+        if mos.dtype != np.float64:
+            raise DatasetError(f"ImageTable {self.name!r}: column 'mos' must be float64, got {mos.dtype}.")
+        low, high = self.mos_range
+        known = mos[mos.notna()]
+        if known.empty:
+            return
+        if not low <= high:
+            raise DatasetError(
+                f"ImageTable {self.name!r}: mos_range must be (worst, best) with worst <= best, got {self.mos_range}."
+            )
+        outside = self.frame.loc[known.index[~((known >= low) & (known <= high))]]
+        if len(outside):
+            pairs = [
+                f"{name}: {value:g}" for name, value in zip(outside["image_id"], outside["mos"], strict=True)
+            ]
+            raise DatasetError(
+                f"ImageTable {self.name!r}: MOS must be finite and on the scale {low:g} to {high:g}, got "
+                f"{_shown(pairs)}. A column on another scale may have been read; mixing scales gives wrong numbers."
+            )
+
+    def _check_meta(self, meta: Sequence[str]) -> None:
+        for column in meta:
+            values = self.frame[column]
+            if values.dtype != np.float64 or not np.isfinite(values.to_numpy()).all():
+                raise DatasetError(
+                    f"ImageTable {self.name!r}: {column!r} must hold finite float64 numbers only, got "
+                    f"{values.dtype} with {int(values.isna().sum())} NaN. Leave an incomplete column out."
+                )
+
+    @property
+    def n_images(self) -> int:
+        """Number of rows, whether or not the files are there."""
+        return len(self.frame)
+
+    @property
+    def meta_columns(self) -> list[str]:
+        """Names of the ``meta:*`` columns, in order; empty where the dataset has none."""
+        return [column for column in self.frame.columns if column not in COLUMNS]
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether any image names its group."""
+        return bool((self.frame["group"] != "").any())
+
+    def select(self, split: str | None = None, subset: str | None = None) -> pd.DataFrame:
+        """Return the rows of one split, of one subset, or of both.
+
+        Parameters
+        ----------
+        split : one of `SPLITS`, optional
+            All splits by default.
+        subset : one of `SUBSETS`, optional
+            All subsets by default; the empty word means "not exclusive".
+
+        Returns
+        -------
+        pandas.DataFrame
+            Same columns, original row labels.
+
+        Raises
+        ------
+        DatasetError
+            If a word is unknown.
+        """
+        for word, known, kind in ((split, SPLITS, "split"), (subset, SUBSETS, "subset")):
+            if word is not None and word not in known:
+                raise DatasetError(f"ImageTable.select: {kind} must be one of {known}, got {word!r}.")
+        keep = np.ones(self.n_images, dtype=bool)
+        if split is not None:
+            keep &= (self.frame["split"] == split).to_numpy(dtype=bool)
+        if subset is not None:
+            keep &= (self.frame["subset"] == subset).to_numpy(dtype=bool)
+        return self.frame.loc[keep]
+
+    def counts(self) -> dict[str, int]:
+        """Count images by part, in report order: ``{"training": ..., "test": ..., "test/exclusive": ...}``.
+
+        Exclusive images count in their split too, as in the published figures. Images without a split are
+        counted under ``"no split"``. Parts without images are left out.
+        """
+        counts: dict[str, int] = {}
+        for split in SPLITS:
+            rows = self.select(split)
+            n_exclusive = int((rows["subset"] == "exclusive").sum())
+            if len(rows):
+                counts[split or "no split"] = len(rows)
+            if n_exclusive:
+                counts[f"{split or 'no split'}/exclusive"] = n_exclusive
+        return counts
+
+    def fold_groups(self) -> NDArray[np.object_]:
+        """Return the group of every row for grouped folds; an image without a group is a group of its own.
+
+        Returns
+        -------
+        object array of str, shape (n_images,)
+            ``group:<name>`` or, where unknown, ``image:<image_id>``: the two can never collide.
+        """
+        return np.array(
+            [
+                f"group:{group}" if group else f"image:{image}"
+                for group, image in zip(self.frame["group"], self.frame["image_id"], strict=True)
+            ],
+            dtype=object,
+        )

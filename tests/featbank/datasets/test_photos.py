@@ -1,0 +1,76 @@
+import os
+import sys
+
+import pytest
+
+from featbank.datasets import IMAGE_SUFFIXES, read_dataset, read_photos
+from featbank.errors import DatasetNotFoundError
+from tests.support.datasets import touch
+
+
+def test_a_folder_is_listed_with_its_sub_folders_in_order(tmp_path):
+    for name in (
+        "b.jpg",
+        "a.PNG",
+        "sub/ü 1.jpeg",
+        "sub/deep/er/x.tiff",
+        ".hidden.jpg",
+        ".git/y.jpg",
+        "notes.txt",
+    ):
+        touch(tmp_path / name)
+    table = read_dataset(tmp_path)
+    assert table.name == "photos"
+    assert table.frame["image_id"].tolist() == ["a.PNG", "b.jpg", "sub/ü 1.jpeg", "sub/deep/er/x.tiff"]
+    assert table.frame["path"].tolist() == [str(tmp_path / name) for name in table.frame["image_id"]]
+    assert table.frame["mos"].isna().all()
+    assert table.counts() == {"no split": 4}
+    assert "1 file(s) without an image ending were left out." in table.notes
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_image_ending_counts_in_any_case(tmp_path, suffix):
+    touch(tmp_path / f"1{suffix}")
+    touch(tmp_path / f"2{suffix.upper()}")
+    assert read_photos([tmp_path]).n_images == 2
+
+
+def test_several_folders_and_files_keep_unique_ids(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one/1.jpg", "two/1.jpg", "plain"):
+        touch(tmp_path / name)
+    table = read_photos(["one", "two", "plain"])
+    assert table.frame["image_id"].tolist() == ["one/1.jpg", "two/1.jpg", "plain"]
+    assert table.frame["path"].tolist() == [str(tmp_path / name) for name in table.frame["image_id"]]
+
+
+def test_a_file_named_twice_is_listed_once(tmp_path):
+    touch(tmp_path / "1.jpg")
+    table = read_photos([tmp_path, tmp_path / "1.jpg"])
+    assert table.n_images == 1
+    assert "1 file(s) named several times are listed once." in table.notes
+
+
+def test_one_photo_is_a_dataset_too(tmp_path):
+    table = read_dataset(touch(tmp_path / "1.jpg"))
+    assert table.frame["path"].tolist() == [str(tmp_path / "1.jpg")]
+    assert table.root == tmp_path
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    with pytest.raises(DatasetNotFoundError, match="no file or folder at"):
+        read_photos([tmp_path / "none"])
+    touch(tmp_path / "notes.txt")
+    with pytest.raises(
+        DatasetNotFoundError, match=r"looked for files ending in .*\.jpg.*1 file\(s\) without an image"
+    ):
+        read_photos([tmp_path])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_in_a_foreign_encoding_are_left_out_and_named(tmp_path):
+    touch(tmp_path / "1.jpg")
+    touch(tmp_path / os.fsdecode(b"m\xfcller.jpg"))
+    table = read_photos([tmp_path])
+    assert table.frame["image_id"].tolist() == ["1.jpg"]
+    assert any("not valid UTF-8" in note and "m\\udcfcller.jpg" in note for note in table.notes)

@@ -1,0 +1,107 @@
+import os
+import sys
+
+import pytest
+
+from featbank.datasets import list_datasets, read_dataset
+from featbank.datasets.registry import LAYOUTS
+from featbank.errors import DatasetError, DatasetNotFoundError
+from tests.support.datasets import touch, uhd_row, write_csv, write_uhd
+
+
+def test_the_listing_names_every_reader_once_with_its_figures():
+    listed = list_datasets()
+    figures = {info.name: info.n_images for info in listed}
+    assert len(figures) == len(listed)
+    # The figures of the published papers and pages.
+    assert figures == {
+        "demo": None,
+        "uhd-iqa": 6073,
+        "koniq-10k": 10073,
+        "spaq": 11125,
+        "kadid-10k": 81 * 25 * 5,
+        "tid2013": 25 * 24 * 5,
+        "live-challenge": 1169 - 7,
+        "csv": None,
+        "photos": None,
+    }
+    assert all(info.title and info.marker for info in listed)
+    assert all(info.reference and info.licence for info in listed if info.name not in ("csv", "photos"))
+
+
+def test_no_two_layouts_share_a_marker():
+    markers = [marker for layout in LAYOUTS for marker in layout.markers]
+    assert len(set(markers)) == len(markers)
+
+
+def test_markers_are_found_in_any_case(tmp_path):
+    write_uhd(tmp_path, [uhd_row("1.jpg", 0.5, "test")]).rename(tmp_path / "UHD-IQA-Metadata.CSV")
+    assert read_dataset(tmp_path).name == "uhd-iqa"
+
+
+def test_a_path_that_is_not_there_says_how_far_it_exists(tmp_path):
+    with pytest.raises(DatasetNotFoundError, match=f"no file or folder at .*exists up to {tmp_path}"):
+        read_dataset(tmp_path / "none" / "at all")
+    (tmp_path / "1.jpg").touch()
+    with pytest.raises(DatasetNotFoundError, match="images: no file or folder"):
+        read_dataset(tmp_path, images=tmp_path / "none")
+    with pytest.raises(DatasetNotFoundError, match="images must be a folder"):
+        read_dataset(tmp_path, images=tmp_path / "1.jpg")
+
+
+def test_a_folder_without_anything_says_what_was_looked_for_and_where(tmp_path):
+    (tmp_path / "notes.md").touch()
+    with pytest.raises(DatasetNotFoundError) as caught:
+        read_dataset(tmp_path)
+    message = str(caught.value)
+    assert f"Looked in {tmp_path} for" in message
+    for layout in LAYOUTS:
+        assert all(marker in message for marker in layout.markers)
+    assert ".jpg" in message
+
+
+def test_hints_name_a_dataset_below_and_tables_beside(tmp_path):
+    write_uhd(tmp_path / "sub", [uhd_row("1.jpg", 0.5, "test")])
+    write_csv(tmp_path / "scores.csv", ["path", "mos"], [["1.jpg", 1]])
+    with pytest.raises(DatasetNotFoundError, match=r"give .*sub to read it.*Not read: scores.csv"):
+        read_dataset(tmp_path)
+    touch(tmp_path / "1.jpg")
+    notes = " ".join(read_dataset(tmp_path).notes)
+    assert f"give {tmp_path / 'sub'} to read it" in notes
+    assert "Not read: scores.csv" in notes
+
+
+def test_two_datasets_in_one_folder_are_not_guessed(tmp_path):
+    write_uhd(tmp_path, [uhd_row("1.jpg", 0.5, "test")])
+    write_csv(
+        tmp_path / "dmos.csv", ["dist_img", "ref_img", "dmos", "var"], [["I01_01_01.png", "I01.png", 3, 1]]
+    )
+    with pytest.raises(DatasetError, match=r"several datasets: UHD-IQA.*KADID-10k.*Name the metadata file"):
+        read_dataset(tmp_path)
+    assert read_dataset(tmp_path / "dmos.csv").name == "kadid-10k"
+
+
+def test_an_own_csv_that_is_called_like_a_marker_is_read_as_what_it_holds(tmp_path):
+    path = write_csv(tmp_path / "dmos.csv", ["path", "dmos"], [["1.jpg", 20]])
+    table = read_dataset(path)
+    assert table.name == "csv"
+    assert table.frame["mos"].tolist() == [-20.0]
+
+
+def test_images_need_metadata_to_go_with(tmp_path):
+    touch(tmp_path / "photos/1.jpg")
+    with pytest.raises(DatasetNotFoundError, match="holds no metadata that could go with images="):
+        read_dataset(tmp_path, images=tmp_path / "photos")
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match=r"is no dataset. Expected a folder, a CSV with path,mos"):
+        read_dataset(touch(tmp_path / "model.skops"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_folder_whose_name_is_not_text_is_refused(tmp_path):
+    folder = tmp_path / os.fsdecode(b"m\xfcller")
+    touch(folder / "1.jpg")
+    with pytest.raises(DatasetError, match="not valid UTF-8; rename that folder"):
+        read_dataset(folder)
