@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluate import judge, predict_constant, predict_from_metadata, score_baselines, score_parts
-from experiments.model import build_ensemble, chosen_parameters, members_frame, save_run_model
+from experiments.model import build_ensemble, chosen_parameters, folds_of, members_frame, save_run_model
 from experiments.receipt import build_receipt, none_if_nan
 from experiments.recipe import Recipe
 from experiments.run_folder import (
@@ -114,15 +114,13 @@ def fit_run(
 
     clock = time.perf_counter()
     y_train = training["mos"].to_numpy(dtype=np.float64)
-    groups = training["group"].to_numpy()
-    ensemble = build_ensemble(recipe.regression, workers).fit(X_train, y_train, groups=groups)
+    folds = folds_of(recipe.regression, training)
+    ensemble = build_ensemble(recipe.regression, folds, workers).fit(X_train, y_train)
     fit_s = time.perf_counter() - clock
     log(f"{len(ensemble.member_names_)} members fitted in {fit_s:.1f} s")
     clock = time.perf_counter()
     singles = {
-        band.name: build_ensemble(recipe.regression, workers, members=((band.name,),)).fit(
-            X_train, y_train, groups=groups
-        )
+        band.name: build_ensemble(recipe.regression, folds, workers, [[band.name]]).fit(X_train, y_train)
         for band in bands
         if len(bands) > 1
     }
@@ -131,7 +129,10 @@ def fit_run(
     clock = time.perf_counter()
     X_sealed, judged = seal.open(is_fitted=True)
     predicted = ensemble.predict(X_sealed) if len(judged) else np.empty(0)
-    metrics: dict[str, Any] = {"training_cv": judge(y_train, ensemble.oof_predictions_, with_intervals=True)}
+    held_out = ~np.isnan(ensemble.oof_predictions_)  # a single hold-out fold tests some rows only
+    metrics: dict[str, Any] = {
+        "training_cv": judge(y_train[held_out], ensemble.oof_predictions_[held_out], with_intervals=True)
+    }
     metrics |= score_parts(judged, predicted, with_intervals=True)
     metrics |= {
         "gmacs": gmacs,
@@ -164,7 +165,7 @@ def fit_run(
         bank.root,
         {
             "seeds": {"folds": recipe.regression.cv.random_state, "bootstrap": 0},
-            "chosen": chosen_parameters(ensemble, "training"),
+            "chosen": chosen_parameters(ensemble, len(training)),
             "fitted_on": {"split": "training", "n": int(is_training.sum())},
             "band_share": band_share(ensemble, X_train, y_train) if len(bands) > 1 else {bands[0].name: 1.0},
             "failures": features.left_out.to_dict("records"),
