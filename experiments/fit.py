@@ -34,10 +34,13 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import FeatbankError, RunError
 from featbank.table import Band, build_table, resolve_band
-from regressors.budget import check_budget, sum_gmacs
-from regressors.importance import band_share
+from regressors.budget import BudgetError, check_budget, sum_gmacs
+from regressors.importance import band_shares
 
 Log = Callable[[str], None]
+
+MIN_SHARE_ROWS = 10
+"""With fewer evaluated rows, the bands' shares are computed on the training rows."""
 
 
 def fit_run(
@@ -80,10 +83,11 @@ def fit_run(
 
     Raises
     ------
-    BudgetError
-        If the recipe is over its budget and ``over_budget`` is False.
-    MissingFeaturesError, DatasetError, RunError
-        If features, MOS or rows are missing, or ``out`` holds something else.
+    RunError
+        If the recipe is over its budget and ``over_budget`` is False, the training rows cannot be cut into
+        folds, or ``out`` holds something else than a run.
+    MissingFeaturesError, DatasetError
+        If features, MOS or rows are missing.
     """
     started = datetime.now(UTC)
     clock = time.perf_counter()
@@ -92,13 +96,14 @@ def fit_run(
         resolve_band(bank, table.name, band.name, band.encoder, band.view, band.aggregate)
         for band in recipe.bands
     ]
-    passes = [(band.pass_id, band.gmacs) for band in bands if none_if_nan(band.gmacs) is not None]
+    # An imported band whose cost was not stated adds nothing to the sum; the receipt shows it as unknown.
+    passes = [(f"{band.encoder}@{band.view}", band.gmacs) for band in _distinct(bands) if band.gmacs == band.gmacs]
     gmacs = sum_gmacs(passes)
     if not over_budget:
-        check_budget(
-            [(f"{band.encoder}@{band.view}", band.gmacs) for band in _distinct(bands)],
-            recipe.regression.budget_gmacs,
-        )
+        try:
+            check_budget(passes, recipe.regression.budget_gmacs)
+        except BudgetError as error:
+            raise RunError(f"fit: {error} To fit all the same, give --over-budget.") from error
     features = build_table(table, bands, bank, features_command)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     rows = prepared.frame
@@ -151,6 +156,12 @@ def fit_run(
         metrics["single_bands"] = score_baselines(
             judged, {name: single.predict(X_sealed) for name, single in singles.items()}
         )
+    # Descriptive only: nothing is chosen by it. On rows the model has not seen, where a share means something.
+    shares = (
+        band_shares(ensemble, X_sealed, judged["mos"].to_numpy(dtype=np.float64))
+        if len(judged) >= MIN_SHARE_ROWS
+        else band_shares(ensemble, X_train, y_train)
+    )
     predictions = pd.concat(
         [
             _prediction_rows(training, ensemble.oof_predictions_, ensemble.oof_members_),
@@ -167,7 +178,8 @@ def fit_run(
             "seeds": {"folds": recipe.regression.cv.random_state, "bootstrap": 0},
             "chosen": chosen_parameters(ensemble, len(training)),
             "fitted_on": {"split": "training", "n": int(is_training.sum())},
-            "band_share": band_share(ensemble, X_train, y_train) if len(bands) > 1 else {bands[0].name: 1.0},
+            "band_share": shares,
+            "band_share_rows": "evaluated" if len(judged) >= MIN_SHARE_ROWS else "training",
             "failures": features.left_out.to_dict("records"),
             "durations": {
                 "table_s": loaded_s,
