@@ -21,8 +21,8 @@ class Theme:
     accent, contrast, warn : str
         The model's own colour, the colour of what is set off from it, and of cautions.
     series : tuple of str
-        Colours of lines that must be told apart, distinguishable in the common kinds of colour blindness
-        (after Okabe and Ito); lines also differ in their dashes.
+        Colours of lines that must be told apart, also by readers who lack one kind of cone; lines
+        differ in their dashes too.
     ramp, exclusive : tuple of str
         From sparse to dense, for all images and for the exclusive ones; the dense end has the greatest contrast
         to ``surface``.
@@ -59,7 +59,7 @@ LIGHT = Theme(
     accent="#1f5fa8",
     contrast="#c4500c",
     warn="#8a5a00",
-    series=("#1f5fa8", "#c4500c", "#0b7a5b", "#96408a", "#7a6400", "#3a8fc7"),
+    series=("#1f5fa8", "#c4500c", "#12a574", "#7a1f66", "#4a4210", "#5394ad"),
     ramp=("#a9c6e6", "#82abd9", "#5b8fca", "#3a73b6", "#21569a", "#0f3872"),
     exclusive=("#f3c7a3", "#eba775", "#e0874a", "#c96a2b", "#a64d14", "#7a3305"),
 )
@@ -72,7 +72,7 @@ DARK = Theme(
     accent="#74b3f2",
     contrast="#ff9d5c",
     warn="#f0c05a",
-    series=("#74b3f2", "#ff9d5c", "#55cfa6", "#e39bd6", "#dcc453", "#a6d8f7"),
+    series=("#74b3f2", "#ff9d5c", "#3c8a7c", "#b23fd8", "#eee84a", "#d3e4ec"),
     ramp=("#32587f", "#3f71a5", "#548cc8", "#74a8e0", "#95c2f3", "#bcdcfc"),
     exclusive=("#85502a", "#ab672f", "#d07e3a", "#ef9b56", "#ffb47a", "#ffcda4"),
 )

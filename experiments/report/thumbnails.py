@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from featbank.errors import ImageError
-from featbank.images import read_photo
+from featbank.images import REASONS, read_photo
 
 LONG_SIDE_PX = 320
 _JPEG_QUALITY = 76
@@ -54,12 +54,8 @@ def make_thumbnail(path: str | Path | None) -> Thumbnail:
         return Thumbnail(reason="photo not at hand")
     try:
         photo = read_photo(path)
-    except FileNotFoundError:
-        return Thumbnail(reason="photo not found")
     except ImageError as error:
-        return Thumbnail(reason=f"photo unreadable ({error.reason})")
-    except OSError:
-        return Thumbnail(reason="photo unreadable")
+        return Thumbnail(reason=REASONS.get(error.reason, error.reason))
     image = Image.fromarray(photo.pixels)
     scale = min(1.0, LONG_SIDE_PX / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

@@ -91,9 +91,9 @@ def write_report(run: str | Path, *, photos: Mapping[str, str | Path] | None = N
         else:
             # A figure of an earlier writing that this run has no ground for.
             (data.path / f"{name}.png").unlink(missing_ok=True)
-    _write_text(data.path / "tables.csv", tables_csv(data))
-    _write_text(data.path / "table.md", table_markdown(data))
-    return _write_text(data.path / PAGE_NAME, render_page(data, figures, photos))
+    write_whole(data.path / "tables.csv", tables_csv(data))
+    write_whole(data.path / "table.md", table_markdown(data))
+    return write_whole(data.path / PAGE_NAME, render_page(data, figures, photos))
 
 
 def render_page(
@@ -224,7 +224,14 @@ def _breakable(text: str) -> Markup:
     )
 
 
-def _write_text(path: Path, text: str) -> Path:
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file so that it is there as a whole or as it was before.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, for example on a full disk.
+    """
     # A reader may have the page open and a writer may be killed: the old file stays whole until the new one is.
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -240,7 +240,8 @@ def _point_metrics(y: Floats, y_pred: Floats) -> dict[str, float]:
     if np.ptp(y_pred) == 0 or np.ptp(y) == 0:
         return values | dict.fromkeys(("plcc", "srcc", "krcc", "plcc_logistic"), float("nan"))
     plcc = float(pearsonr(y, y_pred).statistic)
-    curve = np.polynomial.Polynomial.fit(y_pred, y, 3) if len(y) > 4 else np.polynomial.Polynomial([0, 1])
+    is_curved = len(np.unique(y_pred)) > 4
+    curve = np.polynomial.Polynomial.fit(y_pred, y, 3 if is_curved else 1)
     return values | {
         "plcc": plcc,
         "srcc": float(pearsonr(rankdata(y), rankdata(y_pred)).statistic),

@@ -101,7 +101,7 @@ def test_optional_files_may_be_absent_or_empty(make_run: Callable[..., Path], na
 def test_no_folder_and_no_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="expected a run folder, found none"):
         read_run(tmp_path / "absent")
-    with pytest.raises(RunError, match="expected metrics.json"):
+    with pytest.raises(RunError, match=r"expected metrics\.json"):
         read_run(tmp_path)
 
 
