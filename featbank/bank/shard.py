@@ -193,7 +193,7 @@ def _columns(path: Path, batch: pa.RecordBatch, spec: FeatureSpec) -> tuple[Keys
         raise damaged(path, f"it must hold at least one row and no null, got {n_rows} rows")
     raw = batch.column(0).buffers()[1]
     keys = np.frombuffer(raw, dtype=f"S{KEY_BYTES}", count=n_rows)
-    flat = batch.column(1).flatten()
+    flat = batch.column(1).values  # flatten() would import pyarrow.compute, 60 ms
     if len(flat) != n_rows * spec.n_features:
         raise damaged(path, f"it must hold {n_rows} x {spec.n_features} numbers, got {len(flat)}")
     return keys, flat.to_numpy(zero_copy_only=True).reshape(n_rows, spec.n_features)
