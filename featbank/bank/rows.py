@@ -115,7 +115,5 @@ class RowReader:
         BankError
             If a shard is damaged or cannot be read.
         """
-        shard, row = index.shard[positions], index.row[positions]
-        for number in np.unique(shard).tolist():
-            places = np.flatnonzero(shard == number)
-            out[places] = open_shard(self._folder / index.names[number], self._spec).take(row[places])
+        for name, places, rows in index.by_shard(positions):
+            out[places] = open_shard(self._folder / name, self._spec).take(rows)
