@@ -1,1 +1,8 @@
-"""TODO."""
+"""Turns crops into vectors with frozen encoders, named ``family:name``; knows nothing of views, files or scores."""
+
+from __future__ import annotations
+
+from featbank.encoders.registry import EncoderRegistry, list_encoders, make_encoder, register
+from featbank.encoders.spec import ROLES, Encoder, EncoderSpec
+
+__all__ = ["ROLES", "Encoder", "EncoderRegistry", "EncoderSpec", "list_encoders", "make_encoder", "register"]
