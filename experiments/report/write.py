@@ -181,6 +181,7 @@ def _context(
         "band_rows": sections.band_rows(run),
         "member_rows": sections.member_rows(run),
         "n_members": len(member_weights(run)),
+        "is_uniform": run.regression.get("combine") == "uniform",
         "select_by": run.select_by.upper(),
         "cv_parameter": short_parameter(parameter) if parameter else "",
         "grid_end_members": sections.grid_end_members(run, parameter) if parameter else [],

@@ -228,6 +228,15 @@ def test_the_runs_notes_stand_with_its_metrics(folder_of: Callable[[RunOptions],
     assert note in by_id(_rendered(run), "metrics").text
 
 
+def test_equal_weights_are_not_said_to_be_found(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    assert "Weights were found" in by_id(_rendered(read_run(folder)), "members").text
+    edit_json(folder / "receipt.json", recipe={"title": "t", "text": '[regression]\ncombine = "uniform"'})
+    text = by_id(_rendered(read_run(folder)), "members").text
+    assert "Members weigh the same" in text
+    assert "Weights were found" not in text
+
+
 def test_a_run_without_photos_has_no_empty_frames(small_run: RunData, small_photos: dict[str, Path]) -> None:
     section = by_id(_rendered(small_run), "misses")
     assert len(section.find("li")) == 12
