@@ -26,7 +26,7 @@ from featbank.images import DECODE_POLICY, Photo, read_photo
 from featbank.keys import keys_of_files
 
 DECODE_EPOCH = int(DECODE_POLICY["epoch"])
-RETRIED_REASONS = ("encoder", "view", "memory")
+RETRIED_REASONS = ("encoder", "view", "memory", "missing", "unreadable", "not-a-file")
 """Failures that do not lie in the image's bytes, so the image is tried again."""
 
 FLUSH_ROWS = 256
