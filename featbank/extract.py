@@ -116,6 +116,7 @@ def _compute(job: _Job) -> _Outcome:
         features = [_built(request) for request in job.wanted]
         vectors, timing = compute_features(features, photo)
     except (ImageError, EncoderError, ViewError, MemoryError) as error:
+        outcome.decode_s = outcome.decode_s or time.perf_counter() - started
         reason = (
             error.reason
             if isinstance(error, ImageError)
