@@ -136,7 +136,19 @@ def predict_held_out(
 
 
 def take_rows(X: Table, rows: IntArray) -> Table:
-    """Return rows of a frame or an array by position."""
+    """Return rows of a table by position.
+
+    Parameters
+    ----------
+    X : data frame or float array of shape (n_rows, n_features)
+        Feature table.
+    rows : int array of shape (n,)
+        Row positions.
+
+    Returns
+    -------
+    data frame or float array of shape (n, n_features)
+    """
     return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
 
 
