@@ -247,7 +247,8 @@ def _resampled_plcc_logistic(y: FloatArray, y_pred: FloatArray) -> _Metric:
         return lambda counts: np.full(len(counts), np.nan)
     search = LogisticSearch(y, y_pred, np.ones(len(y)))
     x = _standardise(y_pred)
-    _, point = np.unique(np.column_stack([y, y_pred]), axis=0, return_inverse=True)
+    _, inverse = np.unique(np.column_stack([y, y_pred]), axis=0, return_inverse=True)
+    point = inverse.ravel()  # numpy 2.0 alone gives it a second axis
     order = np.argsort(point, kind="stable")
     starts = np.searchsorted(point[order], np.arange(point.max() + 1))
 

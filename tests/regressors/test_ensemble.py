@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_p
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from regressors import ensemble
 from regressors.combine import RULES, fit_combination
 from regressors.ensemble import BandEnsemble, NoSkillWarning
 from regressors.fitting import fit_search, predict_held_out
@@ -337,6 +338,35 @@ def test_global_metadata_routing_changes_nothing() -> None:
     expected = small().fit(X, y, sample_weight=np.arange(1, 61)).predict(X)
     with config_context(enable_metadata_routing=True):
         np.testing.assert_array_equal(small().fit(X, y, sample_weight=np.arange(1, 61)).predict(X), expected)
+
+
+class OwnSearch:
+    """A search that takes GridSearchCV's place: same results, and its own held-out predictions."""
+
+    def __init__(self, inner: GridSearchCV) -> None:
+        self.inner = inner
+
+    def fit(self, X: pd.DataFrame, y: np.ndarray, sample_weight: np.ndarray | None = None) -> OwnSearch:
+        fit_search(self.inner, X, y, sample_weight)
+        self.cv_results_, self.best_params_ = self.inner.cv_results_, self.inner.best_params_
+        self.best_estimator_ = self.inner.best_estimator_
+        self.oof_predictions_ = predict_held_out(self.best_estimator_, X, y, self.inner.cv, sample_weight)
+        return self
+
+
+def test_another_search_can_take_the_place_of_the_grid_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = band_table(60)
+    weights = np.arange(1, 61)
+    expected = small().fit(X, y, sample_weight=weights)
+
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("predicted again what the search had predicted")
+
+    monkeypatch.setattr(ensemble, "make_search", lambda *a, **k: OwnSearch(make_search(*a, **k)))
+    monkeypatch.setattr(ensemble, "predict_held_out", refuse)
+    model = small().fit(X, y, sample_weight=weights)
+    np.testing.assert_array_equal(model.predict(X), expected.predict(X))
+    np.testing.assert_array_equal(model.oof_predictions_, expected.oof_predictions_)
 
 
 def test_pickle_round_trip(fitted: tuple) -> None:
