@@ -1,1 +1,20 @@
-"""TODO."""
+"""Turns crops into vectors with frozen encoders, named ``family:name``; knows nothing of views, files or scores."""
+
+from __future__ import annotations
+
+from featbank.encoders.registry import EncoderRegistry, list_encoders, make_encoder, register
+from featbank.encoders.spec import ROLES, Encoder, EncoderSpec
+from featbank.encoders.weights import check_weights, find_sources, missing_weights
+
+__all__ = [
+    "ROLES",
+    "Encoder",
+    "EncoderRegistry",
+    "EncoderSpec",
+    "check_weights",
+    "find_sources",
+    "list_encoders",
+    "make_encoder",
+    "missing_weights",
+    "register",
+]
