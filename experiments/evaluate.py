@@ -14,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from experiments.split import split_names
-from regressors.metrics import bootstrap_ci, evaluate
+from regressors.bootstrap import bootstrap_ci
+from regressors.metrics import evaluate
 
 METADATA_PREFIX = "meta:"
 
@@ -98,8 +99,7 @@ def predict_from_metadata(training: pd.DataFrame, rows: pd.DataFrame) -> NDArray
     columns = [
         name
         for name in training.columns
-        if str(name).startswith(METADATA_PREFIX)
-        and training[name].min() < training[name].max()
+        if str(name).startswith(METADATA_PREFIX) and training[name].min() < training[name].max()
     ]
     if not columns:
         return None

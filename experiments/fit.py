@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluate import judge, predict_constant, predict_from_metadata, score_baselines, score_parts
-from experiments.model import build_ensemble, chosen_parameters, members_frame, save_run_model
+from experiments.model import build_ensemble, chosen_parameters, folds_of, members_frame, save_run_model
 from experiments.receipt import build_receipt, none_if_nan
 from experiments.recipe import Recipe
 from experiments.run_folder import (
@@ -34,10 +34,13 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import FeatbankError, RunError
 from featbank.table import Band, build_table, resolve_band
-from regressors.budget import check_budget, sum_gmacs
-from regressors.importance import band_share
+from regressors.budget import BudgetError, check_budget, sum_gmacs
+from regressors.importance import band_shares
 
 Log = Callable[[str], None]
+
+MIN_SHARE_ROWS = 10
+"""With fewer evaluated rows, the bands' shares are computed on the training rows."""
 
 
 def fit_run(
@@ -80,10 +83,11 @@ def fit_run(
 
     Raises
     ------
-    BudgetError
-        If the recipe is over its budget and ``over_budget`` is False.
-    MissingFeaturesError, DatasetError, RunError
-        If features, MOS or rows are missing, or ``out`` holds something else.
+    RunError
+        If the recipe is over its budget and ``over_budget`` is False, the training rows cannot be cut into
+        folds, or ``out`` holds something else than a run.
+    MissingFeaturesError, DatasetError
+        If features, MOS or rows are missing.
     """
     started = datetime.now(UTC)
     clock = time.perf_counter()
@@ -92,13 +96,14 @@ def fit_run(
         resolve_band(bank, table.name, band.name, band.encoder, band.view, band.aggregate)
         for band in recipe.bands
     ]
-    passes = [(band.pass_id, band.gmacs) for band in bands if none_if_nan(band.gmacs) is not None]
+    # An imported band whose cost was not stated adds nothing to the sum; the receipt shows it as unknown.
+    passes = [(f"{band.encoder}@{band.view}", band.gmacs) for band in _distinct(bands) if band.gmacs == band.gmacs]
     gmacs = sum_gmacs(passes)
     if not over_budget:
-        check_budget(
-            [(f"{band.encoder}@{band.view}", band.gmacs) for band in _distinct(bands)],
-            recipe.regression.budget_gmacs,
-        )
+        try:
+            check_budget(passes, recipe.regression.budget_gmacs)
+        except BudgetError as error:
+            raise RunError(f"fit: {error} To fit all the same, give --over-budget.") from error
     features = build_table(table, bands, bank, features_command)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     rows = prepared.frame
@@ -114,15 +119,13 @@ def fit_run(
 
     clock = time.perf_counter()
     y_train = training["mos"].to_numpy(dtype=np.float64)
-    groups = training["group"].to_numpy()
-    ensemble = build_ensemble(recipe.regression, workers).fit(X_train, y_train, groups=groups)
+    folds = folds_of(recipe.regression, training)
+    ensemble = build_ensemble(recipe.regression, folds, workers).fit(X_train, y_train)
     fit_s = time.perf_counter() - clock
     log(f"{len(ensemble.member_names_)} members fitted in {fit_s:.1f} s")
     clock = time.perf_counter()
     singles = {
-        band.name: build_ensemble(recipe.regression, workers, members=((band.name,),)).fit(
-            X_train, y_train, groups=groups
-        )
+        band.name: build_ensemble(recipe.regression, folds, workers, [[band.name]]).fit(X_train, y_train)
         for band in bands
         if len(bands) > 1
     }
@@ -131,7 +134,10 @@ def fit_run(
     clock = time.perf_counter()
     X_sealed, judged = seal.open(is_fitted=True)
     predicted = ensemble.predict(X_sealed) if len(judged) else np.empty(0)
-    metrics: dict[str, Any] = {"training_cv": judge(y_train, ensemble.oof_predictions_, with_intervals=True)}
+    held_out = ~np.isnan(ensemble.oof_predictions_)  # a single hold-out fold tests some rows only
+    metrics: dict[str, Any] = {
+        "training_cv": judge(y_train[held_out], ensemble.oof_predictions_[held_out], with_intervals=True)
+    }
     metrics |= score_parts(judged, predicted, with_intervals=True)
     metrics |= {
         "gmacs": gmacs,
@@ -150,6 +156,12 @@ def fit_run(
         metrics["single_bands"] = score_baselines(
             judged, {name: single.predict(X_sealed) for name, single in singles.items()}
         )
+    # Descriptive only: nothing is chosen by it. On rows the model has not seen, where a share means something.
+    shares = (
+        band_shares(ensemble, X_sealed, judged["mos"].to_numpy(dtype=np.float64))
+        if len(judged) >= MIN_SHARE_ROWS
+        else band_shares(ensemble, X_train, y_train)
+    )
     predictions = pd.concat(
         [
             _prediction_rows(training, ensemble.oof_predictions_, ensemble.oof_members_),
@@ -164,9 +176,10 @@ def fit_run(
         bank.root,
         {
             "seeds": {"folds": recipe.regression.cv.random_state, "bootstrap": 0},
-            "chosen": chosen_parameters(ensemble, "training"),
+            "chosen": chosen_parameters(ensemble, len(training)),
             "fitted_on": {"split": "training", "n": int(is_training.sum())},
-            "band_share": band_share(ensemble, X_train, y_train) if len(bands) > 1 else {bands[0].name: 1.0},
+            "band_share": shares,
+            "band_share_rows": "evaluated" if len(judged) >= MIN_SHARE_ROWS else "training",
             "failures": features.left_out.to_dict("records"),
             "durations": {
                 "table_s": loaded_s,

@@ -62,7 +62,7 @@ def describe_dataset(table: ImageTable, rows: pd.DataFrame) -> dict[str, Any]:
         "counts": {str(split): int(n) for split, n in counts.items()},
         "exclusive": {str(split): int(n) for split, n in exclusive.items()},
         "n_groups": int(rows["group"].nunique()),
-        "mos_range": list(table.mos_range),
+        "mos_range": [none_if_nan(bound) for bound in table.mos_range],
         "simulation": table.is_simulation,
         "notes": list(table.notes),
     }

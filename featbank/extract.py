@@ -7,24 +7,27 @@ image names, never a MOS.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from featbank.bank import Bank, FeatureFolder
+from featbank.bank import Bank, FeatureFolder, ImageRecord
 from featbank.errors import BankError, EncoderError, ImageError, ViewError
 from featbank.extraction_log import log_extraction
 from featbank.feature import Feature, compute_features, make_feature
-from featbank.images import Photo, read_photo
+from featbank.images import DECODE_POLICY, Photo, read_photo
 from featbank.keys import keys_of_files
+
+DECODE_EPOCH = int(DECODE_POLICY["epoch"])
+RETRIED_REASONS = ("encoder", "view", "memory")
+"""Failures that do not lie in the image's bytes, so the image is tried again."""
 
 FLUSH_ROWS = 256
 FLUSH_S = 30.0
@@ -53,7 +56,7 @@ class _Outcome:
     job: _Job
     key: str | None = None
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
-    record: dict[str, object] = field(default_factory=dict)
+    record: ImageRecord | None = None
     decode_s: float = 0.0
     views_s: float = 0.0
     encode_s: dict[str, float] = field(default_factory=dict)
@@ -88,32 +91,19 @@ def _built(request: FeatureRequest) -> Feature:
     return make_feature(request.encoder, request.view, request.aggregate)
 
 
-def _blank_record(key: str, status: str, reason: str = "", message: str = "") -> dict[str, object]:
-    return {
-        "key": key,
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "width": 0,
-        "height": 0,
-        "format": "",
-        "mode": "",
-        "actions": (),
-    }
-
-
-def _photo_record(photo: Photo, features: Sequence[Feature]) -> dict[str, object]:
+def _photo_record(photo: Photo) -> ImageRecord:
+    # Only what follows from the image alone, so that it does not matter which features were computed with it.
     height, width = photo.pixels.shape[:2]
-    notes = {
-        f"{feature.view.name}:{note}" for feature in features for note in feature.view.notes(height, width)
-    }
-    return _blank_record(photo.digest, "ok") | {
-        "width": width,
-        "height": height,
-        "format": photo.format,
-        "mode": photo.mode,
-        "actions": (*photo.actions, *sorted(notes)),
-    }
+    return ImageRecord(
+        key=photo.digest,
+        status="ok",
+        width=width,
+        height=height,
+        format=photo.format,
+        mode=photo.mode,
+        actions=photo.actions,
+        epoch=DECODE_EPOCH,
+    )
 
 
 def _compute(job: _Job) -> _Outcome:
@@ -131,11 +121,17 @@ def _compute(job: _Job) -> _Outcome:
             if isinstance(error, ImageError)
             else type(error).__name__.removesuffix("Error").lower()
         )
-        outcome.record = _blank_record(job.key, "failed", reason, str(error) or "out of memory")
+        outcome.record = ImageRecord(
+            key=job.key,
+            status="failed",
+            reason=reason,
+            message=str(error) or "out of memory",
+            epoch=DECODE_EPOCH,
+        )
         return outcome
     # The key is the digest of the bytes that were decoded, should the file have changed since it was listed.
     outcome.key, outcome.vectors = photo.digest, vectors
-    outcome.record = _photo_record(photo, features)
+    outcome.record = _photo_record(photo)
     outcome.views_s, outcome.encode_s = timing.views_s, timing.encode_s
     return outcome
 
@@ -149,12 +145,13 @@ class _Writer:
         self._rows: dict[FeatureRequest, dict[str, NDArray[np.float32]]] = {
             request: {} for request in folders
         }
-        self._records: list[dict[str, object]] = []
+        self._records: list[ImageRecord] = []
         self._last_flush = time.monotonic()
         self.write_s = 0.0
 
     def add(self, outcome: _Outcome) -> None:
-        self._records.append(outcome.record)
+        if outcome.record is not None:
+            self._records.append(outcome.record)
         for request, vector in zip(outcome.job.wanted, outcome.vectors, strict=False):
             if outcome.key is not None:
                 self._rows[request][outcome.key] = vector
@@ -214,7 +211,7 @@ def extract(
         If a request cannot be built; nothing was computed then.
     """
     started = time.perf_counter()
-    workers = workers or available_cores()
+    workers = workers or cpu_count()
     summary = ExtractionSummary()
     folders = {request: open_folder(bank, request) for request in dict.fromkeys(requests)}
     jobs = _missing_jobs(images, folders, bank, retry_failed, summary)
@@ -257,11 +254,6 @@ def extract(
     return summary
 
 
-def available_cores() -> int:
-    """Count the processors this process may use (affinity respected), at least 1."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def open_folder(bank: Bank, request: FeatureRequest) -> FeatureFolder:
     """Open, or create, the bank's folder of one requested feature."""
     feature = _built(request)
@@ -298,18 +290,22 @@ def _missing_jobs(
     return list(jobs.values())
 
 
-def _known_failures(bank: Bank) -> dict[str, dict[str, object]]:
-    """Images whose bytes cannot be decoded: trying again cannot help, unlike a lack of memory."""
+def _known_failures(bank: Bank) -> dict[str, ImageRecord]:
+    """Find images whose bytes these decoding rules cannot read: trying again cannot help, unlike a lack of memory."""
     frame = bank.images.failures()
+    frame = frame[(frame["epoch"] == DECODE_EPOCH) & ~frame["reason"].isin(RETRIED_REASONS)]
     return {
-        str(row["key"]): row
-        for row in frame.to_dict("records")
-        if row["reason"] not in {"encoder", "view", "memory"}
+        row.key: ImageRecord(
+            key=row.key, status="failed", reason=row.reason, message=row.message, epoch=row.epoch
+        )
+        for row in frame.itertuples()
+        if row.key
     }
 
 
-def _failure(image_id: str, record: dict[str, object]) -> dict[str, str]:
-    return {"image": image_id, "reason": str(record["reason"]), "message": str(record["message"])}
+def _failure(image_id: str, record: ImageRecord | None) -> dict[str, str]:
+    reason, message = (record.reason, record.message) if record else ("unknown", "")
+    return {"image": image_id, "reason": reason, "message": message}
 
 
 def _outcomes(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:

@@ -2,4 +2,66 @@
 
 This package knows nothing of images, files of features or deep-learning libraries. Its input is a
 pandas frame with string columns ``band:0000`` and a vector of mean opinion scores.
+
+Importing it loads nothing heavy: the names below are fetched from their modules on first use.
 """
+
+from __future__ import annotations
+
+import importlib
+
+# Public name -> module; also the list that the tests of documentation and estimators walk.
+_HOMES = {
+    "AIM2024_BUDGET_GMACS": "budget",
+    "BandEnsemble": "ensemble",
+    "BandScaler": "bands",
+    "BudgetError": "budget",
+    "METRICS": "metrics",
+    "ModelFileError": "persistence",
+    "ModelVersionWarning": "persistence",
+    "NoSkillWarning": "ensemble",
+    "SCORERS": "metrics",
+    "SelectBands": "bands",
+    "UnitSVR": "svr",
+    "apply_logistic4": "logistic",
+    "band_weight_candidates": "pipelines",
+    "band_columns": "bands",
+    "band_parts": "importance",
+    "band_shares": "importance",
+    "bootstrap_ci": "bootstrap",
+    "check_budget": "budget",
+    "check_folds": "folds",
+    "evaluate": "metrics",
+    "fit_combination": "combine",
+    "fit_logistic4": "logistic",
+    "fit_pipeline": "fitting",
+    "fit_search": "fitting",
+    "krcc": "metrics",
+    "load_model": "persistence",
+    "mae": "metrics",
+    "make_folds": "folds",
+    "make_pipeline": "pipelines",
+    "make_search": "pipelines",
+    "plcc": "metrics",
+    "plcc_logistic": "metrics",
+    "predict_held_out": "fitting",
+    "read_manifest": "persistence",
+    "rmse": "metrics",
+    "save_model": "persistence",
+    "srcc": "metrics",
+    "sum_gmacs": "budget",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'regressors' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}."
+        )
+    return getattr(importlib.import_module(f"regressors.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

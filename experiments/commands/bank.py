@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_bank(action)
         # The outer parser adds --json before the action; people write it after.
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        _ADD.get(name, lambda parser: None)(action)
+        if name in _ADD:
+            _ADD[name](action)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

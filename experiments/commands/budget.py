@@ -26,7 +26,9 @@ def run(options: argparse.Namespace) -> Output:
     from regressors.budget import sum_gmacs
 
     recipe = read_recipe(options.recipe)
-    rows, passes = [], []
+    rows: list[dict[str, object]] = []
+    passes: list[tuple[str, float]] = []
+    owners: dict[str, str] = {}
     for band in recipe.bands:
         if band.encoder.startswith("imported:"):
             rows.append(_row(band.name, band.encoder, "none", None, None, None, "stated at import"))
@@ -36,6 +38,7 @@ def run(options: argparse.Namespace) -> Output:
             row["band"] for row, other in zip(rows, passes, strict=False) if other[0] == feature.pass_id
         ]
         n_crops = sum(scale[0] for scale in feature.view.geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX))
+        owners[band.name] = feature.pass_id
         passes.append((feature.pass_id, feature.gmacs()))
         note = f"shares the pass of {shared[0]}" if shared else ""
         rows.append(

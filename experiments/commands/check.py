@@ -25,11 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Check."""
+    from joblib import cpu_count
+
     from featbank.datasets import check_dataset, read_dataset, render_check
-    from featbank.extract import available_cores
 
     table = read_dataset(options.data, images=options.images)
-    document = check_dataset(
-        table, decode=not options.no_decode, workers=options.workers or available_cores()
-    )
+    document = check_dataset(table, decode=not options.no_decode, workers=options.workers or cpu_count())
     return Output(document, render_check(document))

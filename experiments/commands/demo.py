@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Render what is missing."""
+    from joblib import cpu_count
+
     from featbank.demo import write_demo
-    from featbank.extract import available_cores
 
     with tqdm(total=options.photos, unit="photo", desc="demo", disable=None, file=sys.stderr) as bar:
         folder = write_demo(
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> Output:
             n_photos=options.photos,
             width=options.width,
             seed=options.seed,
-            workers=options.workers or available_cores(),
+            workers=options.workers or cpu_count(),
             progress=bar.update,
         )
     document = {"folder": str(folder), "photos": options.photos, "simulation": True}

@@ -85,4 +85,4 @@ def _recipes() -> list[dict[str, Any]]:
 def _datasets() -> list[dict[str, Any]]:
     from featbank.datasets import list_datasets
 
-    return list_datasets()
+    return [info._asdict() for info in list_datasets()]

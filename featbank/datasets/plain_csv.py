@@ -78,7 +78,8 @@ def read_plain_csv(path: str | Path, *, images: str | Path | None = None) -> Ima
     known = np.asarray(columns["mos"])[np.isfinite(columns["mos"])]
     mos_range = (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
     return ImageTable(
-        name=CSV_NAME,
+        # Two own CSVs are two datasets: features brought from elsewhere belong to one of them.
+        name=f"{CSV_NAME}:{path.stem}",
         root=path.resolve().parent,
         frame=make_frame(columns),
         mos_range=mos_range,

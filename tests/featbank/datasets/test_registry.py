@@ -84,7 +84,7 @@ def test_two_datasets_in_one_folder_are_not_guessed(tmp_path):
 def test_an_own_csv_that_is_called_like_a_marker_is_read_as_what_it_holds(tmp_path):
     path = write_csv(tmp_path / "dmos.csv", ["path", "dmos"], [["1.jpg", 20]])
     table = read_dataset(path)
-    assert table.name == "csv"
+    assert table.name.startswith("csv:")
     assert table.frame["mos"].tolist() == [-20.0]
 
 

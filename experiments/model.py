@@ -1,0 +1,155 @@
+"""From a recipe's regression to a fitted ensemble, and to the model file and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.recipe import Recipe, RegressionRequest
+from featbank.datasets import ImageTable
+from featbank.errors import RunError
+from featbank.table import Band
+from regressors.ensemble import BandEnsemble
+from regressors.folds import Fold, make_folds
+from regressors.persistence import load_model, save_model
+
+
+def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
+    """Cut the training rows as the recipe asks.
+
+    Parameters
+    ----------
+    request : RegressionRequest
+    training : DataFrame
+        Columns ``mos`` and ``group``.
+
+    Returns
+    -------
+    list of (int array, int array)
+        Row positions to fit and to test.
+
+    Raises
+    ------
+    RunError
+        If there are too few groups for the folds.
+    """
+    cv = request.cv
+    try:
+        return make_folds(
+            training["mos"].to_numpy(dtype=np.float64),
+            training["group"].to_numpy(),
+            kind=cv.kind,
+            n_splits=cv.n_splits,
+            shuffle=cv.shuffle,
+            random_state=cv.random_state,
+            test_size=cv.test_size,
+        )
+    except ValueError as error:
+        raise RunError(f"fit: the training rows cannot be cut as the recipe's cv asks: {error}") from error
+
+
+def build_ensemble(
+    request: RegressionRequest, folds: list[Fold], workers: int | None, members: list[list[str]] | None = None
+) -> BandEnsemble:
+    """Build the unfitted ensemble of a recipe.
+
+    Parameters
+    ----------
+    request : RegressionRequest
+    folds : list of (int array, int array)
+        Of the training rows, see `folds_of`.
+    workers : int or None
+        Processes for the grid search; None takes all processors.
+    members : list of list of str or None
+        Other members than the recipe's, for example a single band.
+
+    Returns
+    -------
+    BandEnsemble
+    """
+    own = (
+        request.members if isinstance(request.members, str) else [list(member) for member in request.members]
+    )
+    return BandEnsemble(
+        members=own if members is None else members,
+        estimator=request.estimator,
+        alpha=list(request.alpha),
+        C=list(request.C),
+        epsilon=list(request.epsilon),
+        gamma=list(request.gamma),
+        unit_band=request.unit_band,
+        cv=folds,
+        combine=request.combine,
+        select_by=request.select_by,
+        n_jobs=workers or -1,
+        random_state=request.cv.random_state,
+    )
+
+
+def chosen_parameters(ensemble: BandEnsemble, n_rows: int) -> list[dict[str, Any]]:
+    """Return the hyper-parameters of each member and the rows they were chosen on."""
+    return [
+        {"member": name, "params": params, "rows": f"{n_rows} training rows, {len(ensemble.folds_)} folds"}
+        for name, params in zip(ensemble.member_names_, ensemble.member_params_, strict=True)
+    ]
+
+
+def members_frame(ensemble: BandEnsemble) -> pd.DataFrame:
+    """Return one row for each member: ``member``, ``weight``, ``bands``; the intercept is the last row."""
+    rows = [
+        (name, weight, "+".join(bands))
+        for name, weight, bands in zip(
+            ensemble.member_names_, ensemble.weights_, ensemble.member_bands_, strict=True
+        )
+    ]
+    return pd.DataFrame(
+        [*rows, ("intercept", ensemble.intercept_, "")], columns=["member", "weight", "bands"]
+    )
+
+
+def save_run_model(
+    path: Path, ensemble: BandEnsemble, recipe: Recipe, bands: list[Band], table: ImageTable
+) -> None:
+    """Write the model with everything that scoring needs to compute the same features."""
+    manifest = {
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest,
+        "dataset": table.name,
+        "simulation": table.is_simulation,
+        "mos_range": [float(bound) for bound in table.mos_range],
+        "bands": [
+            {
+                "name": band.name,
+                "encoder": band.encoder,
+                "view": band.view,
+                "aggregate": band.aggregate,
+                "digest": band.folder.digest,
+            }
+            for band in bands
+        ],
+    }
+    save_model(path, ensemble, manifest)
+
+
+def load_run_model(path: Path) -> tuple[BandEnsemble, dict[str, Any]]:
+    """Load a model file and its manifest.
+
+    Raises
+    ------
+    RunError
+        If there is no such file, or it is damaged, untrusted, or not a featbank model.
+    """
+    if not path.is_file():
+        raise RunError(
+            f"score: no model at {str(path)!r}. Give the model.skops of a run written by `featbank fit`."
+        )
+    try:
+        model, manifest = load_model(path)
+    except (ValueError, TypeError) as error:
+        raise RunError(f"score: {error}") from error
+    if not isinstance(model, BandEnsemble) or "bands" not in manifest:
+        raise RunError(f"score: {str(path)!r} is not a model written by `featbank fit`.")
+    return model, manifest

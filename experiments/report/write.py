@@ -1,0 +1,243 @@
+"""Writes the page, the figures and the tables of one run folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from experiments.report import cost, sections
+from experiments.report.drawing import Drawing
+from experiments.report.model_figures import (
+    band_share_figure,
+    cost_figure,
+    curve_parameter,
+    cv_figure,
+    member_weights,
+    short_parameter,
+)
+from experiments.report.reading import read_run
+from experiments.report.run_data import METRIC_NAMES, RunData
+from experiments.report.score_figures import comparison, mos_density, predicted_against_mos
+from experiments.report.tables import (
+    SIMULATION_NOTE,
+    comparison_rows,
+    predictors,
+    split_rows,
+    table_markdown,
+    tables_csv,
+)
+from experiments.report.theme import DARK, LIGHT, css_variables
+from experiments.report.verdict import METADATA_RIDGE, verdict_notes, word_verdict
+from experiments.report.wording import (
+    METRIC_TITLES,
+    count,
+    number,
+    plural,
+    sentence_case,
+    split_title,
+)
+
+# What a figure leaves room for beside it; tables.csv has all.
+COMPARED = ("srcc", "plcc", "mae")
+PAGE_NAME = "report.html"
+_JOINTS = frozenset("/:_.+@")
+_JOINT = re.compile(r"([/:_.+@])")
+FIGURE_NAMES = (
+    "comparison",
+    "predicted_training",
+    "predicted_validation",
+    "predicted_test",
+    "mos_density",
+    "band_share",
+    "cv_curve",
+    "cost",
+)
+
+
+def write_report(run: str | Path, *, photos: Mapping[str, str | Path] | None = None) -> Path:
+    """Write ``report.html``, the figures as PNG, ``tables.csv`` and ``table.md`` into a run folder.
+
+    The same run folder gives the same bytes: the page holds no time of its own writing.
+
+    Parameters
+    ----------
+    run : path
+        Folder written by ``featbank fit``.
+    photos : mapping of str to path, optional
+        Where the photo of each image lies, for the thumbnails of the worst misses. Images it lacks, and files
+        that are gone, are shown by a placeholder; None stands for a run without photos.
+
+    Returns
+    -------
+    Path
+        The page: one file, with no script and no address outside itself.
+
+    Raises
+    ------
+    RunError
+        If ``run`` is no folder that ``fit`` has finished.
+    """
+    data = read_run(run)
+    figures = _figures(data)
+    for name in FIGURE_NAMES:
+        if name in figures:
+            figures[name].write_png(data.path)
+        else:
+            # A figure of an earlier writing that this run has no ground for.
+            (data.path / f"{name}.png").unlink(missing_ok=True)
+    write_whole(data.path / "tables.csv", tables_csv(data))
+    write_whole(data.path / "table.md", table_markdown(data))
+    return write_whole(data.path / PAGE_NAME, render_page(data, figures, photos))
+
+
+def render_page(
+    run: RunData, figures: Mapping[str, Drawing], photos: Mapping[str, str | Path] | None = None
+) -> str:
+    """Render one run as a self-contained HTML document.
+
+    Parameters
+    ----------
+    run : RunData
+    figures : mapping of str to Drawing
+        By their names, as in ``FIGURE_NAMES``; sections without their figure are worded for its absence.
+    photos : mapping of str to path, optional
+        As in ``write_report``.
+
+    Returns
+    -------
+    str
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["sentence_case"] = sentence_case
+    environment.filters["breakable"] = _breakable
+    drawn = {name: drawing.markup() for name, drawing in figures.items()}
+    return environment.get_template("run.html").render(_context(run, drawn, photos))
+
+
+def _figures(run: RunData) -> dict[str, Drawing]:
+    bars = [
+        (
+            name,
+            scores.values["srcc"],
+            *scores.ci95.get("srcc", (float("nan"), float("nan"))),
+            kind == "model",
+        )
+        for name, kind, scores in predictors(run, run.headline)
+    ]
+    splits = [split for split in ("test", "validation") if not run.scored(split).empty] or ["training"]
+    drawings = [
+        comparison(bars[:16], split_title(run.headline)),
+        *(predicted_against_mos(run, split) for split in splits),
+        mos_density(run),
+        band_share_figure(run),
+        cv_figure(run),
+        cost_figure(run),
+    ]
+    return {drawing.name: drawing for drawing in drawings if drawing is not None}
+
+
+def _context(
+    run: RunData, figures: Mapping[str, Markup], photos: Mapping[str, str | Path] | None
+) -> dict[str, Any]:
+    parameter = curve_parameter(run)
+    n_failures = len(run.rows("failures"))
+    return {
+        "title": run.title,
+        "facts": _facts(run, figures),
+        "palette": {"light": Markup(css_variables(LIGHT)), "dark": Markup(css_variables(DARK))},  # noqa: S704  our own
+        "simulation_note": SIMULATION_NOTE if run.is_simulation else "",
+        "verdict": word_verdict(run),
+        "verdict_notes": verdict_notes(run),
+        "metric_titles": [METRIC_TITLES[name] for name in METRIC_NAMES],
+        "headline": split_title(run.headline),
+        "headline_split": run.headline_split,
+        "comparison_titles": [METRIC_TITLES[name] for name in COMPARED],
+        "comparison_rows": comparison_rows(run, COMPARED),
+        "split_rows": split_rows(run),
+        "has_metadata_ridge": run.headline in run.baselines.get(METADATA_RIDGE, {}),
+        "has_training_cv": "training_cv" in run.scores,
+        "has_intervals": any(scores.ci95 for scores in run.scores.values()),
+        "scale_sentence": sections.scale_sentence(run),
+        "figures": figures,
+        "scatters": [(name, figures[name]) for name in FIGURE_NAMES[3:0:-1] if name in figures],
+        "mos_rows": sections.mos_rows(run),
+        "has_exclusive": bool((run.predictions["subset"] == "exclusive").any()),
+        "band_rows": sections.band_rows(run),
+        "member_rows": sections.member_rows(run),
+        "n_members": len(member_weights(run)),
+        "select_by": run.select_by.upper(),
+        "cv_parameter": short_parameter(parameter) if parameter else "",
+        "grid_end_members": sections.grid_end_members(run, parameter) if parameter else [],
+        "misses": sections.worst_misses(run, photos),
+        "has_photos": photos is not None,
+        "n_failures": n_failures,
+        "failures_title": plural(n_failures, "failure"),
+        "failure_rows": sections.failure_rows(run),
+        "failure_summary": sections.failure_summary(run),
+        "cost_sentence": cost.cost_sentence(run),
+        "pass_rows": cost.pass_rows(run),
+        "time_rows": cost.time_rows(run),
+        "licence_rows": sections.licence_rows(run),
+        "recipe_text": run.recipe_text,
+        "feature_digests": [
+            (sections.spell_value(row.get("band")), sections.spell_value(row.get("digest")))
+            for row in run.rows("features")
+            if row.get("digest")
+        ],
+        "provenance": sections.provenance(run),
+    }
+
+
+def _facts(run: RunData, figures: Mapping[str, Markup]) -> list[tuple[str, str]]:
+    facts = [
+        ("dataset", str(run.section("dataset").get("name") or "not named")),
+        ("images", sections.split_counts(run)),
+    ]
+    n_bands = len(sections.band_rows(run))
+    if n_bands:
+        facts.append(("bands", count(n_bands)))
+    n_members = len(member_weights(run))
+    if n_members:
+        facts.append(("members", count(n_members)))
+    if "cost" in figures:
+        facts.append(("cost", f"{number(run.gmacs)} GMACs an image"))
+    return facts
+
+
+def _breakable(text: str) -> Markup:
+    """Let a long name break after its own joints rather than in the middle of a word."""
+    return Markup("").join(
+        Markup("{}<wbr>").format(part) if part in _JOINTS else part for part in _JOINT.split(text)
+    )
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file so that it is there as a whole or as it was before.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, for example on a full disk.
+    """
+    # A reader may have the page open and a writer may be killed: the old file stays whole until the new one is.
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # Lone surrogates can come from file names that were never valid UTF-8.
+        part.write_bytes(text.encode("utf-8", errors="replace"))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path

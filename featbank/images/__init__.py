@@ -1,0 +1,11 @@
+"""Turns image files into upright 8-bit sRGB pixels, or into a reason; the one place where files become pixels.
+
+Every decision that changes a pixel (decoder, colour, depth, transparency, orientation) is taken here, once,
+and is named by `DECODE_POLICY`. What is cut or resized from the pixels is the work of `featbank.views`.
+"""
+
+from featbank.images.photo import DECODE_POLICY, Photo, read_photo
+from featbank.images.raster import MAX_PIXELS
+from featbank.images.source import MAX_FILE_BYTES, REASONS
+
+__all__ = ["DECODE_POLICY", "MAX_FILE_BYTES", "MAX_PIXELS", "REASONS", "Photo", "read_photo"]

@@ -1,0 +1,184 @@
+"""The public step from a file to a photo: fetch, name the format, decode, finish."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featbank.digest import digest_bytes
+from featbank.errors import ImageError
+from featbank.images.colour import to_srgb
+from featbank.images.foreign import decode_foreign
+from featbank.images.jpeg import decode_jpeg
+from featbank.images.png import decode_png
+from featbank.images.source import HEAD_BYTES, MAX_FILE_BYTES, SUFFIXES, read_bytes, sniff
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """One decoded photograph.
+
+    Attributes
+    ----------
+    pixels : uint8 array of shape (height, width, 3), C-contiguous
+        Upright sRGB in [0, 255].
+    digest : str
+        SHA-256 of the file's bytes, 64 hexadecimal digits; the identity of the image.
+    format : str
+        What the content is, such as ``JPEG``, whatever the file is called.
+    mode : str
+        Channels as stored, then ``;bits`` where they are not eight: ``RGB``, ``L;16``, ``CMYK``, ``P``.
+    actions : tuple of str
+        Everything that was done on the way, in order; empty for an ordinary sRGB photo. Each is a word,
+        with a detail after a colon where there is one:
+
+        ==================================  ===========================================================
+        ``misnamed:.png``                   the suffix promises another format than the content is
+        ``first-frame-of:12``               the other frames or pages were left out
+        ``gray-to-rgb``, ``cmyk-to-rgb``    channels replicated; inks multiplied
+        ``adobe-inversion``                 CMYK stored with 255 for no ink was inverted
+        ``palette-to-rgb``                  colours looked up
+        ``bilevel-to-8``, ``12-bit-to-8``,  depth changed to eight bits
+        ``16-bit-to-8``, ``float-to-8``
+        ``white-is-zero``                   deep samples that counted from white were inverted
+        ``icc:Display P3``                  converted by the embedded profile (none if it says sRGB)
+        ``icc-ignored:broken``              or ``incomplete``, ``mismatch``, ``too-large``: taken as sRGB
+        ``gamma-ignored:1``                 a PNG gamma other than sRGB's was not applied
+        ``alpha-over-white``                transparency laid on white
+        ``opaque-alpha-dropped``            an alpha channel without effect was left out
+        ``transparency-ignored:16-bit``     a transparent colour that can no longer be told apart
+        ``orientation:6``                   turned or mirrored as EXIF says
+        ``orientation-ignored:9``           an EXIF value without meaning
+        ``exif-ignored:broken``             an unreadable EXIF block
+        ``unusual-sampling``                decoded by Pillow, without the strict check for damage
+        ==================================  ===========================================================
+    """
+
+    pixels: NDArray[np.uint8]
+    digest: str
+    format: str
+    mode: str
+    actions: tuple[str, ...]
+
+    @property
+    def height(self) -> int:
+        """Rows of pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of pixels."""
+        return int(self.pixels.shape[1])
+
+
+def read_photo(source: str | Path | bytes) -> Photo:
+    """Read one image file as upright 8-bit sRGB pixels.
+
+    The content decides the format, never the name. Whatever can be decoded without doubt is, and everything
+    done is recorded; whatever is damaged or has no agreed meaning is refused with a reason. Memory stays
+    within a few times three bytes per pixel, and nothing is allocated before the header's size has passed
+    the limit.
+
+    Parameters
+    ----------
+    source : str, Path or bytes
+        The file, or its content.
+
+    Returns
+    -------
+    Photo
+
+    Raises
+    ------
+    ImageError
+        If there are no trustworthy pixels; its ``reason`` is a key of `featbank.images.REASONS`.
+    FeatbankError
+        If this process has told Pillow to accept truncated files.
+    TypeError
+        If ``source`` is of another kind.
+
+    Notes
+    -----
+    Of samples deeper than eight bits the high byte is taken: a gray image and its RGB copy, a PNG and a TIFF
+    agree. Transparent parts are laid on white, the page that viewers show behind them. CMYK without a profile
+    becomes RGB by multiplying what each ink lets through. A profile is applied with the relative colorimetric
+    intent and black point compensation.
+
+    Examples
+    --------
+    >>> photo = read_photo(b"P5 2 1 255 " + bytes([0, 200]))
+    >>> photo.pixels.tolist(), photo.format, photo.actions
+    ([[[0, 0, 0], [200, 200, 200]]], 'PPM', ('gray-to-rgb',))
+    """
+    if not isinstance(source, str | Path | bytes):
+        raise TypeError(
+            f"read_photo: source must be a path or the bytes of a file, got {type(source).__name__}"
+        )
+    label = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+    try:
+        return _read(source)
+    except ImageError as error:
+        raise ImageError(error.reason, f"read_photo: {label} {error}") from error
+
+
+def _read(source: str | Path | bytes) -> Photo:
+    actions: tuple[str, ...] = ()
+    if isinstance(source, bytes):
+        data = source
+        if not data:
+            raise ImageError("empty", "hold no image; give the content of a file")
+        if len(data) > MAX_FILE_BYTES:
+            raise ImageError("too-large", f"are too many; at most {MAX_FILE_BYTES} are read")
+    else:
+        data = read_bytes(Path(source))
+    image_format = sniff(data[:HEAD_BYTES])
+    if not isinstance(source, bytes):
+        suffix = Path(source).suffix.lower()
+        if suffix and suffix not in SUFFIXES[image_format]:
+            actions = (f"misnamed:{suffix}",)
+    try:
+        if image_format == "JPEG":
+            raster = decode_jpeg(data)
+        elif image_format == "PNG":
+            raster = decode_png(data)
+        else:
+            raster = decode_foreign(data, image_format)
+        digest = digest_bytes(data)
+        del data
+        pixels, done = to_srgb(raster)
+    except MemoryError as error:
+        raise ImageError("no-memory", "needs more memory than there is; scale it down first") from error
+    return Photo(pixels, digest, image_format, raster.mode, actions + done)
+
+
+# A colour JPEG of 16 x 16 pixels with halved chroma. The digest of its pixels stands for the behaviour of the
+# decoder: should a new library version change one level of one pixel, features get another key.
+_PROBE = base64.b64decode(
+    b"/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtqeJmBanGQc1tdhbWGkJ6j"
+    b"q62rZ4C8ybqmx5moq6T/2wBDARweHigjKE4rK06kbl1upKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSk"
+    b"pKSkpKSkpKT/wAARCAAQABADASIAAhEBAxEB/8QAFgABAQEAAAAAAAAAAAAAAAAAAgAD/8QAIxAAAgEDBAEFAAAAAAAAAAAAAQIR"
+    b"AxIhADFBUSJxgbHh8P/EABUBAQEAAAAAAAAAAAAAAAAAAAAB/8QAGBEAAwEBAAAAAAAAAAAAAAAAAAERITH/2gAMAwEAAhEDEQA/"
+    b"ADVuWoFdnaoN4JMGRg+8fs6mAakAKasInxgwO/v041pe6mVUgEXOzbkQM9zvsdAgpDLWtBE3FQZGcEz1886KPpZuH//Z"
+)
+
+DECODE_POLICY: dict[str, object] = {
+    "epoch": 1,
+    "jpeg": "libjpeg-turbo, accurate DCT, smooth upsampling, warnings refused",
+    "orientation": "upright by EXIF",
+    "colour": "ICC to sRGB, relative colorimetric, black point compensation; broken or absent is sRGB",
+    "cmyk": "profile, else (1 - ink)(1 - black)",
+    "depth": "high byte of integers, floats in [0, 1] times 255",
+    "alpha": "over white",
+    "gray": "replicated",
+    "frames": "first",
+    "probe": digest_bytes(read_photo(_PROBE).pixels.tobytes()),
+}
+"""Identity of all decisions of this package, part of every feature's key; JSON-able.
+
+``epoch`` is raised by hand when a change of code changes pixels; ``probe`` changes by itself when the JPEG
+library does.
+"""

@@ -1,0 +1,398 @@
+"""Bands: the columns ``band:0000`` of a feature table, found by name, chosen and scaled inside a pipeline.
+
+A band is all columns of one feature. Its name is the link between the table and the statistics; no other
+knowledge about images or encoders enters here. A plain array, or a frame whose columns follow no pattern, is
+one band.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.feature_selection import SelectorMixin
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from regressors.checks import FloatArray, IntArray, Table
+
+WHOLE_TABLE = "features"
+"""Name of the one band of a table whose columns carry no band names."""
+
+_COLUMN = re.compile(r"(?P<band>.+):(?P<number>\d{4,})")
+
+
+def band_columns(columns: Iterable[Any]) -> dict[str, list[str]]:
+    """Group column names by band.
+
+    Parameters
+    ----------
+    columns : iterable of str
+        Column names of a feature table. ``name:0000`` belongs to band ``name``: everything before the last
+        colon, at least four digits after it.
+
+    Returns
+    -------
+    dict of str to list of str
+        Columns of each band in table order; bands by first appearance. When no column follows the pattern, all
+        are one band, ``features``.
+
+    Raises
+    ------
+    TypeError
+        If a column name is not a string. scikit-learn accepts frames with other labels silently and then
+        no longer checks the order of their columns.
+    ValueError
+        If only some columns follow the pattern, or a name occurs twice.
+
+    Examples
+    --------
+    >>> from regressors.bands import band_columns
+    >>> band_columns(["nss:0000", "nss:0001", "gist:0000"])
+    {'nss': ['nss:0000', 'nss:0001'], 'gist': ['gist:0000']}
+    """
+    names = list(columns)
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        raise TypeError(
+            f"band_columns: column names must be strings such as 'band:0000', got {odd[0]!r} "
+            f"({type(odd[0]).__name__}). With other labels the order of columns would go unchecked."
+        )
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"band_columns: column names must be unique, got {twice!r} more than once.")
+    bands: dict[str, list[str]] = {}
+    strangers = []
+    for name in names:
+        match = _COLUMN.fullmatch(name)
+        if match:
+            bands.setdefault(match["band"], []).append(name)
+        else:
+            strangers.append(name)
+    if bands and strangers:
+        raise ValueError(
+            f"band_columns: all columns must be named 'band:0000', got {len(strangers)} of {len(names)} that are not, "
+            f"for example {strangers[0]!r}. Rename it, or drop it: a column without a band belongs to no member."
+        )
+    return bands or ({WHOLE_TABLE: names} if names else {})
+
+
+def locate_bands(names: Sequence[Any] | None, n_features: int) -> dict[str, IntArray]:
+    """Find the column positions of each band.
+
+    Parameters
+    ----------
+    names : sequence of str, or None
+        Column names; None for a table without names, which is one band.
+    n_features : int
+        Number of columns.
+
+    Returns
+    -------
+    dict of str to int array
+        Positions in table order.
+    """
+    if names is None:
+        return {WHOLE_TABLE: np.arange(n_features)}
+    place = {name: position for position, name in enumerate(names)}
+    return {
+        band: np.array([place[name] for name in columns], dtype=np.intp)
+        for band, columns in band_columns(names).items()
+    }
+
+
+def unknown_bands(who: str, asked: Iterable[str], known: Iterable[str]) -> ValueError | None:
+    """Build the error for band names that a table does not have; None when all are known."""
+    there = list(known)
+    missing = [band for band in asked if band not in there]
+    if not missing:
+        return None
+    near = difflib.get_close_matches(str(missing[0]), there, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    if there == [WHOLE_TABLE]:
+        hint = " Columns get bands by their names, 'band:0000', in a data frame; an array is one band."
+    listed = f"{there[:20]}{' and more' if len(there) > 20 else ''}"
+    return ValueError(
+        f"{who}: bands must be among the {len(there)} of the table, {listed}, got {missing[0]!r}.{hint}"
+    )
+
+
+class SelectBands(SelectorMixin, BaseEstimator):
+    """Keep the columns of the chosen bands, in float64.
+
+    Values are cast to float64 because scikit-learn's scaler keeps the type it is given, and ridge on
+    standardised float32 columns is off by up to 1e-3 of the predictions' range.
+
+    Parameters
+    ----------
+    bands : list of str, or None, default=None
+        Names of the bands to keep, in any order; None keeps all.
+    keep_names : bool, default=True
+        Whether a data frame stays one, so that a later `BandScaler` sees the bands. Later steps that do not ask
+        for names are several times faster on small tables without.
+
+    Attributes
+    ----------
+    bands_ : tuple of str
+        Bands kept, in table order.
+    columns_ : int array of shape (n_kept,)
+        Positions of the kept columns.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : object array of shape (n_features_in_,)
+        Their names, if they had any.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regressors.bands import SelectBands
+    >>> table = pd.DataFrame({"nss:0000": [1.0, 2.0], "gist:0000": [3.0, 4.0]})
+    >>> SelectBands(["gist"]).fit_transform(table).columns.tolist()
+    ['gist:0000']
+    """
+
+    def __init__(self, bands: Sequence[str] | None = None, *, keep_names: bool = True) -> None:
+        self.bands = bands
+        self.keep_names = keep_names
+
+    def fit(self, X: Table, y: ArrayLike | None = None) -> SelectBands:
+        """Find the chosen columns.
+
+        Parameters
+        ----------
+        X : data frame or float array of shape (n_rows, n_features)
+            Feature table.
+        y : ignored
+            For scikit-learn's interface.
+
+        Returns
+        -------
+        SelectBands
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If a band is unknown, or none is chosen.
+        """
+        self._fit_names(X)
+        self._read(X)
+        return self
+
+    def fit_transform(self, X: Table, y: ArrayLike | None = None) -> Table:
+        """Find the chosen columns and return them; the table is read once.
+
+        Parameters
+        ----------
+        X : data frame or float array of shape (n_rows, n_features)
+            Feature table.
+        y : ignored
+            For scikit-learn's interface.
+
+        Returns
+        -------
+        float64 data frame or array of shape (n_rows, n_kept)
+            As `transform`.
+        """
+        self._fit_names(X)
+        return self._cut(X)
+
+    def transform(self, X: Table) -> Table:
+        """Return the chosen columns in table order.
+
+        Parameters
+        ----------
+        X : data frame or float array of shape (n_rows, n_features)
+            Feature table with the columns seen in `fit`.
+
+        Returns
+        -------
+        float64 data frame or array of shape (n_rows, n_kept)
+            A frame when ``X`` is one, so that later steps see the names of the bands.
+
+        Raises
+        ------
+        ValueError
+            If the columns or their order differ from those seen in `fit`, or a value is not finite.
+        """
+        check_is_fitted(self)
+        validate_data(self, X, reset=False, skip_check_array=True)
+        return self._cut(X)
+
+    def _fit_names(self, X: Table) -> None:
+        validate_data(self, X, skip_check_array=True)
+        located = locate_bands(getattr(self, "feature_names_in_", None), self.n_features_in_)
+        self.bands_ = _chosen_bands("SelectBands", self.bands, located)
+        self.columns_ = np.sort(np.concatenate([located[band] for band in self.bands_]))
+
+    def _cut(self, X: Table) -> Table:
+        values = self._read(X)
+        if self.keep_names and isinstance(X, pd.DataFrame):
+            return pd.DataFrame(values, index=X.index, columns=X.columns[self.columns_], copy=False)
+        return values
+
+    def _read(self, X: Table) -> FloatArray:
+        if isinstance(X, pd.DataFrame):
+            # Cut before the cast, which copies.
+            chosen = X if len(self.columns_) == X.shape[1] else X.iloc[:, self.columns_]
+            return check_array(chosen.to_numpy(), dtype=np.float64, estimator=self)
+        # Checked whole, so that an array of the wrong kind is named as such; then cut.
+        values = check_array(X, dtype=np.float64, estimator=self)
+        return values if len(self.columns_) == values.shape[1] else values[:, self.columns_]
+
+    def _get_support_mask(self) -> np.ndarray:
+        check_is_fitted(self)
+        mask = np.zeros(self.n_features_in_, dtype=bool)
+        mask[self.columns_] = True
+        return mask
+
+
+class BandScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Standardise each column, then give each band a weight.
+
+    Ridge on bands multiplied by w is ridge with the penalty alpha / w ** 2 on that band [1]_, so that band
+    weights under one alpha are banded ridge without a new solver.
+
+    Parameters
+    ----------
+    band_weights : dict of str to float, or None, default=None
+        Weight of each band, positive; a band that is not named has weight 1.
+    unit_band : bool, default=False
+        Whether each band is divided by the root of its number of varying columns, so that it has total
+        variance 1 before its weight: a band of 4096 columns then enters on one footing with a band of 60.
+
+    Attributes
+    ----------
+    bands_ : tuple of str
+        Bands of the table, in order.
+    scaler_ : StandardScaler
+        The fitted column standardisation; constant columns become 0.
+    column_weights_ : float64 array of shape (n_features_in_,)
+        Factor of each standardised column, positive.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : object array of shape (n_features_in_,)
+        Their names, if they had any.
+
+    References
+    ----------
+    .. [1] T. Dupre la Tour, M. Eickenberg, A. Nunez-Elizalde and J. Gallant, "Feature-space selection with
+       banded ridge regression", NeuroImage 264, 2022, section 2.2.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from regressors.bands import BandScaler
+    >>> table = pd.DataFrame({"a:0000": [1.0, 3.0], "b:0000": [1.0, 3.0]})
+    >>> BandScaler({"b": 0.5}).fit_transform(table).tolist()
+    [[-1.0, -0.5], [1.0, 0.5]]
+    """
+
+    def __init__(self, band_weights: Mapping[str, float] | None = None, unit_band: bool = False) -> None:
+        self.band_weights = band_weights
+        self.unit_band = unit_band
+
+    def fit(self, X: Table, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> BandScaler:
+        """Learn means, deviations and band weights.
+
+        Parameters
+        ----------
+        X : data frame or float array of shape (n_rows, n_features)
+            Feature table.
+        y : ignored
+            For scikit-learn's interface.
+        sample_weight : float array of shape (n_rows,), optional
+            How many rows each row counts for in means and deviations.
+
+        Returns
+        -------
+        BandScaler
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If a band in ``band_weights`` is unknown, or a weight is not a positive finite number.
+        """
+        values = validate_data(self, X, dtype=np.float64)
+        located = locate_bands(getattr(self, "feature_names_in_", None), self.n_features_in_)
+        weights = dict(self.band_weights or {})
+        if error := unknown_bands("BandScaler", weights, located):
+            raise error
+        bad = {band: w for band, w in weights.items() if not (np.isfinite(w) and w > 0)}
+        if bad:
+            raise ValueError(
+                f"BandScaler: band_weights must be positive and finite, got {bad}. "
+                "To leave a band out, use SelectBands."
+            )
+        self.bands_ = tuple(located)
+        self.scaler_ = StandardScaler().fit(values, sample_weight=sample_weight)
+        self.column_weights_ = np.ones(self.n_features_in_)
+        # The scaler divides what it finds constant (up to rounding) by 1 instead of its deviation.
+        varies = self.scaler_.scale_ == np.sqrt(self.scaler_.var_)
+        for band, columns in located.items():
+            n_varying = np.count_nonzero(varies[columns])
+            unit = 1 / np.sqrt(n_varying) if self.unit_band and n_varying else 1.0
+            self.column_weights_[columns] = unit * weights.get(band, 1.0)
+        return self
+
+    def transform(self, X: Table) -> FloatArray:
+        """Standardise and weight a table.
+
+        Parameters
+        ----------
+        X : data frame or float array of shape (n_rows, n_features)
+            Feature table with the columns seen in `fit`.
+
+        Returns
+        -------
+        float64 array of shape (n_rows, n_features)
+
+        Raises
+        ------
+        ValueError
+            If the columns or their order differ from those seen in `fit`, or a value is not finite.
+        """
+        check_is_fitted(self)
+        values = validate_data(self, X, dtype=np.float64, reset=False)
+        scaled: FloatArray = self.scaler_.transform(values)
+        scaled *= self.column_weights_
+        return scaled
+
+    def inverse_transform(self, X: ArrayLike) -> FloatArray:
+        """Undo `transform`.
+
+        Parameters
+        ----------
+        X : float array of shape (n_rows, n_features)
+            Scaled values.
+
+        Returns
+        -------
+        float64 array of shape (n_rows, n_features)
+        """
+        check_is_fitted(self)
+        values = check_array(X, dtype=np.float64)
+        unscaled: FloatArray = self.scaler_.inverse_transform(values / self.column_weights_)
+        return unscaled
+
+
+def _chosen_bands(who: str, bands: Sequence[str] | None, located: Mapping[str, IntArray]) -> tuple[str, ...]:
+    if bands is None:
+        return tuple(located)
+    if isinstance(bands, str):
+        raise TypeError(f"{who}: bands must be a list of names, got the string {bands!r}. Write [{bands!r}].")
+    asked = list(bands)
+    if not asked:
+        raise ValueError(
+            f"{who}: bands must name at least one band, got an empty list. Use None for all bands."
+        )
+    if error := unknown_bands(who, asked, located):
+        raise error
+    return tuple(band for band in located if band in asked)

@@ -1,0 +1,207 @@
+"""Checks of vectors and weights shared by the modules of this package; it judges input and computes nothing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+
+# scikit-learn and pandas ship no complete types; these names say at least what is meant.
+Table: TypeAlias = Any
+"""A pandas frame or a float array of shape (n_rows, n_features)."""
+Estimator: TypeAlias = Any
+"""A scikit-learn estimator or one with its interface."""
+Scorer: TypeAlias = Any
+"""A scikit-learn scorer, called as ``scorer(estimator, X, y)``."""
+Folds: TypeAlias = Any
+"""What scikit-learn takes as ``cv``: a number, a splitter, or a list of (train, test)."""
+
+
+def check_vector(who: str, name: str, values: ArrayLike, *, min_rows: int = 1) -> FloatArray:
+    """Return ``values`` as a finite float64 vector.
+
+    Parameters
+    ----------
+    who : str
+        The function or class that asks, named in the message.
+    name : str
+        The argument's name, named in the message.
+    values : array-like of shape (n_rows,)
+        Numbers.
+    min_rows : int, default=1
+        The least admissible length.
+
+    Returns
+    -------
+    float64 array of shape (n_rows,)
+
+    Raises
+    ------
+    ValueError
+        If ``values`` is not one-dimensional, too short, not numeric, or holds NaN or infinity.
+    """
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{who}: {name} must hold numbers, got {values!r:.80}.") from error
+    if vector.ndim != 1:
+        raise ValueError(
+            f"{who}: {name} must be one-dimensional, got shape {vector.shape}. "
+            f"Pass {name}.ravel() if it is a single column."
+        )
+    if len(vector) < min_rows:
+        raise ValueError(f"{who}: {name} must have at least {min_rows} rows, got n_samples={len(vector)}.")
+    n_bad = int(np.count_nonzero(~np.isfinite(vector)))
+    if n_bad:
+        raise ValueError(
+            f"{who}: {name} must be finite, got {n_bad} NaN or infinite of {len(vector)} values. "
+            "Drop the rows without a value first; a score computed around them would be of other rows."
+        )
+    return vector
+
+
+def check_pair(
+    who: str, y: ArrayLike, y_pred: ArrayLike, *, min_rows: int = 2
+) -> tuple[FloatArray, FloatArray]:
+    """Return MOS and prediction as finite float64 vectors of one length.
+
+    Parameters
+    ----------
+    who : str
+        The function that asks, named in the message.
+    y : array-like of shape (n_images,)
+        MOS.
+    y_pred : array-like of shape (n_images,)
+        Predicted quality.
+    min_rows : int, default=2
+        The least admissible length.
+
+    Returns
+    -------
+    tuple of two float64 arrays of shape (n_images,)
+
+    Raises
+    ------
+    ValueError
+        If a vector is not admissible (see `check_vector`) or the lengths differ.
+    """
+    mos = check_vector(who, "y", y, min_rows=min_rows)
+    predicted = check_vector(who, "y_pred", y_pred, min_rows=min_rows)
+    if len(mos) != len(predicted):
+        raise ValueError(
+            f"{who}: y and y_pred must have one length, got {len(mos)} and {len(predicted)}. "
+            "Join them by image_id first."
+        )
+    return mos, predicted
+
+
+def check_weights(who: str, sample_weight: ArrayLike, n_rows: int) -> FloatArray:
+    """Return sample weights as a float64 vector of non-negative numbers, at least one of them positive.
+
+    Parameters
+    ----------
+    who : str
+        The function that asks, named in the message.
+    sample_weight : array-like of shape (n_rows,)
+        How many rows each row counts for; zero removes it.
+    n_rows : int
+        The expected length.
+
+    Returns
+    -------
+    float64 array of shape (n_rows,)
+
+    Raises
+    ------
+    ValueError
+        If the length differs, a weight is negative or not finite, or all are zero.
+    """
+    weights = check_vector(who, "sample_weight", sample_weight)
+    if len(weights) != n_rows:
+        raise ValueError(
+            f"{who}: sample_weight must have one weight per row, got {len(weights)} weights for {n_rows} rows."
+        )
+    if (weights < 0).any() or not (weights > 0).any():
+        raise ValueError(
+            f"{who}: sample_weight must be non-negative with at least one positive weight, "
+            f"got values from {weights.min():g} to {weights.max():g}."
+        )
+    return weights
+
+
+def check_choice(who: str, name: str, value: object, choices: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``choices``, else name the near ones.
+
+    Parameters
+    ----------
+    who : str
+        The function or class that asks, named in the message.
+    name : str
+        The argument's name.
+    value : object
+        What was received.
+    choices : iterable of str
+        All admissible values.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If ``value`` is none of them.
+    """
+    options = list(choices)
+    if isinstance(value, str) and value in options:
+        return value
+    near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{who}: {name} must be one of {options}, got {value!r}.{hint}")
+
+
+def check_indices(who: str, name: str, indices: ArrayLike, n_rows: int) -> IntArray:
+    """Return row positions as an integer vector, each inside a table of ``n_rows`` rows.
+
+    Parameters
+    ----------
+    who : str
+        The function that asks, named in the message.
+    name : str
+        What the positions are, named in the message.
+    indices : array-like of int of shape (n,)
+        Row positions counted from zero.
+    n_rows : int
+        Rows of the table.
+
+    Returns
+    -------
+    intp array of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If it is empty, not integer, holds a position twice, or one outside the table.
+    """
+    rows = np.asarray(indices)
+    if rows.ndim != 1 or rows.size == 0 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(
+            f"{who}: {name} must be a non-empty list of row positions, got {indices!r:.80}. "
+            "Boolean masks become positions with numpy.flatnonzero."
+        )
+    if rows.min() < 0 or rows.max() >= n_rows:
+        raise ValueError(
+            f"{who}: {name} must lie between 0 and {n_rows - 1}, got {rows.min()} to {rows.max()}. "
+            "Explicit folds belong to one table: make them anew for this one, or pass cv as a number of folds."
+        )
+    if len(np.unique(rows)) != len(rows):
+        raise ValueError(
+            f"{who}: {name} must name each row once, got {len(rows) - len(np.unique(rows))} repeats."
+        )
+    return rows.astype(np.intp)

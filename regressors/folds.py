@@ -1,0 +1,233 @@
+"""Folds for cross-validation inside the training split: grouped and balanced over MOS, as explicit row lists.
+
+Rows of one group (image, uploader, reference image) never meet across the two sides of a fold. The result is
+plain data, so that every member of an ensemble, every search and every report is held to the same folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.model_selection import KFold
+
+from regressors.checks import FloatArray, IntArray, check_choice, check_indices, check_vector
+
+Fold = tuple[IntArray, IntArray]
+"""Row positions to fit on, and row positions to test on."""
+
+KINDS = ("grouped", "kfold", "holdout")
+
+
+def make_folds(
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    kind: str = "grouped",
+    n_splits: int = 5,
+    shuffle: bool = True,
+    random_state: int | None = 0,
+    test_size: float = 0.2,
+    n_strata: int = 5,
+) -> list[Fold]:
+    """Cut the rows of a training table into folds.
+
+    Parameters
+    ----------
+    y : float array of shape (n_rows,)
+        MOS. Its quantile bins are the strata that grouped folds balance.
+    groups : array of shape (n_rows,), optional
+        Group of each row. Required for the grouped kinds; ``numpy.arange(n_rows)`` says that each row
+        stands alone. Ignored by ``kind="kfold"``.
+    kind : {"grouped", "kfold", "holdout"}, default="grouped"
+        "grouped": ``n_splits`` folds, groups kept together, strata balanced. "kfold": scikit-learn's `KFold`
+        over rows, groups ignored knowingly. "holdout": one fold with ``test_size`` of the rows held out,
+        groups kept together, strata balanced.
+    n_splits : int, default=5
+        Number of folds of "grouped" and "kfold", at least 2.
+    shuffle : bool, default=True
+        Whether rows or groups are shuffled first; without it they are taken in table order.
+    random_state : int or None, default=0
+        Seed of the shuffle; the same seed gives the same folds.
+    test_size : float, default=0.2
+        Share of the rows held out by "holdout", in (0, 1). Met up to the size of a group.
+    n_strata : int, default=5
+        Number of MOS quantile bins of the grouped kinds; 1 balances the number of rows alone.
+
+    Returns
+    -------
+    list of (train, test)
+        Sorted integer row positions. With several folds each row is tested exactly once.
+
+    Raises
+    ------
+    ValueError
+        If a grouped kind has no groups, fewer groups than folds, or an argument is out of range.
+
+    Notes
+    -----
+    Grouped folds are dealt by a greedy rule in the manner of scikit-learn's `StratifiedGroupKFold` [1]_:
+    groups in order of falling size, each to the fold where the relative fill of strata and rows stays most even. It is
+    written out here so that folds of unequal size (holdout) follow the same rule, no fold can stay empty,
+    and a seed keeps its meaning over scikit-learn's versions.
+
+    References
+    ----------
+    .. [1] scikit-learn user guide, section 3.1.2.3, "Cross-validation iterators for grouped data".
+
+    Examples
+    --------
+    >>> from regressors.folds import make_folds
+    >>> folds = make_folds([1.0, 2.0, 3.0, 4.0], ["a", "a", "b", "b"], n_splits=2, n_strata=1)
+    >>> sorted(test.tolist() for _, test in folds)
+    [[0, 1], [2, 3]]
+    """
+    who = "make_folds"
+    check_choice(who, "kind", kind, KINDS)
+    mos = check_vector(who, "y", y, min_rows=2)
+    if not isinstance(n_splits, (int, np.integer)) or n_splits < 2:
+        raise ValueError(f"{who}: n_splits must be an integer of at least 2, got {n_splits!r}.")
+    if not 0 < test_size < 1:
+        raise ValueError(
+            f"{who}: test_size must lie between 0 and 1, got {test_size!r}. Use 0.2 for a fifth."
+        )
+    if n_strata < 1:
+        raise ValueError(f"{who}: n_strata must be at least 1, got {n_strata!r}.")
+    if kind == "kfold":
+        if len(mos) < n_splits:
+            raise ValueError(
+                f"{who}: n_splits={n_splits} needs as many rows, got n_samples={len(mos)}. Lower n_splits."
+            )
+        splitter = KFold(int(n_splits), shuffle=shuffle, random_state=random_state if shuffle else None)
+        return [(train.astype(np.intp), test.astype(np.intp)) for train, test in splitter.split(mos)]
+    members = _group_numbers(groups, len(mos), kind)
+    shares = np.full(n_splits, 1 / n_splits) if kind == "grouped" else np.array([test_size, 1 - test_size])
+    n_groups = int(members.max()) + 1
+    if n_groups < len(shares):
+        cure = (
+            f"Lower n_splits to at most {n_groups}"
+            if kind == "grouped" and n_groups > 1
+            else "Use other groups"
+        )
+        raise ValueError(
+            f"{who}: {len(shares)} parts need at least as many groups, got {n_groups} in {len(mos)} rows. "
+            f"{cure}, or kind='kfold' if rows of one group may be split."
+        )
+    order = np.arange(n_groups)
+    if shuffle:
+        np.random.default_rng(random_state).shuffle(order)
+    part = _deal(_fill_per_group(mos, members, n_strata), order, shares)[members]
+    tested = range(n_splits) if kind == "grouped" else range(1)
+    return [(np.flatnonzero(part != k), np.flatnonzero(part == k)) for k in tested]
+
+
+def check_folds(folds: Sequence[Fold], n_rows: int, *, who: str = "check_folds") -> list[Fold]:
+    """Check explicit folds against a table, and return them as integer arrays.
+
+    Parameters
+    ----------
+    folds : sequence of (train, test)
+        Row positions.
+    n_rows : int
+        Rows of the table.
+    who : str
+        The class that asks, named in the message.
+
+    Returns
+    -------
+    list of (train, test)
+
+    Raises
+    ------
+    ValueError
+        If there is no fold, a position lies outside the table or repeats, or train and test share a row.
+    """
+    checked = []
+    for number, fold in enumerate(folds):
+        if len(fold) != 2:
+            raise ValueError(f"{who}: fold {number} must be a pair (train, test), got {len(fold)} parts.")
+        train = check_indices(who, f"the training rows of fold {number}", fold[0], n_rows)
+        test = check_indices(who, f"the test rows of fold {number}", fold[1], n_rows)
+        shared = np.intersect1d(train, test)
+        if len(shared):
+            raise ValueError(
+                f"{who}: fold {number} tests {len(shared)} rows that it also fits on, for example row {shared[0]}. "
+                "Its score would be of rows the model has seen; make folds with make_folds."
+            )
+        checked.append((train, test))
+    if not checked:
+        raise ValueError(f"{who}: needs at least one fold, got none. Make them with make_folds.")
+    return checked
+
+
+def _group_numbers(groups: ArrayLike | None, n_rows: int, kind: str) -> IntArray:
+    if groups is None:
+        raise ValueError(
+            f"make_folds: kind={kind!r} needs groups, got none. Pass the group of each row (uploader, reference "
+            "image), or groups=numpy.arange(len(y)) to say that each row stands alone. Without groups, rows of "
+            "one image on both sides of a fold invent a perfect model."
+        )
+    labels = np.asarray(groups)
+    if labels.shape != (n_rows,):
+        raise ValueError(f"make_folds: groups must have shape ({n_rows},), got {labels.shape}.")
+    missing = int(np.count_nonzero(pd.isna(labels)))
+    if missing:
+        raise ValueError(
+            f"make_folds: every row needs a group, got {missing} missing of {n_rows}. "
+            "Give a row without one a group of its own, for example its image_id."
+        )
+    if labels.dtype.kind == "O":
+        labels = labels.astype(str)
+    # Numbered by first appearance, so that the names of groups have no say in the folds.
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.intp)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
+def _fill_per_group(mos: FloatArray, members: IntArray, n_strata: int) -> FloatArray:
+    """Count the rows of each group in each stratum and in all, shape (n_groups, n_strata + 1)."""
+    edges = np.unique(np.quantile(mos, np.arange(1, n_strata) / n_strata))
+    stratum = np.searchsorted(edges, mos, side="right")
+    counts = np.zeros((int(members.max()) + 1, len(edges) + 2))
+    np.add.at(counts, (members, stratum), 1.0)
+    counts[:, -1] = counts[:, :-1].sum(axis=1)
+    return counts[:, counts.sum(axis=0) > 0]
+
+
+def _deal(counts: FloatArray, order: IntArray, shares: FloatArray) -> IntArray:
+    """Give each group to a part, keeping the relative fill of all parts even; no part stays empty.
+
+    Parameters
+    ----------
+    counts : float64 array of shape (n_groups, n_quantities)
+        Rows per stratum and in all.
+    order : int array of shape (n_groups,)
+        Order in which groups of one size are dealt.
+    shares : float64 array of shape (n_parts,)
+        Wanted share of each part; sums to one.
+
+    Returns
+    -------
+    int array of shape (n_groups,)
+    """
+    order = order[np.argsort(-counts[order, -1], kind="stable")]  # large groups first, ties as shuffled
+    wanted = shares[:, None] * counts.sum(axis=0)  # (n_parts, n_quantities)
+    fill = np.zeros_like(wanted)
+    part = np.empty(len(counts), dtype=np.intp)
+    is_empty = np.ones(len(shares), dtype=bool)
+    for dealt, group in enumerate(order):
+        # trial[p] is the relative fill of all parts if part p takes the group: (n_parts, n_parts, n_quantities)
+        trial = np.repeat((fill / wanted)[None], len(shares), axis=0)
+        own = np.arange(len(shares))
+        trial[own, own] += counts[group] / wanted
+        cost = trial.var(axis=1).sum(axis=1)
+        if len(order) - dealt == np.count_nonzero(is_empty):
+            cost[~is_empty] = np.inf  # as many groups left as empty parts
+        chosen = int(np.argmin(cost))
+        fill[chosen] += counts[group]
+        part[group] = chosen
+        is_empty[chosen] = False
+    return part

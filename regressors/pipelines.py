@@ -1,0 +1,288 @@
+"""Named pipelines and the grid search over them: the reference path, all of it scikit-learn's own.
+
+`make_search` alone decides which search a member gets. A faster search takes its place by returning another
+object with `fit`, `cv_results_`, `best_params_` and `best_estimator_`, and optionally `oof_predictions_`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.linear_model import Ridge
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from regressors.bands import BandScaler, SelectBands
+from regressors.checks import FloatArray, Folds, Scorer, check_choice
+from regressors.metrics import SCORERS, make_metric_scorer
+from regressors.svr import UnitSVR
+
+ESTIMATORS = ("ridge", "banded-ridge", "linear-svr", "rbf-svr")
+ADDITIVE_ESTIMATORS = frozenset({"ridge", "banded-ridge", "linear-svr"})
+"""Estimators whose prediction is a constant plus one part per band."""
+
+DEFAULT_C: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {"linear-svr": (0.1, 1.0, 10.0), "rbf-svr": (1.0, 10.0, 100.0)}
+)
+DEFAULT_EPSILON = (0.1, 0.3)
+DEFAULT_GAMMA = (0.03, 0.1, 0.3, 1.0)
+
+# Weight of a band that is held back relative to the others: ten times their penalty.
+_HELD_BACK = 10**-0.5
+
+
+def default_alphas() -> FloatArray:
+    """Return the penalties of the default grid: 13 values from 1e-6 to 1e6.
+
+    Returns
+    -------
+    float64 array of shape (13,)
+
+    References
+    ----------
+    .. [1] AIM 2024 challenge on UHD blind photo quality assessment, section 2.9 (team ICL).
+    """
+    return np.logspace(-6, 6, 13)
+
+
+def band_weight_candidates(
+    bands: Sequence[str], *, n_random: int = 8, random_state: int | None = 0
+) -> list[dict[str, float]]:
+    """List the band weights that banded ridge tries, each with every alpha.
+
+    A deterministic core, then random draws: all bands alike; each band favoured (the others at ten times its
+    penalty); each band held back (at ten times the penalty of the others); then ``n_random`` draws whose
+    squared weights come from a Dirichlet distribution with concentration one. Only the ratio of weights matters, their
+    size being alpha's business, so the largest weight is always 1.
+
+    Parameters
+    ----------
+    bands : sequence of str
+        Names of the bands; with one band the only candidate is weight 1, which is plain ridge.
+    n_random : int, default=8
+        Number of random draws.
+    random_state : int or None, default=0
+        Seed of the draws.
+
+    Returns
+    -------
+    list of dict of str to float
+        Distinct candidates; weights in (0, 1].
+
+    Raises
+    ------
+    ValueError
+        If there is no band.
+
+    References
+    ----------
+    .. [1] T. Dupre la Tour, M. Eickenberg, A. Nunez-Elizalde and J. Gallant, "Feature-space selection with
+       banded ridge regression", NeuroImage 264, 2022, section 2.4 (random search over the simplex).
+
+    Examples
+    --------
+    >>> from regressors.pipelines import band_weight_candidates
+    >>> len(band_weight_candidates(["a", "b", "c", "d"]))
+    17
+    """
+    names = list(bands)
+    if not names:
+        raise ValueError("band_weight_candidates: bands must name at least one band, got an empty list.")
+    if len(names) == 1:
+        return [{names[0]: 1.0}]
+    rows = [np.ones(len(names))]
+    for k in range(len(names)):
+        favoured = np.full(len(names), _HELD_BACK)
+        favoured[k] = 1.0
+        held_back = np.ones(len(names))
+        held_back[k] = _HELD_BACK
+        rows += [favoured, held_back]
+    draws = np.sqrt(np.random.default_rng(random_state).dirichlet(np.ones(len(names)), size=n_random))
+    rows += list(np.maximum(draws / draws.max(axis=1, keepdims=True), 1e-6))
+    distinct: dict[tuple[float, ...], None] = dict.fromkeys(tuple(float(w) for w in row) for row in rows)
+    return [dict(zip(names, row, strict=True)) for row in distinct]
+
+
+def make_pipeline(
+    estimator: str = "ridge", bands: Sequence[str] | None = None, *, unit_band: bool = False
+) -> Pipeline:
+    """Build the unfitted pipeline of one member: select bands, scale, regress.
+
+    Parameters
+    ----------
+    estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr"}, default="ridge"
+        The regressor.
+    bands : sequence of str, or None, default=None
+        Bands the member sees; None for all.
+    unit_band : bool, default=False
+        Whether each band is scaled to total variance 1 (see `regressors.bands.BandScaler`).
+
+    Returns
+    -------
+    Pipeline
+        Steps "select", "scale" and "regress".
+
+    Raises
+    ------
+    ValueError
+        If the estimator is unknown.
+    """
+    check_choice("make_pipeline", "estimator", estimator, ESTIMATORS)
+    has_band_scaler = unit_band or estimator == "banded-ridge"
+    regress = UnitSVR(kernel=estimator.removesuffix("-svr")) if estimator.endswith("-svr") else Ridge()
+    return Pipeline(
+        [
+            ("select", SelectBands(None if bands is None else list(bands), keep_names=has_band_scaler)),
+            ("scale", BandScaler(unit_band=unit_band) if has_band_scaler else StandardScaler()),
+            ("regress", regress),
+        ]
+    )
+
+
+def make_search(
+    estimator: str = "ridge",
+    bands: Sequence[str] | None = None,
+    *,
+    alpha: ArrayLike | None = None,
+    C: ArrayLike | None = None,
+    epsilon: ArrayLike | None = None,
+    gamma: ArrayLike | None = None,
+    band_weights: Sequence[Mapping[str, float]] | None = None,
+    unit_band: bool = False,
+    cv: Folds = 5,
+    scoring: str | Scorer = "srcc",
+    n_jobs: int | None = None,
+    random_state: int | None = 0,
+) -> GridSearchCV:
+    """Build the unfitted grid search of one member.
+
+    Parameters
+    ----------
+    estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr"}, default="ridge"
+        The regressor. Grids that do not belong to it are ignored, as scikit-learn's own estimators do.
+    bands : sequence of str, or None, default=None
+        Bands the member sees; None for all. "banded-ridge" needs their names.
+    alpha : float array, optional
+        Penalties of the ridges; 13 values from 1e-6 to 1e6 by default.
+    C, epsilon, gamma : float array, optional
+        Grids of the SVRs in the units of `regressors.svr.UnitSVR`; by default (0.1, 1, 10) for "linear-svr"
+        and (1, 10, 100) for "rbf-svr", (0.1, 0.3), and (0.03, 0.1, 0.3, 1) for "rbf-svr" alone.
+    band_weights : sequence of dict of str to float, optional
+        Candidates of "banded-ridge"; those of `band_weight_candidates` by default.
+    unit_band : bool, default=False
+        Whether each band is scaled to total variance 1.
+    cv : int, splitter, or list of (train, test), default=5
+        Folds, as in `GridSearchCV`; better explicit ones from `regressors.folds.make_folds`.
+    scoring : str or scorer, default="srcc"
+        A name from `regressors.metrics.SCORERS`, one of scikit-learn's names, or a scorer.
+    n_jobs : int or None, default=None
+        Fits at once, as in `GridSearchCV`.
+    random_state : int or None, default=0
+        Seed of the default ``band_weights``.
+
+    Returns
+    -------
+    GridSearchCV
+        Over `make_pipeline`, refitting the best candidate; an error in a fit is raised, not scored. Fit it
+        with `regressors.fitting.fit_search`, which routes sample weights.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, a grid is empty, or "banded-ridge" has no names of bands.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regressors.fitting import fit_search
+    >>> from regressors.pipelines import make_search
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(100, 5))
+    >>> search = fit_search(make_search("ridge"), X, X[:, 0] + 0.1 * rng.normal(size=100))
+    >>> bool(search.best_score_ > 0.95)
+    True
+    """
+    who = "make_search"
+    check_choice(who, "estimator", estimator, ESTIMATORS)
+    grid: dict[str, list[Any]] = {}
+    if estimator == "banded-ridge":
+        if band_weights is None:
+            if bands is None:
+                raise ValueError(
+                    f"{who}: 'banded-ridge' needs the names of its bands, got bands=None. "
+                    "Pass bands=list(band_columns(X.columns)), or band_weights."
+                )
+            band_weights = band_weight_candidates(bands, random_state=random_state)
+        if not len(band_weights):
+            raise ValueError(f"{who}: band_weights must hold at least one candidate, got an empty list.")
+        grid["scale__band_weights"] = [dict(weights) for weights in band_weights]
+    if estimator.endswith("ridge"):
+        grid["regress__alpha"] = _values(who, "alpha", default_alphas() if alpha is None else alpha)
+    else:
+        grid["regress__C"] = _values(who, "C", DEFAULT_C[estimator] if C is None else C)
+        grid["regress__epsilon"] = _values(who, "epsilon", DEFAULT_EPSILON if epsilon is None else epsilon)
+    if estimator == "rbf-svr":
+        grid["regress__gamma"] = _values(who, "gamma", DEFAULT_GAMMA if gamma is None else gamma)
+    return GridSearchCV(
+        make_pipeline(estimator, bands, unit_band=unit_band),
+        grid,
+        scoring=_scorer(scoring),
+        cv=cv,
+        n_jobs=n_jobs,
+        error_score="raise",
+    )
+
+
+def readable_params(params: Mapping[str, Any]) -> dict[str, float]:
+    """Shorten the parameters of a candidate for tables.
+
+    Parameters
+    ----------
+    params : mapping of str to object
+        As in ``best_params_``: "regress__alpha", "scale__band_weights", and so on.
+
+    Returns
+    -------
+    dict of str to float
+        "alpha", "C", "epsilon", "gamma", and "weight:<band>" for each band weight.
+
+    Examples
+    --------
+    >>> from regressors.pipelines import readable_params
+    >>> readable_params({"regress__alpha": 10.0, "scale__band_weights": {"nss": 1.0}})
+    {'alpha': 10.0, 'weight:nss': 1.0}
+    """
+    short: dict[str, float] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            short |= {f"weight:{band}": float(weight) for band, weight in value.items()}
+        else:
+            short[name.rpartition("__")[2]] = float(value)
+    return short
+
+
+def _values(who: str, name: str, grid: ArrayLike) -> list[float]:
+    values = np.atleast_1d(np.asarray(grid, dtype=np.float64))
+    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+        raise ValueError(f"{who}: {name} must be a non-empty list of finite numbers, got {grid!r:.80}.")
+    return [float(value) for value in values]
+
+
+def _scorer(scoring: str | Scorer) -> Scorer:
+    if callable(scoring):
+        return scoring
+    if isinstance(scoring, str) and scoring in SCORERS:
+        return make_metric_scorer(scoring)
+    try:
+        return get_scorer(scoring)
+    except ValueError as error:
+        raise ValueError(
+            f"make_search: scoring must be one of {list(SCORERS)}, a scikit-learn scorer name, or a scorer, "
+            f"got {scoring!r}."
+        ) from error

@@ -1,0 +1,176 @@
+"""Support-vector regression whose grid means the same on every table and every MOS scale."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.svm import SVR
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from regressors.checks import FloatArray, Table, check_choice, check_weights
+
+KERNELS = ("linear", "rbf")
+
+
+class UnitSVR(RegressorMixin, BaseEstimator):
+    """Epsilon support-vector regression in units of the data.
+
+    MOS scales run from 0 to 1 in one dataset and from 0 to 100 in another, and bands from 60 columns to
+    4096. So the target is standardised inside, and the kernel divided by the table's total variance V (the sum of its
+    columns' variances; the number of varying columns after standardisation):
+
+        linear  k(x, z) = <x - m, z - m> / V
+        rbf     k(x, z) = exp(-gamma * |x - z| ** 2 / V)
+
+    C, epsilon and gamma then have one meaning everywhere.
+
+    Parameters
+    ----------
+    kernel : {"linear", "rbf"}, default="rbf"
+        The kernel.
+    C : float, default=1.0
+        Largest absolute dual coefficient, in standard deviations of MOS; positive.
+    epsilon : float, default=0.1
+        Half-width of the tube without penalty, in standard deviations of MOS; not negative.
+    gamma : float, default=1.0
+        Inverse width of the RBF kernel; positive. 1 is what scikit-learn calls "scale". No meaning for the
+        linear kernel.
+    tol : float, default=1e-3
+        Tolerance of the solver's stopping rule.
+    max_iter : int, default=-1
+        Limit of the solver's steps; -1 for none.
+    cache_size_mb : float, default=200
+        Memory for kernel values.
+
+    Attributes
+    ----------
+    svr_ : SVR
+        The fitted scikit-learn estimator, on the standardised target.
+    y_mean_, y_scale_ : float
+        Weighted mean and standard deviation of MOS; the deviation is 1 for a constant MOS.
+    x_mean_ : float64 array of shape (n_features_in_,)
+        Weighted means of the columns.
+    total_variance_ : float
+        V above; 1 when all columns are constant.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : object array of shape (n_features_in_,)
+        Their names, if they had any.
+
+    References
+    ----------
+    .. [1] A. Smola and B. Schoelkopf, "A tutorial on support vector regression", Statistics and Computing
+       14, 2004.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regressors.svr import UnitSVR
+    >>> X = np.linspace(-1, 1, 40)[:, None]
+    >>> model = UnitSVR(C=10.0, epsilon=0.01).fit(X, 100 * X.ravel() ** 2)
+    >>> bool(abs(model.predict([[0.5]])[0] - 25) < 2)
+    True
+    """
+
+    def __init__(
+        self,
+        kernel: str = "rbf",
+        *,
+        C: float = 1.0,
+        epsilon: float = 0.1,
+        gamma: float = 1.0,
+        tol: float = 1e-3,
+        max_iter: int = -1,
+        cache_size_mb: float = 200,
+    ) -> None:
+        self.kernel = kernel
+        self.C = C
+        self.epsilon = epsilon
+        self.gamma = gamma
+        self.tol = tol
+        self.max_iter = max_iter
+        self.cache_size_mb = cache_size_mb
+
+    def fit(self, X: Table, y: ArrayLike, sample_weight: ArrayLike | None = None) -> UnitSVR:
+        """Fit the regressor.
+
+        Parameters
+        ----------
+        X : float array or data frame of shape (n_rows, n_features)
+            Features, standardised or at least on comparable scales.
+        y : float array of shape (n_rows,)
+            MOS on any scale.
+        sample_weight : float array of shape (n_rows,), optional
+            How many rows each row counts for; rows of weight zero are left out.
+
+        Returns
+        -------
+        UnitSVR
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range, or the data are not admissible.
+        """
+        check_choice("UnitSVR", "kernel", self.kernel, KERNELS)
+        for name, value in (("C", self.C), ("gamma", self.gamma)):
+            if not (np.isfinite(value) and value > 0):
+                raise ValueError(f"UnitSVR: {name} must be positive and finite, got {value!r}.")
+        if not (np.isfinite(self.epsilon) and self.epsilon >= 0):
+            raise ValueError(
+                f"UnitSVR: epsilon must be non-negative and finite, got {self.epsilon!r}. "
+                "It counts standard deviations of MOS."
+            )
+        X, mos = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        mos = np.asarray(mos, dtype=np.float64)
+        weights = None
+        if sample_weight is not None:
+            weights = check_weights("UnitSVR", sample_weight, len(mos))
+            X, mos, weights = X[weights > 0], mos[weights > 0], weights[weights > 0]
+        self.y_mean_ = float(np.average(mos, weights=weights))
+        deviation = float(np.sqrt(np.average((mos - self.y_mean_) ** 2, weights=weights)))
+        self.y_scale_ = deviation if deviation > 0 else 1.0
+        self.x_mean_ = np.average(X, axis=0, weights=weights)
+        total = float(np.sum(np.average((X - self.x_mean_) ** 2, axis=0, weights=weights)))
+        self.total_variance_ = total if total > 0 else 1.0
+        self.svr_ = SVR(
+            kernel=self.kernel,
+            C=self.C,
+            epsilon=self.epsilon,
+            gamma=self.gamma,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            cache_size=self.cache_size_mb,
+        )
+        self.svr_.fit(self._scale(X), (mos - self.y_mean_) / self.y_scale_, sample_weight=weights)
+        return self
+
+    def predict(self, X: Table) -> FloatArray:
+        """Predict MOS.
+
+        Parameters
+        ----------
+        X : float array or data frame of shape (n_rows, n_features)
+            Features with the columns seen in `fit`.
+
+        Returns
+        -------
+        float64 array of shape (n_rows,)
+            On the scale of the MOS seen in `fit`.
+
+        Raises
+        ------
+        ValueError
+            If the columns differ from those seen in `fit`, or a value is not finite.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        predicted: FloatArray = self.y_mean_ + self.y_scale_ * self.svr_.predict(self._scale(X))
+        return predicted
+
+    def _scale(self, X: FloatArray) -> FloatArray:
+        # With x / sqrt(V) scikit-learn's own kernels are those of the class docstring.
+        scaled: FloatArray = (X - self.x_mean_) / np.sqrt(self.total_variance_)
+        return scaled
