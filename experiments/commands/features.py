@@ -7,6 +7,7 @@ does not stop the run.
 from __future__ import annotations
 
 import argparse
+import os
 
 from experiments.commands import Output
 from experiments.commands.options import add_bank, add_compute, add_data, add_recipe, check_device
@@ -28,11 +29,16 @@ def run(options: argparse.Namespace) -> Output:
     from experiments.recipe import read_recipe
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
+    from featbank.encoders import check_weights
     from featbank.errors import DatasetError
     from featbank.extract import FeatureRequest, extract
 
     check_device(options.device)
     recipe = read_recipe(options.recipe)
+    # All missing weights at once, before any image is read.
+    check_weights(band.encoder for band in recipe.bands if not band.encoder.startswith("imported:"))
+    if options.device != "auto":
+        os.environ["FEATBANK_DEVICE"] = options.device  # worker processes inherit it
     table = read_dataset(options.data, images=options.images)
     requests = [
         FeatureRequest(band.encoder, band.view, band.aggregate)
