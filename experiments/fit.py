@@ -52,6 +52,7 @@ def fit_run(
     workers: int | None = None,
     test_fraction: float = 0.2,
     over_budget: bool = False,
+    with_report: bool = True,
     features_command: str = "featbank features DATA --recipe R",
     log: Log = lambda line: None,
 ) -> dict[str, Any]:
@@ -71,6 +72,8 @@ def fit_run(
         Share held out by group where the dataset has no split.
     over_budget : bool
         Go on although the summed GMACs exceed the recipe's budget.
+    with_report : bool
+        Also draw the HTML report; it can be drawn later from the run folder.
     features_command : str
         The command that computes missing features, for the message.
     log : callable
@@ -97,7 +100,9 @@ def fit_run(
         for band in recipe.bands
     ]
     # An imported band whose cost was not stated adds nothing to the sum; the receipt shows it as unknown.
-    passes = [(f"{band.encoder}@{band.view}", band.gmacs) for band in _distinct(bands) if band.gmacs == band.gmacs]
+    passes = [
+        (f"{band.encoder}@{band.view}", band.gmacs) for band in _distinct(bands) if band.gmacs == band.gmacs
+    ]
     gmacs = sum_gmacs(passes)
     if not over_budget:
         try:
@@ -199,7 +204,8 @@ def fit_run(
         members_frame(ensemble).to_csv(folder / "weights.csv", index=False)
         (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
         save_run_model(folder / MODEL, ensemble, recipe, bands, table)
-        _write_report(folder, table)
+        if with_report:
+            _write_report(folder, table)
     return metrics
 
 

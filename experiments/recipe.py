@@ -211,7 +211,12 @@ def _parse_regression(recipe: str, item: object, bands: list[str]) -> Regression
     known = set(RegressionRequest.__dataclass_fields__)
     item = _check_keys(recipe, "regression.", item, known)
     values: dict[str, Any] = dict(item)
-    for key, allowed in (("rows", ROWS), ("estimator", ESTIMATORS), ("combine", COMBINATIONS), ("select_by", SELECTION)):
+    for key, allowed in (
+        ("rows", ROWS),
+        ("estimator", ESTIMATORS),
+        ("combine", COMBINATIONS),
+        ("select_by", SELECTION),
+    ):
         if key in values:
             _one_of(recipe, f"regression.{key}", values[key], allowed)
     for key in ("alpha", "C", "gamma", "epsilon"):

@@ -51,7 +51,12 @@ def run(options: argparse.Namespace) -> Output:
         published = getattr(feature.encoder, "n_params_published", 0) or None
         encoders[_network(feature)] = (executed, published)
         rows.append(
-            _row(band.name, band.encoder, feature.view.name, "" if owner == band.name else f"shares the pass of {owner}")
+            _row(
+                band.name,
+                band.encoder,
+                feature.view.name,
+                "" if owner == band.name else f"shares the pass of {owner}",
+            )
             | {
                 "crops": sum(scale[0] for scale in feature.view.geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX)),
                 "gmacs": gmacs,
@@ -92,7 +97,9 @@ def run(options: argparse.Namespace) -> Output:
 
 def _text(document: dict[str, Any]) -> str:
     verdict = "within" if document["within_budget"] else "OVER"
-    counter = document["counter"] + (f" ({document['counter_version']})" if document["counter_version"] else "")
+    counter = document["counter"] + (
+        f" ({document['counter_version']})" if document["counter_version"] else ""
+    )
     lines = [
         render_rows(document["bands"]),
         "",
@@ -119,7 +126,9 @@ def _text(document: dict[str, Any]) -> str:
 def _network(feature: Feature) -> str:
     """Name the weights: bands that read one network count its parameters once."""
     blueprint = getattr(feature.encoder, "blueprint", None)
-    return feature.encoder.spec.name if blueprint is None else f"{blueprint.base} {feature.encoder.spec.weights}"
+    return (
+        feature.encoder.spec.name if blueprint is None else f"{blueprint.base} {feature.encoder.spec.weights}"
+    )
 
 
 def _text_cost(band: str, feature: Feature) -> list[dict[str, Any]]:

@@ -38,10 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if name == "list":
             action.add_argument("--recipe", metavar="R", help="only what this recipe needs")
-            action.add_argument("--verify", action="store_true", help="read the files and check their tensors")
+            action.add_argument(
+                "--verify", action="store_true", help="read the files and check their tensors"
+            )
             continue
         if name == "fetch":
-            action.add_argument("names", metavar="NAME", nargs="*", help="encoder, for example checkpoint:arniqa")
+            action.add_argument(
+                "names", metavar="NAME", nargs="*", help="encoder, for example checkpoint:arniqa"
+            )
             action.add_argument("--recipe", metavar="R", help="everything that this recipe lacks")
         else:
             action.add_argument("name", metavar="NAME", help="encoder, for example checkpoint:arniqa")
@@ -90,7 +94,9 @@ def _list(options: argparse.Namespace) -> Output:
         )
     document = {
         "folder": str(weights_folder()),
-        "weights": [row | {"path": str(weights_path(source))} for row, source in zip(rows, sources, strict=True)],
+        "weights": [
+            row | {"path": str(weights_path(source))} for row, source in zip(rows, sources, strict=True)
+        ],
     }
     return Output(document, f"folder {weights_folder()}\n\n{render_rows(rows)}", exit_code)
 
@@ -154,7 +160,9 @@ def _add(options: argparse.Namespace) -> Output:
     if not path.is_file():
         raise EncoderError(f"weights add: there is no file {options.file!r}.")
     licences = {source.licence for source in find_sources(options.name)[:1]}
-    accepted = next((word for word in options.accept_licence if word in licences), "".join(options.accept_licence[:1]))
+    accepted = next(
+        (word for word in options.accept_licence if word in licences), "".join(options.accept_licence[:1])
+    )
     return _records([take_in_weights(options.name, path, accepted)])
 
 

@@ -162,10 +162,8 @@ def _ranges(index: KeyIndex) -> Iterator[slice]:
 
 def _gather(index: KeyIndex, part: slice, shards: dict[str, Shard], spec: FeatureSpec) -> NDArray[Any]:
     vectors = np.empty((part.stop - part.start, spec.n_features), dtype=spec.dtype)
-    shard, row = index.shard[part], index.row[part]
-    for number in np.unique(shard).tolist():
-        places = np.flatnonzero(shard == number)
-        vectors[places] = shards[index.names[number]].vectors[row[places]]
+    for name, places, rows in index.by_shard(np.arange(part.start, part.stop)):
+        vectors[places] = shards[name].vectors[rows]
     return vectors
 
 

@@ -103,9 +103,9 @@ def list_shards(folder: Path) -> list[str]:
 def list_shards_settled(folder: Path) -> list[str]:
     """Return the names of the finished shards once two listings in a row agree.
 
-    A listing is not one moment: a neighbour that replaces shards meanwhile can hide both the old ones and the
-    new ones from it. Readers may live with that (they look again), but what is removed must be decided on
-    a picture that was true.
+    A listing is not one moment: a neighbour that replaces shards meanwhile can hide from it both an old one,
+    removed before its turn, and the new one, put after its turn. But then the new one was there before the
+    first listing ended, so the second one shows it.
 
     Raises
     ------

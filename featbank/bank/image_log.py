@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,19 @@ from featbank.bank.compaction import Compaction
 from featbank.bank.files import (
     explain,
     is_vanished,
-    list_shards,
     list_shards_settled,
     put,
     remove_files,
     shard_name,
     sweep_temporaries,
 )
-from featbank.bank.image_record import RECORD_SCHEMA, ImageRecord, resolve_records, restrict_records
+from featbank.bank.image_record import (
+    RECORD_SCHEMA,
+    ImageRecord,
+    encode_records,
+    resolve_records,
+    restrict_records,
+)
 from featbank.bank.rows import relisting
 from featbank.bank.shard import damaged
 from featbank.bank.spec import FORMAT_VERSION, SPEC_NAME, read_json
@@ -80,11 +84,8 @@ class ImageLog:
             If it cannot be written; then nothing is stored.
         """
         self._check_writable()
-        content = [asdict(row if isinstance(row, ImageRecord) else ImageRecord(**row)) for row in rows]
-        if not content:
-            return None
-        table = resolve_records(pa.Table.from_pylist(content, schema=RECORD_SCHEMA))
-        return self._put(_encode(table))
+        records = [row if isinstance(row, ImageRecord) else ImageRecord(**row) for row in rows]
+        return self._put(_encode(encode_records(records))) if records else None
 
     def _put(self, data: memoryview) -> Path:
         if not (self.path / SPEC_NAME).is_file():
@@ -121,15 +122,15 @@ class ImageLog:
         pandas.DataFrame
             Columns as :meth:`frame`.
         """
-        frame = self.frame()
-        frame = frame[frame["status"] == "failed"]
-        if keys is not None:
-            frame = frame[frame["key"].isin(set(keys) | {""})]
-        return frame.reset_index(drop=True)
+        table = resolve_records(self._table())
+        table = table.filter(
+            pa.array([status == "failed" for status in table["status"].to_pylist()], pa.bool_())
+        )
+        return (table if keys is None else restrict_records(table, keys)).to_pandas()
 
     def _table(self) -> pa.Table:
         """Return all records as they were stored."""
-        return relisting(self.path, lambda: self._load(list_shards(self.path)))
+        return relisting(self.path, lambda: self._load(list_shards_settled(self.path)))
 
     def _load(self, names: list[str]) -> pa.Table:
         known = self._tables

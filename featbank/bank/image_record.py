@@ -8,8 +8,10 @@ when, or how often.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
 
 import pyarrow as pa
 
@@ -110,23 +112,33 @@ def resolve_records(table: pa.Table) -> pa.Table:
     table : pyarrow.Table
         Of :data:`RECORD_SCHEMA`, with any number of records for an image.
     """
-    import pandas as pd  # takes a third of a second, and a run that computes nothing needs no log
+    keys, paths = table["key"].to_pylist(), table["path"].to_pylist()
+    others: dict[str, list[Any]] = {}
 
-    actions = ["\0".join(actions) for actions in table["actions"].to_pylist()]
-    frame = table.drop_columns(["actions"]).to_pandas()
-    frame["actions"] = pd.Series(actions, dtype=object)
-    has_key = frame["key"] != ""
-    frame["place"] = frame["path"].where(~has_key, "")
+    def rank(row: int) -> tuple[Any, ...]:
+        if not others:  # rarely needed, and dear: most images have one record
+            others.update({name: table[name].to_pylist() for name in RECORD_SCHEMA.names})
+        values = {name: column[row] for name, column in others.items()}
+        return (-values.pop("epoch"), values.pop("status") != "ok", *values.values())
+
+    chosen: dict[tuple[str, str], int] = {}
+    for row, (key, path) in enumerate(zip(keys, paths, strict=True)):
+        image = (key, "" if key else path)
+        before = chosen.setdefault(image, row)
+        if before != row and rank(row) < rank(before):
+            chosen[image] = row
     # The bytes at this path could be read at some time, so their own record tells more than "unreadable".
-    frame = frame[has_key | ~frame["path"].isin(set(frame.loc[has_key, "path"]))]
-    image = ["key", "place"]
-    order = image
-    if frame.duplicated(image).any():
-        frame = frame.assign(age=-frame["epoch"], is_failed=frame["status"] == "failed")
-        texts = ["path", "reason", "message", "n_bytes", "width", "height", "format", "mode", "actions"]
-        order = [*image, "age", "is_failed", *texts]
-    frame = frame.sort_values(order).drop_duplicates(image)
-    return table.take(pa.array(frame.index.to_numpy(), type=pa.int64()))
+    read = {path for key, path in zip(keys, paths, strict=True) if key}
+    order = [chosen[image] for image in sorted(chosen) if image[0] or image[1] not in read]
+    return table.take(pa.array(order, type=pa.int64()))
+
+
+def encode_records(records: Iterable[ImageRecord]) -> pa.Table:
+    """Turn records into a table whose rows do not depend on their order; equal ones become one."""
+    values = attrgetter(*RECORD_SCHEMA.names)
+    columns = list(zip(*sorted({values(record) for record in records}), strict=True))
+    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, RECORD_SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=RECORD_SCHEMA)
 
 
 def restrict_records(table: pa.Table, keep: Collection[str]) -> pa.Table:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.errors import BankError, unknown_name
+from featbank.errors import BankError, UnknownNameError
 
 _MAT_NUMBERS = {
     "double",
@@ -95,6 +97,17 @@ def check_matrix(path: Path, what: str, array: NDArray[Any], wishes: Wishes) -> 
     return array.T if wishes.transpose else array
 
 
+def not_in_file(path: Path, kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Build the error for a name that is not in a file; lists what is."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return UnknownNameError(
+        f"import: {path} must have the {kind} {name!r}, got {len(names)}: {listed or 'none'}.{hint}"
+    )
+
+
 def choose(path: Path, variable: str | None, shapes: Mapping[str, str], known: Sequence[str]) -> str:
     """Choose one of several arrays.
 
@@ -118,7 +131,7 @@ def choose(path: Path, variable: str | None, shapes: Mapping[str, str], known: S
     """
     if variable is not None:
         if variable not in known:
-            raise unknown_name("variable", variable, known, f"featbank bank import ... {path}")
+            raise not_in_file(path, "variable", variable, known)
         return variable
     if not shapes:
         raise BankError(
@@ -146,7 +159,8 @@ def read_npy(path: Path, wishes: Wishes) -> FoundMatrix:
         path, "an NPY file holds one array without a name", wishes.variable, wishes.names, *wishes.exclude
     )
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:  # numpy leaves a file open that turns out to be broken
+            array = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
     if not isinstance(array, np.ndarray):
@@ -166,10 +180,15 @@ def read_npz(path: Path, wishes: Wishes) -> FoundMatrix:
     """
     _refuse_names(path, "an NPZ file has no columns", *wishes.exclude)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise BankError(
+                    f"import: {path} is a single array, got the name of an archive. Rename it to .npy."
+                )
             known = list(archive.files)
             arrays = {name: array for name in known if (array := _load_member(archive, name)) is not None}
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise _unreadable(path, error) from error
     shapes = {
         name: "x".join(map(str, array.shape))
@@ -187,7 +206,7 @@ def read_npz(path: Path, wishes: Wishes) -> FoundMatrix:
         name for name, array in arrays.items() if array.dtype.kind == "U" and array.shape == (len(matrix),)
     ]
     if wishes.names is not None and wishes.names not in texts:
-        raise unknown_name("array of names", wishes.names, texts, f"featbank bank import ... {path}")
+        raise not_in_file(path, "array of names", wishes.names, texts)
     source = wishes.names or (texts[0] if len(texts) == 1 else None)
     found = None if source is None else [str(name) for name in arrays[source]]
     taken = f"array {chosen!r}" + (f", names from {source!r}" if source else "")
@@ -216,33 +235,24 @@ def read_mat(path: Path, wishes: Wishes) -> FoundMatrix:
         If the choice is open, the variable is no full matrix of real numbers, or the file has version 7.3.
     """
     from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import MatReadError
 
     names = wishes.names
 
     _refuse_names(path, "a MAT file has no columns", *wishes.exclude)
-    try:
+    with _reading_mat(path):
         listing = whosmat(str(path), appendmat=False)
-        classes = {name: kind for name, _, kind in listing}
-        shapes = {
-            name: "x".join(map(str, shape))
-            for name, shape, kind in listing
-            if kind in _MAT_NUMBERS and len(shape) == 2 and min(shape) > 0 and max(shape) > 1
-        }
-        chosen = choose(path, wishes.variable, shapes, list(classes))
-        wanted = [chosen] if names is None else [chosen, names]
-        content = loadmat(str(path), appendmat=False, variable_names=wanted)
-    except NotImplementedError as error:
-        raise BankError(
-            f"import: {path} is a MATLAB file of version 7.3 (HDF5), expected version 7 or below. In MATLAB: "
-            "save('features.mat', 'feats', '-v7'); or read it with h5py and save it with numpy.save."
-        ) from error
-    except (MatReadError, ValueError, TypeError, KeyError, EOFError, zlib.error) as error:
-        if isinstance(error, BankError):
-            raise
-        raise _unreadable(path, error) from error
+    classes = {name: kind for name, _, kind in listing}
+    shapes = {
+        name: "x".join(map(str, shape))
+        for name, shape, kind in listing
+        if kind in _MAT_NUMBERS and len(shape) == 2 and min(shape) > 0 and max(shape) > 1
+    }
+    chosen = choose(path, wishes.variable, shapes, list(classes))
     if names is not None and names not in classes:
-        raise unknown_name("variable", names, classes, f"featbank bank import ... {path}")
+        raise not_in_file(path, "variable", names, classes)
+    wanted = [name for name in (chosen, names) if name is not None]
+    with _reading_mat(path):
+        content = loadmat(str(path), appendmat=False, variable_names=wanted)
     array = content[chosen]
     if not isinstance(array, np.ndarray):  # scipy.sparse
         raise BankError(
@@ -253,6 +263,24 @@ def read_mat(path: Path, wishes: Wishes) -> FoundMatrix:
     taken = f"variable {chosen!r}" + (f", names from {names!r}" if names else "")
     rest = tuple(name for name in classes if name not in {chosen, names})
     return FoundMatrix(matrix, found, None, taken, rest)
+
+
+@contextlib.contextmanager
+def _reading_mat(path: Path) -> Iterator[None]:
+    """Turn what SciPy raises on a strange file into one clear error."""
+    from scipy.io.matlab import MatReadError
+
+    try:
+        yield
+    except NotImplementedError as error:
+        raise BankError(
+            f"import: {path} is a MATLAB file of version 7.3 (HDF5), expected version 7 or below. In MATLAB: "
+            "save('features.mat', 'feats', '-v7'); or read it with h5py and save it with numpy.save."
+        ) from error
+    except (MatReadError, ValueError, TypeError, KeyError, EOFError, OSError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise _unreadable(path, error) from error
 
 
 def _mat_names(path: Path, variable: str, cells: NDArray[Any]) -> list[str]:

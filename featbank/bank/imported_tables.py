@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from featbank.bank.imported_arrays import FoundMatrix, Wishes
-from featbank.errors import BankError, unknown_name
-
-if TYPE_CHECKING:
-    import pandas as pd
+from featbank.bank.imported_arrays import FoundMatrix, Wishes, not_in_file
+from featbank.errors import BankError
 
 NAME_COLUMNS = ("image_id", "image_name", "image", "name", "filename", "file", "path", "key")
 """Columns that name images whatever they hold, in capitals or not: a dataset may number its images."""
 
 _INDEX_COLUMN = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
 _TARGET = re.compile(r"(?:^|[^A-Za-z])[dD]?(?:MOS|Mos|mos)(?![a-z])")  # MOS, quality_mos, MOSFull, not mosaic
+_BLOCK_BYTES = 1 << 26  # a row must fit into one block, and feature tables have long rows
 
 
 def read_csv(path: Path, wishes: Wishes) -> FoundMatrix:
@@ -34,39 +33,35 @@ def read_csv(path: Path, wishes: Wishes) -> FoundMatrix:
     BankError
         If the file is malformed or leaves a choice.
     """
-    import pandas as pd
+    from pyarrow import csv
 
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        # round_trip: the default is off in the last digit.
-        frame = pd.read_csv(path, sep=separator, float_precision="round_trip", low_memory=False)
-        header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:  # also bad encoding and an empty file
-        raise BankError(
-            f"import: {path} cannot be read as a table in UTF-8 with a header line and {separator!r} between the "
-            f"fields: {error}"
-        ) from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise BankError(
-            f"import: the rows of {path} have more fields than its header line, so columns cannot be told apart. Give "
-            "every column a name."
+
+    def parse(as_text: list[str]) -> pa.Table:
+        return csv.read_csv(
+            str(path),
+            read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+            parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(as_text, pa.string()), include_columns=as_text
+            ),
         )
-    titles = [str(title) for title in header.iloc[0]]
-    if len(set(titles)) != len(titles):
-        again = next(title for title in titles if titles.count(title) > 1)
-        raise BankError(f"import: {path} must name each column once, got {again!r} more than once.")
+
+    try:
+        table = parse([])
+    except pa.ArrowException as error:  # also bad encoding and an empty file
+        raise BankError(
+            f"import: {path} cannot be read as a table in UTF-8 with a header line, {separator!r} between the fields "
+            f"and as many fields in each line: {error}"
+        ) from error
+    titles = table.column_names
     if all(_is_float(title) for title in titles) and titles != [str(i) for i in range(len(titles))]:
         raise BankError(
             f"import: {path} must begin with a header line, got numbers ({', '.join(titles[:3])}, ...). Add one, or "
             "save the matrix as NPY."
         )
-
-    def text(column: str) -> list[str]:
-        # Read again as text: "NA" and "007" are names too, and the first reading turned them into numbers.
-        again = pd.read_csv(path, sep=separator, usecols=[column], dtype=str, keep_default_na=False)
-        return [str(value) for value in again[column]]
-
-    return _find(path, frame, text, wishes)
+    # Names are read again as text: "NA" and "007" are names too, and the first reading made them numbers.
+    return _find(path, table, wishes, lambda column: parse([column])[column].to_pylist())
 
 
 def read_parquet(path: Path, wishes: Wishes) -> FoundMatrix:
@@ -79,101 +74,97 @@ def read_parquet(path: Path, wishes: Wishes) -> FoundMatrix:
     BankError
         If the file is malformed or leaves a choice.
     """
-    import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
+        # ParquetFile, not read_table: that one looks for folders and partitions in the path.
+        with parquet.ParquetFile(path) as file:
+            table = file.read()
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise BankError(f"import: {path} cannot be read as a Parquet file: {error}") from error
-    lists = {
-        field.name
-        for field in table.schema
-        if pa.types.is_list(field.type)
-        or pa.types.is_large_list(field.type)
-        or pa.types.is_fixed_size_list(field.type)
-    }
-    numbers = [f.name for f in table.schema if f.name not in lists and _is_arrow_number(f.type)]
 
     def text(column: str) -> list[str]:
         return ["" if value is None else str(value) for value in table[column].to_pylist()]
 
-    if lists and (wishes.variable in lists or (wishes.variable is None and len(lists) == 1 and not numbers)):
-        chosen = wishes.variable or next(iter(lists))
-        matrix = _stack(path, chosen, table[chosen].combine_chunks())
-        texts = [f.name for f in table.schema if f.name not in lists and f.name not in numbers]
-        source = _choose_names(path, texts, table.column_names, wishes.names)
-        rest = tuple(name for name in table.column_names if name not in {chosen, source})
-        return FoundMatrix(matrix, text(source) if source else None, None, f"list column {chosen!r}", rest)
-    # ignore_metadata: an index that pandas stored comes back as the column it is.
-    frame = table.drop_columns(sorted(lists)).to_pandas(ignore_metadata=True)
-    return _find(path, frame, text, wishes, sorted(lists))
+    return _find(path, table, wishes, text)
 
 
-def _is_arrow_number(kind: Any) -> bool:  # noqa: ANN401 (pyarrow has no type information)
-    import pyarrow as pa
+def _is_number(kind: pa.DataType) -> bool:
+    # A column without any value has no type; its values count as missing numbers.
+    types = pa.types
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)
 
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _find(path: Path, table: pa.Table, wishes: Wishes, text: Callable[[str], list[str]]) -> FoundMatrix:
+    """Tell names, features and the rest apart."""
+    titles = table.column_names
+    if wishes.transpose:
+        raise BankError(
+            f"import: {path} is a table of named columns, which cannot be transposed. Save the matrix as NPY."
+        )
+    if len(set(titles)) != len(titles):
+        again = next(title for title in titles if titles.count(title) > 1)
+        raise BankError(f"import: {path} must name each column once, got {again!r} more than once.")
+    for title in wishes.exclude:
+        if title not in titles:
+            raise not_in_file(path, "column", title, titles)
+    if not table.num_rows:
+        raise BankError(f"import: {path} must hold at least one row, got a header alone.")
+    usable = [field for field in table.schema if field.name not in wishes.exclude]
+    lists = [field.name for field in usable if _is_list(field.type)]
+    numbers = [field.name for field in usable if _is_number(field.type)]
+    texts = [
+        f.name
+        for f in usable
+        if f.name not in lists and f.name not in numbers and not _INDEX_COLUMN.fullmatch(f.name)
+    ]
+    source = _choose_names(path, texts, titles, wishes.names)
+    candidates = [title for title in numbers if title != source and not _INDEX_COLUMN.fullmatch(title)]
+    if wishes.variable in lists or (wishes.variable is None and len(lists) == 1 and not candidates):
+        chosen = [wishes.variable or lists[0]]
+        columns, matrix = None, _stack(path, chosen[0], table[chosen[0]].combine_chunks())
+        taken = f"list column {chosen[0]!r}"
+    else:
+        columns = chosen = _choose_columns(path, candidates, titles, wishes.variable)
+        matrix = np.stack(
+            [table[title].cast(_numeric(table[title].type)).to_numpy() for title in chosen], axis=1
+        )
+        taken = f"{len(chosen)} columns ({chosen[0]} to {chosen[-1]})"
+    taken += f", names from {source!r}" if source else ""
+    rest = tuple(title for title in titles if title not in chosen and title != source)
+    return FoundMatrix(matrix, text(source) if source else None, columns, taken, rest)
+
+
+def _numeric(kind: pa.DataType) -> pa.DataType:
+    # Arrow has no way from these to a plain array of numbers, as they may lack values.
+    return pa.float64() if pa.types.is_null(kind) or pa.types.is_integer(kind) else (
+        pa.float32() if pa.types.is_boolean(kind) else kind
+    )  # fmt: skip
 
 
 def _stack(path: Path, column: str, lists: Any) -> NDArray[Any]:  # noqa: ANN401 (pyarrow has no type information)
     """Turn a column of lists into a matrix."""
     flat = lists.flatten()
     lengths = {len(row) if row is not None else 0 for row in lists.to_pylist()}
-    if len(lengths) != 1 or not _is_arrow_number(flat.type):
+    if len(lengths) != 1 or not _is_number(flat.type):
         raise BankError(
             f"import: list column {column!r} of {path} must hold as many numbers in each row, got lists of {flat.type} "
             f"with lengths {sorted(lengths)[:5]}."
         )
-    return flat.to_numpy(zero_copy_only=False).reshape(len(lists), lengths.pop())
-
-
-def _find(
-    path: Path,
-    frame: pd.DataFrame,
-    text: Callable[[str], list[str]],
-    wishes: Wishes,
-    left_out: Sequence[str] = (),
-) -> FoundMatrix:
-    """Tell names, features and the rest apart."""
-    if wishes.transpose:
-        raise BankError(
-            f"import: {path} is a table of named columns, which cannot be transposed. Save the matrix as NPY."
-        )
-    variable, exclude = wishes.variable, wishes.exclude
-    titles = [str(title) for title in frame.columns]
-    for title in exclude:
-        if title not in titles:
-            raise unknown_name("column", title, titles, f"featbank bank import ... {path}")
-    numbers = [str(title) for title in frame.columns if frame[title].dtype.kind in "fiub"]
-    texts = [title for title in titles if title not in numbers and not _INDEX_COLUMN.fullmatch(title)]
-    source = _choose_names(path, [title for title in texts if title not in exclude], titles, wishes.names)
-    candidates = [
-        title
-        for title in numbers
-        if title != source and title not in exclude and not _INDEX_COLUMN.fullmatch(title)
-    ]
-    if variable is not None:
-        matching = [t for t in candidates if t.rpartition(":")[0] == variable or fnmatchcase(t, variable)]
-        if not matching:
-            raise unknown_name("column", variable, candidates, f"featbank bank import ... {path}")
-        candidates = matching
-    _check_candidates(path, candidates, titles, variable)
-    columns = [frame[title].to_numpy() for title in candidates]
-    matrix = np.stack(columns, axis=1) if columns else np.empty((0, 0))
-    taken = f"{len(candidates)} columns ({candidates[0]} to {candidates[-1]})"
-    taken += f", names from {source!r}" if source else ""
-    rest = (*(title for title in titles if title not in candidates and title != source), *left_out)
-    return FoundMatrix(matrix, text(source) if source else None, candidates, taken, rest)
+    return flat.cast(_numeric(flat.type)).to_numpy(zero_copy_only=False).reshape(len(lists), lengths.pop())
 
 
 def _choose_names(path: Path, texts: list[str], titles: list[str], names: str | None) -> str | None:
     """Choose the column of image names: the one asked for, one with a telling title, or the only text."""
     if names is not None:
         if names not in titles:
-            raise unknown_name("column", names, titles, f"featbank bank import ... {path}")
+            raise not_in_file(path, "column", names, titles)
         return names
     telling = {title.lower(): title for title in reversed(titles)}
     for known in NAME_COLUMNS:
@@ -187,7 +178,13 @@ def _choose_names(path: Path, texts: list[str], titles: list[str], names: str | 
     return texts[0] if texts else None
 
 
-def _check_candidates(path: Path, candidates: list[str], titles: list[str], variable: str | None) -> None:
+def _choose_columns(path: Path, candidates: list[str], titles: list[str], variable: str | None) -> list[str]:
+    """Choose the feature columns among those of numbers, and refuse what would be a slip."""
+    if variable is not None:
+        matching = [t for t in candidates if t.rpartition(":")[0] == variable or fnmatchcase(t, variable)]
+        if not matching:
+            raise not_in_file(path, "column", variable, candidates)
+        candidates = matching
     if not candidates:
         raise BankError(
             f"import: {path} must have at least one column of numbers, got the columns {', '.join(titles[:20])}. Are "
@@ -205,6 +202,7 @@ def _check_candidates(path: Path, candidates: list[str], titles: list[str], vari
             f"import: {path} holds {len(bands)} bands: {', '.join(bands[:20])}. Bring them one by one: say which with "
             "`--variable NAME`."
         )
+    return candidates
 
 
 def _is_float(text: str) -> bool:

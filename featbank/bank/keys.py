@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +107,31 @@ class KeyIndex:
         first[1:] = keys[1:] != keys[:-1]
         order = order[first]
         return cls(names, keys[first], shard[order], row[order])
+
+    def by_shard(
+        self, positions: NDArray[np.int64]
+    ) -> Iterator[tuple[str, NDArray[np.intp], NDArray[np.int32]]]:
+        """Sort positions in :attr:`keys` by the shard that serves them.
+
+        Parameters
+        ----------
+        positions : int64 array of shape (n,)
+            In any order; may repeat.
+
+        Yields
+        ------
+        name : str
+            Shard name, ascending.
+        places : int array
+            Which of the ``positions`` lie in this shard.
+        rows : int32 array
+            Their rows inside it.
+        """
+        shard = self.shard[positions]
+        order = np.argsort(shard, kind="stable")
+        cuts = np.flatnonzero(np.diff(shard[order])) + 1
+        for places in np.split(order, cuts) if len(order) else ():
+            yield self.names[shard[places[0]]], places, self.row[positions[places]]
 
     def locate(self, keys: Keys) -> NDArray[np.int64]:
         """Return the position of each key in :attr:`keys`, -1 for those that are not there."""

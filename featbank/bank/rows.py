@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.bank.files import list_shards
+from featbank.bank.files import list_shards_settled
 from featbank.bank.keys import KeyIndex, Keys
 from featbank.bank.shard import open_shard
 from featbank.bank.spec import FeatureSpec
@@ -80,7 +80,7 @@ class RowReader:
         BankError
             If a shard is damaged or cannot be read.
         """
-        return relisting(self._folder, lambda: self._load(list_shards(self._folder)))
+        return relisting(self._folder, lambda: self._load(list_shards_settled(self._folder)))
 
     def _load(self, names: list[str]) -> KeyIndex:
         index = self._index
@@ -115,7 +115,5 @@ class RowReader:
         BankError
             If a shard is damaged or cannot be read.
         """
-        shard, row = index.shard[positions], index.row[positions]
-        for number in np.unique(shard).tolist():
-            places = np.flatnonzero(shard == number)
-            out[places] = open_shard(self._folder / index.names[number], self._spec).take(row[places])
+        for name, places, rows in index.by_shard(positions):
+            out[places] = open_shard(self._folder / name, self._spec).take(rows)

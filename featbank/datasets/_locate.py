@@ -225,6 +225,14 @@ def walk_files(folder: Path, *, max_depth: int | None = None) -> Iterator[Path]:
     yield from _walk(folder, max_depth, set())
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder or leads to one; a link that leads in circles does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _walk(folder: Path, depth: int | None, seen: set[tuple[int, int]]) -> Iterator[Path]:
     status = folder.stat()
     if (status.st_dev, status.st_ino) in seen:
@@ -234,9 +242,10 @@ def _walk(folder: Path, depth: int | None, seen: set[tuple[int, int]]) -> Iterat
     for entry in list_folder(folder):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if is_folder(entry):
             folders.append(Path(entry.path))
-        elif entry.is_file():
+        # A link that leads nowhere is listed too: it is then reported as missing, not passed over in silence.
+        elif entry.is_symlink() or entry.is_file():
             yield Path(entry.path)
     if depth is None or depth > 0:
         for sub in folders:

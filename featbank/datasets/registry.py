@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from featbank.datasets import demo, kadid10k, koniq10k, live_challenge, spaq, tid2013, uhd_iqa
-from featbank.datasets._locate import ImageFinder, list_folder
+from featbank.datasets._locate import ImageFinder, is_folder, list_folder
 from featbank.datasets._text import read_header
 from featbank.datasets.image_table import ImageTable
 from featbank.datasets.layout import DatasetInfo, Layout, Source
@@ -151,13 +151,15 @@ def _hints(folder: Path) -> list[str]:
     """Say what near by could have been meant: a dataset one level below, a CSV beside the photos."""
     hints: list[str] = []
     entries = [entry for entry in list_folder(folder) if not entry.name.startswith(".")]
-    for entry in [entry for entry in entries if entry.is_dir()][:_MAX_HINT_FOLDERS]:
+    for entry in [entry for entry in entries if is_folder(entry)][:_MAX_HINT_FOLDERS]:
         for layout, metadata in _find_layouts(Path(entry.path)):
             hints.append(
                 f"{metadata.parent} holds {layout.title}: give {entry.path} to read it with its scores."
             )
     tables = [
-        entry.name for entry in entries if entry.is_file() and Path(entry.name).suffix.casefold() == ".csv"
+        entry.name
+        for entry in entries
+        if Path(entry.name).suffix.casefold() == ".csv" and not is_folder(entry)
     ]
     if tables:
         hints.append(f"Not read: {', '.join(tables[:5])}. Give a CSV itself to read its scores.")

@@ -128,7 +128,9 @@ def build_custom_encoder(name: str) -> Encoder:
         return CustomEncoder(name, _instance(name, getattr(_module(name, path, code), attribute, None)), code)
     points = {point.name: point for point in metadata.entry_points(group=GROUP)}
     if rest not in points:
-        raise unknown_name("encoder plugin", name, [f"plugin:{key}" for key in points], "featbank list encoders")
+        raise unknown_name(
+            "encoder plugin", name, [f"plugin:{key}" for key in points], "featbank list encoders"
+        )
     point = points[rest]
     package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
     return CustomEncoder(name, _instance(name, point.load()), package)
@@ -148,7 +150,9 @@ def _module(name: str, path: Path, code: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
-        raise EncoderError(f"encoder {name!r}: running {str(path)!r} failed: {type(error).__name__}: {error}.") from error
+        raise EncoderError(
+            f"encoder {name!r}: running {str(path)!r} failed: {type(error).__name__}: {error}."
+        ) from error
     return module
 
 

@@ -63,7 +63,9 @@ def count_gmacs(encoder: Encoder | nn.Module, height: int, width: int) -> float:
     if isinstance(encoder, Encoder):
         return encoder.count_macs(height, width) / 1e9
     if not hasattr(encoder, "named_parameters"):
-        raise TypeError(f"count_gmacs: encoder must be an Encoder or a torch module, got {type(encoder).__name__}.")
+        raise TypeError(
+            f"count_gmacs: encoder must be an Encoder or a torch module, got {type(encoder).__name__}."
+        )
     import copy
 
     import torch
@@ -103,7 +105,11 @@ def count_forward(module: nn.Module, *inputs: Any) -> ForwardCount:  # noqa: ANN
 
     class _Witness(TorchDispatchMode):
         def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None  # noqa: ANN401
+            self,
+            func: Any,
+            types: Any,
+            args: Any = (),
+            kwargs: Any = None,  # noqa: ANN401
         ) -> Any:  # noqa: ANN401 - torch's own signature
             kwargs = kwargs or {}
             seen.update(id(item) for item in tree_iter((args, kwargs)) if id(item) in sizes)

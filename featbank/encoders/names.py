@@ -130,9 +130,15 @@ def _check_value(text: str, key: str, value: str) -> None:
     elif key == "precision":
         allowed = PRECISIONS
     elif key == "random" and not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise EncoderError(f"encoder {text!r}: random must be a whole number of at most 9 digits, got {value!r}.")
+        raise EncoderError(
+            f"encoder {text!r}: random must be a whole number of at most 9 digits, got {value!r}."
+        )
     elif key == "taps" and (len(set(value.split(","))) < value.count(",") + 1 or "" in value.split(",")):
         raise EncoderError(f"encoder {text!r}: taps must be distinct layer names, got {value!r}.")
-    if allowed is not None and (any(item not in allowed for item in values) or len(set(values)) < len(values)):
+    if allowed is not None and (
+        any(item not in allowed for item in values) or len(set(values)) < len(values)
+    ):
         joined = " (joined by '+', each once)" if key == "pool" else ""
-        raise EncoderError(f"encoder {text!r}: {key} must be one of {', '.join(allowed)}{joined}, got {value!r}.")
+        raise EncoderError(
+            f"encoder {text!r}: {key} must be one of {', '.join(allowed)}{joined}, got {value!r}."
+        )

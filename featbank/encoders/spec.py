@@ -133,7 +133,9 @@ class Encoder(ABC):
             If the size is not accepted.
         """
         if height < 1 or width < 1:
-            raise EncoderError(f"{self.spec.name}: crops need at least one pixel, got {height} x {width} pixels.")
+            raise EncoderError(
+                f"{self.spec.name}: crops need at least one pixel, got {height} x {width} pixels."
+            )
 
     def feature_names(self) -> list[str] | None:
         """Return the names of the columns where they mean something, else ``None``."""

@@ -193,7 +193,8 @@ def describe_missing(missing: list[WeightsSource]) -> str:
         lines += [
             f"  {source.command}",
             f"      from     {source.url or source.page}",
-            f"      licence  {source.licence}" + ("" if source.terms == "open" else f" ({source.terms} terms)"),
+            f"      licence  {source.licence}"
+            + ("" if source.terms == "open" else f" ({source.terms} terms)"),
             f"      to       {weights_path(source)}",
         ]
     lines.append(

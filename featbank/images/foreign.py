@@ -81,7 +81,7 @@ def decode_foreign(data: bytes, image_format: str) -> Raster:
     Raises
     ------
     ImageError
-        ``too-large``, ``truncated``, ``corrupt``, ``no-memory``, or ``unsupported`` for variants without an
+        ``too-large``, ``truncated``, ``corrupt``, ``memory``, or ``unsupported`` for variants without an
         agreed meaning as a picture (signed or 32-bit integers, floats outside [0, 1], Lab).
     """
     if image_format == "TIFF":
@@ -129,7 +129,7 @@ def load_foreign(data: bytes, image_format: str) -> Loaded:
             "unsupported", f"is {image_format}, which this Pillow cannot decode; upgrade it"
         ) from error
     except MemoryError as error:
-        raise ImageError("no-memory", f"needs more memory than there is: {error}") from error
+        raise ImageError("memory", f"needs more memory than there is: {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too-large", f"is refused by Pillow: {error}") from error
     except _DECODER_ERRORS as error:

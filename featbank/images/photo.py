@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +152,7 @@ def _read(source: str | Path | bytes) -> Photo:
         del data
         pixels, done = to_srgb(raster)
     except MemoryError as error:
-        raise ImageError("no-memory", "needs more memory than there is; scale it down first") from error
+        raise ImageError("memory", "needs more memory than there is; scale it down first") from error
     return Photo(pixels, digest, image_format, raster.mode, actions + done)
 
 
@@ -165,7 +166,7 @@ _PROBE = base64.b64decode(
     b"ADVuWoFdnaoN4JMGRg+8fs6mAakAKasInxgwO/v041pe6mVUgEXOzbkQM9zvsdAgpDLWtBE3FQZGcEz1886KPpZuH//Z"
 )
 
-DECODE_POLICY: dict[str, object] = {
+DECODE_POLICY: dict[str, Any] = {
     "epoch": 1,
     "jpeg": "libjpeg-turbo, accurate DCT, smooth upsampling, warnings refused",
     "orientation": "upright by EXIF",

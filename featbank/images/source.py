@@ -26,7 +26,7 @@ REASONS: dict[str, str] = {
     "too-large": "more pixels or bytes than the limit allows",
     "truncated": "the file ends before the image does",
     "corrupt": "damaged or contradictory image data",
-    "no-memory": "the machine had too little memory for the decoded image",
+    "memory": "the machine had too little memory for the decoded image",
 }
 """Every reason an `ImageError` of this package can carry, and what it means."""
 

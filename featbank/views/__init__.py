@@ -1,1 +1,12 @@
-"""TODO."""
+"""Turns the pixels of an image into the crops an encoder sees; declarative, deterministic, seeded.
+
+A view is written as text (`parse_view`), knows the shapes of its crops without pixels (`View.geometry`), and
+everything that can change its pixels is in `View.identity`. Views take arrays, never files, and know nothing
+of encoders: the mean and deviation of a checkpoint belong to the encoder.
+"""
+
+from featbank.views.catalogue import ViewExample, list_views
+from featbank.views.grammar import VIEW_GRAMMAR, parse_view
+from featbank.views.spec import View
+
+__all__ = ["VIEW_GRAMMAR", "View", "ViewExample", "list_views", "parse_view"]

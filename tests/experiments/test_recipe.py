@@ -22,7 +22,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     recipe = parse_recipe(MINIMAL, "minimal")
     assert recipe.regression.members == "all+leave-one-out"
     assert recipe.regression.cv.kind == "grouped"
-    assert recipe.regression.alpha == tuple(10.0**exponent for exponent in range(-6, 7))
+    assert recipe.regression.alpha == pytest.approx([10.0**exponent for exponent in range(-6, 7)])
     assert recipe.regression.budget_gmacs == 50.0
 
 

@@ -77,7 +77,9 @@ class NetworkEncoder(Encoder):
             (self.until,) = _only(expand_taps(skeleton, [self.until], name.text), name.text)
         self.taps = expand_taps(skeleton, name.taps or (self.until or OUT,), name.text)
         if self.until and OUT in self.taps:
-            raise EncoderError(f"encoder {name.text!r}: the tap {OUT!r} is never reached until {self.until!r}.")
+            raise EncoderError(
+                f"encoder {name.text!r}: the tap {OUT!r} is never reached until {self.until!r}."
+            )
         n_features = sum(self._try(*blueprint.native_size).widths)
         if self.prompts:
             n_features = self._check_prompts(skeleton)
@@ -273,7 +275,9 @@ class NetworkEncoder(Encoder):
                 )
             return N_LEARNED
         if self.prompts not in PROMPTS:
-            raise unknown_name("prompt list", self.prompts, [*PROMPTS, LEARNED, STORED], "featbank list encoders")
+            raise unknown_name(
+                "prompt list", self.prompts, [*PROMPTS, LEARNED, STORED], "featbank list encoders"
+            )
         return len(PROMPTS[self.prompts])
 
     def _prompt_features(self, module: nn.Module) -> torch.Tensor:
@@ -292,7 +296,9 @@ def choose_device() -> torch.device:
     """
     wanted = os.environ.get(DEVICE_VARIABLE, "auto")
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise EncoderError("device cuda was asked for, but torch sees no CUDA device. Use --device auto or cpu.")
+        raise EncoderError(
+            "device cuda was asked for, but torch sees no CUDA device. Use --device auto or cpu."
+        )
     is_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     if is_cuda:
         # The key says float32: no silent shortening of products.
@@ -389,5 +395,3 @@ def _loaded_of(key: _ByBase, seed: int | None, precision: str, device: str, fold
     else:
         random_weights.fill_randomly(module, seed)
     return freeze(module).to(device=device, dtype=_DTYPES[precision])
-
-

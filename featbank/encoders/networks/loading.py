@@ -55,7 +55,9 @@ def read_published(path: Path, encoding: str = "") -> object:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise EncoderError(f"weights: {str(path)!r} is not a complete safetensors file: {error}.") from error
+            raise EncoderError(
+                f"weights: {str(path)!r} is not a complete safetensors file: {error}."
+            ) from error
     options = {"encoding": encoding} if encoding else {}
     try:
         # Trainers keep their command line in the file: a Namespace only holds values.
@@ -277,7 +279,9 @@ def load_stored(source: WeightsSource) -> State:
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise EncoderError(f"weights: {str(path)!r} cannot be read ({error}). Run `{source.command}` again.") from error
+        raise EncoderError(
+            f"weights: {str(path)!r} cannot be read ({error}). Run `{source.command}` again."
+        ) from error
     found = digest_state(state)
     if found != record["content_sha256"]:
         raise EncoderError(
@@ -287,7 +291,9 @@ def load_stored(source: WeightsSource) -> State:
     return state
 
 
-def image_state(blueprint: Blueprint, state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> State:
+def image_state(
+    blueprint: Blueprint, state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> State:
     """Pick the image network's tensors out of a stored state."""
     prefix = blueprint.stored_prefix
     picked = {key: state[prefix + key] for key in expected if prefix + key in state}

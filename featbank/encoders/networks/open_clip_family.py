@@ -32,7 +32,9 @@ _LICENCES: Final = {
 def _split(model: str) -> tuple[str, str, dict[str, object]]:
     architecture, _, tag = model.partition("/")
     if open_clip.get_model_config(architecture) is None:
-        raise unknown_name("open_clip architecture", architecture, open_clip.list_models(), "open_clip.list_models()")
+        raise unknown_name(
+            "open_clip architecture", architecture, open_clip.list_models(), "open_clip.list_models()"
+        )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag not in tags:
         raise unknown_name(
@@ -118,12 +120,18 @@ def convert_open_clip(architecture: str, name: str, path: Path) -> State:
     if isinstance(published, dict) and isinstance(published.get("state_dict"), dict):
         published = published["state_dict"]
     if not isinstance(published, dict):
-        raise EncoderError(f"weights: {name} must be a dictionary of tensors, got {type(published).__name__}.")
+        raise EncoderError(
+            f"weights: {name} must be a dictionary of tensors, got {type(published).__name__}."
+        )
     state = {str(key).removeprefix("module."): value for key, value in published.items()}
     with torch.device("meta"):
         expected = build_clip(architecture).state_dict()
     for key, tensor in expected.items():
         # Published as one number or as a vector of one.
-        if key in {"logit_scale", "logit_bias"} and key in state and state[key].numel() == tensor.numel() == 1:
+        if (
+            key in {"logit_scale", "logit_bias"}
+            and key in state
+            and state[key].numel() == tensor.numel() == 1
+        ):
             state[key] = state[key].reshape(tensor.shape)
     return match_state(name, state, expected, [])

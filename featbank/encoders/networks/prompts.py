@@ -15,8 +15,18 @@ PROMPTS: Final[dict[str, tuple[str, ...]]] = {
     "scenes": tuple(
         f"A photo of {word}."
         for word in (
-            "the sea", "a beach", "a mountain landscape", "a city street", "a building", "a forest",
-            "flowers", "an animal", "a person", "food", "an indoor room", "the night sky",
+            "the sea",
+            "a beach",
+            "a mountain landscape",
+            "a city street",
+            "a building",
+            "a forest",
+            "flowers",
+            "an animal",
+            "a person",
+            "food",
+            "an indoor room",
+            "the night sky",
         )
     ),
 }

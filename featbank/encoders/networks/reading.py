@@ -54,7 +54,9 @@ def expand_taps(module: nn.Module, taps: Sequence[str], who: str) -> tuple[str, 
     return tuple(found)
 
 
-def run_taps(module: nn.Module, crops: torch.Tensor, taps: Sequence[str], until: str = "") -> dict[str, torch.Tensor]:
+def run_taps(
+    module: nn.Module, crops: torch.Tensor, taps: Sequence[str], until: str = ""
+) -> dict[str, torch.Tensor]:
     """Run the network once and keep what the tapped layers give.
 
     Parameters
@@ -107,13 +109,20 @@ def run_taps(module: nn.Module, crops: torch.Tensor, taps: Sequence[str], until:
     silent = [name for name in taps if name not in kept]
     if silent:
         raise EncoderError(
-            f"taps {', '.join(silent)} did not run in the forward pass" + (f" until {until!r}" if until else "") + "."
+            f"taps {', '.join(silent)} did not run in the forward pass"
+            + (f" until {until!r}" if until else "")
+            + "."
         )
     return kept
 
 
 def pool(
-    layer: torch.Tensor, kinds: Sequence[str], *, channels_last: bool = False, n_prefix_tokens: int = 0, who: str = ""
+    layer: torch.Tensor,
+    kinds: Sequence[str],
+    *,
+    channels_last: bool = False,
+    n_prefix_tokens: int = 0,
+    who: str = "",
 ) -> torch.Tensor:
     """Turn what a layer gave into one vector for each crop.
 
@@ -147,7 +156,9 @@ def pool(
     elif layer.ndim == 3:
         tokens, n_prefix = layer, n_prefix_tokens
     else:
-        raise EncoderError(f"{who}: a tapped layer must give maps, tokens or vectors, got shape {tuple(layer.shape)}.")
+        raise EncoderError(
+            f"{who}: a tapped layer must give maps, tokens or vectors, got shape {tuple(layer.shape)}."
+        )
     if "cls" in kinds and n_prefix == 0:
         raise EncoderError(
             f"{who}: pool 'cls' needs a class token, and this layer has none. Use mean, std or max instead."

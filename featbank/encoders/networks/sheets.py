@@ -87,11 +87,15 @@ def _indexed(prefix: str) -> tuple[tuple[str, str], ...]:
 
 _PLACES_PAGE = "https://github.com/CSAILVision/places365"
 _REIQA_PAGE = "https://github.com/avinabsaha/ReIQA"
-_REIQA = "Saha, Mishra, Bovik, Re-IQA: Unsupervised Learning for Image Quality Assessment in the Wild, CVPR 2023"
+_REIQA = (
+    "Saha, Mishra, Bovik, Re-IQA: Unsupervised Learning for Image Quality Assessment in the Wild, CVPR 2023"
+)
 _PLACES = "Zhou, Lapedriza, Khosla, Oliva, Torralba, Places: A 10 Million Image Database, TPAMI 2018"
 
 
-def _places(arch: str, title: str, architecture: str, n_params: int, rules: tuple[tuple[str, str], ...], head: str) -> CheckpointSheet:
+def _places(
+    arch: str, title: str, architecture: str, n_params: int, rules: tuple[tuple[str, str], ...], head: str
+) -> CheckpointSheet:
     return CheckpointSheet(
         source=WeightsSource(
             f"checkpoint:places365-{arch}",
@@ -190,8 +194,22 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             drop=(r"module\.head\..+",),
             n_params_published=27_966_656,
         ),
-        _places("resnet50", "ResNet-50 on 365 scene categories", "resnet50", 24_255_917, ((r"module\.(?!fc\.)(.+)", r"\1"),), "fc"),
-        _places("resnet18", "ResNet-18 on 365 scene categories", "resnet18", 11_363_757, ((r"module\.(?!fc\.)(.+)", r"\1"),), "fc"),
+        _places(
+            "resnet50",
+            "ResNet-50 on 365 scene categories",
+            "resnet50",
+            24_255_917,
+            ((r"module\.(?!fc\.)(.+)", r"\1"),),
+            "fc",
+        ),
+        _places(
+            "resnet18",
+            "ResNet-18 on 365 scene categories",
+            "resnet18",
+            11_363_757,
+            ((r"module\.(?!fc\.)(.+)", r"\1"),),
+            "fc",
+        ),
         _places(
             "densenet161",
             "DenseNet-161 on 365 scene categories",
@@ -219,7 +237,12 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             reference="He, Gkioxari, Dollar, Girshick, Mask R-CNN, ICCV 2017",
             architecture="resnet50-frozen-norm",
             rules=((r"backbone\.body\.(.+(?<!num_batches_tracked))", r"\1"),),
-            drop=(r"backbone\.fpn\..+", r"rpn\..+", r"roi_heads\..+", r"backbone\.body\..+\.num_batches_tracked"),
+            drop=(
+                r"backbone\.fpn\..+",
+                r"rpn\..+",
+                r"roi_heads\..+",
+                r"backbone\.body\..+\.num_batches_tracked",
+            ),
             n_params_published=59_137_258,
             note="its frozen normalisation adds no epsilon to the variance",
         ),
@@ -237,7 +260,12 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             reference="Howard et al., Searching for MobileNetV3, ICCV 2019; Ren et al., Faster R-CNN, NeurIPS 2015",
             architecture="mobilenet-v3-frozen-norm",
             rules=((r"backbone\.body\.(.+(?<!num_batches_tracked))", r"features.\1"),),
-            drop=(r"backbone\.fpn\..+", r"rpn\..+", r"roi_heads\..+", r"backbone\.body\..+\.num_batches_tracked"),
+            drop=(
+                r"backbone\.fpn\..+",
+                r"rpn\..+",
+                r"roi_heads\..+",
+                r"backbone\.body\..+\.num_batches_tracked",
+            ),
             n_params_published=19_386_354,
         ),
         CheckpointSheet(

@@ -14,7 +14,13 @@ import torch
 from featbank.digest import digest_json
 from featbank.encoders.networks import random_weights
 from featbank.encoders.networks.blueprint import Blueprint
-from featbank.encoders.networks.clip import LEARNED_CLASSES, PromptTower, build_clip, count_text_macs, prompt_tokens
+from featbank.encoders.networks.clip import (
+    LEARNED_CLASSES,
+    PromptTower,
+    build_clip,
+    count_text_macs,
+    prompt_tokens,
+)
 from featbank.encoders.networks.loading import load_stored, match_state
 from featbank.encoders.networks.prompts import LEARNED, PROMPTS
 from featbank.encoders.networks.sheets import LEARNED_PROMPTS
@@ -75,7 +81,9 @@ def _encode(key: _Key, prompts: str, seed: int | None, folder: str) -> torch.Ten
     digests = [content_digest(blueprint.source)]
     if prompts == LEARNED:
         digests.append(content_digest(LEARNED_PROMPTS))
-    name = digest_json({"weights": digests, "prompts": list(prompt_texts(prompts)), "list": prompts, "epoch": EPOCH})
+    name = digest_json(
+        {"weights": digests, "prompts": list(prompt_texts(prompts)), "list": prompts, "epoch": EPOCH}
+    )
     path = weights_folder() / "prompts" / f"{name}.npy"
     if path.is_file():
         return torch.from_numpy(np.load(path, allow_pickle=False))

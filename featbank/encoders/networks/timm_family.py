@@ -25,9 +25,7 @@ _OPEN_LICENCES: Final = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4
 def _config(model: str) -> Any:  # noqa: ANN401 - timm.models.PretrainedCfg
     architecture, dot, tag = model.partition(".")
     if not timm.models.is_model(architecture):
-        raise unknown_name(
-            "timm architecture", architecture, timm.list_models(), "timm.list_models()"
-        )
+        raise unknown_name("timm architecture", architecture, timm.list_models(), "timm.list_models()")
     config = timm.get_pretrained_cfg(model, allow_unregistered=False) if dot else None
     if config is None or not tag:
         known = list(timm.list_pretrained(f"{architecture}.*"))
@@ -75,7 +73,8 @@ def timm_blueprint(model: str) -> Blueprint:
             # Position embeddings are resampled to the crop's grid; at the native size nothing changes.
             options["dynamic_img_size"] = True
         n_published = sum(
-            parameter.numel() for parameter in _create(architecture, num_classes=config.num_classes).parameters()
+            parameter.numel()
+            for parameter in _create(architecture, num_classes=config.num_classes).parameters()
         )
     return Blueprint(
         base=f"timm:{model}",
@@ -117,7 +116,9 @@ def convert_timm(model: str, path: Path) -> State:
                 published = published[wrapper]
                 break
     if not isinstance(published, dict):
-        raise EncoderError(f"weights: timm:{model} must be a dictionary of tensors, got {type(published).__name__}.")
+        raise EncoderError(
+            f"weights: timm:{model} must be a dictionary of tensors, got {type(published).__name__}."
+        )
     architecture = model.partition(".")[0]
     with torch.device("meta"):
         whole = _create(architecture, num_classes=config.num_classes)
@@ -130,4 +131,6 @@ def convert_timm(model: str, path: Path) -> State:
         if convert is not None:
             state = convert(dict(state), whole)
     state = match_state(f"timm:{model}", state, expected, [])
-    return match_state(f"timm:{model}", {k: state[k] for k in headless.state_dict() if k in state}, headless.state_dict(), [])
+    return match_state(
+        f"timm:{model}", {k: state[k] for k in headless.state_dict() if k in state}, headless.state_dict(), []
+    )

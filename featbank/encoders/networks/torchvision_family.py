@@ -25,7 +25,9 @@ def _weights(model: str) -> tuple[str, Any]:
     architecture, _, tag = model.partition("/")
     known = torchvision.models.list_models(module=torchvision.models)
     if architecture not in known:
-        raise unknown_name("torchvision architecture", architecture, known, "torchvision.models.list_models()")
+        raise unknown_name(
+            "torchvision architecture", architecture, known, "torchvision.models.list_models()"
+        )
     members = {weights.name: weights for weights in get_model_weights(architecture)}
     if tag not in members:
         raise unknown_name(
@@ -47,7 +49,11 @@ def torchvision_source(model: str) -> WeightsSource:
     is_swag = "swag" in weights.url.lower() or "SWAG" in weights.name
     licence, terms = ("CC-BY-NC-4.0", "restricted") if is_swag else ("BSD-3-Clause", "open")
     return WeightsSource(
-        f"torchvision:{model}", weights.url, weights.meta.get("recipe", weights.url), licence, terms,
+        f"torchvision:{model}",
+        weights.url,
+        weights.meta.get("recipe", weights.url),
+        licence,
+        terms,
         found.group(1) if found else "",
     )
 

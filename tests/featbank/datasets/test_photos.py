@@ -74,3 +74,12 @@ def test_names_in_a_foreign_encoding_are_left_out_and_named(tmp_path):
     table = read_photos([tmp_path])
     assert table.frame["image_id"].tolist() == ["1.jpg"]
     assert any("not valid UTF-8" in note and "m\\udcfcller.jpg" in note for note in table.notes)
+
+
+def test_links_that_lead_nowhere_or_in_circles_are_listed(tmp_path):
+    touch(tmp_path / "good.jpg")
+    (tmp_path / "circle.jpg").symlink_to(tmp_path / "circle.jpg")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "gone.jpg")
+    table = read_photos([tmp_path])
+    assert list(table.frame["image_id"]) == ["circle.jpg", "dangling.jpg", "good.jpg"]
+    assert list(read_dataset(tmp_path).frame["image_id"]) == list(table.frame["image_id"])

@@ -44,7 +44,9 @@ def test_jpeg_pixels_are_those_of_pillow(
 def test_no_cut_file_gives_pixels(data: st.DataObject) -> None:
     writer = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF"]))
     whole = CUTTABLE[writer]
-    cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    # A TIFF directory may lack its pointer to a next one, the last four bytes here: many EXIF blocks do.
+    n_needed = len(whole) - (4 if writer == "TIFF" else 0)
+    cut = whole[: data.draw(st.integers(0, n_needed - 1))]
     with pytest.raises(ImageError):
         read_photo(cut)
     assert read_photo(whole).format == writer

@@ -1,0 +1,224 @@
+"""The keypoint encoder ``classic:keypoint``: how many corners, blobs and edges, how strong, how wide, and where."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featbank.encoders.classic import filters, photometry
+from featbank.encoders.classic.base import ClassicEncoder
+from featbank.encoders.classic.filters import Image
+
+N_LEVELS = 4
+_MIN_LEVEL_PX = 8
+# Derivative scale 1 and integration scale 2 pixels of each level; Lowe's first two octave scales for blobs.
+_DERIVATIVE_TAPS = filters.gaussian_taps(1.0, 3)
+_INTEGRATION_TAPS = filters.gaussian_taps(2.0, 6)
+_BLOB_TAPS = filters.gaussian_taps(1.6, 5)
+# Edge strengths in levels per pixel that count as a keypoint: faint, clear, strong.
+_CORNER_LEVELS = (1.0, 3.0, 9.0)
+_BLOB_LEVELS = (1.0, 3.0, 9.0)
+_EDGE_LEVELS = (2.0, 6.0, 18.0)
+# Densities are compared in octaves above one keypoint in 4096 pixels.
+_DENSITY_FLOOR = 2.0**-12
+_STRENGTH_FLOOR = 0.25
+_GRID = 4
+
+
+class KeypointEncoder(ClassicEncoder):
+    """Statistics of corners, blobs and edges at four levels of a pyramid.
+
+    Meant for a photo at a fixed width such as 1920 pixels, so that one level means one angular scale.
+
+    References
+    ----------
+    Shi and Tomasi (1994), Good features to track, CVPR. Lowe (2004), Distinctive image features from
+    scale-invariant keypoints, IJCV 60(2). Zhuo and Sim (2011), Defocus map estimation from a single image,
+    Pattern Recognition 44(9).
+    """
+
+    def parameters(self) -> dict[str, Any]:
+        """Return levels and thresholds."""
+        return {
+            "levels": N_LEVELS,
+            "corner_levels": list(_CORNER_LEVELS),
+            "blob_levels": list(_BLOB_LEVELS),
+            "edge_levels": list(_EDGE_LEVELS),
+            "grid": _GRID,
+        }
+
+    def describe(self, crop: NDArray[np.uint8]) -> dict[str, float]:
+        """Return the named statistics of one crop of shape (height, width, 3)."""
+        plane = photometry.luminance(crop)
+        features: dict[str, float] = {}
+        for level in range(N_LEVELS):
+            if level and min(plane.shape) >= 2 * _MIN_LEVEL_PX:
+                plane = filters.halve(plane)
+            for name, value in _describe_level(plane).items():
+                features[f"level{level}_{name}"] = value
+        return features
+
+    def count_macs(self, height: int, width: int) -> int:
+        """Return the filter arithmetic for one crop.
+
+        Parameters
+        ----------
+        height, width : int
+            Size of the crop in pixels, at least 8 each.
+
+        Returns
+        -------
+        int
+            Multiply-accumulates over the levels: derivative and blob smoothing, four gradients, three products
+            smoothed for the structure tensor.
+        """
+        self.check_size(height, width)
+        total = 0
+        for level in range(N_LEVELS):
+            if level and min(height, width) >= 2 * _MIN_LEVEL_PX:
+                height, width = height // 2, width // 2
+            total += _level_macs(height * width)
+        return total
+
+
+def corner_strength(xx: Image, yy: Image, xy: Image) -> tuple[Image, Image]:
+    """Return the square roots of the smaller and larger eigenvalues of the structure tensor, in levels per pixel.
+
+    References
+    ----------
+    Shi and Tomasi (1994), CVPR, section 4.
+    """
+    half_trace = (xx + yy) * np.float32(0.5)
+    half_difference = (xx - yy) * np.float32(0.5)
+    spread = np.sqrt(half_difference * half_difference + xy * xy)
+    return np.sqrt(np.maximum(half_trace - spread, 0)), np.sqrt(half_trace + spread)
+
+
+def edge_width(sharp: Image, soft: Image) -> NDArray[np.float32]:
+    """Return the standard deviation of the blur of an edge from its gradient before and after a blur of 1 pixel.
+
+    For a step blurred by a Gaussian of sigma, the gradient at the edge falls by R = sqrt(sigma^2 + 1) / sigma, so
+    that sigma = 1 / sqrt(R^2 - 1).
+
+    Parameters
+    ----------
+    sharp, soft : float32 arrays
+        Gradient magnitudes at edge pixels before and after the second blur.
+
+    Returns
+    -------
+    float32 array
+        Pixels, in [0.1, 10].
+
+    References
+    ----------
+    Zhuo and Sim (2011), Pattern Recognition 44(9), equations 5 and 6.
+    """
+    ratio = sharp / np.maximum(soft, np.float32(1e-6))
+    # 0.01 and 100 bound the width to 10 and 0.1 pixels.
+    excess = np.clip(ratio * ratio - 1, 0.01, 100.0)
+    return np.reciprocal(np.sqrt(excess)).astype(np.float32)
+
+
+def _describe_level(plane: Image) -> dict[str, float]:
+    smooth = filters.separable(plane, _DERIVATIVE_TAPS)
+    soft_x, soft_y = filters.gradient(smooth)
+    features = _corner_features(soft_x, soft_y)
+    features |= _edge_features(plane, _magnitude(soft_x, soft_y))
+    features |= _blob_features(plane)
+    return features
+
+
+def _corner_features(along_x: Image, along_y: Image) -> dict[str, float]:
+    tensor = [
+        filters.separable(product, _INTEGRATION_TAPS)
+        for product in (along_x * along_x, along_y * along_y, along_x * along_y)
+    ]
+    small, large = corner_strength(*tensor)
+    is_peak = (small >= filters.local_maximum(small)) & (small > 0)
+    features = _densities("corner", small[is_peak], _CORNER_LEVELS, small.size)
+    features |= _strengths("corner", small[is_peak])
+    features |= _spread("corner", is_peak & (small > _CORNER_LEVELS[0]))
+    # 0 where gradients point all ways, 1 where they share one direction; strong edges count most.
+    power, other = (
+        float(np.square(large).mean(dtype=np.float64)),
+        float(np.square(small).mean(dtype=np.float64)),
+    )
+    features["coherence"] = (power - other) / (power + other + _STRENGTH_FLOOR**2)
+    return features
+
+
+def _edge_features(plane: Image, soft: Image) -> dict[str, float]:
+    along_x, along_y = filters.gradient(plane)
+    sharp = _magnitude(along_x, along_y)
+    # Ridges of the smoothed gradient: wide edges give one pixel across, not many.
+    is_edge = soft >= filters.local_maximum(soft)
+    strength, before = soft[is_edge], sharp[is_edge]
+    features = _densities("edge", strength, _EDGE_LEVELS, soft.size)
+    clear = strength >= _EDGE_LEVELS[0]
+    width = (
+        np.log2(edge_width(before[clear], strength[clear])) if clear.any() else np.zeros(1, dtype=np.float32)
+    )
+    for name, level in zip(("p10", "p50", "p90"), np.quantile(width, (0.1, 0.5, 0.9)), strict=True):
+        features[f"edge_width_{name}"] = float(level)
+    return features
+
+
+def _blob_features(plane: Image) -> dict[str, float]:
+    fine = filters.separable(plane, _BLOB_TAPS)
+    response = fine - filters.separable(fine, _BLOB_TAPS)
+    features: dict[str, float] = {}
+    for name, signed in (("bright", response), ("dark", -response)):
+        is_peak = (signed >= filters.local_maximum(signed)) & (signed > 0)
+        features |= _densities(f"blob_{name}", signed[is_peak], _BLOB_LEVELS, signed.size)
+        features |= _strengths(f"blob_{name}", signed[is_peak])
+    return features
+
+
+def _magnitude(along_x: Image, along_y: Image) -> Image:
+    # Pixel differences cannot overflow: no need for the slower hypot.
+    return np.sqrt(along_x * along_x + along_y * along_y)
+
+
+def _densities(
+    kind: str, strengths: NDArray[np.float32], levels: tuple[float, ...], n_pixels: int
+) -> dict[str, float]:
+    """Return how many keypoints are at least this strong, in octaves of keypoints per pixel."""
+    return {
+        f"{kind}_density{level:g}": math.log2(
+            np.count_nonzero(strengths >= level) / n_pixels + _DENSITY_FLOOR
+        )
+        for level in levels
+    }
+
+
+def _strengths(kind: str, strengths: NDArray[np.float32]) -> dict[str, float]:
+    """Return percentiles of the strengths in octaves of levels."""
+    if strengths.size == 0:
+        strengths = np.zeros(1, dtype=np.float32)
+    found = np.log2(np.quantile(strengths, (0.5, 0.9, 0.99)) + _STRENGTH_FLOOR)
+    return {f"{kind}_strength_{name}": float(v) for name, v in zip(("p50", "p90", "p99"), found, strict=True)}
+
+
+def _spread(kind: str, is_keypoint: NDArray[np.bool_]) -> dict[str, float]:
+    """Return how evenly keypoints fill a 4 by 4 grid: entropy in units of its maximum, and the share in the centre."""
+    rows, columns = (filters.grid_edges(length, _GRID) for length in is_keypoint.shape)
+    counts = filters.cell_means(is_keypoint.astype(np.float32), rows, columns)
+    total = counts.sum()
+    if total <= 0:
+        # No keypoint: as even as can be.
+        return {f"{kind}_evenness": 1.0, f"{kind}_centre": 0.25}
+    share = counts / total
+    occupied = share[share > 0]
+    evenness = float(-(occupied * np.log(occupied)).sum() / np.log(_GRID**2))
+    return {f"{kind}_evenness": evenness, f"{kind}_centre": float(share[1:-1, 1:-1].sum())}
+
+
+def _level_macs(n_pixels: int) -> int:
+    smoothing = filters.separable_macs(n_pixels, _DERIVATIVE_TAPS.size)
+    tensor = 3 * filters.separable_macs(n_pixels, _INTEGRATION_TAPS.size)
+    blobs = 2 * filters.separable_macs(n_pixels, _BLOB_TAPS.size)
+    return smoothing + tensor + blobs + 2 * filters.gradient_macs(n_pixels)

@@ -1,0 +1,206 @@
+"""Sharpness, noise and blocking per block of an image: how fast it changes, and what a second blur takes away."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from featbank.encoders.classic import filters
+from featbank.encoders.classic.filters import Image
+from featbank.encoders.classic.scene_statistics import BlockColumns
+
+# Immerkaer's operator is the outer product of the second difference with itself, of norm 6.
+_LAPLACIAN_NORM = np.float32(np.sqrt(np.pi / 2) / 6)
+_SECOND_DIFFERENCE = np.array([1.0, -2.0, 1.0])
+# Crete et al. blur along one axis with nine equal taps: four before the pixel, itself, four after.
+_BOX_RADIUS = 4
+_REBLUR_TAPS = filters.gaussian_taps(1.0, 3)
+_DCT_PX = 8
+# Coefficients of a decoded JPEG that were quantised to zero come back as rounding noise below this.
+_DCT_ZERO = np.float32(0.5)
+DCT_THRESHOLDS = (1, 4, 12)
+
+
+def collect_gradients(image: Image, block: int) -> BlockColumns:
+    """Return per block the mean gradient magnitude and the gradient's second moments.
+
+    Returns
+    -------
+    dict of float32 arrays of shape (height // block, width // block)
+        ``gradient`` (mean magnitude), ``xx``, ``yy``, ``xy`` (structure tensor), in levels per pixel.
+    """
+    along_x, along_y = filters.gradient(image)
+    xx, yy = along_x * along_x, along_y * along_y
+    return {
+        "gradient": filters.block_mean(np.sqrt(xx + yy), block),
+        "xx": filters.block_mean(xx, block),
+        "yy": filters.block_mean(yy, block),
+        "xy": filters.block_mean(along_x * along_y, block),
+    }
+
+
+def collect_noise(image: Image, block: int) -> BlockColumns:
+    """Return per block Immerkaer's estimate of the deviation of additive white Gaussian noise, in levels.
+
+    The operator is blind to planes and to straight vertical or horizontal edges; texture adds to the estimate, so
+    that low percentiles over the blocks of a photo tell the noise.
+
+    References
+    ----------
+    Immerkaer (1996), Fast noise variance estimation, Computer Vision and Image Understanding 64(2), equation 5.
+    """
+    response = filters.separable(image, _SECOND_DIFFERENCE)
+    return {"noise": filters.block_mean(np.abs(response), block) * _LAPLACIAN_NORM}
+
+
+def collect_reblur(image: Image, block: int) -> BlockColumns:
+    """Return per block what is left of neighbour differences and gradients after a second blur.
+
+    Returns
+    -------
+    dict of float32 arrays of shape (height // block, width // block)
+        ``change_x``, ``change_y``: mean absolute neighbour differences; ``lost_x``, ``lost_y``: the part of them
+        that a nine-tap mean along the same axis takes away (Crete et al., where 1 - lost / change is the blur
+        measure); ``soft``: mean squared gradient after a Gaussian of 1 pixel, whose ratio to the gradient before
+        tells the width of the edges (Zhuo and Sim).
+
+    References
+    ----------
+    Crete, Dolmiere, Ladret and Nicolas (2007), The blur effect, SPIE 6492.
+    Zhuo and Sim (2011), Defocus map estimation from a single image, Pattern Recognition 44(9), section 3.
+    """
+    columns: BlockColumns = {}
+    n_box = 2 * _BOX_RADIUS + 1
+    for name, axis in (("x", 1), ("y", 0)):
+        change = np.abs(filters.difference(image, 1, 0, axis))
+        # The step between two neighbouring means of nine is a ninth of the pixel that enters less the one that leaves.
+        blurred = np.abs(filters.difference(image, _BOX_RADIUS + 1, _BOX_RADIUS, axis)) * np.float32(
+            1 / n_box
+        )
+        columns[f"change_{name}"] = filters.block_mean(change, block)
+        columns[f"lost_{name}"] = filters.block_mean(np.maximum(change - blurred, 0), block)
+    soft_x, soft_y = filters.gradient(filters.separable(image, _REBLUR_TAPS))
+    columns["soft"] = filters.block_mean(soft_x * soft_x + soft_y * soft_y, block)
+    return columns
+
+
+def collect_dct(image: Image, block: int) -> BlockColumns:
+    """Return per block which coefficients of the 8 x 8 cosine transform vanish and which stand out.
+
+    Quantisation empties the space around zero: fine detail falls to zero, and weak coarse coefficients are either
+    lost or raised to a full step.
+
+    Parameters
+    ----------
+    image : float32 array of shape (height, width)
+        Begins at a corner of the 8-pixel grid of the file; both multiples of ``block``.
+    block : int
+        Multiple of 8 pixels.
+
+    Returns
+    -------
+    dict of float32 arrays of shape (height // block, width // block)
+        ``zero_low``, ``zero_mid``, ``zero_high``: share of coefficients below half a level with frequency order
+        u + v in 1..4, 5..9, 10..14. ``above1``, ``above4``, ``above12``: share of coefficients of order 1..4 with
+        at least so many levels. The transform is orthonormal.
+
+    References
+    ----------
+    Fan and de Queiroz (2003), Identification of bitmap compression history: JPEG detection and quantizer
+    estimation, IEEE TIP 12(2), section III, for the gaps that quantisation leaves in the histogram.
+    """
+    height, width = image.shape
+    tiles = image.reshape(height // _DCT_PX, _DCT_PX, width // _DCT_PX, _DCT_PX)
+    magnitude = np.abs(fft.dctn(tiles, axes=(1, 3), norm="ortho"))
+    order = np.add.outer(np.arange(_DCT_PX), np.arange(_DCT_PX))
+    low, mid, high = (order >= 1) & (order <= 4), (order >= 5) & (order <= 9), order >= 10
+    zero = _share_by_frequency(magnitude < _DCT_ZERO, block)
+    columns = {
+        f"zero_{name}": zero[..., chosen].mean(axis=-1)
+        for name, chosen in (("low", low), ("mid", mid), ("high", high))
+    }
+    for threshold in DCT_THRESHOLDS:
+        above = _share_by_frequency(magnitude >= np.float32(threshold), block)
+        columns[f"above{threshold}"] = above[..., low].mean(axis=-1)
+    return columns
+
+
+def _share_by_frequency(holds: NDArray[np.bool_], block: int) -> NDArray[np.float32]:
+    """Return per block and frequency the share of transforms for which something holds.
+
+    Parameters
+    ----------
+    holds : bool array of shape (tiles down, 8, tiles across, 8)
+
+    Returns
+    -------
+    float32 array of shape (blocks down, blocks across, 8, 8)
+    """
+    n_down, _, n_across, _ = holds.shape
+    per_block = block // _DCT_PX
+    # At most 255 transforms per row of tiles in a block: counts fit into bytes, which add fast.
+    count = holds.view(np.uint8).reshape(n_down // per_block, per_block, _DCT_PX, n_across * _DCT_PX)
+    count = count.sum(axis=1, dtype=np.uint8)
+    shape = n_down // per_block, _DCT_PX, n_across // per_block, per_block, _DCT_PX
+    share = count.reshape(shape).sum(axis=3, dtype=np.float32) / np.float32(per_block**2)
+    return share.transpose(0, 2, 1, 3)
+
+
+def block_edge_profile(image: Image) -> NDArray[np.float64]:
+    """Return how much the steps between neighbours stand out at each position of the 8-pixel grid.
+
+    Parameters
+    ----------
+    image : float32 array of shape (height, width)
+        Multiples of 8 pixels.
+
+    Returns
+    -------
+    float64 array of shape (2, 2, 8)
+        First index: steps along x, steps along y. Second: the mean excess of a step over the mean of its two
+        neighbours, each step limited to 8 levels so that real edges do not drown the grid; and the mean step.
+        Third: column (row) number modulo 8 of the pixel before the step, so that 7 is the grid of a JPEG file.
+
+    References
+    ----------
+    Wang, Sheikh and Bovik (2002), No-reference perceptual quality assessment of JPEG compressed images, ICIP,
+    equation 2, with the phase of the grid left open.
+    """
+    profiles = []
+    for plane in (image, image.T):
+        step = np.minimum(np.abs(plane[:, 1:] - plane[:, :-1]), np.float32(8))
+        mean_step = step.mean(axis=0, dtype=np.float64)
+        excess = mean_step.copy()
+        excess[1:-1] -= (mean_step[:-2] + mean_step[2:]) / 2
+        # Column 0 and the last have one neighbour only: leave them out of both profiles.
+        position = np.arange(1, mean_step.size - 1) % _DCT_PX
+        count = np.bincount(position, minlength=_DCT_PX)
+        profiles.append(
+            [
+                np.bincount(position, weights=values[1:-1], minlength=_DCT_PX) / count
+                for values in (excess, mean_step)
+            ]
+        )
+    return np.array(profiles)
+
+
+def gradient_macs(n_pixels: int) -> int:
+    """Filter arithmetic of `collect_gradients`."""
+    return filters.gradient_macs(n_pixels)
+
+
+def noise_macs(n_pixels: int) -> int:
+    """Filter arithmetic of `collect_noise`: three taps, twice."""
+    return filters.separable_macs(n_pixels, 3)
+
+
+def reblur_macs(n_pixels: int) -> int:
+    """Filter arithmetic of `collect_reblur`: two differences per axis; a Gaussian and its gradient."""
+    differences = 4 * filters.difference_macs(n_pixels)
+    return differences + filters.separable_macs(n_pixels, _REBLUR_TAPS.size) + filters.gradient_macs(n_pixels)
+
+
+def dct_macs(n_pixels: int) -> int:
+    """Arithmetic of `collect_dct`: eight products per coefficient and axis."""
+    return filters.separable_macs(n_pixels, _DCT_PX)

@@ -1,0 +1,128 @@
+"""Resizes 8-bit pixels with a stated filter; the one implementation all views share.
+
+Pillow's resampling is the reference: its filters widen with the reduction (antialiasing), and most published
+encoders were trained or evaluated with it. A filter or an implementation of another kind moves features more
+than any numerics of the network does, so both are part of a view's identity.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from featbank.digest import digest_bytes
+from featbank.errors import ViewError
+
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+"""Filters by name: cubic convolution with a = -0.5, triangle, and Lanczos with three lobes."""
+
+DEFAULT_FILTER = "bicubic"
+
+MAX_OUTPUT_PIXELS = 300_000_000
+"""Most pixels a resize may yield: enlarging a thin strip to a crop's size would otherwise take any memory."""
+
+
+def resize(pixels: NDArray[np.uint8], height: int, width: int, filter_name: str) -> NDArray[np.uint8]:
+    """Resize an image; the aspect ratio follows the sizes given.
+
+    Parameters
+    ----------
+    pixels : uint8 array of shape (any, any, 3)
+        May be a slice of a larger image: only the slice is read, and nothing outside it has any influence.
+    height, width : int
+        Size of the result in pixels.
+    filter_name : str
+        A key of `FILTERS`.
+
+    Returns
+    -------
+    uint8 array of shape (height, width, 3)
+        ``pixels`` itself where the size is already right.
+    """
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    # Pillow's own box argument would let the filter reach beyond the slice, which no published recipe does.
+    resized = Image.fromarray(pixels).resize((width, height), resample=FILTERS[filter_name])
+    return np.array(resized)
+
+
+def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Scale to half the size, rounded down, by bicubic; a side of one pixel stays.
+
+    References
+    ----------
+    .. [1] P. C. Madhusudana et al., "Image Quality Assessment using Contrastive Learning", IEEE TIP 31, 2022
+       (CONTRIQUE), whose second scale this is.
+    """
+    return resize(pixels, *half_size(*pixels.shape[:2]), DEFAULT_FILTER)
+
+
+def half_size(height: int, width: int) -> tuple[int, int]:
+    """Return half of a size, rounded down, at least one pixel."""
+    return max(1, height // 2), max(1, width // 2)
+
+
+def size_to_hold(height: int, width: int, min_height: int, min_width: int) -> tuple[int, int]:
+    """Find the size an image is enlarged to so that a crop fits: aspect kept, just enough.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the image in pixels.
+    min_height, min_width : int
+        Size of the crop.
+
+    Returns
+    -------
+    tuple of int
+        Height and width; unchanged where the crop fits already. The side that lacked most becomes exactly the
+        crop's, the other one is rounded to the nearest pixel.
+    """
+    if height >= min_height and width >= min_width:
+        return height, width
+    # The factor is the larger one of min_height / height and min_width / width; compared as integers.
+    if min_height * width >= min_width * height:
+        return min_height, max(min_width, _nearest(width * min_height, height))
+    return max(min_height, _nearest(height * min_width, width)), min_width
+
+
+def check_output(step: str, height: int, width: int, new_height: int, new_width: int) -> None:
+    """Refuse a resize whose result would be beyond any use.
+
+    Raises
+    ------
+    ViewError
+        If the result exceeds `MAX_OUTPUT_PIXELS`.
+    """
+    if new_height * new_width > MAX_OUTPUT_PIXELS:
+        raise ViewError(
+            f"view step {step!r} must yield at most {MAX_OUTPUT_PIXELS} pixels, but turns an image of "
+            f"{width} x {height} into {new_width} x {new_height}. Leave this image out, or use a view with 'square'."
+        )
+
+
+@functools.cache
+def probe_filter(filter_name: str) -> str:
+    """Digest what a filter does to a fixed picture at several sizes.
+
+    Stands for the behaviour of the library in a view's identity: a new version that changes one level of one
+    pixel gives features another key, one that changes nothing keeps the cache.
+    """
+    y, x = np.mgrid[0:37, 0:53]
+    picture = np.stack([(x * x + 7 * y) % 256, (x * y) % 256, (31 * x + 17 * y * y) % 256], axis=-1).astype(
+        np.uint8
+    )
+    # Reduced, enlarged, and both at once: Pillow 13 changed the order of the two passes for such squashes.
+    sizes = ((11, 17), (61, 83), (9, 71), (59, 13), (12, 40))
+    return digest_bytes(b"".join(resize(picture, *size, filter_name).tobytes() for size in sizes))
+
+
+def _nearest(numerator: int, denominator: int) -> int:
+    return (2 * numerator + denominator) // (2 * denominator)

@@ -1,0 +1,219 @@
+"""One execution of a recipe: what it writes, what it may read, and what it refuses."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.cli import main
+from experiments.fit import fit_run, render_metrics
+from experiments.recipe import parse_recipe
+from experiments.run_folder import new_run_folder
+from experiments.split import SealedRows, prepare_rows
+from featbank.datasets import ImageTable
+from featbank.errors import DatasetError, MissingFeaturesError, RunError
+from regressors.metrics import plcc, srcc
+from tests.support.imported_run import RECIPE, prepare
+
+FILES = {
+    "metrics.json",
+    "predictions.csv",
+    "cv_results.csv",
+    "weights.csv",
+    "model.skops",
+    "recipe.toml",
+    "receipt.json",
+    "report.html",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fit")
+    table, recipe, bank = prepare(folder)
+    fit_run(table, recipe, bank, folder / "run", workers=1)
+    return folder / "run"
+
+
+def test_the_run_folder_holds_every_file_of_the_contract(run: Path) -> None:
+    assert {path.name for path in run.iterdir()} >= FILES
+
+
+def test_metrics_follow_from_the_written_predictions(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    rows = pd.read_csv(run / "predictions.csv", keep_default_na=False)
+    for part in ("validation", "validation/exclusive", "test", "test/exclusive"):
+        split, _, subset = part.partition("/")
+        chosen = rows[(rows["split"] == split) & ((rows["subset"] == subset) | (subset == ""))]
+        assert metrics[part]["n"] == len(chosen)
+        assert metrics[part]["srcc"] == pytest.approx(srcc(chosen["mos"], chosen["predicted"]), abs=1e-9)
+        assert metrics[part]["plcc"] == pytest.approx(plcc(chosen["mos"], chosen["predicted"]), abs=1e-8)
+        for name in ("n", "mae", "rmse", "plcc", "srcc", "krcc", "plcc_logistic", "ci95"):
+            assert name in metrics[part]
+        low, high = metrics[part]["ci95"]["srcc"]
+        assert low <= metrics[part]["srcc"] <= high
+
+
+def test_a_member_sees_all_bands_and_one_each_leaves_one_out(run: Path) -> None:
+    members = pd.read_csv(run / "weights.csv", keep_default_na=False)
+    assert list(members["member"]) == ["all", "without:sharp", "without:noise", "without:dull", "intercept"]
+    rows = pd.read_csv(run / "predictions.csv")
+    weights = members.set_index("member")["weight"]
+    test = rows[rows["split"] == "test"]
+    combined = weights["intercept"] + sum(
+        weights[name] * test[f"member:{name}"] for name in members["member"][:-1]
+    )
+    assert np.allclose(combined, test["predicted"], atol=1e-7)
+
+
+def test_the_receipt_says_what_was_asked_and_on_which_rows(run: Path) -> None:
+    receipt = json.loads((run / "receipt.json").read_text())
+    assert receipt["recipe"]["title"] == "Three synthetic bands"
+    assert parse_recipe((run / "recipe.toml").read_text(), "synthetic").digest == receipt["recipe"]["digest"]
+    assert receipt["dataset"]["counts"] == {"training": 96, "validation": 32, "test": 32}
+    assert receipt["fitted_on"] == {"split": "training", "n": 96}
+    assert [feature["band"] for feature in receipt["features"]] == ["sharp", "noise", "dull"]
+    assert all(len(feature["digest"]) == 64 for feature in receipt["features"])
+    assert {"numpy", "scikit-learn", "python"} <= set(receipt["versions"])
+    assert {chosen["member"] for chosen in receipt["chosen"]} == {
+        "all",
+        "without:sharp",
+        "without:noise",
+        "without:dull",
+    }
+
+
+def test_the_same_run_gives_the_same_numbers(run: Path, tmp_path: Path) -> None:
+    table, recipe, bank = prepare(tmp_path)
+    fit_run(table, recipe, bank, tmp_path / "again", workers=1, with_report=False)
+    assert (tmp_path / "again/metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+    assert (tmp_path / "again/predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
+
+
+def test_informative_bands_beat_the_constant_and_the_dull_band(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test"]["srcc"] > 0.7
+    assert metrics["test"]["mae"] < metrics["baselines"]["constant"]["test"]["mae"]
+    assert metrics["baselines"]["constant"]["test"]["srcc"] is None  # not defined, and never written as zero
+    assert metrics["single_bands"]["dull"]["test"]["srcc"] < metrics["test"]["srcc"]
+    assert "test/exclusive" in render_metrics(metrics)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shuffled_mos_scores_near_zero(tmp_path: Path, seed: int) -> None:
+    # 300 images, 60 of them evaluated: chance alone stays within 0.36 of zero in 99.5 % of shuffles.
+    table, recipe, bank = prepare(tmp_path)
+    shuffled = table.frame.assign(mos=np.random.default_rng(seed).permutation(table.frame["mos"]))
+    metrics = fit_run(
+        replace(table, frame=shuffled), recipe, bank, tmp_path / "run", workers=1, with_report=False
+    )
+    assert abs(metrics["training_cv"]["srcc"]) < 0.3
+    assert abs(metrics["test"]["srcc"]) < 0.36
+
+
+def test_predictions_do_not_depend_on_test_labels(run: Path, tmp_path: Path) -> None:
+    table, recipe, bank = prepare(tmp_path)
+    frame = table.frame.copy()
+    judged = frame["split"] != "training"
+    frame.loc[judged, "mos"] = np.random.default_rng(5).permutation(frame.loc[judged, "mos"])
+    fit_run(replace(table, frame=frame), recipe, bank, tmp_path / "run", workers=1, with_report=False)
+    before, after = (pd.read_csv(folder / "predictions.csv") for folder in (run, tmp_path / "run"))
+    assert np.array_equal(before["predicted"], after["predicted"])
+
+
+def test_the_seal_opens_once_and_only_after_fitting() -> None:
+    rows = pd.DataFrame({"split": ["training", "test"], "mos": [0.1, 0.2]}, index=["a", "b"])
+    seal = SealedRows(pd.DataFrame({"f:0000": [1.0, 2.0]}, index=rows.index), rows)
+    with pytest.raises(RunError, match="only after"):
+        seal.open(is_fitted=False)
+    X, judged = seal.open(is_fitted=True)
+    assert list(X.index) == list(judged.index) == ["b"]
+    with pytest.raises(RunError, match="once"):
+        seal.open(is_fitted=True)
+
+
+def test_a_dataset_without_a_split_gets_one_by_group(tmp_path: Path) -> None:
+    table, recipe, bank = prepare(tmp_path, with_split=False)
+    metrics = fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False)
+    assert 0.15 * 160 <= metrics["test"]["n"] <= 0.25 * 160
+    rows = pd.read_csv(tmp_path / "run/predictions.csv").merge(
+        table.frame[["image_id", "group"]], left_on="image", right_on="image_id"
+    )
+    sides = rows.groupby("group")["split"].nunique()
+    assert sides.max() == 1
+    receipt = json.loads((tmp_path / "run/receipt.json").read_text())
+    assert any("has no split" in note for note in receipt["notes"])
+
+
+def test_rows_without_mos_are_left_out_and_said_so() -> None:
+    rows = pd.DataFrame(
+        {"mos": [0.1, np.nan, 0.3], "split": "training", "subset": "", "group": ""}, index=list("abc")
+    )
+    prepared = prepare_rows(rows, 0.2, 0)
+    assert list(prepared.frame.index) == ["a", "c"]
+    assert "1 images without a MOS" in prepared.notes[0]
+    assert prepared.frame["group"].nunique() == 2
+    with pytest.raises(DatasetError, match="no image has a MOS"):
+        prepare_rows(rows.assign(mos=np.nan), 0.2, 0)
+    with pytest.raises(DatasetError, match="have no split"):
+        prepare_rows(rows.assign(split=["training", "", ""]).fillna(0.5), 0.2, 0)
+
+
+def test_over_budget_is_refused_unless_asked_for(tmp_path: Path) -> None:
+    table, _, bank = prepare(tmp_path)
+    recipe = parse_recipe(RECIPE + "budget_gmacs = 2.5\n", "dear")
+    with pytest.raises(RunError, match="--over-budget"):
+        fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False)
+    assert not (tmp_path / "run").exists()
+    metrics = fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False, over_budget=True)
+    assert metrics["gmacs"] == pytest.approx(3.0)
+
+
+def test_a_band_that_was_never_imported_is_named(tmp_path: Path) -> None:
+    table, _, bank = prepare(tmp_path)
+    recipe = parse_recipe(RECIPE.replace("imported:dull", "imported:absent"), "absent")
+    with pytest.raises(MissingFeaturesError, match=r"absent.*bank import"):
+        fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False)
+
+
+def test_a_folder_that_is_not_a_run_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.txt").write_text("years of work")
+    with pytest.raises(RunError, match="something else"), new_run_folder(tmp_path / "thesis"):
+        pass
+    assert (tmp_path / "thesis/chapter.txt").exists()
+
+
+def test_a_failing_run_leaves_the_earlier_one_untouched(run: Path, tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    with new_run_folder(target) as folder:
+        (folder / "receipt.json").write_text("{}")
+
+    def fail_midway() -> None:
+        with new_run_folder(target) as folder:
+            (folder / "receipt.json").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_midway()
+    assert (target / "receipt.json").read_text() == "{}"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_command_line_says_it_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", str(tmp_path / "nowhere.csv")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("featbank: ")
+    assert "Traceback" not in captured.err
+
+
+def test_metadata_alone_is_a_floor(tmp_path: Path) -> None:
+    table, recipe, bank = prepare(tmp_path)
+    informative = table.frame["mos"] + np.random.default_rng(0).normal(0, 0.02, len(table.frame))
+    with_metadata: ImageTable = replace(table, frame=table.frame.assign(**{"meta:log_views": informative}))
+    metrics = fit_run(with_metadata, recipe, bank, tmp_path / "run", workers=1, with_report=False)
+    assert metrics["baselines"]["metadata_ridge"]["test"]["srcc"] > 0.9

@@ -1,0 +1,195 @@
+"""A bank keeps features apart, survives being moved, and prunes only what it is told to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featbank.bank import Bank, ImageRecord
+from featbank.errors import BankError
+from tests.support.bank_rows import contents, fill, image_key, image_keys, names_in, open_feature, rows_of
+
+
+def filled(root: Path) -> Bank:
+    """A bank of three features on eight images."""
+    for name in ("a", "b", "c"):
+        fill(open_feature(root, name=name), range(8))
+    bank = Bank(root)
+    bank.images.record(ImageRecord(key, "ok") for key in image_keys(range(8)))
+    return bank
+
+
+def test_features_are_listed_by_label(tmp_path: Path) -> None:
+    assert [feature.label for feature in filled(tmp_path).features()] == ["a", "b", "c"]
+    assert [f.label for f in Bank(tmp_path / "new").features()] == []
+
+
+def test_each_identity_has_its_own_folder_named_by_its_digest(tmp_path: Path) -> None:
+    bank = Bank(tmp_path)
+    one, two = bank.open({"epoch": 1}, 3, "same label"), bank.open({"epoch": 2}, 3, "same label")
+    assert one.path != two.path
+    assert one.path.name == one.digest
+    fill(one, range(3))
+    assert two.keys() == set()
+
+
+def test_opening_again_compares_width_and_type(tmp_path: Path) -> None:
+    bank = Bank(tmp_path)
+    bank.open({"epoch": 1}, 3, "first label")
+    assert bank.open({"epoch": 1}, 3, "second label").label == "first label"
+    for width, dtype, field in ((4, "float32", "n_features"), (3, "float16", "dtype")):
+        with pytest.raises(BankError, match=f"whose {field} is"):
+            bank.open({"epoch": 1}, width, "x", dtype)
+
+
+def test_a_damaged_specification_stops_the_opening(tmp_path: Path) -> None:
+    feature = open_feature(tmp_path)
+    (feature.path / "spec.json").write_text("{}")
+    with pytest.raises(BankError, match="Delete this file"):
+        open_feature(tmp_path)
+    with pytest.raises(BankError, match="Delete this file"):
+        Bank(tmp_path).features()
+
+
+def test_a_deleted_specification_is_written_anew_on_opening(tmp_path: Path) -> None:
+    feature = open_feature(tmp_path)
+    keys = fill(feature, range(4))
+    before = contents(tmp_path)
+    (feature.path / "spec.json").unlink()
+    with pytest.raises(BankError, match=r"holds shards but no spec\.json"):
+        Bank(tmp_path).features()
+    assert np.array_equal(open_feature(tmp_path).read(keys), rows_of(keys))
+    assert contents(tmp_path) == before
+
+
+def test_a_newer_feature_is_refused_clearly(tmp_path: Path) -> None:
+    feature = open_feature(tmp_path)
+    path = feature.path / "spec.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bank_format_version": 2}))
+    for use in (lambda: open_feature(tmp_path), lambda: Bank(tmp_path).features()):
+        with pytest.raises(BankError, match=r"written by a newer featbank.*Upgrade featbank"):
+            use()
+    (problem,) = Bank(tmp_path).verify()
+    assert "Upgrade featbank" in problem.message
+
+
+def test_a_moved_or_copied_bank_works(tmp_path: Path) -> None:
+    filled(tmp_path / "here")
+    shutil.copytree(tmp_path / "here", tmp_path / "copy")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    keys = image_keys(range(8))
+    for place in ("copy", "there"):
+        assert np.array_equal(open_feature(tmp_path / place, name="a").read(keys), rows_of(keys))
+        assert Bank(tmp_path / place).verify() == []
+
+
+def test_a_missing_bank_is_made_or_refused(tmp_path: Path) -> None:
+    for options in ({"create": False}, {"read_only": True}):
+        with pytest.raises(BankError, match=r"there is no bank at .*`featbank features"):
+            Bank(tmp_path / "absent", **options)
+    assert not (tmp_path / "absent").exists()
+    Bank(tmp_path / "deep" / "new")
+    assert (tmp_path / "deep" / "new").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(BankError, match="must be a folder, got a file"):
+        Bank(tmp_path / "file")
+    with pytest.raises(BankError, match="cannot create"):
+        Bank(tmp_path / "file" / "below")
+
+
+def test_a_read_only_bank_is_read_and_never_written_to(tmp_path: Path) -> None:
+    filled(tmp_path)
+    before = contents(tmp_path)
+    bank = Bank(tmp_path, read_only=True)
+    feature = bank.features()[0]
+    keys = image_keys(range(8))
+    assert np.array_equal(feature.read(keys), rows_of(keys))
+    absent = bank.open({"epoch": 1}, 3, "not there")
+    assert absent.missing(keys) == keys
+    for write in (
+        lambda: feature.append(keys, rows_of(keys)),
+        feature.compact,
+        feature.remove,
+        lambda: absent.append(keys, rows_of(keys, 3)),
+        bank.compact,
+        lambda: bank.remove(feature.digest),
+        lambda: bank.prune(dry_run=False),
+    ):
+        with pytest.raises(BankError, match="for reading only"):
+            write()
+    assert bank.prune(keep_keys=keys[:1]).rows
+    assert bank.verify() == []
+    assert contents(tmp_path) == before
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    bank = filled(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "more").mkdir()
+    assert len(bank.features()) == 3
+    bank.prune(keep_features=[bank.features()[0].digest], dry_run=False)
+    assert {"notes.txt", "more"} <= set(names_in(tmp_path))
+
+
+def test_compacting_counts_the_shards_it_merged(tmp_path: Path) -> None:
+    bank = filled(tmp_path)
+    bank.images.record([ImageRecord(image_key(99), "ok")])
+    assert bank.compact() == 3 * 2 + 2
+    assert bank.compact() == 0
+    assert [feature.n_shards() for feature in bank.features()] == [1, 1, 1]
+
+
+def test_removing_a_feature_leaves_the_others(tmp_path: Path) -> None:
+    bank = filled(tmp_path)
+    a, b, c = bank.features()
+    bank.remove(b.digest)
+    assert [feature.digest for feature in bank.features()] == [a.digest, c.digest]
+    assert not b.path.exists()
+    with pytest.raises(BankError, match="nothing was removed"):
+        bank.remove(b.digest)
+
+
+def test_pruning_is_announced_before_it_is_done(tmp_path: Path) -> None:
+    bank = filled(tmp_path)
+    a, b, c = bank.features()
+    keys = image_keys(range(8))
+    before = contents(tmp_path)
+    plan = bank.prune(keep_features=[a.digest, "f" * 64], keep_keys=keys[:6])
+    assert contents(tmp_path) == before
+    assert not plan.is_done
+    assert plan.features == {b.digest: 8, c.digest: 8}
+    assert plan.rows == {a.digest: 2}
+    assert plan.n_records == 2
+    assert b.n_bytes() + c.n_bytes() < plan.n_bytes < 3 * a.n_bytes()
+    done = bank.prune(keep_features=[a.digest, "f" * 64], keep_keys=keys[:6], dry_run=False)
+    assert (done.features, done.rows, done.n_records) == (plan.features, plan.rows, plan.n_records)
+    assert done.is_done
+    assert [feature.digest for feature in bank.features()] == [a.digest]
+    assert a.keys() == set(keys[:6])
+    assert set(bank.images.frame()["key"]) == set(keys[:6])
+    assert bank.verify() == []
+
+
+def test_pruning_without_wishes_only_compacts(tmp_path: Path) -> None:
+    bank = filled(tmp_path)
+    done = bank.prune(dry_run=False)
+    assert (done.features, done.rows, done.n_records, done.n_bytes) == ({}, {}, 0, 0)
+    keys = image_keys(range(8))
+    for feature in bank.features():
+        assert feature.n_shards() == 1
+        assert np.array_equal(feature.read(keys), rows_of(keys))
+
+
+def test_pruning_never_empties_a_bank_by_a_slip(tmp_path: Path) -> None:
+    bank = filled(tmp_path)
+    before = contents(tmp_path)
+    for slip in ({"keep_features": []}, {"keep_keys": set()}):
+        with pytest.raises(ValueError, match="must name something to keep"):
+            bank.prune(**slip, dry_run=False)
+    with pytest.raises(BankError, match="none of the 3 features"):
+        bank.prune(keep_features=["0" * 64], dry_run=False)
+    assert contents(tmp_path) == before
