@@ -44,8 +44,9 @@ def fetch(source: WeightsSource) -> Iterator[Path]:
             _download(source, path)
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise EncoderError(
-                f"weights fetch: {source.name} could not be had from {source.url} ({error}). Fetch the file on a machine "
-                f"that reaches the site (see {source.page}), copy it here, and run `featbank weights add {source.name} FILE`."
+                f"weights fetch: {source.name} could not be had from {source.url} ({error}). Fetch the file on a "
+                f"machine that reaches the site (see {source.page}), copy it here, and run "
+                f"`featbank weights add {source.name} FILE`."
             ) from error
         yield path
 

@@ -61,9 +61,9 @@ class RegressionRequest:
     """``[regression]``: the members, their estimator and grid, and how they are combined.
 
     ``rows`` is ``images``, or ``crops`` to learn from every crop as a row of its own with its image's MOS and to
-    average predictions over crops (as ARNIQA does); all bands then need ``aggregate = "concat"`` and the
-    same number of crops. ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the standardised MOS;
-    ``gamma`` multiplies 1 / (n_features * variance). Grids are lists of numbers.
+    average predictions over crops (as ARNIQA does); all bands then need ``aggregate = "concat"`` and the same
+    number of crops. ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the
+    standardised MOS; ``gamma`` multiplies 1 / (n_features * variance). Grids are lists of numbers.
     """
 
     rows: str = "images"

@@ -65,7 +65,8 @@ def run(options: argparse.Namespace) -> Output:
                 "columns": feature.n_features,
             }
         )
-        prompts += _text_cost(band.name, feature)
+        if all(item["encoder"] != band.encoder for item in prompts):
+            prompts += _text_cost(band.name, feature)
     total = sum_gmacs(passes)
     budget = recipe.regression.budget_gmacs
     published_row = TABLE_4.get(recipe.name)
@@ -141,6 +142,7 @@ def _text_cost(band: str, feature: Feature) -> list[dict[str, Any]]:
     return [
         {
             "band": band,
+            "encoder": feature.encoder.spec.name,
             "n_prompts": feature.encoder.spec.n_features,
             "gmacs": count_prompt_gmacs(blueprint, prompts),
         }

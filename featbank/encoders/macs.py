@@ -104,13 +104,7 @@ def count_forward(module: nn.Module, *inputs: Any) -> ForwardCount:  # noqa: ANN
     seen: set[int] = set()
 
     class _Witness(TorchDispatchMode):
-        def __torch_dispatch__(
-            self,
-            func: Any,
-            types: Any,
-            args: Any = (),
-            kwargs: Any = None,  # noqa: ANN401
-        ) -> Any:  # noqa: ANN401 - torch's own signature
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
             kwargs = kwargs or {}
             seen.update(id(item) for item in tree_iter((args, kwargs)) if id(item) in sizes)
             return func(*args, **kwargs)

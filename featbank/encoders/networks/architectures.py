@@ -8,7 +8,6 @@ from typing import Final
 
 import timm
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -43,7 +42,7 @@ class PositionFreeAttentionPool(nn.Module):
         positions = maps.flatten(2).transpose(1, 2)
         mean = positions.mean(dim=1, keepdim=True)
         tokens = torch.cat([mean, positions], dim=1)
-        pooled = F.scaled_dot_product_attention(
+        pooled = nn.functional.scaled_dot_product_attention(
             self._split(self.q_proj(mean)), self._split(self.k_proj(tokens)), self._split(self.v_proj(tokens))
         )
         return self.c_proj(pooled.transpose(1, 2).flatten(2)[:, 0])

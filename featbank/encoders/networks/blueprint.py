@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Blueprint:
-    """A network of a family, by name.
+    """A network of a family, by name; equal names are equal networks, so that caches can hold one of each.
 
     Attributes
     ----------
@@ -64,3 +64,9 @@ class Blueprint:
     build_stored: Callable[[], nn.Module] | None = None
     text_model: str = ""
     n_params_published: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Blueprint) and other.base == self.base
+
+    def __hash__(self) -> int:
+        return hash(self.base)

@@ -8,10 +8,10 @@ import torch
 
 from featbank.encoders.networks.architectures import ARCHITECTURES, STORED
 from featbank.encoders.networks.blueprint import Blueprint
+from featbank.encoders.networks.clip import N_CONTEXT
 from featbank.encoders.networks.loading import State, map_checkpoint, match_state, read_published
 from featbank.encoders.networks.sheets import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.networks.sources import checkpoint_source
-from featbank.encoders.networks.clip import N_CONTEXT
 from featbank.errors import EncoderError
 
 _NATIVE_SIZE = (224, 224)

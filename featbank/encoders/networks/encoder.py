@@ -24,9 +24,10 @@ from featbank.encoders.networks.blueprint import Blueprint
 from featbank.encoders.networks.loading import image_state, load_stored
 from featbank.encoders.networks.prompts import LEARNED, PROMPTS, STORED
 from featbank.encoders.networks.reading import OUT, expand_taps, pool, run_taps
+from featbank.encoders.networks.text import EPOCH as TEXT_EPOCH
 from featbank.encoders.networks.text import N_LEARNED, encode_prompts
 from featbank.encoders.spec import Encoder, EncoderSpec
-from featbank.encoders.weights import content_digest, weights_folder
+from featbank.encoders.weights import content_digest
 from featbank.errors import EncoderError, unknown_name
 
 EPOCH: Final = 1
@@ -130,7 +131,7 @@ class NetworkEncoder(Encoder):
             "epoch": EPOCH,
         }
         if self.prompts:
-            identity["prompts"] = self._prompts_identity()
+            identity["prompts"] = {"texts": self._prompts_identity(), "epoch": TEXT_EPOCH}
         return identity
 
     def _weights_digest(self) -> str:
@@ -207,7 +208,7 @@ class NetworkEncoder(Encoder):
     def _run(self, encoders: Sequence[NetworkEncoder], crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Run all crops in batches of bounded size and read every encoder's vectors."""
         device = choose_device()
-        module = _loaded(self.blueprint, self.name.seed, self.precision, str(device), str(weights_folder()))
+        module = _loaded(self.blueprint, self.name.seed, self._weights_digest(), self.precision, str(device))
         taps = tuple(dict.fromkeys(tap for encoder in encoders for tap in encoder.taps))
         mean = torch.tensor(self.blueprint.mean, device=device).view(1, 3, 1, 1)
         std = torch.tensor(self.blueprint.std, device=device).view(1, 3, 1, 1)
@@ -283,7 +284,7 @@ class NetworkEncoder(Encoder):
     def _prompt_features(self, module: nn.Module) -> torch.Tensor:
         if self.prompts == STORED:
             return nn.functional.normalize(module.prompts_features.float(), dim=1)
-        return encode_prompts(self.blueprint, self.prompts, self.name.seed, str(weights_folder()))
+        return encode_prompts(self.blueprint, self.prompts, self.name.seed)
 
 
 def choose_device() -> torch.device:
@@ -313,41 +314,18 @@ def _only(names: tuple[str, ...], who: str) -> tuple[str]:
     return (names[0],)
 
 
-class _ByBase:
-    """A blueprint as a key of a cache: two of one base name are the same network."""
-
-    def __init__(self, blueprint: Blueprint) -> None:
-        self.blueprint = blueprint
-
-    def __hash__(self) -> int:
-        return hash(self.blueprint.base)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByBase) and other.blueprint.base == self.blueprint.base
-
-
-def _skeleton(blueprint: Blueprint) -> nn.Module:
-    return _skeleton_of(_ByBase(blueprint))
-
-
 @lru_cache(maxsize=128)
-def _skeleton_of(key: _ByBase) -> nn.Module:
-    """The network on the meta device: shapes without memory."""
+def _skeleton(blueprint: Blueprint) -> nn.Module:
+    """Build the network on the meta device: shapes without memory."""
     with torch.device("meta"):
-        return freeze(key.blueprint.build())
-
-
-def _trial(
-    blueprint: Blueprint, taps: tuple[str, ...], until: str, kinds: tuple[str, ...], height: int, width: int
-) -> _Trial:
-    return _trial_of(_ByBase(blueprint), taps, until, kinds, height, width)
+        return freeze(blueprint.build())
 
 
 @lru_cache(maxsize=4096)
-def _trial_of(
-    key: _ByBase, taps: tuple[str, ...], until: str, kinds: tuple[str, ...], height: int, width: int
+def _trial(
+    blueprint: Blueprint, taps: tuple[str, ...], until: str, kinds: tuple[str, ...], height: int, width: int
 ) -> _Trial:
-    blueprint = key.blueprint
+    """Run one pass on the meta device."""
     skeleton = _skeleton(blueprint)
     widths: list[int] = []
 
@@ -378,20 +356,16 @@ def freeze(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def _loaded(blueprint: Blueprint, seed: int | None, precision: str, device: str, folder: str) -> nn.Module:
-    return _loaded_of(_ByBase(blueprint), seed, precision, device, folder)
-
-
 @lru_cache(maxsize=16)
-def _loaded_of(key: _ByBase, seed: int | None, precision: str, device: str, folder: str) -> nn.Module:  # noqa: ARG001
-    """Build the network with its weights; ``folder`` is part of the key since it decides which weights those are."""
-    blueprint = key.blueprint
+def _loaded(blueprint: Blueprint, seed: int | None, digest: str, precision: str, device: str) -> nn.Module:
+    """Build the network with its weights, whose digest is part of the key of the cache."""
     # The library's initialisation is overwritten; it must not move the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
         module = blueprint.build()
     if seed is None:
         expected = module.state_dict()
-        module.load_state_dict(image_state(blueprint, load_stored(blueprint.source), expected), strict=True)
+        stored = load_stored(blueprint.source, digest)
+        module.load_state_dict(image_state(blueprint, stored, expected), strict=True)
     else:
         random_weights.fill_randomly(module, seed)
     return freeze(module).to(device=device, dtype=_DTYPES[precision])

@@ -263,8 +263,18 @@ def _replace(target: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_stored(source: WeightsSource) -> State:
+def load_stored(source: WeightsSource, digest: str = "") -> State:
     """Load the converted copy and compare it with its record.
+
+    Parameters
+    ----------
+    source : WeightsSource
+    digest : str
+        The digest that the caller relies on; empty for the recorded one.
+
+    Returns
+    -------
+    dict of str to Tensor
 
     Raises
     ------
@@ -283,9 +293,10 @@ def load_stored(source: WeightsSource) -> State:
             f"weights: {str(path)!r} cannot be read ({error}). Run `{source.command}` again."
         ) from error
     found = digest_state(state)
-    if found != record["content_sha256"]:
+    wanted = digest or str(record["content_sha256"])
+    if found != wanted:
         raise EncoderError(
-            f"weights: the tensors of {str(path)!r} must have the digest {record['content_sha256']}, got {found}. The "
+            f"weights: the tensors of {str(path)!r} must have the digest {wanted}, got {found}. The "
             f"file was changed or damaged after it came in; delete it and run `{source.command}` again."
         )
     return state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import open_clip
 import torch
@@ -29,7 +29,7 @@ _LICENCES: Final = {
 }
 
 
-def _split(model: str) -> tuple[str, str, dict[str, object]]:
+def _split(model: str) -> tuple[str, str, dict[str, Any]]:
     architecture, _, tag = model.partition("/")
     if open_clip.get_model_config(architecture) is None:
         raise unknown_name(

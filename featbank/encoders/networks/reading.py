@@ -47,7 +47,8 @@ def expand_taps(module: nn.Module, taps: Sequence[str], who: str) -> tuple[str, 
             near = difflib.get_close_matches(tap, names, n=3, cutoff=0.3)
             top = [name for name, _ in module.named_children()]
             raise EncoderError(
-                f"encoder {who!r}: tap {tap!r} must name a layer or be {OUT!r}. Near names: {', '.join(near) or 'none'}; "
+                f"encoder {who!r}: tap {tap!r} must name a layer or be {OUT!r}. Near names: "
+                f"{', '.join(near) or 'none'}; "
                 f"top layers: {', '.join(top[:20])}."
             )
         found.update(dict.fromkeys(fitting))

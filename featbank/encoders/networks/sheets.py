@@ -294,7 +294,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             ),
             title="HyperIQA's ResNet-50, trained on KonIQ-10k",
             role="quality",
-            reference="Su et al., Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network, CVPR 2020",
+            reference="Su et al., Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network, "
+            "CVPR 2020",
             architecture="resnet50",
             # The hyper network's own conv1 stands beside res.conv1, the stem.
             rules=((r"res\.(?!lda)(.+)", r"\1"),),
@@ -355,8 +356,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             ),
             title="OpenAI CLIP ResNet-50 with a position-free attention pool, as CLIP-IQA reads it",
             role="content",
-            reference="Radford et al., CLIP, ICML 2021; Wang, Chan, Loy, Exploring CLIP for Assessing the Look and Feel "
-            "of Images, AAAI 2023",
+            reference="Radford et al., CLIP, ICML 2021; Wang, Chan, Loy, Exploring CLIP for Assessing the Look and "
+            "Feel of Images, AAAI 2023",
             architecture="clip-rn50-with-text",
             rules=((r"(.+)", r"\1"),),
             normalisation=CLIP,

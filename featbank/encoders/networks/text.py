@@ -16,6 +16,7 @@ from featbank.encoders.networks import random_weights
 from featbank.encoders.networks.blueprint import Blueprint
 from featbank.encoders.networks.clip import (
     LEARNED_CLASSES,
+    N_CONTEXT,
     PromptTower,
     build_clip,
     count_text_macs,
@@ -36,8 +37,8 @@ def prompt_texts(prompts: str) -> tuple[str, ...]:
     return LEARNED_CLASSES if prompts == LEARNED else PROMPTS[prompts]
 
 
-def encode_prompts(blueprint: Blueprint, prompts: str, seed: int | None, folder: str) -> torch.Tensor:
-    """Return the unit vectors of a prompt list, computed once for each set of weights.
+def encode_prompts(blueprint: Blueprint, prompts: str, seed: int | None) -> torch.Tensor:
+    """Return the unit vectors of a prompt list, computed once for each set of weights and kept beside them.
 
     Parameters
     ----------
@@ -47,14 +48,12 @@ def encode_prompts(blueprint: Blueprint, prompts: str, seed: int | None, folder:
         Name of the list.
     seed : int or None
         Of random weights.
-    folder : str
-        The weights folder, where the result is kept for published weights.
 
     Returns
     -------
     float32 tensor of shape (n_prompts, n_features)
     """
-    return _encode(_Key(blueprint), prompts, seed, folder)
+    return _encode(blueprint, prompts, seed, _digests(blueprint, prompts, seed))
 
 
 def count_prompt_gmacs(blueprint: Blueprint, prompts: str) -> float:
@@ -62,27 +61,19 @@ def count_prompt_gmacs(blueprint: Blueprint, prompts: str) -> float:
     return count_text_macs(blueprint.text_model, len(prompt_texts(prompts))) / 1e9
 
 
-class _Key:
-    def __init__(self, blueprint: Blueprint) -> None:
-        self.blueprint = blueprint
-
-    def __hash__(self) -> int:
-        return hash(self.blueprint.base)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.blueprint.base == self.blueprint.base
+def _digests(blueprint: Blueprint, prompts: str, seed: int | None) -> tuple[str, ...]:
+    if seed is not None:
+        return (f"random:{seed}",)
+    learned = (content_digest(LEARNED_PROMPTS),) if prompts == LEARNED else ()
+    return (content_digest(blueprint.source), *learned)
 
 
 @lru_cache(maxsize=64)
-def _encode(key: _Key, prompts: str, seed: int | None, folder: str) -> torch.Tensor:  # noqa: ARG001 - part of the key
-    blueprint = key.blueprint
+def _encode(blueprint: Blueprint, prompts: str, seed: int | None, digests: tuple[str, ...]) -> torch.Tensor:
     if seed is not None:
         return _run(blueprint, prompts, seed)
-    digests = [content_digest(blueprint.source)]
-    if prompts == LEARNED:
-        digests.append(content_digest(LEARNED_PROMPTS))
     name = digest_json(
-        {"weights": digests, "prompts": list(prompt_texts(prompts)), "list": prompts, "epoch": EPOCH}
+        {"weights": list(digests), "prompts": list(prompt_texts(prompts)), "list": prompts, "epoch": EPOCH}
     )
     path = weights_folder() / "prompts" / f"{name}.npy"
     if path.is_file():
@@ -105,7 +96,7 @@ def _run(blueprint: Blueprint, prompts: str, seed: int | None) -> torch.Tensor:
         random_weights.fill_randomly(clip, seed)
         if prompts == LEARNED:
             tokens = clip.token_embedding.weight
-            context = tokens[1 : 1 + 16].detach().clone()
+            context = tokens[1 : 1 + N_CONTEXT].detach().clone()
     tower = PromptTower(clip.eval().requires_grad_(False), context)
     with torch.no_grad():
         return tower(prompt_tokens(blueprint.text_model, prompt_texts(prompts))).float()

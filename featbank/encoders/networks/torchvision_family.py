@@ -103,8 +103,8 @@ def build_headless(architecture: str) -> nn.Module:
     name = next((head for head in _HEADS if isinstance(getattr(network, head, None), nn.Module)), None)
     if name is None:
         raise EncoderError(
-            f"torchvision:{architecture}: the head must be one of the attributes {', '.join(_HEADS)}; this architecture "
-            "has none of them. Choose another one, or bring your own encoder (family `file:`)."
+            f"torchvision:{architecture}: the head must be one of the attributes {', '.join(_HEADS)}; this "
+            "architecture has none of them. Choose another one, or bring your own encoder (family `file:`)."
         )
     head = getattr(network, name)
     if isinstance(head, nn.Sequential) and isinstance(head[0], nn.LayerNorm):
