@@ -9,6 +9,7 @@ counter. Parameters are frozen first, because the counter demands gradient funct
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,30 @@ def count_gmacs(encoder: Encoder | nn.Module, height: int, width: int) -> float:
 
     module = copy.deepcopy(encoder).to("meta").eval()
     return count_forward(module, torch.empty(1, 3, height, width, device="meta")).macs / 1e9
+
+
+def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network with shapes and without memory.
+
+    Parameters
+    ----------
+    build : callable
+        Builds the network on the default device.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the meta device.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build()
+    except NotImplementedError:
+        # A few constructors (torchvision's RegNet) compute their widths with tensors, which need memory.
+        with torch.random.fork_rng(devices=[]):
+            return build().to("meta")
 
 
 def count_forward(module: nn.Module, *inputs: Any) -> ForwardCount:  # noqa: ANN401 - tensors of any kind

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ RECORD_VERSION: Final = 1
 TERMS: Final = ("open", "restricted", "unstated")
 """``open`` permits commercial use; ``restricted`` does not, or sets own terms; ``unstated`` names no licence."""
 
+_SOURCES: Final = "featbank.encoders.networks.sources"
 NETWORK_FAMILIES: Final = ("timm", "open_clip", "torchvision", "checkpoint")
 
 
@@ -149,10 +151,9 @@ def find_sources(name: str) -> tuple[WeightsSource, ...]:
     parsed = parse_encoder_name(name) if name.partition(":")[0] in NETWORK_FAMILIES else None
     if parsed is None or parsed.seed is not None:
         return ()
-    # Imported here: a checkpoint's sheet is plain facts, the other families ask their library.
-    from featbank.encoders.networks.sources import sources_of
-
-    return sources_of(parsed)
+    # Imported by name, as the registry does: a checkpoint's sheet is plain facts, other families ask their library.
+    sources: tuple[WeightsSource, ...] = import_module(_SOURCES).sources_of(parsed)
+    return sources
 
 
 def missing_weights(names: Iterable[str]) -> list[WeightsSource]:

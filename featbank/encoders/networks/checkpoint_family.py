@@ -66,7 +66,7 @@ def convert_checkpoint(name: str, path: Path) -> State:
     if checkpoint_source(name) == LEARNED_PROMPTS:
         return _convert_context(path)
     sheet = SHEETS[name]
-    published = read_published(path, sheet.encoding)
+    published = read_published(path)
     with torch.device("meta"):
         build = STORED.get(sheet.architecture, ARCHITECTURES[sheet.architecture])
         expected = build().state_dict()

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from featbank.encoders.macs import ForwardCount, count_forward
+from featbank.encoders.macs import ForwardCount, build_on_meta, count_forward
 from featbank.encoders.names import EncoderName
 from featbank.encoders.networks import random_weights
 from featbank.encoders.networks.blueprint import Blueprint
@@ -216,9 +216,15 @@ class NetworkEncoder(Encoder):
         blocks: list[list[torch.Tensor]] = [[] for _ in encoders]
         with torch.inference_mode():
             for start in range(0, len(crops), n_batch):
-                pixels = torch.from_numpy(np.ascontiguousarray(crops[start : start + n_batch])).to(device)
+                # A copy: crops may be read-only or a view of other memory, and are never changed.
+                pixels = torch.from_numpy(np.array(crops[start : start + n_batch])).to(device)
                 batch = (pixels.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
-                layers = run_taps(module, batch.to(_DTYPES[self.precision]).contiguous(), taps, self.until)
+                layers = run_taps(
+                    module,
+                    batch.to(_DTYPES[self.precision], memory_format=torch.channels_last),
+                    taps,
+                    self.until,
+                )
                 for block, encoder in zip(blocks, encoders, strict=True):
                     block.append(encoder._read(layers, module).cpu())
         return [torch.cat(block).numpy() for block in blocks]
@@ -317,8 +323,7 @@ def _only(names: tuple[str, ...], who: str) -> tuple[str]:
 @lru_cache(maxsize=128)
 def _skeleton(blueprint: Blueprint) -> nn.Module:
     """Build the network on the meta device: shapes without memory."""
-    with torch.device("meta"):
-        return freeze(blueprint.build())
+    return freeze(build_on_meta(blueprint.build))
 
 
 @lru_cache(maxsize=4096)
@@ -368,4 +373,5 @@ def _loaded(blueprint: Blueprint, seed: int | None, digest: str, precision: str,
         module.load_state_dict(image_state(blueprint, stored, expected), strict=True)
     else:
         random_weights.fill_randomly(module, seed)
-    return freeze(module).to(device=device, dtype=_DTYPES[precision])
+    # Channels last: with one thread and few crops torch otherwise leaves the fast convolutions aside.
+    return freeze(module).to(device=device, dtype=_DTYPES[precision], memory_format=torch.channels_last)

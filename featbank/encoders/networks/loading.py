@@ -30,14 +30,12 @@ State = dict[str, torch.Tensor]
 _N_SHOWN = 8
 
 
-def read_published(path: Path, encoding: str = "") -> object:
+def read_published(path: Path) -> object:
     """Read a weights file as published: safetensors, or a torch file of tensors and plain values.
 
     Parameters
     ----------
     path : Path
-    encoding : str
-        Text encoding of a pickle written by Python 2, else empty.
 
     Raises
     ------
@@ -58,11 +56,10 @@ def read_published(path: Path, encoding: str = "") -> object:
             raise EncoderError(
                 f"weights: {str(path)!r} is not a complete safetensors file: {error}."
             ) from error
-    options = {"encoding": encoding} if encoding else {}
     try:
         # Trainers keep their command line in the file: a Namespace only holds values.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, **options)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise EncoderError(
             f"weights: {str(path)!r} was refused: it holds more than tensors and plain values and would run code "

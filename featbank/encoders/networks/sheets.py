@@ -53,8 +53,10 @@ class CheckpointSheet:
     normalisation : (mean, std)
     l2 : bool
         Whether the published features are divided by their norm.
-    encoding : str
-        Text encoding of a pickle written by Python 2, else empty.
+    n_features : int
+        Length of the network's own vector.
+    gmacs_224 : float
+        Cost of one crop of 224 x 224 pixels.
     n_params_published : int
         Parameters of the whole published network, heads included; 0 where that is not known.
     note : str
@@ -66,13 +68,14 @@ class CheckpointSheet:
     role: str
     reference: str
     architecture: str
+    n_features: int
+    gmacs_224: float
     rules: tuple[tuple[str, str], ...]
     state_path: str = ""
     drop: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
     normalisation: tuple[Triple, Triple] = IMAGENET
     l2: bool = False
-    encoding: str = ""
     n_params_published: int = 0
     note: str = ""
 
@@ -94,7 +97,11 @@ _PLACES = "Zhou, Lapedriza, Khosla, Oliva, Torralba, Places: A 10 Million Image 
 
 
 def _places(
-    arch: str, title: str, architecture: str, n_params: int, rules: tuple[tuple[str, str], ...], head: str
+    arch: str,
+    title: str,
+    facts: tuple[int, float, int],
+    rules: tuple[tuple[str, str], ...],
+    head: str,
 ) -> CheckpointSheet:
     return CheckpointSheet(
         source=WeightsSource(
@@ -107,14 +114,15 @@ def _places(
         title=title,
         role="scene",
         reference=_PLACES,
-        architecture=architecture,
+        architecture=arch,
+        n_features=facts[0],
+        gmacs_224=facts[1],
         state_path="state_dict",
         rules=rules,
         drop=(rf"module\.{head}\..+",),
         # Written by torch 0.2, which did not count batches yet; the counter is not used in evaluation.
         filled=(r".+\.num_batches_tracked",),
-        encoding="latin1",
-        n_params_published=n_params,
+        n_params_published=facts[2],
     )
 
 
@@ -135,6 +143,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             role="quality",
             reference="Agnolucci et al., ARNIQA: Learning Distortion Manifold for Image Quality Assessment, WACV 2024",
             architecture="resnet50",
+            n_features=2048,
+            gmacs_224=4.087,
             rules=_indexed("model"),
             drop=(r"projector\..+",),
             l2=True,
@@ -152,6 +162,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             role="quality",
             reference="Madhusudana et al., Image Quality Assessment using Contrastive Learning, TIP 2022",
             architecture="resnet50",
+            n_features=2048,
+            gmacs_224=4.087,
             rules=_indexed("encoder"),
             drop=(r"projector\..+",),
             normalisation=NONE,
@@ -170,6 +182,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             role="quality",
             reference=_REIQA,
             architecture="resnet50",
+            n_features=2048,
+            gmacs_224=4.087,
             state_path="model",
             rules=((r"module\.encoder\.(.+)", r"\1"),),
             drop=(r"module\.head\..+",),
@@ -189,6 +203,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             role="content",
             reference=_REIQA,
             architecture="resnet50",
+            n_features=2048,
+            gmacs_224=4.087,
             state_path="model",
             rules=((r"module\.encoder\.(.+)", r"\1"),),
             drop=(r"module\.head\..+",),
@@ -197,24 +213,21 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
         _places(
             "resnet50",
             "ResNet-50 on 365 scene categories",
-            "resnet50",
-            24_255_917,
+            (2048, 4.087, 24_255_917),
             ((r"module\.(?!fc\.)(.+)", r"\1"),),
             "fc",
         ),
         _places(
             "resnet18",
             "ResNet-18 on 365 scene categories",
-            "resnet18",
-            11_363_757,
+            (512, 1.814, 11_363_757),
             ((r"module\.(?!fc\.)(.+)", r"\1"),),
             "fc",
         ),
         _places(
             "densenet161",
             "DenseNet-161 on 365 scene categories",
-            "densenet161",
-            27_278_285,
+            (2208, 7.73, 27_278_285),
             (
                 # Layers were called norm.1 and conv.2 before torch 0.4 forbade dots.
                 (r"module\.(features\..+\.(?:norm|conv))\.([12])\.(.+)", r"\1\2.\3"),
@@ -236,6 +249,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             role="keypoint",
             reference="He, Gkioxari, Dollar, Girshick, Mask R-CNN, ICCV 2017",
             architecture="resnet50-frozen-norm",
+            n_features=2048,
+            gmacs_224=4.087,
             rules=((r"backbone\.body\.(.+(?<!num_batches_tracked))", r"\1"),),
             drop=(
                 r"backbone\.fpn\..+",
@@ -259,6 +274,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             role="keypoint",
             reference="Howard et al., Searching for MobileNetV3, ICCV 2019; Ren et al., Faster R-CNN, NeurIPS 2015",
             architecture="mobilenet-v3-frozen-norm",
+            n_features=960,
+            gmacs_224=0.214,
             rules=((r"backbone\.body\.(.+(?<!num_batches_tracked))", r"features.\1"),),
             drop=(
                 r"backbone\.fpn\..+",
@@ -280,6 +297,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             role="quality",
             reference="Sun et al., Assessing UHD Image Quality from Aesthetics, Distortions, and Saliency, ECCVW 2024",
             architecture="swin_t",
+            n_features=768,
+            gmacs_224=4.49,
             rules=((r"feature_extraction\.(.+)", r"\1"),),
             drop=(r"quality\..+",),
             note="linked from the README; a badge names Apache-2.0, there is no licence file",
@@ -297,6 +316,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             reference="Su et al., Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network, "
             "CVPR 2020",
             architecture="resnet50",
+            n_features=2048,
+            gmacs_224=4.087,
             # The hyper network's own conv1 stands beside res.conv1, the stem.
             rules=((r"res\.(?!lda)(.+)", r"\1"),),
             drop=(r"res\.lda.+", r"conv[123]\..+", r"fc[1-5][wb]_.+"),
@@ -316,6 +337,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             role="quality",
             reference="Agnolucci, Galteri, Bertini, Quality-Aware Image-Text Alignment for Real-World IQA, 2024",
             architecture="clip-rn50",
+            n_features=1024,
+            gmacs_224=5.793,
             rules=(
                 (r"clip_model\.visual\.((?!attnpool\.positional_embedding).+)", r"\1"),
                 (r"(prompts_features)", r"\1"),
@@ -341,6 +364,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             role="quality",
             reference="Zhang et al., Blind Image Quality Assessment via Vision-Language Correspondence, CVPR 2023",
             architecture="clip-vit-b32",
+            n_features=512,
+            gmacs_224=4.409,
             rules=((r"visual\.(.+)", r"\1"),),
             drop=(r"(?!visual\.).+",),
             normalisation=CLIP,
@@ -359,6 +384,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             reference="Radford et al., CLIP, ICML 2021; Wang, Chan, Loy, Exploring CLIP for Assessing the Look and "
             "Feel of Images, AAAI 2023",
             architecture="clip-rn50-with-text",
+            n_features=1024,
+            gmacs_224=5.793,
             rules=((r"(.+)", r"\1"),),
             normalisation=CLIP,
             n_params_published=102_007_137,
@@ -376,6 +403,8 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             role="mobile",
             reference="Chen et al., MobileIQA: Exploiting Mobile-level Diverse Opinion Network, ECCVW 2024",
             architecture="mobilenetv3-trunk",
+            n_features=960,
+            gmacs_224=0.214,
             rules=((r"local_cnn\.(.+)", r"trunk.\1"),),
             drop=(r"LDA\d\..+", r"MALs\..+", r"fusion_mal\..+", r"cnn\..+", r"fc_score\..+"),
             n_params_published=81_478_000,

@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import nn
 
+from featbank.encoders.macs import build_on_meta
 from featbank.encoders.networks.blueprint import Blueprint
 from featbank.encoders.networks.loading import State, match_state, read_published
 from featbank.encoders.networks.roles import role_of
@@ -23,14 +24,13 @@ _OPEN_LICENCES: Final = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4
 
 @cache
 def _config(model: str) -> Any:  # noqa: ANN401 - timm.models.PretrainedCfg
-    architecture, dot, tag = model.partition(".")
+    architecture = model.partition(".")[0]
     if not timm.models.is_model(architecture):
         raise unknown_name("timm architecture", architecture, timm.list_models(), "timm.list_models()")
-    config = timm.get_pretrained_cfg(model, allow_unregistered=False) if dot else None
-    if config is None or not tag:
-        known = list(timm.list_pretrained(f"{architecture}.*"))
+    known = list(timm.list_pretrained(f"{architecture}.*"))
+    if model not in known:
         raise unknown_name("timm tag", model, known, f"timm.list_pretrained('{architecture}.*')")
-    return config
+    return timm.get_pretrained_cfg(model)
 
 
 def timm_source(model: str) -> WeightsSource:
@@ -66,16 +66,11 @@ def timm_blueprint(model: str) -> Blueprint:
     config = _config(model)
     source = timm_source(model)
     architecture = model.partition(".")[0]
-    with torch.device("meta"):
-        probe = _create(architecture)
-        options = {}
-        if getattr(probe, "dynamic_img_size", None) is False:
-            # Position embeddings are resampled to the crop's grid; at the native size nothing changes.
-            options["dynamic_img_size"] = True
-        n_published = sum(
-            parameter.numel()
-            for parameter in _create(architecture, num_classes=config.num_classes).parameters()
-        )
+    probe = build_on_meta(partial(_create, architecture))
+    # Position embeddings are resampled to the crop's grid; at the native size nothing changes.
+    options = {"dynamic_img_size": True} if getattr(probe, "dynamic_img_size", None) is False else {}
+    whole = build_on_meta(partial(_create, architecture, num_classes=config.num_classes))
+    n_published = sum(parameter.numel() for parameter in whole.parameters())
     return Blueprint(
         base=f"timm:{model}",
         title=f"timm {architecture}" + (f", {config.notes[0]}" if config.notes else ""),
@@ -120,9 +115,8 @@ def convert_timm(model: str, path: Path) -> State:
             f"weights: timm:{model} must be a dictionary of tensors, got {type(published).__name__}."
         )
     architecture = model.partition(".")[0]
-    with torch.device("meta"):
-        whole = _create(architecture, num_classes=config.num_classes)
-        headless = _create(architecture)
+    whole = build_on_meta(partial(_create, architecture, num_classes=config.num_classes))
+    headless = build_on_meta(partial(_create, architecture))
     state: Mapping[str, torch.Tensor] = published
     expected = whole.state_dict()
     if set(state) != set(expected):

@@ -12,6 +12,7 @@ import torchvision
 from torch import nn
 from torchvision.models import get_model_weights
 
+from featbank.encoders.macs import build_on_meta
 from featbank.encoders.networks.blueprint import Blueprint
 from featbank.encoders.networks.loading import State, match_state, read_published
 from featbank.encoders.networks.roles import role_of
@@ -72,8 +73,7 @@ def torchvision_blueprint(model: str) -> Blueprint:
     source = torchvision_source(model)
     contract = weights.transforms()
     side = int(contract.crop_size[0])
-    with torch.device("meta"):
-        build_headless(architecture)
+    build_on_meta(partial(build_headless, architecture))  # refuses an architecture without a known head
     return Blueprint(
         base=f"torchvision:{model}",
         title=f"torchvision {architecture}, {weights.name}",
@@ -129,9 +129,8 @@ def convert_torchvision(model: str, path: Path) -> State:
         raise EncoderError(
             f"weights: torchvision:{model} must be a dictionary of tensors, got {type(published).__name__}."
         )
-    with torch.device("meta"):
-        whole = torchvision.models.get_model(architecture, weights=None).state_dict()
-        headless = build_headless(architecture).state_dict()
+    whole = build_on_meta(partial(torchvision.models.get_model, architecture, weights=None)).state_dict()
+    headless = build_on_meta(partial(build_headless, architecture)).state_dict()
     # Files older than torch 0.4 do not count batches; the counter plays no part in evaluation.
     state = {
         key: published.get(key, torch.zeros(tensor.shape, dtype=tensor.dtype))
