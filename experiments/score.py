@@ -77,7 +77,7 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
     reasons = {failure["image"]: f"{failure['reason']}: {failure['message']}" for failure in summary.failures}
     readable = table.frame[~table.frame["image_id"].isin(list(reasons))]
     result = pd.DataFrame({"image": table.frame["image_id"]})
-    result["reason"] = result["image"].map(reasons).fillna("")
+    result["reason"] = [reasons.get(image_id, "") for image_id in result["image"]]
     if readable.empty:
         result = result.assign(predicted=np.nan, spread=np.nan)[COLUMNS]
         result.attrs["simulation"] = bool(manifest["simulation"])

@@ -26,7 +26,7 @@ from featbank.images import DECODE_POLICY, Photo, read_photo
 from featbank.keys import keys_of_files
 
 DECODE_EPOCH = int(DECODE_POLICY["epoch"])
-RETRIED_REASONS = ("encoder", "view", "memory")
+RETRIED_REASONS = ("encoder", "view", "memory", "missing", "unreadable", "not-a-file")
 """Failures that do not lie in the image's bytes, so the image is tried again."""
 
 FLUSH_ROWS = 256
@@ -116,6 +116,7 @@ def _compute(job: _Job) -> _Outcome:
         features = [_built(request) for request in job.wanted]
         vectors, timing = compute_features(features, photo)
     except (ImageError, EncoderError, ViewError, MemoryError) as error:
+        outcome.decode_s = outcome.decode_s or time.perf_counter() - started
         reason = (
             error.reason
             if isinstance(error, ImageError)

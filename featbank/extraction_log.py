@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import time
 from pathlib import Path
@@ -23,11 +24,6 @@ def log_extraction(root: Path, n_computed: int, workers: int, seconds: dict[str,
         Processes that shared the work.
     seconds : dict
         Seconds of work by stage and feature label, and ``wall``.
-
-    Raises
-    ------
-    OSError
-        If the log cannot be written.
     """
     entry = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds["wall"])),
@@ -36,9 +32,13 @@ def log_extraction(root: Path, n_computed: int, workers: int, seconds: dict[str,
         "n_computed": n_computed,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }
-    # One short line in append mode: several processes may log at once.
-    with (root / EXTRACTION_LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(entry) + "\n")
+    # One short line in append mode: several processes may log at once. A log that cannot be written must not
+    # turn finished work into a failure.
+    try:
+        with (root / EXTRACTION_LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(entry) + "\n")
+    except OSError as error:
+        logging.getLogger(__name__).warning("the extraction is done, but its log cannot be written: %s", error)
 
 
 def measured_seconds(root: Path) -> dict[str, float]:

@@ -107,6 +107,31 @@ def locate_bands(names: Sequence[Any] | None, n_features: int) -> dict[str, IntA
     }
 
 
+def check_labels(who: str, X: Table) -> None:
+    """Refuse a frame with several levels of column labels.
+
+    scikit-learn takes such a frame as one without names: bands would go unseen and columns in another
+    order would be accepted.
+
+    Parameters
+    ----------
+    who : str
+        The class that asks, named in the message.
+    X : data frame or array
+        Feature table; plain integer labels pass, as scikit-learn treats them like an array's.
+
+    Raises
+    ------
+    TypeError
+        If the columns have more than one level.
+    """
+    if isinstance(X, pd.DataFrame) and X.columns.nlevels > 1:
+        raise TypeError(
+            f"{who}: column names must be plain strings such as 'band:0000', got {X.columns.nlevels} levels of labels. "
+            "Join them first, for example X.columns = [f'{band}:{k:04d}' for band, k in X.columns]."
+        )
+
+
 def unknown_bands(who: str, asked: Iterable[str], known: Iterable[str]) -> ValueError | None:
     """Build the error for band names that a table does not have; None when all are known."""
     there = list(known)
@@ -222,10 +247,15 @@ class SelectBands(SelectorMixin, BaseEstimator):
             If the columns or their order differ from those seen in `fit`, or a value is not finite.
         """
         check_is_fitted(self)
+        if not isinstance(X, pd.DataFrame):
+            check_array(X, dtype=np.float64, estimator=self)  # before any column is counted
         validate_data(self, X, reset=False, skip_check_array=True)
         return self._cut(X)
 
     def _fit_names(self, X: Table) -> None:
+        check_labels("SelectBands", X)
+        if not isinstance(X, pd.DataFrame):
+            check_array(X, dtype=np.float64, estimator=self)  # before any column is counted
         validate_data(self, X, skip_check_array=True)
         located = locate_bands(getattr(self, "feature_names_in_", None), self.n_features_in_)
         self.bands_ = _chosen_bands("SelectBands", self.bands, located)
@@ -320,6 +350,7 @@ class BandScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ValueError
             If a band in ``band_weights`` is unknown, or a weight is not a positive finite number.
         """
+        check_labels("BandScaler", X)
         values = validate_data(self, X, dtype=np.float64)
         located = locate_bands(getattr(self, "feature_names_in_", None), self.n_features_in_)
         weights = dict(self.band_weights or {})

@@ -129,7 +129,7 @@ def check_weights(who: str, sample_weight: ArrayLike, n_rows: int) -> FloatArray
         )
     if (weights < 0).any() or not (weights > 0).any():
         raise ValueError(
-            f"{who}: sample_weight must be non-negative with at least one positive weight, "
+            f"{who}: sample_weight must be non-negative and not all zero, "
             f"got values from {weights.min():g} to {weights.max():g}."
         )
     return weights

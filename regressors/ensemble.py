@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from regressors.bands import WHOLE_TABLE, locate_bands
+from regressors.bands import WHOLE_TABLE, check_labels, locate_bands
 from regressors.checks import Estimator, FloatArray, Folds, Scorer, Table, check_choice, check_weights
 from regressors.combine import RULES, Combination, fit_combination
 from regressors.fitting import fit_search, predict_held_out
@@ -29,6 +29,9 @@ from regressors.pipelines import (
     make_search,
     readable_params,
 )
+
+# Kept as they come: the members cast what they select, so that a float32 table is not doubled as a whole.
+_KINDS = [np.float64, np.float32]
 
 
 class NoSkillWarning(UserWarning):
@@ -189,7 +192,9 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         who = "BandEnsemble"
         check_choice(who, "estimator", self.estimator, ESTIMATORS)
         check_choice(who, "combine", self.combine, RULES)
-        table, mos = self._read(X, y)
+        check_labels(who, X)
+        values, target = validate_data(self, X, y, dtype=_KINDS, y_numeric=True, ensure_min_samples=2)
+        table, mos = self._named(values), np.asarray(target, dtype=np.float64)
         weights = None if sample_weight is None else check_weights(who, sample_weight, len(mos))
         located = locate_bands(getattr(self, "feature_names_in_", None), self.n_features_in_)
         self.bands_ = tuple(located)
@@ -245,7 +250,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
             If the columns or their order differ from those seen in `fit`, or a value is not finite.
         """
         check_is_fitted(self)
-        table, _ = self._read(X)
+        table = self._named(validate_data(self, X, dtype=_KINDS, reset=False))
         predictions = np.zeros((len(table), len(self.members_)))
         for k in np.flatnonzero(self.weights_):
             predictions[:, k] = self.members_[k].predict(table)
@@ -271,7 +276,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
             If the columns or their order differ from those seen in `fit`, or a value is not finite.
         """
         check_is_fitted(self)
-        table, _ = self._read(X)
+        table = self._named(validate_data(self, X, dtype=_KINDS, reset=False))
         values = np.column_stack([member.predict(table) for member in self.members_])
         return pd.DataFrame(
             values, columns=self.member_names_, index=X.index if isinstance(X, pd.DataFrame) else None
@@ -346,17 +351,10 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.estimator in ADDITIVE_ESTIMATORS
 
-    def _read(self, X: Table, y: ArrayLike | None = None) -> tuple[Table, FloatArray]:
-        """Check a table; return it as a frame when its columns have names, else as an array."""
-        kinds = [np.float64, np.float32]
-        mos = np.empty(0)
-        if y is None:
-            values = validate_data(self, X, dtype=kinds, reset=False)
-        else:
-            values, mos = validate_data(self, X, y, dtype=kinds, y_numeric=True, ensure_min_samples=2)
-            mos = np.asarray(mos, dtype=np.float64)
+    def _named(self, values: np.ndarray) -> Table:
+        """Give checked values their columns' names back, by which the members find their bands."""
         names = getattr(self, "feature_names_in_", None)
-        return (values if names is None else pd.DataFrame(values, columns=names, copy=False)), mos
+        return values if names is None else pd.DataFrame(values, columns=names, copy=False)
 
     def _make_folds(self, table: Table, mos: FloatArray, groups: ArrayLike | None) -> list[Fold]:
         if isinstance(self.cv, (int, np.integer)):

@@ -30,7 +30,7 @@ MIN_ROWS = 5
 # deviations, tanh(3 / 200) differs from its argument by less than 1e-4 of it).
 CENTRE_MARGIN = 0.5
 _WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0, 100.0)
-_N_CENTRES = 25
+_N_CENTRES = 49
 _FLAT = 1e-6  # a map whose deviation over the rows is less is constant there: its shape would be rounding
 _MAX_STEPS = 40
 
@@ -94,8 +94,8 @@ def fit_logistic4(
     """Fit the four-parameter logistic map from prediction to MOS by least squares.
 
     The result is the best map with the centre at most half a range outside the predictions and a width between
-    0.1 and 100 of their standard deviations. The start is the best point of a grid of 25 centres by 8
-    widths over that box; Gauss-Newton steps with damping refine it (variable projection).
+    0.1 and 100 of their standard deviations. Starts are the best of 49 centres for each of 8 widths over that
+    box; Gauss-Newton steps with damping refine them (variable projection) and the best is kept.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def fit_logistic4(
     if len(mos) < MIN_ROWS or np.ptp(mos) == 0 or np.ptp(predicted) == 0:
         return None
     search = LogisticSearch(mos, predicted, weights)
-    centre, width, _ = search.fit(weights[np.newaxis])
+    centre, width, _ = search.fit(weights[np.newaxis], n_starts=len(_WIDTHS))
     rise = 0.5 * np.tanh(0.5 * (search.x - centre[0]) / width[0])
     mean_rise, mean_y = np.average(rise, weights=weights), np.average(mos, weights=weights)
     centred = rise - mean_rise
@@ -195,7 +195,7 @@ class LogisticSearch:
         self._grid = self._make_grid()
 
     def fit(
-        self, weights: FloatArray, *, tolerance: float = 1e-12
+        self, weights: FloatArray, *, n_starts: int = 1, tolerance: float = 1e-12
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Find the best centre and width for each weighting.
 
@@ -203,6 +203,8 @@ class LogisticSearch:
         ----------
         weights : float64 array of shape (n_weightings, n_rows)
             Non-negative row weights.
+        n_starts : int, default=1
+            Refinements from the best points of the grid, one per width, of which the best is kept.
         tolerance : float, default=1e-12
             Gain of the squared correlation in one step below which the search ends.
 
@@ -217,22 +219,33 @@ class LogisticSearch:
         weights = weights / weights.sum(axis=1, keepdims=True)
         mean_y = weights @ self._y
         ss_y = weights @ self._y**2 - mean_y**2
-        centre, log_width = self._best_of_grid(weights, mean_y)
-        r2 = np.full(len(weights), np.nan)
+        centres, log_widths = self._best_of_grid(weights, mean_y, n_starts)  # (n_weightings, n_starts)
+        r2 = np.full(centres.shape, np.nan)
         live = np.flatnonzero(ss_y > 1e-14)
         if live.size:
-            state = _Refinement(self, weights[live], mean_y[live], ss_y[live])
-            centre[live], log_width[live], r2[live] = state.run(centre[live], log_width[live], tolerance)
-        return centre, np.exp(log_width), r2
+            rows = np.repeat(live, n_starts)
+            state = _Refinement(self, weights[rows], mean_y[rows], ss_y[rows])
+            found = state.run(centres[live].ravel(), log_widths[live].ravel(), tolerance)
+            centres[live], log_widths[live], r2[live] = (part.reshape(-1, n_starts) for part in found)
+        best = np.argmax(np.nan_to_num(r2, nan=-1.0), axis=1)
+        chosen = np.arange(len(weights)), best
+        return centres[chosen], np.exp(log_widths[chosen]), r2[chosen]
 
-    def _best_of_grid(self, weights: FloatArray, mean_y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _best_of_grid(
+        self, weights: FloatArray, mean_y: FloatArray, n_starts: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the best centre at each width, for the ``n_starts`` best widths."""
         rise, centre, log_width = self._grid
         mean = weights @ rise  # (n_weightings, n_grid)
         variance = weights @ rise**2 - mean**2
         covariance = weights @ (rise * self._y[:, None]) - mean * mean_y[:, None]
         variance = np.where(variance > 1e-9, variance, np.inf)  # flat on these rows: never the best
-        best = np.argmax(covariance**2 / variance, axis=1)
-        return centre[best], log_width[best]
+        r2 = (covariance**2 / variance).reshape(len(weights), _N_CENTRES, len(_WIDTHS))
+        by_width = np.argmax(r2, axis=1)  # (n_weightings, n_widths)
+        ranked = np.argsort(-np.take_along_axis(r2, by_width[:, None], axis=1)[:, 0], axis=1, kind="stable")
+        widths = ranked[:, :n_starts]
+        flat = np.take_along_axis(by_width, widths, axis=1) * len(_WIDTHS) + widths
+        return centre[flat], log_width[flat]
 
     def _make_grid(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         centres = np.linspace(*self._centre_bounds, _N_CENTRES)
@@ -241,8 +254,8 @@ class LogisticSearch:
         # Centred and scaled over all rows first: the moments of a weighting then lose no digits for flat maps.
         rise -= rise.mean(axis=0)
         deviation = np.sqrt(np.mean(rise**2, axis=0))
-        useful = deviation > _FLAT
-        return rise[:, useful] / deviation[useful], centre[useful], log_width[useful]
+        rise *= np.where(deviation > _FLAT, 1 / np.maximum(deviation, _FLAT), 0.0)
+        return rise, centre, log_width
 
     @property
     def bounds(self) -> tuple[FloatArray, FloatArray]:
@@ -304,7 +317,8 @@ class _Refinement:
         g = np.where(held, 0.0, gradient)
         cross = np.where(held.any(axis=1), 0.0, hessian[:, 0, 1])
         diagonal = np.stack([hessian[:, 0, 0], hessian[:, 1, 1]], axis=1)
-        floor = 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300
+        # Where the map fits perfectly, or centre and width do the same, these are rounding of either sign.
+        floor = np.maximum(1e-12 * diagonal.max(axis=1, keepdims=True), 1e-30)
         diagonal = np.maximum(diagonal * (1.0 + damping[:, None]), floor)
         determinant = np.maximum(diagonal[:, 0] * diagonal[:, 1] - cross**2, floor[:, 0] ** 2)
         step = np.stack(

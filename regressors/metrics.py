@@ -36,6 +36,8 @@ __all__ = [
 
 # A vector whose deviation is below this share of its mean holds rounding, not information.
 ROUNDING = 1e-13
+# Decimals that take part in choosing among candidates.
+_SELECTION_DIGITS = 12
 
 
 def srcc(y: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
@@ -308,7 +310,8 @@ def make_metric_scorer(name: str) -> Scorer:
 
     For choosing among models a correlation with a constant prediction counts as 0, the mean over random
     orders of its ties: a candidate that predicts one value for all images must lose, not stop the search.
-    A constant MOS in a fold is an error, because no candidate can be judged there.
+    A constant MOS in a fold is an error, because no candidate can be judged there. Correlations are rounded
+    to 12 decimals, predictions to 12 decimals of their largest value: what differs less is a tie.
 
     Parameters
     ----------
@@ -344,9 +347,15 @@ def _select_krcc(y: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | Non
 def _correlation_or_zero(
     metric: Callable[..., float], y: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None
 ) -> float:
-    value = metric(y, y_pred, sample_weight=sample_weight)
+    # Copies of a row get predictions that differ in the last bits, and rank correlations of neighbouring candidates
+    # often tie. Without rounding both, those bits would choose the candidate, and a row of weight two would not
+    # choose as the row written twice.
+    predicted = np.asarray(y_pred, dtype=np.float64)
+    size = np.abs(predicted).max(initial=0.0)
+    tied = np.round(predicted / size, _SELECTION_DIGITS) if 0 < size < np.inf else predicted
+    value = metric(y, tied, sample_weight=sample_weight)
     if not np.isnan(value):
-        return value
+        return round(value, _SELECTION_DIGITS)
     if np.ptp(np.asarray(y)) == 0:
         raise ValueError(
             f"{metric.__name__}: the held-out rows of a fold all have one MOS, so no candidate can be ranked on them. "

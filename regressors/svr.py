@@ -53,6 +53,8 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         Weighted means of the columns.
     total_variance_ : float
         V above; 1 when all columns are constant.
+    n_iter_ : int
+        Steps of the solver, at least 1.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : object array of shape (n_features_in_,)
@@ -145,6 +147,8 @@ class UnitSVR(RegressorMixin, BaseEstimator):
             cache_size=self.cache_size_mb,
         )
         self.svr_.fit(self._scale(X), (mos - self.y_mean_) / self.y_scale_, sample_weight=weights)
+        # libsvm counts per kernel matrix; no step is needed when all targets lie inside the tube.
+        self.n_iter_ = max(1, int(np.max(self.svr_.n_iter_)))
         return self
 
     def predict(self, X: Table) -> FloatArray:

@@ -7,10 +7,7 @@ call is taken up where it stopped.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-from tqdm import tqdm
 
 from experiments.commands import Output
 from experiments.commands.options import add_workers, positive_int
@@ -36,18 +33,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Output:
     """Render what is missing."""
     from joblib import cpu_count
+    from tqdm import tqdm
 
     from featbank.demo import write_demo
+    from featbank.errors import DatasetError
 
-    with tqdm(total=options.photos, unit="photo", desc="demo", disable=None, file=sys.stderr) as bar:
-        folder = write_demo(
-            Path(options.folder),
-            n_photos=options.photos,
-            width=options.width,
-            seed=options.seed,
-            workers=options.workers or cpu_count(),
-            progress=bar.update,
-        )
+    with tqdm(total=options.photos, unit="photo", desc="demo", disable=None) as bar:
+
+        def show(n_done: int, n_photos: int) -> None:
+            bar.update(n_done - bar.n)
+
+        try:
+            folder = write_demo(
+                Path(options.folder),
+                n_photos=options.photos,
+                width=options.width,
+                seed=options.seed,
+                workers=options.workers or cpu_count(),
+                progress=show,
+            )
+        except ValueError as error:  # an argument out of its range; the message names it
+            raise DatasetError(str(error)) from error
     document = {"folder": str(folder), "photos": options.photos, "simulation": True}
     return Output(
         document,

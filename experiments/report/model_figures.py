@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from experiments.report.theme import Theme
 from experiments.report.wording import number, percent, plain_label, plural, score_title
 
 MAX_BARS = 24
+INTERCEPT = "intercept"  # the row of weights.csv that is no member
 MAX_CURVES = 6
 
 
@@ -88,10 +90,11 @@ def cv_curves(run: RunData, parameter: str) -> list[Curve]:
 
 
 def member_weights(run: RunData) -> dict[str, float]:
-    """Weight of each member in the combined score."""
+    """Weight of each member in the combined score, without the intercept."""
     if not {"member", "weight"} <= set(run.weights.columns):
         return {}
-    return {str(m): float(w) for m, w in zip(run.weights["member"], run.weights["weight"], strict=True)}
+    rows = run.weights[run.weights["member"] != INTERCEPT]
+    return {str(m): float(w) for m, w in zip(rows["member"], rows["weight"], strict=True)}
 
 
 def cv_figure(run: RunData) -> Drawing | None:
@@ -168,6 +171,15 @@ def band_shares(run: RunData) -> dict[str, float]:
     return dict(sorted(known.items(), key=lambda item: -item[1]))
 
 
+def share_title(shares: Mapping[str, float]) -> str:
+    """Name what the shares are parts of: the whole score if they add up to one, else the variance of MOS."""
+    return (
+        "share of the score"
+        if math.isclose(sum(shares.values()), 1.0, abs_tol=1e-6)
+        else "share of MOS variance"
+    )
+
+
 def band_share_figure(run: RunData) -> Drawing | None:
     """Horizontal bars of the bands' shares; negative ones go left."""
     shares = band_shares(run)
@@ -183,7 +195,7 @@ def band_share_figure(run: RunData) -> Drawing | None:
             _labelled_bar(axes, theme, y, share, colour, plain_label(band), percent(share))
             axes.plot([0, 0], [y - 0.17, y + 0.17], color=theme.ink, lw=0.9)
         axes.xaxis.set_major_formatter(lambda value, _position: percent(value))
-        _finish_bars(axes, len(bars), "share of the score")
+        _finish_bars(axes, len(bars), share_title(shares))
         return figure
 
     return Drawing("band_share", "Bars of each band's share in the score.", paint)

@@ -102,14 +102,18 @@ class RunData:
         return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
     @property
+    def regression(self) -> dict[str, Any]:
+        """The recipe's ``[regression]`` table, empty where there is none that can be read."""
+        try:
+            table = tomllib.loads(self.recipe_text).get("regression")
+        except tomllib.TOMLDecodeError:
+            return {}
+        return table if isinstance(table, dict) else {}
+
+    @property
     def select_by(self) -> str:
         """Name of the metric that chose the hyper-parameters, ``score`` where the recipe does not say."""
-        try:
-            regression = tomllib.loads(self.recipe_text).get("regression", {})
-        except tomllib.TOMLDecodeError:
-            return "score"
-        name = regression.get("select_by", "score") if isinstance(regression, dict) else "score"
-        return str(name)
+        return str(self.regression.get("select_by", "score"))
 
     def section(self, name: str) -> dict[str, Any]:
         """One table of the receipt, empty where it has none."""

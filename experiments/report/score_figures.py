@@ -124,7 +124,13 @@ def predicted_against_mos(run: RunData, split: str) -> Drawing | None:
             x = np.linspace(mos.min(), mos.max(), _CURVE_POINTS)
             axes.plot(x, polynomial(x), color=theme.surface, lw=4.2, zorder=4)
             axes.plot(x, polynomial(x), color=theme.ink, lw=2.0, zorder=5, label="second-order fit")
-        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="MOS", ylabel="predicted score")
+        axes.set(
+            xlim=limits,
+            ylim=limits,
+            aspect="equal",
+            xlabel=f"MOS ({split}, n = {count(len(mos))})",
+            ylabel="predicted score",
+        )
         axes.locator_params(nbins=6)
         axes.legend(loc="upper left", handlelength=2.2)
         return figure

@@ -11,17 +11,35 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.report.model_figures import band_shares, cv_curves, member_weights, short_parameter
+from experiments.report.model_figures import (
+    INTERCEPT,
+    band_shares,
+    cv_curves,
+    member_weights,
+    share_title,
+    short_parameter,
+)
 from experiments.report.run_data import SPLITS, RunData, as_float, mos_groups
 from experiments.report.thumbnails import Thumbnail, make_thumbnail
-from experiments.report.wording import MINUS, count, decimals_for, fixed, number, percent
+from experiments.report.wording import MINUS, count, decimals_for, fixed, number, percent, sentence_case
 
 MAX_MISSES = 12
 MAX_FAILURES = 100
 MAX_FACTS = 300
+MAX_NOTES = 12
 
 _SHOWN_ELSEWHERE = frozenset(
-    {"recipe", "features", "passes", "chosen", "band_share", "failures", "durations"}
+    {
+        "recipe",
+        "features",
+        "passes",
+        "chosen",
+        "band_share",
+        "failures",
+        "durations",
+        "seconds_per_photo",
+        "notes",
+    }
 )
 
 
@@ -74,8 +92,8 @@ def member_rows(run: RunData) -> list[dict[str, str]]:
         bands = dict(zip(run.weights["member"].astype(str), run.weights["bands"].astype(str), strict=True))
     cv_scores = _best_cv_scores(run)
     names = dict.fromkeys([*weights, *chosen])
-    decimals = decimals_for(weights.values())
-    return [
+    decimals = min(decimals_for(weights.values()), 4)
+    rows = [
         {
             "member": name,
             "weight": fixed(weights.get(name, math.nan), decimals),
@@ -86,6 +104,11 @@ def member_rows(run: RunData) -> list[dict[str, str]]:
         }
         for name in names
     ]
+    if {"member", "weight"} <= set(run.weights.columns):
+        for value in run.weights.loc[run.weights["member"] == INTERCEPT, "weight"]:
+            rows.append(dict.fromkeys(rows[0] if rows else ("member", "weight"), ""))
+            rows[-1] |= {"member": INTERCEPT, "weight": number(float(value))}
+    return rows
 
 
 def _best_cv_scores(run: RunData) -> dict[str, str]:
@@ -151,6 +174,20 @@ def band_rows(run: RunData) -> list[dict[str, str]]:
         }
         for band in dict.fromkeys([*shares, *features])
     ]
+
+
+def share_sentence(run: RunData) -> str:
+    """Say what the bands' shares are shares of, on which rows, and what they add up to."""
+    shares = band_shares(run)
+    whole = share_title(shares)
+    rows = run.receipt.get("band_share_rows")
+    where = f", on the {rows} rows" if isinstance(rows, str) and rows else ""
+    text = f"{sentence_case(whole)} that each band brings (product measure{where})"
+    total = sum(shares.values())
+    if whole == share_title({"": 1.0}):
+        return f"{text}; the shares add up to the whole."
+    rest = "the rest is not explained" if total > 0 else "which is worse than a constant"
+    return f"{text}; together {percent(total)}, {rest}."
 
 
 def licence_rows(run: RunData) -> list[dict[str, str]]:
@@ -228,6 +265,12 @@ def scale_sentence(run: RunData) -> str:
         f"{text}; the MOS of the {run.headline_split} split run from {number(float(mos.min()))} to "
         f"{number(float(mos.max()))}, with a standard deviation of {spread}."
     )
+
+
+def run_notes(run: RunData) -> list[str]:
+    """Give the run's own remarks on its data, such as how far its splits share their uploaders."""
+    notes = run.receipt.get("notes")
+    return [str(note) for note in notes[:MAX_NOTES]] if isinstance(notes, list) else []
 
 
 def provenance(run: RunData) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 MINUS = "−"
 MISSING = "–"
+UNREADABLE = 1e9  # from here on a number is written with an exponent
 
 METRIC_TITLES: dict[str, str] = {
     "srcc": "SRCC",
@@ -77,6 +78,9 @@ def fixed(value: float, decimals: int) -> str:
     """Write ``value`` with a fixed number of decimals, a true minus sign, and a dash where it is undefined."""
     if not math.isfinite(value):
         return MISSING
+    if abs(value) >= UNREADABLE:
+        # A model gone wrong must not stretch every table; its size still shows.
+        return f"{value:.2e}".replace("-", MINUS)
     text = f"{value:.{decimals}f}"
     if text.startswith("-"):
         # A rounded zero has no sign.
@@ -88,7 +92,7 @@ def number(value: float, digits: int = 3) -> str:
     """Write ``value`` with about ``digits`` significant digits and no exponent; large ones with separators."""
     if not math.isfinite(value):
         return MISSING
-    if abs(value) >= 10_000:
+    if 10_000 <= abs(value) < UNREADABLE:
         return f"{value:,.0f}".replace("-", MINUS)
     if value != 0 and abs(value) < 1e-6:
         return f"{value:.{digits - 1}e}".replace("-", MINUS)

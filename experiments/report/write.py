@@ -154,6 +154,7 @@ def _context(
 ) -> dict[str, Any]:
     parameter = curve_parameter(run)
     n_failures = len(run.rows("failures"))
+    misses = sections.worst_misses(run, photos)
     return {
         "title": run.title,
         "facts": _facts(run, figures),
@@ -168,6 +169,7 @@ def _context(
         "comparison_rows": comparison_rows(run, COMPARED),
         "split_rows": split_rows(run),
         "has_metadata_ridge": run.headline in run.baselines.get(METADATA_RIDGE, {}),
+        "run_notes": sections.run_notes(run),
         "has_training_cv": "training_cv" in run.scores,
         "has_intervals": any(scores.ci95 for scores in run.scores.values()),
         "scale_sentence": sections.scale_sentence(run),
@@ -175,14 +177,16 @@ def _context(
         "scatters": [(name, figures[name]) for name in FIGURE_NAMES[3:0:-1] if name in figures],
         "mos_rows": sections.mos_rows(run),
         "has_exclusive": bool((run.predictions["subset"] == "exclusive").any()),
+        "share_sentence": sections.share_sentence(run),
         "band_rows": sections.band_rows(run),
         "member_rows": sections.member_rows(run),
         "n_members": len(member_weights(run)),
+        "is_uniform": run.regression.get("combine") == "uniform",
         "select_by": run.select_by.upper(),
         "cv_parameter": short_parameter(parameter) if parameter else "",
         "grid_end_members": sections.grid_end_members(run, parameter) if parameter else [],
-        "misses": sections.worst_misses(run, photos),
-        "has_photos": photos is not None,
+        "misses": misses,
+        "has_thumbnails": any(miss.thumbnail.source for miss in misses),
         "n_failures": n_failures,
         "failures_title": plural(n_failures, "failure"),
         "failure_rows": sections.failure_rows(run),

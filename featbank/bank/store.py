@@ -81,21 +81,26 @@ class Bank:
         self.root = Path(root)
         self.is_read_only = read_only
         if not self.root.is_dir():
-            if self.root.exists():
-                raise BankError(
-                    f"bank: {self.root} must be a folder, got a file. Name another one with `--bank DIR`."
-                )
-            if not create or read_only:
-                raise BankError(
-                    f"bank: there is no bank at {self.root}. `featbank features DATA --recipe R --bank {self.root}` "
-                    "makes and fills one."
-                )
-            try:
-                self.root.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise explain("create", self.root, error) from error
+            self._make_root(create and not read_only)
         self.images = ImageLog(self.root / IMAGE_LOG_NAME, read_only=read_only)
         self.images.check_version()
+
+    def _make_root(self, may_create: bool) -> None:
+        # Asked of the operating system in one step: a neighbour may be making the same folder.
+        try:
+            if may_create:
+                self.root.mkdir(parents=True, exist_ok=True)
+                return
+        except FileExistsError as error:
+            raise BankError(
+                f"bank: {self.root} must be a folder, got a file. Name another one with `--bank DIR`."
+            ) from error
+        except OSError as error:
+            raise explain("create", self.root, error) from error
+        raise BankError(
+            f"bank: there is no bank at {self.root}. `featbank features DATA --recipe R --bank {self.root}` makes "
+            "and fills one."
+        )
 
     def __repr__(self) -> str:
         return f"Bank({str(self.root)!r}, read_only={self.is_read_only})"

@@ -84,11 +84,9 @@ def decode_jpeg(data: bytes) -> Raster:
         _without_spans(data, header.icc_spans) if header.icc_problem else data, colorspace
     )
     if samples is None:
-        samples, is_inverted = _decode_unusual(data), header.n_components == 4
+        samples = _decode_unusual(data)
         actions.append("unusual-sampling")
-    else:
-        is_inverted = header.n_components == 4 and header.has_adobe_mark
-    if is_inverted:
+    if kind == "CMYK" and header.has_adobe_mark:
         # Adobe's programs store 255 for no ink and say so by their mark; plain CMYK stores 255 for full ink.
         np.subtract(255, samples, out=samples)
         actions.append("adobe-inversion")
@@ -226,5 +224,6 @@ def _decode_strictly(data: bytes, colorspace: str) -> NDArray[np.uint8] | None:
 
 def _decode_unusual(data: bytes) -> NDArray[np.uint8]:
     """Decode samplings outside TurboJPEG's list with Pillow, which accepts them but warns of no damage."""
-    image = load_foreign(data, "JPEG").image
-    return np.array(image)
+    samples = np.array(load_foreign(data, "JPEG").image)
+    # Pillow inverts CMYK whether or not there is Adobe's mark; here the samples are wanted as stored.
+    return np.subtract(255, samples, out=samples) if samples.ndim == 3 and samples.shape[2] == 4 else samples

@@ -107,7 +107,8 @@ def read_photo(source: str | Path | bytes) -> Photo:
     Of samples deeper than eight bits the high byte is taken: a gray image and its RGB copy, a PNG and a TIFF
     agree. Transparent parts are laid on white, the page that viewers show behind them. CMYK without a profile
     becomes RGB by multiplying what each ink lets through. A profile is applied with the relative colorimetric
-    intent and black point compensation.
+    intent and black point compensation. Newer versions of Pillow refuse TIFF, WebP and GIF files above 179 million
+    pixels by themselves, below the limit of this package; the reason is ``too-large`` all the same.
 
     Examples
     --------

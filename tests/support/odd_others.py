@@ -82,7 +82,7 @@ def others() -> Iterator[Case]:
         ("lossless.j2k", "JPEG2000", "jpg_2000", {"no_jp2": True}),
         ("lossy.avif", "AVIF", "avif", {"quality": 95}),
     ):
-        if features.check(feature):
+        if feature in features.get_supported():
             yield Case(
                 name, tiny.save(rgb, image_format, **options), None, rgb, 24 if feature == "avif" else 0
             )
@@ -108,6 +108,6 @@ def broken_others() -> Iterator[Case]:
     yield Case("cut_in_half.ppm", ppm[: len(ppm) // 2], "truncated")
     yield Case("claims_20000x20000.ppm", b"P6\n20000 20000\n255\n", "too-large")
     yield Case("only_header.pgm", b"P5\n64 48\n", "corrupt")
-    if features.check("jpg_2000"):
+    if "jpg_2000" in features.get_supported():
         jp2 = tiny.save(rgb, "JPEG2000")
         yield Case("cut_in_half.jp2", jp2[: len(jp2) // 2], "corrupt")

@@ -140,6 +140,12 @@ def broken_pngs() -> Iterator[Case]:
     yield Case(
         "flipped_bit.png", tiny.patched(plain, data_at + 300, bytes([plain[data_at + 300] ^ 4])), "corrupt"
     )
+    intact = bytes(plain[data_at - 8 : -12])
+    n_data = int.from_bytes(intact[:4], "big")
+    wrong = tiny.png_chunk(b"IDAT", intact[8 : 8 + n_data], checksum=1)
+    yield Case("wrong_checksum_of_data.png", plain[: data_at - 8] + wrong + end, "corrupt")
+    clear = tiny.png_chunk(b"tRNS", bytes(6), checksum=1)
+    yield Case("wrong_checksum_of_transparency.png", tiny.png_bytes(rgb, 2, before=clear), "corrupt")
     yield Case("claims_20000x20000.png", claims(20_000, 20_000), "too-large")
     yield Case("claims_2147483647.png", claims(2**31 - 1, 2**31 - 1), "too-large")
     yield Case("claims_17000x17000.png", claims(17_000, 17_000, bytes(1000)), "truncated")

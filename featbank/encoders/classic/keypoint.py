@@ -139,8 +139,9 @@ def _corner_features(along_x: Image, along_y: Image) -> dict[str, float]:
     ]
     small, large = corner_strength(*tensor)
     is_peak = (small >= filters.local_maximum(small)) & (small > 0)
-    features = _densities("corner", small[is_peak], _CORNER_LEVELS, small.size)
-    features |= _strengths("corner", small[is_peak])
+    peaks = small[is_peak]
+    features = _densities("corner", peaks, _CORNER_LEVELS, small.size)
+    features |= _strengths("corner", peaks)
     features |= _spread("corner", is_peak & (small > _CORNER_LEVELS[0]))
     # 0 where gradients point all ways, 1 where they share one direction; strong edges count most.
     power, other = (
@@ -173,8 +174,9 @@ def _blob_features(plane: Image) -> dict[str, float]:
     features: dict[str, float] = {}
     for name, signed in (("bright", response), ("dark", -response)):
         is_peak = (signed >= filters.local_maximum(signed)) & (signed > 0)
-        features |= _densities(f"blob_{name}", signed[is_peak], _BLOB_LEVELS, signed.size)
-        features |= _strengths(f"blob_{name}", signed[is_peak])
+        peaks = signed[is_peak]
+        features |= _densities(f"blob_{name}", peaks, _BLOB_LEVELS, signed.size)
+        features |= _strengths(f"blob_{name}", peaks)
     return features
 
 

@@ -132,7 +132,7 @@ def _measure_window(pixels: NDArray[np.uint8]) -> _Window:
     block = windows.BLOCK_PX // _CHROMA_SCALE
     for name, channel in zip(("red_green", "yellow_blue"), photometry.opponent_colours(pixels), strict=True):
         plane = filters.halve(channel)
-        _add(blocks, name, scene_statistics.collect_moments(plane, block))
+        _add(blocks, name, scene_statistics.collect_moments(plane, block, with_pairs=False))
     contrast = float(blocks["x4_variance"].mean(dtype=np.float64))
     return _Window(blocks, grid, bands, gabor, contrast)
 

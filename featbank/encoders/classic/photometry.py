@@ -12,8 +12,8 @@ from featbank.encoders.classic.filters import Image
 # Exposure and colour change slowly over a photo: about this many pixels on a regular grid tell them.
 _SAMPLE_PIXELS = 2**17
 _DARK, _BRIGHT = 3, 252
-# Shares are compared in octaves down to one pixel in 128.
-_SHARE_FLOOR = 2.0**-7
+# A few clipped pixels, a lamp or a glint, are no fault: shares are compared in octaves down to one pixel in 32.
+_SHARE_FLOOR = 2.0**-5
 # Below this many levels an image looks grey, and octaves of colour mean nothing.
 _COLOUR_FLOOR = 8.0
 _CONTRAST_FLOOR = 4.0

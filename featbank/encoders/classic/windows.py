@@ -40,8 +40,8 @@ def window_corners(height: int, width: int) -> list[tuple[int, int]]:
     """
     side_y, side_x = window_shape(height, width)
     wanted_rows = math.floor(math.sqrt(MAX_WINDOWS * height / width) + 0.5)
-    n_rows = min(max(wanted_rows, 1), MAX_WINDOWS, math.ceil(height / side_y))
-    n_columns = min(max(MAX_WINDOWS // n_rows, 1), math.ceil(width / side_x))
+    n_rows = min(max(wanted_rows, 1), MAX_WINDOWS, _n_covering(height, side_y))
+    n_columns = min(max(MAX_WINDOWS // n_rows, 1), _n_covering(width, side_x))
     rows, columns = _starts(height, side_y, n_rows), _starts(width, side_x, n_columns)
     return [(row, column) for row in rows for column in columns]
 
@@ -65,6 +65,11 @@ def pad_crop(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _side(length: int) -> int:
     return min(WINDOW_PX, max(length // _STEP_PX, 1) * _STEP_PX)
+
+
+def _n_covering(length: int, side: int) -> int:
+    # Windows begin on the grid: what is left beyond its last line would only repeat a window.
+    return math.ceil(length // _GRID_PX * _GRID_PX / side)
 
 
 def _starts(length: int, side: int, n: int) -> list[int]:

@@ -15,7 +15,7 @@ from experiments.report.run_data import RunData
 from tests.support.run_folder import RunOptions, write_photos, write_run_folder
 
 SMALL = RunOptions(
-    counts={"training": 40, "validation": 20, "test": 30}, exclusive=8, n_bootstrap=10, n_bands=3, failures=2
+    counts={"training": 40, "validation": 20, "test": 30}, exclusive=8, n_bootstrap=5, n_bands=3, failures=2
 )
 
 VARIANTS: dict[str, RunOptions] = {
@@ -25,6 +25,7 @@ VARIANTS: dict[str, RunOptions] = {
     "training only": replace(SMALL, counts={"training": 40}),
     "no MOS scale": replace(SMALL, mos_range=None),
     "one band": replace(SMALL, n_bands=1),
+    "one band, training only": replace(SMALL, n_bands=1, counts={"training": 40}),
     "two bands": replace(SMALL, n_bands=2),
     "imported": replace(SMALL, imported=True),
     "no exclusive": replace(SMALL, exclusive=0),

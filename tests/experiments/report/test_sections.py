@@ -22,6 +22,7 @@ from experiments.report.sections import (
     mos_rows,
     provenance,
     scale_sentence,
+    share_sentence,
     spell_parameters,
     spell_value,
     split_counts,
@@ -56,8 +57,9 @@ def test_misses_do_not_depend_on_the_order_of_rows(make_run: Callable[..., Path]
 def test_members_show_weight_choice_and_fold_score(small_run: RunData) -> None:
     rows = member_rows(small_run)
     assert [row["member"] for row in rows] == small_run.weights["member"].tolist()
+    assert rows[-1] == dict.fromkeys(rows[0], "") | {"member": "intercept", "weight": "0.0123"}
     frame = small_run.cv_results
-    for row, weight in zip(rows, small_run.weights["weight"], strict=True):
+    for row, weight in list(zip(rows, small_run.weights["weight"], strict=True))[:-1]:
         assert float(row["weight"]) == pytest.approx(weight, abs=5e-4)
         best = frame[frame["member"] == row["member"]].sort_values("mean_test_score").iloc[-1]
         assert row["cv"] == f"{best['mean_test_score']:.3f} ± {best['std_test_score']:.3f}"
@@ -107,6 +109,30 @@ def test_bands_and_licences_come_from_the_receipt(small_run: RunData) -> None:
         assert row["columns"] == str(feature["n_features"])
         assert float(row["gmacs"]) == feature["gmacs"]
     assert {row["licence"] for row in licence_rows(small_run)} == {"Apache-2.0"}
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        (
+            {"a": 0.7, "b": 0.3},
+            "Share of the score that each band brings (product measure); the shares add up to the",
+        ),
+        (
+            {"a": 0.1, "b": 0.06},
+            "Share of MOS variance that each band brings (product measure); together 16 %, the rest",
+        ),
+        ({"a": 0.1, "b": -0.3}, "together −20 %, which is worse than a constant"),
+    ],
+)
+def test_shares_are_said_to_be_of_what_they_are(
+    make_run: Callable[..., Path], shares: dict[str, float], words: str
+) -> None:
+    folder = make_run()
+    edit_json(folder / "receipt.json", band_share=shares, band_share_rows=None)
+    assert words in share_sentence(read_run(folder)).replace("\u00a0", " ")
+    edit_json(folder / "receipt.json", band_share_rows="evaluated")
+    assert "(product measure, on the evaluated rows)" in share_sentence(read_run(folder))
 
 
 def test_encoders_of_unknown_licence_are_named_as_such(make_run: Callable[..., Path]) -> None:
@@ -180,8 +206,9 @@ def test_provenance_shows_all_the_receipt_holds_and_nothing_twice(make_run: Call
         "recipe": {"digest": "d" * 64, "text": "hidden"},
         "code": {"version": "1", "clean": True},
         "novel": {"deep": {"er": 3}},
-        "notes": [],
+        "notes": ["shown with the metrics"],
         "started": "then",
+        "seeds": {},
         "features": [{"band": "hidden"}],
     }
     write_json(folder / "receipt.json", receipt)

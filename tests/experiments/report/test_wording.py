@@ -34,7 +34,7 @@ def test_number_keeps_three_significant_digits(size: float, sign: float) -> None
     assert _read(number(sign * size)) == pytest.approx(sign * size, rel=5.1e-3, abs=5.1e-7)
 
 
-@given(st.integers(min_value=-(10**9), max_value=10**9))
+@given(st.integers(min_value=-(10**9) + 1, max_value=10**9 - 1))
 def test_number_shows_whole_numbers_without_decimals(value: int) -> None:
     text = number(float(value))
     assert "." not in text
@@ -58,6 +58,13 @@ def test_what_is_not_finite_is_a_dash(value: float) -> None:
 @given(st.floats(min_value=-0.00049, max_value=0.0))
 def test_a_rounded_zero_has_no_sign(value: float) -> None:
     assert fixed(value, 3) == "0.000"
+
+
+@given(st.floats(min_value=1e9, max_value=1e300), st.integers(0, 6))
+def test_runaway_values_stay_short(value: float, decimals: int) -> None:
+    assert len(fixed(-value, decimals)) <= 10  # −1.23e+300
+    assert _read(fixed(value, decimals)) == pytest.approx(value, rel=5.1e-3)
+    assert number(value) == fixed(value, decimals)
 
 
 def test_negative_values_carry_a_true_minus_sign() -> None:

@@ -110,6 +110,23 @@ def test_dying_before_any_call_of_a_compaction_loses_no_row(
         assert contents(folder) == contents(undisturbed)
 
 
+def test_dying_in_a_compaction_never_changes_which_of_two_rows_is_served(tmp_path: Path) -> None:
+    prepared = open_feature(tmp_path / "prepared")
+    key = image_keys([0])
+    for value in range(7):
+        # The second row keeps the merged shard from being one of these.
+        prepared.append([*key, *image_keys([value + 1])], np.full((2, 5), value))
+    served = prepared.read(key)
+
+    def work(folder: Path) -> None:
+        open_feature(folder).compact()
+
+    for folder in deaths(work, tmp_path / "bank", tmp_path / "prepared"):
+        assert np.array_equal(open_feature(folder).read(key), served)
+        work(folder)
+        assert np.array_equal(open_feature(folder).read(key), served)
+
+
 def test_dying_before_any_call_of_a_prune_keeps_what_stays(tmp_path: Path) -> None:
     keys = fill(open_feature(tmp_path / "prepared"), range(12))
     fill(open_feature(tmp_path / "prepared", name="other"), range(4))

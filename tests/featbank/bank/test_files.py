@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from featbank.bank import files
 from featbank.bank.files import (
     TEMPORARY_MAX_AGE_S,
     list_shards,
@@ -173,6 +174,13 @@ def test_only_finished_shards_are_listed(tmp_path: Path) -> None:
         (tmp_path / other).write_bytes(DATA)
     assert list_shards(tmp_path) == [name]
     assert list_shards(tmp_path / "absent") == []
+
+
+def test_a_listing_counts_only_when_it_is_seen_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A neighbour replaces "old" by "new" in the middle of the first listing, which shows neither of them.
+    seen = iter([["x"], ["new", "x"], ["new", "x"]])
+    monkeypatch.setattr(files, "list_shards", lambda folder: next(seen))
+    assert files.list_shards_settled(tmp_path) == ["new", "x"]
 
 
 def test_removing_what_a_neighbour_removed_is_no_error(tmp_path: Path) -> None:

@@ -101,6 +101,21 @@ def test_a_missing_bank_is_made_or_refused(tmp_path: Path) -> None:
         Bank(tmp_path / "file" / "below")
 
 
+def test_a_bank_that_a_neighbour_makes_at_the_same_moment_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_dir = Path.is_dir
+
+    def neighbour_was_faster(path: Path) -> bool:
+        found = is_dir(path)
+        path.mkdir(exist_ok=True)
+        monkeypatch.setattr(Path, "is_dir", is_dir)
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", neighbour_was_faster)
+    assert Bank(tmp_path / "new").features() == []
+
+
 def test_a_read_only_bank_is_read_and_never_written_to(tmp_path: Path) -> None:
     filled(tmp_path)
     before = contents(tmp_path)

@@ -53,7 +53,7 @@ def test_name_cannot_be_taken_twice() -> None:
 
 @pytest.mark.parametrize("path", ["", "module", "module:", ":Class"])
 def test_path_must_name_module_and_class(path: str) -> None:
-    with pytest.raises(EncoderError, match="package.module:Class"):
+    with pytest.raises(EncoderError, match=r"package\.module:Class"):
         EncoderRegistry().register(SPEC, path)
 
 

@@ -137,6 +137,68 @@ def test_upscaled_is_noted_when_a_single_step_makes_up_pixels(view: View, height
         assert view.notes(500, 500) == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "height", "width", "is_upscaled"),
+    [
+        ("short_100", 100, 150, False),
+        ("short_100", 99, 150, True),
+        ("width_100", 300, 100, False),
+        ("width_100", 300, 99, True),
+        ("squash_100x50", 50, 100, False),
+        ("squash_100x50", 49, 400, True),
+        ("square_100", 100, 100, False),
+        ("square_100", 99, 300, True),
+        ("down_3", 1, 1, False),
+        ("tiles_50", 50, 49, True),
+        ("fragments_3x10", 30, 29, True),
+        ("mosaic_3x2", 2, 3, False),
+        ("mosaic_3x2", 3, 2, True),
+        ("tiles_3x3/center_40", 120, 120, False),
+        ("tiles_3x3/center_40", 119, 120, True),
+        ("short_30/center_40", 500, 500, True),
+        ("five_50+half", 50, 50, False),
+        ("five_50+halfimage", 99, 120, True),
+        ("five_50+halfimage", 100, 120, False),
+    ],
+)
+def test_upscaled_is_noted_exactly_when_pixels_are_made_up(
+    name: str, height: int, width: int, is_upscaled: bool
+) -> None:
+    assert parse_view(name).notes(height, width) == (("upscaled",) if is_upscaled else ())
+
+
+def test_neighbouring_views_have_identities_of_their_own() -> None:
+    names = [
+        "native",
+        "native+half",
+        "native+halfimage",
+        "tiles_30",
+        "tiles_30x30",
+        "mosaic_30x30",
+        "center_30",
+    ]
+    names += [
+        "five_30",
+        "square_30",
+        "squash_30x30",
+        "squash_30x31",
+        "squash_31x30",
+        "short_30",
+        "width_30",
+        "down_30",
+    ]
+    names += [
+        "fragments_30x2",
+        "fragments_30x2x2",
+        "center_30x31",
+        "center_31x30",
+        "short_30~bilinear",
+        "square",
+    ]
+    names += ["short_30/center_30", "center_30/short_30", "mosaic_2x3", "mosaic_3x2"]
+    assert len({digest_json(parse_view(name).identity()) for name in names}) == len(names)
+
+
 @given(views, views)
 def test_identity_is_json_and_tells_views_apart(one: View, two: View) -> None:
     assert json.loads(json.dumps(one.identity())) == one.identity()

@@ -1,0 +1,67 @@
+"""``make bench``: run every benchmark, print the table, write it as CSV beside this file.
+
+Absolute times belong to one machine on one day; the ratios are what to read. Nothing here is a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from joblib import cpu_count
+
+from experiments.benchmarks.bank import bench_bank
+from experiments.benchmarks.extraction import bench_extraction
+from featbank.demo import write_demo
+
+
+def describe_machine() -> str:
+    """Return the processor's model, the usable cores, and the interpreter."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    return f"{model}, {cpu_count()} usable cores, Python {platform.python_version()}, {platform.system()}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmarks."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument(
+        "--photos", type=int, default=12, help="rendered photos to extract from (default: 12)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs of each side, in turn; the median counts"
+    )
+    options = parser.parse_args(argv)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="featbank-bench-") as folder:
+        photos = write_demo(Path(folder) / "photos", n_photos=options.photos, workers=cpu_count())
+        rows += bench_extraction(photos, Path(folder), options.repeats)
+        rows += bench_bank(Path(folder), options.repeats)
+    table = pd.DataFrame(rows)
+    table["machine"] = describe_machine()
+    target = Path(__file__).parent / "results.csv"
+    table.to_csv(target, index=False, float_format="%.4g")
+    sys.stdout.write(
+        table.drop(columns="machine").to_string(index=False, float_format=lambda value: f"{value:.3g}")
+    )
+    sys.stdout.write(
+        f"\n\n{describe_machine()}; OPENBLAS_NUM_THREADS={os.environ.get('OPENBLAS_NUM_THREADS', 'unset')}\n"
+    )
+    sys.stdout.write(f"written to {target}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

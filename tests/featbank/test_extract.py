@@ -1,0 +1,87 @@
+"""Extraction: equal files once, failures recorded and not tried again, one worker or two the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featbank.bank import Bank
+from featbank.digest import digest_file
+from featbank.errors import UnknownNameError
+from featbank.extract import FeatureRequest, extract, open_folder
+from featbank.extraction_log import measured_seconds
+from tests.support.datasets import write_image
+
+REQUESTS = [FeatureRequest("classic:layout", "squash_16x16"), FeatureRequest("classic:keypoint", "center_16")]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[tuple[str, str]]:
+    return [(f"{n}.png", str(write_image(tmp_path / "photos" / f"{n}.png", seed=n))) for n in range(6)]
+
+
+def test_one_worker_and_two_give_the_same_rows(photos: list[tuple[str, str]], tmp_path: Path) -> None:
+    banks = [Bank(tmp_path / "one"), Bank(tmp_path / "two")]
+    for workers, bank in enumerate(banks, start=1):
+        assert extract(photos, REQUESTS, bank, workers=workers).n_computed == 6
+    for request in REQUESTS:
+        one, two = (open_folder(bank, request) for bank in banks)
+        keys = sorted(one.keys())
+        assert keys == sorted(two.keys())
+        assert np.array_equal(one.read(keys), two.read(keys))
+
+
+def test_equal_files_are_computed_once(photos: list[tuple[str, str]], tmp_path: Path) -> None:
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(photos[0][1]).read_bytes())
+    summary = extract([*photos, ("copy.png", str(copy))], REQUESTS, Bank(tmp_path / "bank"), workers=1)
+    assert (summary.n_images, summary.n_computed) == (6, 6)
+
+
+def test_only_the_missing_feature_is_computed(photos: list[tuple[str, str]], tmp_path: Path) -> None:
+    bank = Bank(tmp_path / "bank")
+    extract(photos, REQUESTS[:1], bank, workers=1)
+    summary = extract(photos, REQUESTS, bank, workers=1)
+    assert summary.n_computed == 6
+    assert not any("layout" in name for name in summary.seconds)
+    assert extract(photos, REQUESTS, bank, workers=1).n_computed == 0
+
+
+def test_a_broken_file_is_recorded_once_and_tried_again_on_request(
+    photos: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    broken = Path(photos[2][1])
+    broken.write_bytes(broken.read_bytes()[:60])
+    bank = Bank(tmp_path / "bank")
+    first = extract(photos, REQUESTS, bank, workers=1)
+    assert [failure["image"] for failure in first.failures] == ["2.png"]
+    assert bank.images.failures()["key"].tolist() == [digest_file(broken)]
+    again = extract(photos, REQUESTS, bank, workers=1)
+    assert again.n_computed == 0
+    assert [failure["image"] for failure in again.failures] == ["2.png"]  # still said, though not tried
+    assert "decode" in again.seconds
+    assert again.seconds["decode"] == 0
+    retried = extract(photos, REQUESTS, bank, workers=1, retry_failed=True)
+    assert retried.seconds["decode"] > 0
+    write_image(broken, seed=99)
+    assert extract(photos, REQUESTS, bank, workers=1).n_computed == 1
+
+
+def test_nothing_is_computed_when_a_request_cannot_be_built(
+    photos: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    bank = Bank(tmp_path / "bank")
+    with pytest.raises(UnknownNameError):
+        extract(photos, [*REQUESTS, FeatureRequest("classic:nothing", "native")], bank, workers=1)
+    assert all(not folder.keys() for folder in bank.features())
+
+
+def test_measured_seconds_are_means_over_photos(photos: list[tuple[str, str]], tmp_path: Path) -> None:
+    bank = Bank(tmp_path / "bank")
+    summary = extract(photos, REQUESTS, bank, workers=1)
+    measured = measured_seconds(bank.root)
+    assert measured["decode"] == pytest.approx(summary.seconds["decode"] / 6, abs=1e-4)
+    assert set(measured) == {"decode", "views", *(open_folder(bank, request).label for request in REQUESTS)}
+    with (bank.root / "extractions.jsonl").open("a") as log:
+        log.write('{"cut')  # by a kill
+    assert measured_seconds(bank.root) == measured
