@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from regressors.bands import locate_bands
-from regressors.checks import FloatArray, Folds, Scorer, Table, check_vector
+from regressors.checks import FloatArray, Folds, Scorer, Table
 from regressors.ensemble import BandEnsemble
-from regressors.folds import Fold
+from regressors.folds import Fold, check_folds, make_folds
 
 
 def crop_rows(X: Table, n_crops: int) -> Table:
@@ -75,6 +76,8 @@ class CropEnsemble(BandEnsemble):
 
     Attributes
     ----------
+    crop_model_ : BandEnsemble
+        The ensemble fitted on crops, whose other attributes are repeated here.
     oof_predictions_ : float64 array of shape (n_images,)
         Mean over the crops of their held-out predictions.
     folds_ : list of (train, test)
@@ -167,18 +170,27 @@ class CropEnsemble(BandEnsemble):
         ValueError
             As `BandEnsemble.fit`, or if a band cannot be cut into crops.
         """
-        mos = check_vector("CropEnsemble", "y", y)
-        n = self.n_crops
-        super().fit(
-            crop_rows(X, n),
-            mos.repeat(n),
-            groups=None if groups is None else np.repeat(np.asarray(groups), n),
-            sample_weight=None if sample_weight is None else np.repeat(sample_weight, n),
+        values, mos = validate_data(
+            self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2
         )
-        self.folds_ = [(train[::n] // n, test[::n] // n) for train, test in self.folds_]
-        self.oof_predictions_ = self._mean(self.oof_predictions_)
-        self._held_out = np.column_stack([self._mean(column) for column in self._held_out.T])
-        self.column_means_ = np.asarray(X, dtype=np.float64).mean(axis=0)
+        n = self.n_crops
+        rows = crop_rows(self._table(values), n)
+        folds = self._image_folds(values, np.asarray(mos, dtype=np.float64), groups)
+        options = {key: value for key, value in self.get_params(deep=False).items() if key != "n_crops"}
+        options["cv"] = [(self._crops_of(train), self._crops_of(test)) for train, test in folds]
+        inner = BandEnsemble(**options).fit(
+            rows,
+            np.repeat(mos, n),
+            sample_weight=None if sample_weight is None else np.repeat(np.asarray(sample_weight), n),
+        )
+        self.crop_model_ = inner
+        self.bands_, self.members_ = inner.bands_, inner.members_
+        self.member_names_, self.member_bands_ = inner.member_names_, inner.member_bands_
+        self.member_params_ = inner.member_params_
+        self.weights_, self.intercept_ = inner.weights_, inner.intercept_
+        self.folds_, self.n_rows_ = folds, len(values)
+        self.oof_predictions_ = self._mean(inner.oof_predictions_)
+        self.column_means_ = values.mean(axis=0, dtype=np.float64)
         return self
 
     def predict(self, X: Table) -> FloatArray:
@@ -197,7 +209,8 @@ class CropEnsemble(BandEnsemble):
         ValueError
             If the columns differ from those seen in `fit`, or a value is not finite.
         """
-        return self._mean(super().predict(crop_rows(X, self.n_crops)))
+        check_is_fitted(self)
+        return self._mean(self.crop_model_.predict(self._rows(X)))
 
     def predict_members(self, X: Table) -> pd.DataFrame:
         """Predict the MOS of images by each member alone: the mean over their crops.
@@ -215,19 +228,37 @@ class CropEnsemble(BandEnsemble):
         ValueError
             If the columns differ from those seen in `fit`, or a value is not finite.
         """
-        members = super().predict_members(crop_rows(X, self.n_crops))
-        return pd.DataFrame(
-            {name: self._mean(members[name].to_numpy()) for name in members},
-            index=X.index if isinstance(X, pd.DataFrame) else None,
-        )
+        check_is_fitted(self)
+        by_crop = self.crop_model_.predict_members(self._rows(X))
+        return self._mean_members(by_crop, X.index if isinstance(X, pd.DataFrame) else None)
 
-    def _make_folds(self, table: Table, mos: FloatArray, groups: ArrayLike | None) -> list[Fold]:
-        """Cut between images, then carry every fold over to the crops."""
-        first = slice(None, None, self.n_crops)
-        images = super()._make_folds(
-            table[first], mos[first], None if groups is None else np.asarray(groups)[first]
-        )
-        return [(self._crops_of(train), self._crops_of(test)) for train, test in images]
+    @property
+    def oof_members_(self) -> pd.DataFrame:
+        """Held-out predictions of the members: data frame of shape (n_images, n_members), means over crops."""
+        check_is_fitted(self)
+        return self._mean_members(self.crop_model_.oof_members_, None)
+
+    @property
+    def cv_results_(self) -> pd.DataFrame:
+        """Every candidate of every member, scored on crops; see `BandEnsemble.cv_results_`."""
+        check_is_fitted(self)
+        return self.crop_model_.cv_results_
+
+    def _table(self, values: np.ndarray) -> Table:
+        names = getattr(self, "feature_names_in_", None)
+        return values if names is None else pd.DataFrame(values, columns=names)
+
+    def _rows(self, X: Table) -> Table:
+        """Check a table of images and cut it into crops."""
+        values = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return crop_rows(self._table(values), self.n_crops)
+
+    def _image_folds(self, values: np.ndarray, mos: FloatArray, groups: ArrayLike | None) -> list[Fold]:
+        if isinstance(self.cv, (int, np.integer)):
+            own = np.arange(len(mos)) if groups is None else groups
+            return make_folds(mos, own, n_splits=int(self.cv), random_state=self.random_state)
+        folds = self.cv.split(values, mos, groups) if hasattr(self.cv, "split") else self.cv
+        return check_folds(list(folds), len(mos), who="CropEnsemble: cv")
 
     def _crops_of(self, images: ArrayLike) -> np.ndarray:
         """Positions of the crops of images at these positions."""
@@ -237,3 +268,7 @@ class CropEnsemble(BandEnsemble):
     def _mean(self, values: FloatArray) -> FloatArray:
         """Mean over the crops of each image."""
         return values.reshape(-1, self.n_crops).mean(axis=1)
+
+    def _mean_members(self, by_crop: pd.DataFrame, index: pd.Index | None) -> pd.DataFrame:
+        values = np.column_stack([self._mean(by_crop[name].to_numpy()) for name in by_crop])
+        return pd.DataFrame(values, columns=list(by_crop), index=index)

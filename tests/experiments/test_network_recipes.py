@@ -114,14 +114,14 @@ def test_prompts_share_the_pass_and_cost_once(capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fourteen small photographs of noise with a split: enough for the chain, nothing to learn from."""
+    """Twenty-four small photographs of noise with a split: enough for the chain, nothing to learn from."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     rows = []
-    for i in range(14):
+    for i in range(24):
         pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8).repeat(12, axis=0).repeat(12, axis=1)
-        Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=50 + 3 * i)
-        rows.append((f"{i}.jpg", i / 10 + rng.normal() / 20, "test" if i in {3, 7} else "training"))
+        Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=40 + 2 * i)
+        rows.append((f"{i}.jpg", i / 24 + rng.normal() / 20, "test" if i % 3 == 0 else "training"))
     pd.DataFrame(rows, columns=["path", "mos", "split"]).to_csv(folder / "photos.csv", index=False)
     return folder
 
@@ -150,14 +150,14 @@ def test_the_whole_chain_runs_on_random_weights(
     data, bank, run = str(dataset / "photos.csv"), str(tmp_path / "bank"), str(tmp_path / "run")
     assert main(["features", data, "--recipe", recipe, "--bank", bank, "--workers", "1", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)
-    assert (first["computed"], first["failures"]) == (14, [])
+    assert (first["computed"], first["failures"]) == (24, [])
     assert main(["features", data, "--recipe", recipe, "--bank", bank, "--workers", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["computed"] == 0
     assert main(["fit", data, "--recipe", recipe, "--bank", bank, "--out", run, "--workers", "1"]) == 0
     receipt = json.loads((Path(run) / "receipt.json").read_text())
     assert all("RANDOM" in feature["weights"] for feature in receipt["features"])
     predictions = pd.read_csv(Path(run) / "predictions.csv")
-    assert len(predictions) == 14
+    assert len(predictions) == 24
     capsys.readouterr()
     assert main(["score", run, str(dataset / "3.jpg"), "--bank", bank, "--workers", "1", "--json"]) == 0
     scored = json.loads(capsys.readouterr().out)
@@ -197,12 +197,12 @@ def test_crops_are_rows_of_their_image(
     assert main(["features", data, "--recipe", str(recipe), "--bank", bank, "--workers", "1"]) == 0
     assert main(["fit", data, "--recipe", str(recipe), "--bank", bank, "--out", run, "--workers", "1"]) == 0
     predictions = pd.read_csv(Path(run) / "predictions.csv")
-    assert len(predictions) == 14
+    assert len(predictions) == 24
     assert predictions["predicted"].notna().all()
     capsys.readouterr()
-    assert main(["score", run, str(dataset / "7.jpg"), "--bank", bank, "--workers", "1", "--json"]) == 0
+    assert main(["score", run, str(dataset / "9.jpg"), "--bank", bank, "--workers", "1", "--json"]) == 0
     (only,) = next(value for value in json.loads(capsys.readouterr().out).values() if isinstance(value, list))
-    row = predictions[predictions["image"] == "7.jpg"].iloc[0]
+    row = predictions[predictions["image"] == "9.jpg"].iloc[0]
     assert only["predicted"] == pytest.approx(row["predicted"], rel=1e-6)
     recipe.write_text(CROPS.replace("five_96", "tiles_3x3/center_64"))
     assert main(["features", data, "--recipe", str(recipe), "--bank", bank, "--workers", "1"]) == 0
@@ -224,6 +224,11 @@ def test_missing_weights_stop_before_any_image_is_read(
                  "BSD-3-Clause", "http://places2", "download.pytorch.org", str(tmp_path / "weights")):  # fmt: skip
         assert part in message
     assert not (tmp_path / "bank").exists()
+
+
+def test_precision_belongs_into_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["features", str(tmp_path), "--recipe", "icl", "--precision", "bf16"]) == 1
+    assert "checkpoint:reiqa-quality?precision=bf16" in capsys.readouterr().err
 
 
 @needs_torch
