@@ -133,7 +133,22 @@ def check_labels(who: str, X: Table) -> None:
 
 
 def unknown_bands(who: str, asked: Iterable[str], known: Iterable[str]) -> ValueError | None:
-    """Build the error for band names that a table does not have; None when all are known."""
+    """Build the error for band names that a table does not have.
+
+    Parameters
+    ----------
+    who : str
+        The class that asks, named in the message.
+    asked : iterable of str
+        Names received.
+    known : iterable of str
+        Names of the table.
+
+    Returns
+    -------
+    ValueError, or None
+        None when all are known.
+    """
     there = list(known)
     missing = [band for band in asked if band not in there]
     if not missing:

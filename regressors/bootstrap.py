@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 
 from regressors.checks import FloatArray, IntArray, check_choice, check_pair
-from regressors.logistic import MIN_ROWS, LogisticSearch
+from regressors.logistic import MIN_POINTS, LogisticSearch
 from regressors.metrics import METRICS, ROUNDING
 
 # Resamples in one go: bounds the memory at this many times n_rows numbers for a dozen intermediates.
@@ -247,12 +247,17 @@ def _resampled_plcc_logistic(y: FloatArray, y_pred: FloatArray) -> _Metric:
         return lambda counts: np.full(len(counts), np.nan)
     search = LogisticSearch(y, y_pred, np.ones(len(y)))
     x = _standardise(y_pred)
+    _, inverse = np.unique(np.column_stack([y, y_pred]), axis=0, return_inverse=True)
+    point = inverse.ravel()  # numpy 2.0 alone gives it a second axis
+    order = np.argsort(point, kind="stable")
+    starts = np.searchsorted(point[order], np.arange(point.max() + 1))
 
     def metric(counts: FloatArray) -> FloatArray:
+        n_points = np.count_nonzero(np.add.reduceat(counts[:, order], starts, axis=1), axis=1)
         _, _, r2 = search.fit(counts, tolerance=_LOGISTIC_TOLERANCE)
         n_rows = counts.sum(axis=1)
         spread = counts @ x**2 / n_rows - (counts @ x / n_rows) ** 2
-        undefined = (spread <= ROUNDING) | (np.count_nonzero(counts, axis=1) < MIN_ROWS)
+        undefined = (spread <= ROUNDING) | (n_points < MIN_POINTS)
         return np.where(undefined, np.nan, np.sqrt(r2))
 
     return metric

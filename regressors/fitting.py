@@ -32,7 +32,7 @@ def fit_search(
     Parameters
     ----------
     search : GridSearchCV
-        From `make_search`; fitted in place.
+        From `make_search`; fitted in place. Any other search must take ``sample_weight`` in its own `fit`.
     X : data frame or float array of shape (n_rows, n_features)
         Feature table.
     y : float array of shape (n_rows,)
@@ -60,6 +60,8 @@ def fit_search(
     The mean score over folds is not weighted, as in scikit-learn; so rows of weight w equal w copies exactly
     when the copies share a fold.
     """
+    if not isinstance(search, GridSearchCV):
+        return search.fit(X, y, sample_weight=sample_weight)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=LinAlgWarning)
         if sample_weight is None:
@@ -136,7 +138,19 @@ def predict_held_out(
 
 
 def take_rows(X: Table, rows: IntArray) -> Table:
-    """Return rows of a frame or an array by position."""
+    """Return rows of a table by position.
+
+    Parameters
+    ----------
+    X : data frame or float array of shape (n_rows, n_features)
+        Feature table.
+    rows : int array of shape (n,)
+        Row positions.
+
+    Returns
+    -------
+    data frame or float array of shape (n, n_features)
+    """
     return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
 
 

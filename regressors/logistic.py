@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike
 
 from regressors.checks import FloatArray, IntArray, check_pair, check_vector, check_weights
 
-MIN_ROWS = 5
-"""Four parameters pass through any four points; below five rows a fit says nothing."""
+MIN_POINTS = 5
+"""Four parameters pass through any four points; below five different ones a fit says nothing."""
 
 # The box. The centre may lie half a range outside the data, for relations that only bend one way. The width
 # runs from a tenth of the standard deviation of x (a narrower map is a cliff between two images: on 59 videos
@@ -109,8 +109,8 @@ def fit_logistic4(
     Returns
     -------
     Logistic4, or None
-        None when no map exists: fewer than five rows of positive weight, or a constant argument. There is
-        no silent replacement by a straight line.
+        None when no map exists: fewer than five different pairs of MOS and prediction, or a constant
+        argument. There is no silent replacement by a straight line.
 
     Raises
     ------
@@ -144,7 +144,9 @@ def fit_logistic4(
     if sample_weight is not None:
         weights = check_weights("fit_logistic4", sample_weight, len(mos))
         mos, predicted, weights = mos[weights > 0], predicted[weights > 0], weights[weights > 0]
-    if len(mos) < MIN_ROWS or np.ptp(mos) == 0 or np.ptp(predicted) == 0:
+    if len(mos) == 0 or np.ptp(mos) == 0 or np.ptp(predicted) == 0:
+        return None
+    if len(np.unique(np.column_stack([mos, predicted]), axis=0)) < MIN_POINTS:
         return None
     search = LogisticSearch(mos, predicted, weights)
     centre, width, _ = search.fit(weights[np.newaxis], n_starts=len(_WIDTHS))

@@ -242,7 +242,7 @@ def plcc_logistic(y: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike |
     Returns
     -------
     float in [0, 1], or nan if no map can be fitted
-        That is: either argument constant, or fewer than five rows.
+        That is: either argument constant, or fewer than five different pairs of MOS and prediction.
 
     Raises
     ------

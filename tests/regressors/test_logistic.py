@@ -89,6 +89,7 @@ def test_backward_predictions_get_a_decreasing_map_and_a_positive_plcc() -> None
     ("y", "x"),
     [
         ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]),
+        ([1.0, 2.0, 3.0, 4.0, 4.0], [1.0, 2.0, 3.0, 4.0, 4.0]),
         ([1.0] * 8, list(range(8))),
         (list(range(8)), [1.0] * 8),
     ],

@@ -198,7 +198,7 @@ def test_extreme_scales_neither_overflow_nor_vanish() -> None:
 @given(pair=pairs())
 def test_the_logistic_map_loses_no_correlation(pair: tuple[np.ndarray, np.ndarray]) -> None:
     y, y_pred = pair
-    if not np.isnan(plcc(y, y_pred)):
+    if len(np.unique(np.column_stack(pair), axis=0)) >= 5 and not np.isnan(plcc(y, y_pred)):
         assert plcc_logistic(y, y_pred) >= abs(plcc(y, y_pred)) - 1e-4
 
 
