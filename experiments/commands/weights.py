@@ -122,7 +122,6 @@ def _sources_of_recipe(name: str) -> list[Any]:
 
 def _fetch(options: argparse.Namespace) -> Output:
     from experiments.fetching import fetch
-    from featbank.encoders.networks.build import take_in_weights
     from featbank.encoders.weights import find_sources, is_present
     from featbank.errors import EncoderError
 
@@ -147,12 +146,11 @@ def _fetch(options: argparse.Namespace) -> Output:
     for source in sources:
         with fetch(source) as path:
             accepted = source.licence if source.licence in options.accept_licence else ""
-            records.append(take_in_weights(source.name, path, accepted))
+            records.append(_take_in(source.name, path, accepted))
     return _records(records)
 
 
 def _add(options: argparse.Namespace) -> Output:
-    from featbank.encoders.networks.build import take_in_weights
     from featbank.encoders.weights import find_sources
     from featbank.errors import EncoderError
 
@@ -163,7 +161,21 @@ def _add(options: argparse.Namespace) -> Output:
     accepted = next(
         (word for word in options.accept_licence if word in licences), "".join(options.accept_licence[:1])
     )
-    return _records([take_in_weights(options.name, path, accepted)])
+    return _records([_take_in(options.name, path, accepted)])
+
+
+def _take_in(name: str, path: Path, accepted: str) -> dict[str, Any]:
+    """Convert and keep a file; the only actions that need the deep-learning libraries."""
+    from featbank.errors import EncoderError
+
+    try:
+        from featbank.encoders.networks.build import take_in_weights
+    except ModuleNotFoundError as error:
+        raise EncoderError(
+            f"weights: taking in {name} needs the package {error.name!r}, which is not installed. "
+            "Install the optional packages of network encoders: pip install 'featbank[encoders]'."
+        ) from error
+    return take_in_weights(name, path, accepted)
 
 
 def _records(records: list[dict[str, Any]]) -> Output:
