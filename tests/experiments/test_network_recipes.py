@@ -244,4 +244,6 @@ def test_peak_memory_of_the_heaviest_view_is_bounded() -> None:
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout.split()[-1]) < 6.0  # GiB; 3.1 measured, of which 0.7 are libraries
+    assert (
+        float(done.stdout.split()[-1]) < 5.0
+    )  # GiB; 2.9 measured at 3840 x 2160, libraries and decoding aside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,17 @@ class _NetworkContract(EncoderContract):
         assert encoder.spec.reference
         assert encoder.spec.title
 
+    def test_refuses_a_size_it_cannot_take(self, encoder: Encoder) -> None:
+        if self.bad_size is None:
+            encoder.check_size(1, 1)
+            return
+        for attempt in (
+            lambda: encoder.encode(np.zeros((1, *self.bad_size, 3), dtype=np.uint8)),
+            lambda: encoder.count_macs(*self.bad_size),
+        ):
+            with pytest.raises(EncoderError, match=re.escape(self.name)):
+                attempt()
+
 
 class TestMobile(_NetworkContract):
     name = f"{MOBILE}?taps={TAPS}&pool=mean+std&random=0"
@@ -76,6 +88,7 @@ class TestClip(_NetworkContract):
 @pytest.mark.slow
 class TestSwin(_NetworkContract):
     name = "checkpoint:uiqa-ava-swin-t?random=1"
+    bad_size = (3, 64)
 
 
 @pytest.fixture
