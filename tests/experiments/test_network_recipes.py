@@ -141,7 +141,7 @@ def randomised(name: str, folder: Path) -> Path:
 
 
 @needs_torch
-@pytest.mark.parametrize("name", marked(BY_NAME, {"baseline"}))
+@pytest.mark.parametrize("name", marked(BY_NAME, set()))
 @pytest.mark.filterwarnings("ignore::regressors.ensemble.NoSkillWarning")
 def test_the_whole_chain_runs_on_random_weights(
     name: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
