@@ -244,6 +244,4 @@ def test_peak_memory_of_the_heaviest_view_is_bounded() -> None:
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (
-        float(done.stdout.split()[-1]) < 5.0
-    )  # GiB; 2.4 measured, of which 0.7 are libraries and the photo
+    assert float(done.stdout.split()[-1]) < 5.0  # GiB; 2.4 measured, of which 0.7 are libraries and the photo
