@@ -108,13 +108,21 @@ def test_enlarge_refuses_a_plane_that_is_too_small():
         enlarge(_plane(4, 4), 8, 33, 32)
 
 
-def test_convolve_psf_agrees_with_a_direct_convolution_up_to_the_border():
-    planes = np.stack([_plane(50, 61, 1), _plane(50, 61, 2)])
+@pytest.mark.parametrize("height", [50, 401, 950])
+def test_convolve_psf_agrees_with_a_direct_convolution_across_bands_and_up_to_the_border(height):
+    planes = np.stack([_plane(height, 61, 1), _plane(height, 61, 2)])
     psf = np.random.default_rng(3).random((5, 9))
     psf /= psf.sum()
     result = convolve_psf(planes, psf)
     for plane, blurred in zip(planes, result, strict=True):
         np.testing.assert_allclose(blurred, scipy.ndimage.convolve(plane, psf, mode="reflect"), atol=1e-5)
+
+
+def test_a_kernel_larger_than_the_picture_still_conserves_light():
+    plane = _plane(20, 24)[None]
+    assert convolve_psf(plane, np.full((31, 61), 1 / (31 * 61)))[0].mean() == pytest.approx(
+        plane.mean(), rel=0.05
+    )
 
 
 def test_halve_averages_blocks_and_drops_an_odd_line():
