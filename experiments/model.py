@@ -91,6 +91,7 @@ def build_ensemble(
         C=list(request.C),
         epsilon=list(request.epsilon),
         gamma=list(request.gamma),
+        band_weights=list(request.band_weights) or None,
         unit_band=request.unit_band,
         cv=folds,
         combine=request.combine,

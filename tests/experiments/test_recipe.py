@@ -43,6 +43,9 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("[regression]\ncv = { holdout = 1.5 }", "above 0 and below 1"),
         ("[regression]\nmembers = [['scene']]", "regression.members must be one of quality"),
         ("[regression]\nunit_band = 1", "true or false"),
+        ("[regression]\nband_weights = [{ qualty = 1.0 }]", "Did you mean quality"),
+        ("[regression]\nband_weights = [{ quality = 0.0 }]", "above 0"),
+        ("[regression]\nband_weights = 2.0", "list of tables"),
         (
             "[[band]]\nname = 'quality'\nencoder = 'classic:gist'\nview = 'square_320'",
             "band names must differ",
@@ -81,7 +84,7 @@ def test_writing_and_reading_back_gives_the_same_recipe(
 ) -> None:
     text = MINIMAL + (
         f"[regression]\nalpha = {logs!r}\ncv = {{ kind = 'kfold', n_splits = {splits} }}\n"
-        f"combine = '{combine}'\nmembers = {members}\n"
+        f"combine = '{combine}'\nmembers = {members}\nband_weights = [{{ quality = 0.5 }}, {{}}]\n"
     )
     recipe = parse_recipe(text, "trip")
     again = parse_recipe(recipe.to_toml(), "trip")
