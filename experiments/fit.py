@@ -125,7 +125,10 @@ def fit_run(
     clock = time.perf_counter()
     y_train = training["mos"].to_numpy(dtype=np.float64)
     folds = folds_of(recipe.regression, training)
-    ensemble = build_ensemble(recipe.regression, folds, workers).fit(X_train, y_train)
+    try:
+        ensemble = build_ensemble(recipe.regression, folds, workers).fit(X_train, y_train)
+    except ValueError as error:  # too few or too equal rows for these folds; the message says which
+        raise RunError(f"fit: the {len(training)} training rows cannot be fitted: {error}") from error
     fit_s = time.perf_counter() - clock
     log(f"{len(ensemble.member_names_)} members fitted in {fit_s:.1f} s")
     clock = time.perf_counter()
