@@ -133,7 +133,10 @@ def fit_run(
     y_train = training["mos"].to_numpy(dtype=np.float64)
     folds = folds_of(recipe.regression, training)
     n_crops = n_crops_of(bands) if recipe.regression.rows == "crops" else 1
-    ensemble = build_ensemble(recipe.regression, folds, workers, n_crops=n_crops).fit(X_train, y_train)
+    try:
+        ensemble = build_ensemble(recipe.regression, folds, workers, n_crops=n_crops).fit(X_train, y_train)
+    except ValueError as error:  # too few or too equal rows for these folds; the message says which
+        raise RunError(f"fit: the {len(training)} training rows cannot be fitted: {error}") from error
     fit_s = time.perf_counter() - clock
     log(f"{len(ensemble.member_names_)} members fitted in {fit_s:.1f} s")
     clock = time.perf_counter()

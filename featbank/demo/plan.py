@@ -269,7 +269,7 @@ def _defect_cards(seed: int, uploaders: list[str], rng: np.random.Generator) -> 
     for uploader in uploaders:
         _, carelessness = uploader_camera(seed, uploader)
         fine = 0.2 - 0.14 * carelessness
-        n = int(np.searchsorted([fine, fine + 0.45], float(rng.random())))
+        n = int(np.searchsorted([fine, fine + 0.62], float(rng.random())))
         out.append("+".join(dict.fromkeys(next(cards) for _ in range(n))))
     return out
 
