@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 _OVERSAMPLE = 8
 
+_POINT_PX = 0.1
+"""Blurs narrower than this leave a pixel where it is: their kernel would be the single pixel anyway."""
+
 Kernel = NDArray[np.float64]
 
 
@@ -25,9 +28,9 @@ def gaussian_psf(sigma: float) -> Kernel:
     Parameters
     ----------
     sigma : float
-        Standard deviation in pixels; 0 gives the single pixel.
+        Standard deviation in pixels; up to 0.1 gives the single pixel.
     """
-    if sigma <= 0.0:
+    if sigma <= _POINT_PX:
         return np.ones((1, 1))
     half = int(np.ceil(3.0 * sigma))
     line = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
@@ -40,14 +43,14 @@ def disc_psf(radius: float) -> Kernel:
     Parameters
     ----------
     radius : float
-        Radius of the circle of confusion in pixels; 0 gives the single pixel.
+        Radius of the circle of confusion in pixels; up to 0.1 gives the single pixel.
 
     Returns
     -------
     float64 array of shape (k, k)
         Edge pixels hold the share of their area that the disc covers.
     """
-    if radius <= 0.0:
+    if radius <= _POINT_PX:
         return np.ones((1, 1))
     half = int(np.ceil(radius + 0.5))
     n = (2 * half + 1) * _OVERSAMPLE
