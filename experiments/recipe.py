@@ -26,6 +26,7 @@ MEMBERS = ("all+leave-one-out", "all", "each")
 ESTIMATORS = ("ridge", "banded-ridge", "linear-svr", "rbf-svr")
 COMBINATIONS = ("uniform", "nnls", "simplex")
 CV_KINDS = ("grouped", "kfold", "holdout")
+ROWS = ("images", "crops")
 SELECTION = ("srcc", "plcc", "krcc", "rmse", "mae")
 
 
@@ -59,11 +60,15 @@ class FoldsRequest:
 class RegressionRequest:
     """``[regression]``: the members, their estimator and grid, and how they are combined.
 
-    ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the standardised MOS;
-    ``gamma`` multiplies 1 / (n_features * variance). Grids are lists of numbers. ``band_weights`` lists
-    candidates for the weights of the bands, tried with every other parameter; none means all alike.
+    ``rows`` is ``images``, or ``crops`` to learn from every crop as a row of its own with its image's MOS and to
+    average predictions over crops (as ARNIQA does); all bands then need ``aggregate = "concat"`` and the same
+    number of crops. ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the
+    standardised MOS; ``gamma`` multiplies 1 / (n_features * variance). Grids are lists of numbers.
+    ``band_weights`` lists candidates for the weights of the bands, tried with every other parameter; none means
+    all alike.
     """
 
+    rows: str = "images"
     members: str | tuple[tuple[str, ...], ...] = "all+leave-one-out"
     estimator: str = "ridge"
     alpha: tuple[float, ...] = tuple(float(value) for value in np.logspace(-6, 6, 13))
@@ -168,6 +173,12 @@ def parse_recipe(text: str, name: str) -> Recipe:
         )
     bands = _parse_bands(name, content.get("band", []))
     regression = _parse_regression(name, content.get("regression", {}), [band.name for band in bands])
+    if regression.rows == "crops" and any(band.aggregate != "concat" for band in bands):
+        names = ", ".join(band.name for band in bands if band.aggregate != "concat")
+        raise RecipeError(
+            f'recipe {name!r}: regression.rows = "crops" needs aggregate = "concat" in every [[band]], because a mean '
+            f"has no crops left; missing in {names}."
+        )
     title, source = (_typed(name, key, content.get(key, ""), str) for key in ("title", "source"))
     return Recipe(name, title or name, source, bands, regression)
 
@@ -203,7 +214,12 @@ def _parse_regression(recipe: str, item: object, bands: list[str]) -> Regression
     known = set(RegressionRequest.__dataclass_fields__)
     item = _check_keys(recipe, "regression.", item, known)
     values: dict[str, Any] = dict(item)
-    for key, allowed in (("estimator", ESTIMATORS), ("combine", COMBINATIONS), ("select_by", SELECTION)):
+    for key, allowed in (
+        ("rows", ROWS),
+        ("estimator", ESTIMATORS),
+        ("combine", COMBINATIONS),
+        ("select_by", SELECTION),
+    ):
         if key in values:
             _one_of(recipe, f"regression.{key}", values[key], allowed)
     for key in ("alpha", "C", "gamma", "epsilon"):
