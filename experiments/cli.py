@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "write a run's HTML report, figures and tables again",
     "budget": "list the GMACs of a recipe's passes against its budget",
     "list": "list encoders, views, recipes or datasets",
+    "weights": "list, fetch or add the weights of network encoders",
     "bank": "look into and look after a feature bank",
 }
 """Every subcommand with its one-line help; each lives in the module of the same name under ``commands``."""

@@ -16,7 +16,14 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluate import judge, predict_constant, predict_from_metadata, score_baselines, score_parts
-from experiments.model import build_ensemble, chosen_parameters, folds_of, members_frame, save_run_model
+from experiments.model import (
+    build_ensemble,
+    chosen_parameters,
+    folds_of,
+    members_frame,
+    n_crops_of,
+    save_run_model,
+)
 from experiments.receipt import build_receipt, none_if_nan
 from experiments.recipe import Recipe
 from experiments.run_folder import (
@@ -125,12 +132,18 @@ def fit_run(
     clock = time.perf_counter()
     y_train = training["mos"].to_numpy(dtype=np.float64)
     folds = folds_of(recipe.regression, training)
-    ensemble = build_ensemble(recipe.regression, folds, workers).fit(X_train, y_train)
+    n_crops = n_crops_of(bands) if recipe.regression.rows == "crops" else 1
+    try:
+        ensemble = build_ensemble(recipe.regression, folds, workers, n_crops=n_crops).fit(X_train, y_train)
+    except ValueError as error:  # too few or too equal rows for these folds; the message says which
+        raise RunError(f"fit: the {len(training)} training rows cannot be fitted: {error}") from error
     fit_s = time.perf_counter() - clock
     log(f"{len(ensemble.member_names_)} members fitted in {fit_s:.1f} s")
     clock = time.perf_counter()
     singles = {
-        band.name: build_ensemble(recipe.regression, folds, workers, [[band.name]]).fit(X_train, y_train)
+        band.name: build_ensemble(recipe.regression, folds, workers, [[band.name]], n_crops).fit(
+            X_train, y_train
+        )
         for band in bands
         if len(bands) > 1
     }

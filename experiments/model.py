@@ -11,7 +11,10 @@ import pandas as pd
 from experiments.recipe import Recipe, RegressionRequest
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
+from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
 from featbank.table import Band
+from featbank.views import parse_view
+from regressors.crops import CropEnsemble
 from regressors.ensemble import BandEnsemble
 from regressors.folds import Fold, make_folds
 from regressors.persistence import load_model, save_model
@@ -52,7 +55,11 @@ def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
 
 
 def build_ensemble(
-    request: RegressionRequest, folds: list[Fold], workers: int | None, members: list[list[str]] | None = None
+    request: RegressionRequest,
+    folds: list[Fold],
+    workers: int | None,
+    members: list[list[str]] | None = None,
+    n_crops: int = 1,
 ) -> BandEnsemble:
     """Build the unfitted ensemble of a recipe.
 
@@ -65,6 +72,8 @@ def build_ensemble(
         Processes for the grid search; None takes all processors.
     members : list of list of str or None
         Other members than the recipe's, for example a single band.
+    n_crops : int
+        Crops of each image where the recipe learns from crops, see `n_crops_of`.
 
     Returns
     -------
@@ -73,13 +82,16 @@ def build_ensemble(
     own = (
         request.members if isinstance(request.members, str) else [list(member) for member in request.members]
     )
-    return BandEnsemble(
+    options: dict[str, Any] = {} if request.rows == "images" else {"n_crops": n_crops}
+    return (CropEnsemble if options else BandEnsemble)(
         members=own if members is None else members,
+        **options,
         estimator=request.estimator,
         alpha=list(request.alpha),
         C=list(request.C),
         epsilon=list(request.epsilon),
         gamma=list(request.gamma),
+        band_weights=list(request.band_weights) or None,
         unit_band=request.unit_band,
         cv=folds,
         combine=request.combine,
@@ -87,6 +99,28 @@ def build_ensemble(
         n_jobs=workers or -1,
         random_state=request.cv.random_state,
     )
+
+
+def n_crops_of(bands: list[Band]) -> int:
+    """Return how many crops the bands of a recipe with ``rows = "crops"`` have.
+
+    Raises
+    ------
+    RunError
+        If they differ, or a band is not computed here.
+    """
+    counts = {
+        band.name: parse_view(band.view).geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX)[0][0]
+        if band.aggregate == "concat"
+        else 0
+        for band in bands
+    }
+    if len(set(counts.values())) > 1 or 0 in counts.values():
+        listed = ", ".join(f"{name} {count or 'unknown'}" for name, count in counts.items())
+        raise RunError(
+            f'fit: regression.rows = "crops" needs the same number of crops in every band, got {listed}.'
+        )
+    return next(iter(counts.values()))
 
 
 def chosen_parameters(ensemble: BandEnsemble, n_rows: int) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ MEMBERS = ("all+leave-one-out", "all", "each")
 ESTIMATORS = ("ridge", "banded-ridge", "linear-svr", "rbf-svr")
 COMBINATIONS = ("uniform", "nnls", "simplex")
 CV_KINDS = ("grouped", "kfold", "holdout")
+ROWS = ("images", "crops")
 SELECTION = ("srcc", "plcc", "krcc", "rmse", "mae")
 
 
@@ -59,10 +60,15 @@ class FoldsRequest:
 class RegressionRequest:
     """``[regression]``: the members, their estimator and grid, and how they are combined.
 
-    ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the standardised MOS;
-    ``gamma`` multiplies 1 / (n_features * variance). Grids are lists of numbers.
+    ``rows`` is ``images``, or ``crops`` to learn from every crop as a row of its own with its image's MOS and to
+    average predictions over crops (as ARNIQA does); all bands then need ``aggregate = "concat"`` and the same
+    number of crops. ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the
+    standardised MOS; ``gamma`` multiplies 1 / (n_features * variance). Grids are lists of numbers.
+    ``band_weights`` lists candidates for the weights of the bands, tried with every other parameter; none means
+    all alike.
     """
 
+    rows: str = "images"
     members: str | tuple[tuple[str, ...], ...] = "all+leave-one-out"
     estimator: str = "ridge"
     alpha: tuple[float, ...] = tuple(float(value) for value in np.logspace(-6, 6, 13))
@@ -70,6 +76,7 @@ class RegressionRequest:
     gamma: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     epsilon: tuple[float, ...] = (0.1,)
     unit_band: bool = False
+    band_weights: tuple[dict[str, float], ...] = ()
     cv: FoldsRequest = field(default_factory=FoldsRequest)
     combine: str = "nnls"
     select_by: str = "srcc"
@@ -166,6 +173,12 @@ def parse_recipe(text: str, name: str) -> Recipe:
         )
     bands = _parse_bands(name, content.get("band", []))
     regression = _parse_regression(name, content.get("regression", {}), [band.name for band in bands])
+    if regression.rows == "crops" and any(band.aggregate != "concat" for band in bands):
+        names = ", ".join(band.name for band in bands if band.aggregate != "concat")
+        raise RecipeError(
+            f'recipe {name!r}: regression.rows = "crops" needs aggregate = "concat" in every [[band]], because a mean '
+            f"has no crops left; missing in {names}."
+        )
     title, source = (_typed(name, key, content.get(key, ""), str) for key in ("title", "source"))
     return Recipe(name, title or name, source, bands, regression)
 
@@ -201,7 +214,12 @@ def _parse_regression(recipe: str, item: object, bands: list[str]) -> Regression
     known = set(RegressionRequest.__dataclass_fields__)
     item = _check_keys(recipe, "regression.", item, known)
     values: dict[str, Any] = dict(item)
-    for key, allowed in (("estimator", ESTIMATORS), ("combine", COMBINATIONS), ("select_by", SELECTION)):
+    for key, allowed in (
+        ("rows", ROWS),
+        ("estimator", ESTIMATORS),
+        ("combine", COMBINATIONS),
+        ("select_by", SELECTION),
+    ):
         if key in values:
             _one_of(recipe, f"regression.{key}", values[key], allowed)
     for key in ("alpha", "C", "gamma", "epsilon"):
@@ -215,6 +233,8 @@ def _parse_regression(recipe: str, item: object, bands: list[str]) -> Regression
         _typed(recipe, "regression.unit_band", values["unit_band"], bool)
     if "budget_gmacs" in values:
         values["budget_gmacs"] = _number(recipe, "regression.budget_gmacs", values["budget_gmacs"], above=0.0)
+    if "band_weights" in values:
+        values["band_weights"] = _band_weights(recipe, values["band_weights"], bands)
     if "cv" in values:
         values["cv"] = _parse_folds(recipe, values["cv"])
     return RegressionRequest(**values)
@@ -263,6 +283,20 @@ def _members(recipe: str, value: object, bands: list[str]) -> str | tuple[tuple[
         for band in member:
             _one_of(recipe, "regression.members", band, tuple(bands))
     return tuple(tuple(member) for member in value)
+
+
+def _band_weights(recipe: str, value: object, bands: list[str]) -> tuple[dict[str, float], ...]:
+    key = "regression.band_weights"
+    if not isinstance(value, list) or not all(isinstance(candidate, dict) for candidate in value):
+        raise RecipeError(
+            f"recipe {recipe!r}: {key} must be a list of tables such as {{ {bands[0]} = 1.0 }}, got {value!r}."
+        )
+    for candidate in value:
+        _check_keys(recipe, f"{key}.", candidate, set(bands))
+    return tuple(
+        {band: _number(recipe, f"{key}.{band}", weight, above=0.0) for band, weight in candidate.items()}
+        for candidate in value
+    )
 
 
 def _grid(recipe: str, key: str, value: object, *, allow_zero: bool) -> tuple[float, ...]:

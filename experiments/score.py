@@ -13,6 +13,7 @@ from experiments.model import load_run_model
 from experiments.run_folder import MODEL
 from featbank.bank import Bank
 from featbank.datasets import read_photos
+from featbank.encoders import check_weights
 from featbank.errors import RunError
 from featbank.extract import FeatureRequest, extract
 from featbank.table import build_table, resolve_band
@@ -51,6 +52,7 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
         If a path does not exist or no image is found.
     """
     ensemble, manifest = load_run_model(model / MODEL if model.is_dir() else model)
+    check_weights(e["encoder"] for e in manifest["bands"] if not e["encoder"].startswith("imported:"))
     bands = []
     for entry in manifest["bands"]:
         if entry["encoder"].startswith("imported:"):

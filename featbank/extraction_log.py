@@ -38,7 +38,9 @@ def log_extraction(root: Path, n_computed: int, workers: int, seconds: dict[str,
         with (root / EXTRACTION_LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
     except OSError as error:
-        logging.getLogger(__name__).warning("the extraction is done, but its log cannot be written: %s", error)
+        logging.getLogger(__name__).warning(
+            "the extraction is done, but its log cannot be written: %s", error
+        )
 
 
 def measured_seconds(root: Path) -> dict[str, float]:

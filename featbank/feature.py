@@ -131,8 +131,27 @@ class Feature:
         EncoderError
             If the encoder gives a value that is not finite: it must never enter the bank.
         """
+        return self.join([self.encoder.encode(crops) for crops in scales])
+
+    def join(self, blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Concatenate the vectors of the scales and aggregate those of the crops.
+
+        Parameters
+        ----------
+        blocks : sequence of float32 array of shape (n_crops, encoder.spec.n_features)
+            One for each scale.
+
+        Returns
+        -------
+        float32 array of shape (n_features,)
+
+        Raises
+        ------
+        EncoderError
+            If a value is not finite: it must never enter the bank.
+        """
         # crops: (n_crops, n_scales * encoder.n_features)
-        crops = np.concatenate([self.encoder.encode(crops) for crops in scales], axis=1)
+        crops = np.concatenate(blocks, axis=1)
         if self.aggregate == "mean":
             vector = crops.mean(axis=0, dtype=np.float64)
         elif self.aggregate == "mean+std":
@@ -178,7 +197,7 @@ class Timing:
 
 
 def compute_features(features: Sequence[Feature], photo: Photo) -> tuple[list[NDArray[np.float32]], Timing]:
-    """Compute several features of one decoded photo; each distinct view is taken once.
+    """Compute several features of one decoded photo; each distinct view is taken once, each pass runs once.
 
     Parameters
     ----------
@@ -199,8 +218,22 @@ def compute_features(features: Sequence[Feature], photo: Photo) -> tuple[list[ND
         started = time.perf_counter()
         scales = features[positions[0]].view.scales(photo.pixels, seed_from(photo.digest, name))
         timing.views_s += time.perf_counter() - started
-        for position in positions:
+        for shared in _by_pass(features, positions):
             started = time.perf_counter()
-            vectors[position] = features[position].vector(scales)
-            timing.encode_s[features[position].label] = time.perf_counter() - started
+            encoders = [features[position].encoder for position in shared]
+            # blocks[k][i]: scale k, feature shared[i]; a network that several features read runs once.
+            blocks = [encoders[0].encode_together(encoders, crops) for crops in scales]
+            for i, position in enumerate(shared):
+                vectors[position] = features[position].join([block[i] for block in blocks])
+            spent = (time.perf_counter() - started) / len(shared)
+            for position in shared:
+                timing.encode_s[features[position].label] = spent
     return [vectors[i] for i in range(len(features))], timing
+
+
+def _by_pass(features: Sequence[Feature], positions: Sequence[int]) -> list[list[int]]:
+    """Group positions of features on one view whose forward computation is the same."""
+    groups: dict[str, list[int]] = {}
+    for position in positions:
+        groups.setdefault(features[position].pass_id, []).append(position)
+    return list(groups.values())

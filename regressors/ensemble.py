@@ -56,7 +56,8 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
     alpha, C, epsilon, gamma : float array, optional
         Grids, see `regressors.pipelines.make_search`; those that do not belong to ``estimator`` are ignored.
     band_weights : list of dict of str to float, optional
-        Candidates of "banded-ridge"; each member tries their restriction to its bands.
+        Candidates for the weights of the bands, bands that are not named having weight 1; each member tries
+        their restriction to its bands. "banded-ridge" has its own by default, the others weigh all alike.
     unit_band : bool, default=False
         Whether each band is scaled to total variance 1 before the regressor.
     cv : int, splitter, or list of (train, test), default=5
@@ -372,9 +373,9 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
 
     def _search(self, bands: tuple[str, ...]) -> Estimator:
         candidates = self.band_weights
-        if self.estimator == "banded-ridge":
-            if candidates is None:
-                candidates = band_weight_candidates(bands, random_state=self.random_state)
+        if candidates is None and self.estimator == "banded-ridge":
+            candidates = band_weight_candidates(bands, random_state=self.random_state)
+        if candidates is not None:
             candidates = restrict_weights(candidates, bands, self.bands_)
         return make_search(
             self.estimator,

@@ -38,6 +38,7 @@ TRUSTED_TYPES = (
     # Ours.
     "regressors.bands.BandScaler",
     "regressors.bands.SelectBands",
+    "regressors.crops.CropEnsemble",
     "regressors.ensemble.BandEnsemble",
     "regressors.svr.UnitSVR",
     # Splitters that may stand in ``cv``; they hold numbers only. Estimators of scikit-learn, arrays of numpy

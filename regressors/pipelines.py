@@ -112,7 +112,11 @@ def band_weight_candidates(
 
 
 def make_pipeline(
-    estimator: str = "ridge", bands: Sequence[str] | None = None, *, unit_band: bool = False
+    estimator: str = "ridge",
+    bands: Sequence[str] | None = None,
+    *,
+    unit_band: bool = False,
+    has_band_weights: bool = False,
 ) -> Pipeline:
     """Build the unfitted pipeline of one member: select bands, scale, regress.
 
@@ -124,6 +128,8 @@ def make_pipeline(
         Bands the member sees; None for all.
     unit_band : bool, default=False
         Whether each band is scaled to total variance 1 (see `regressors.bands.BandScaler`).
+    has_band_weights : bool, default=False
+        Whether the scaler has weights of bands to set, as that of "banded-ridge" always has.
 
     Returns
     -------
@@ -136,7 +142,7 @@ def make_pipeline(
         If the estimator is unknown.
     """
     check_choice("make_pipeline", "estimator", estimator, ESTIMATORS)
-    has_band_scaler = unit_band or estimator == "banded-ridge"
+    has_band_scaler = unit_band or has_band_weights or estimator == "banded-ridge"
     regress = UnitSVR(kernel=estimator.removesuffix("-svr")) if estimator.endswith("-svr") else Ridge()
     return Pipeline(
         [
@@ -177,7 +183,9 @@ def make_search(
         Grids of the SVRs in the units of `regressors.svr.UnitSVR`; by default (0.1, 1, 10) for "linear-svr"
         and (1, 10, 100) for "rbf-svr", (0.1, 0.3), and (0.03, 0.1, 0.3, 1) for "rbf-svr" alone.
     band_weights : sequence of dict of str to float, optional
-        Candidates of "banded-ridge"; those of `band_weight_candidates` by default.
+        Candidates for the weights of the bands, tried with every other parameter. None means all alike, but for
+        "banded-ridge", whose default is `band_weight_candidates`. In an RBF kernel a small weight keeps a wide
+        band of little use from drowning the distances that the others see.
     unit_band : bool, default=False
         Whether each band is scaled to total variance 1.
     cv : int, splitter, or list of (train, test), default=5
@@ -217,7 +225,7 @@ def make_search(
     who = "make_search"
     check_choice(who, "estimator", estimator, ESTIMATORS)
     grid: dict[str, list[Any]] = {}
-    if estimator == "banded-ridge":
+    if estimator == "banded-ridge" or band_weights is not None:
         if band_weights is None:
             if bands is None:
                 raise ValueError(
@@ -237,7 +245,7 @@ def make_search(
         grid["regress__gamma"] = _values(who, "gamma", DEFAULT_GAMMA if gamma is None else gamma)
     kind = GridSearchCV if reference else BandGridSearchCV
     return kind(
-        make_pipeline(estimator, bands, unit_band=unit_band),
+        make_pipeline(estimator, bands, unit_band=unit_band, has_band_weights=band_weights is not None),
         grid,
         scoring=_scorer(scoring),
         cv=cv,

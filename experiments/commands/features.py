@@ -7,6 +7,7 @@ does not stop the run.
 from __future__ import annotations
 
 import argparse
+import os
 
 from experiments.commands import Output
 from experiments.commands.options import add_bank, add_compute, add_data, add_recipe, check_device
@@ -28,11 +29,17 @@ def run(options: argparse.Namespace) -> Output:
     from experiments.recipe import read_recipe
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
+    from featbank.encoders import check_weights
     from featbank.errors import DatasetError
     from featbank.extract import FeatureRequest, extract
 
     check_device(options.device)
     recipe = read_recipe(options.recipe)
+    _check_precision(options.precision, [band.encoder for band in recipe.bands])
+    # All missing weights at once, before any image is read.
+    check_weights(band.encoder for band in recipe.bands if not band.encoder.startswith("imported:"))
+    if options.device != "auto":
+        os.environ["FEATBANK_DEVICE"] = options.device  # worker processes inherit it
     table = read_dataset(options.data, images=options.images)
     requests = [
         FeatureRequest(band.encoder, band.view, band.aggregate)
@@ -63,6 +70,27 @@ def run(options: argparse.Namespace) -> Output:
         "seconds": summary.seconds,
     }
     return Output(document, _text(document))
+
+
+def _check_precision(precision: str, encoders: list[str]) -> None:
+    """Refuse a precision that the recipe does not name: it is part of a feature's key, which `fit` looks up.
+
+    Raises
+    ------
+    EncoderError
+        If a network would run in another precision than its name says.
+    """
+    from featbank.encoders.names import parse_encoder_name
+    from featbank.encoders.weights import NETWORK_FAMILIES
+    from featbank.errors import EncoderError
+
+    names = [parse_encoder_name(text) for text in encoders if text.partition(":")[0] in NETWORK_FAMILIES]
+    other = [name for name in names if name.options.get("precision", "fp32") != precision]
+    if precision == "bf16" and other:
+        raise EncoderError(
+            f"features: --precision bf16 changes the numbers, so it must stand in the recipe: write "
+            f"{other[0].base}?precision=bf16 and the like for {len(other)} encoders."
+        )
 
 
 def _text(document: dict[str, object]) -> str:

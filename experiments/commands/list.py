@@ -58,6 +58,40 @@ def _encoders() -> list[dict[str, Any]]:
             "title": spec.title,
         }
         for spec in list_encoders()
+    ] + _networks()
+
+
+def _networks() -> list[dict[str, Any]]:
+    """Rows of proven network encoders; their families take any other name as well."""
+    from featbank.encoders.networks.roles import SUGGESTIONS
+    from featbank.encoders.networks.sheets import SHEETS
+
+    facts = [
+        (s.name, s.role, s.n_features, s.licence, f"{s.title}, {s.gmacs:g} GMACs at {s.side_px} px")
+        for s in SUGGESTIONS
+    ]
+    facts += [
+        (
+            sheet.source.name,
+            sheet.role,
+            sheet.n_features,
+            sheet.source.licence,
+            f"{sheet.title}, {sheet.gmacs_224:g} GMACs at 224 px",
+        )
+        for sheet in SHEETS.values()
+    ]
+    return [
+        {
+            "name": name,
+            "role": role,
+            "columns": n_features,
+            "gmacs_224": None,
+            "params_m": None,
+            "weights": name,
+            "licence": licence,
+            "title": title,
+        }
+        for name, role, n_features, licence, title in facts
     ]
 
 

@@ -4,5 +4,17 @@ from __future__ import annotations
 
 from featbank.encoders.registry import EncoderRegistry, list_encoders, make_encoder, register
 from featbank.encoders.spec import ROLES, Encoder, EncoderSpec
+from featbank.encoders.weights import check_weights, find_sources, missing_weights
 
-__all__ = ["ROLES", "Encoder", "EncoderRegistry", "EncoderSpec", "list_encoders", "make_encoder", "register"]
+__all__ = [
+    "ROLES",
+    "Encoder",
+    "EncoderRegistry",
+    "EncoderSpec",
+    "check_weights",
+    "find_sources",
+    "list_encoders",
+    "make_encoder",
+    "missing_weights",
+    "register",
+]

@@ -7,6 +7,7 @@ crops goes in, one finite vector per crop comes out, and two identities say what
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +141,27 @@ class Encoder(ABC):
         """Return the names of the columns where they mean something, else ``None``."""
         return None
 
+    def encode_together(
+        self, encoders: Sequence[Encoder], crops: NDArray[np.uint8]
+    ) -> list[NDArray[np.float32]]:
+        """Encode the same crops with several encoders of equal `pass_identity`, this one among them.
+
+        A family whose encoders read different taps of one network overrides this to run the network once;
+        the numbers are those of ``encode``.
+
+        Parameters
+        ----------
+        encoders : sequence of Encoder
+            All with this encoder's pass identity.
+        crops : uint8 array of shape (n_crops, height, width, 3)
+
+        Returns
+        -------
+        list of float32 array of shape (n_crops, n_features)
+            In the order of ``encoders``.
+        """
+        return [encoder.encode(crops) for encoder in encoders]
+
     def encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return one vector per crop.
 
@@ -159,6 +181,13 @@ class Encoder(ABC):
             If the crops are not such an array, if the size is refused, or if the features come out of another
             width or not finite (a fault of the encoder, caught before it reaches the bank).
         """
+        self._check_crops(crops)
+        if len(crops) == 0:
+            return np.empty((0, self.spec.n_features), dtype=np.float32)
+        return self._checked(self._encode(crops), crops)
+
+    def _check_crops(self, crops: NDArray[np.uint8]) -> None:
+        """Refuse anything but uint8 crops of an accepted size."""
         if not isinstance(crops, np.ndarray) or crops.dtype != np.uint8:
             received = f"an array of {crops.dtype}" if isinstance(crops, np.ndarray) else type(crops).__name__
             raise EncoderError(
@@ -170,11 +199,11 @@ class Encoder(ABC):
                 f"{self.spec.name}: crops must have the shape (n_crops, height, width, 3), got {crops.shape}. "
                 "Write `image[np.newaxis]` for a single image."
             )
+        self.check_size(crops.shape[1], crops.shape[2])
+
+    def _checked(self, vectors: NDArray[np.float32], crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Refuse vectors of another width or type, or with a value that is not finite."""
         n_crops, height, width, _ = crops.shape
-        self.check_size(height, width)
-        if n_crops == 0:
-            return np.empty((0, self.spec.n_features), dtype=np.float32)
-        vectors = self._encode(crops)
         expected = (n_crops, self.spec.n_features)
         if vectors.shape != expected or vectors.dtype != np.float32:
             raise EncoderError(

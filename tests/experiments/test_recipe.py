@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from experiments.recipe import builtin_recipes, parse_recipe, read_recipe
 from featbank.encoders import make_encoder
+from featbank.encoders.weights import NETWORK_FAMILIES
 from featbank.errors import RecipeError, UnknownNameError
 from featbank.feature import make_feature
 
@@ -42,6 +43,9 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("[regression]\ncv = { holdout = 1.5 }", "above 0 and below 1"),
         ("[regression]\nmembers = [['scene']]", "regression.members must be one of quality"),
         ("[regression]\nunit_band = 1", "true or false"),
+        ("[regression]\nband_weights = [{ qualty = 1.0 }]", "Did you mean quality"),
+        ("[regression]\nband_weights = [{ quality = 0.0 }]", "above 0"),
+        ("[regression]\nband_weights = 2.0", "list of tables"),
         (
             "[[band]]\nname = 'quality'\nencoder = 'classic:gist'\nview = 'square_320'",
             "band names must differ",
@@ -50,6 +54,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("[[band]]\nname = 'b'\nencoder = 'classic:gist'", "needs a `view`"),
         ("[[band]]\nname = 'b'\nview = 'square_320'", "needs `encoder`"),
         ("[[band]]\nname = 'b'\nencoder = 3\nview = 'square_320'", "must be text"),
+        ("[regression]\nrows = 'crops'", 'aggregate = "concat"'),
+        ("[regression]\nrows = 'tiles'", "regression.rows must be one of images, crops"),
         ("regression = 3", "must be a table"),
         ("[output]", "unknown key output"),
         ("[", "not valid TOML"),
@@ -78,7 +84,7 @@ def test_writing_and_reading_back_gives_the_same_recipe(
 ) -> None:
     text = MINIMAL + (
         f"[regression]\nalpha = {logs!r}\ncv = {{ kind = 'kfold', n_splits = {splits} }}\n"
-        f"combine = '{combine}'\nmembers = {members}\n"
+        f"combine = '{combine}'\nmembers = {members}\nband_weights = [{{ quality = 0.5 }}, {{}}]\n"
     )
     recipe = parse_recipe(text, "trip")
     again = parse_recipe(recipe.to_toml(), "trip")
@@ -101,8 +107,24 @@ def test_missing_file_is_one_sentence() -> None:
         read_recipe("no/such/recipe.toml")
 
 
-@pytest.mark.parametrize("name", sorted(builtin_recipes()))
+def needs_networks(name: str) -> bool:
+    families = {band.encoder.partition(":")[0] for band in read_recipe(name).bands}
+    return bool(families & set(NETWORK_FAMILIES))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Building every network on the meta device takes a second or two each.
+        pytest.param(
+            name, marks=[pytest.mark.slow] if needs_networks(name) and name not in {"icl", "baseline"} else []
+        )
+        for name in sorted(builtin_recipes())
+    ],
+)
 def test_every_builtin_recipe_resolves_within_its_budget(name: str) -> None:
+    if needs_networks(name):
+        pytest.importorskip("torch", reason="needs the optional packages of network encoders")
     recipe = read_recipe(name)
     passes = {}
     for band in recipe.bands:

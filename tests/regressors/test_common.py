@@ -13,6 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import regressors
 from regressors.bands import BandScaler, SelectBands
+from regressors.crops import CropEnsemble
 from regressors.ensemble import BandEnsemble
 from regressors.pipelines import make_pipeline
 from regressors.search import BandGridSearchCV
@@ -34,6 +35,7 @@ INSTANCES: dict[type, list[Any]] = {
         ),
         BandEnsemble("all", estimator="rbf-svr", C=[10.0], epsilon=[0.1], gamma=[0.3, 1.0], cv=2),
     ],
+    CropEnsemble: [CropEnsemble(alpha=[0.1, 10.0], cv=3)],
 }
 
 EXPECTED_FAILURES: dict[type, dict[str, str]] = {}

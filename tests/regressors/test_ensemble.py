@@ -374,3 +374,31 @@ def test_pickle_round_trip(fitted: tuple) -> None:
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
     pd.testing.assert_frame_equal(again.cv_results_, model.cv_results_)
+
+
+def test_an_svr_weighs_bands_too_and_equal_weights_change_nothing() -> None:
+    X, y = band_table(80, FOUR_BANDS)
+    grids = {"estimator": "rbf-svr", "members": "all", "C": [3.0], "gamma": [0.3], "epsilon": [0.1]}
+    plain = small(**grids).fit(X, y).predict(X)
+    alike = small(band_weights=[dict.fromkeys(FOUR_BANDS, 0.5)], **grids).fit(X, y).predict(X)
+    assert np.allclose(alike, plain, atol=1e-6)
+
+
+def test_a_band_of_tiny_weight_is_a_band_left_out() -> None:
+    X, y = band_table(80, FOUR_BANDS)
+    kept = [column for column in X.columns if not column.startswith("scene")]
+    # unit_band: the kernel's scale follows the total variance, which the tiny band no longer adds to. gamma
+    # multiplies 1 / (n_features * variance), so the total variance alone decides, not the number of columns.
+    grids = {
+        "estimator": "rbf-svr",
+        "members": "all",
+        "C": [3.0],
+        "gamma": [0.3],
+        "epsilon": [0.1],
+        "unit_band": True,
+    }
+    without = small(**grids).fit(X[kept], y).predict(X[kept])
+    tiny = small(band_weights=[{"scene": 1e-7}], **grids).fit(X, y).predict(X)
+    assert np.allclose(tiny, without, atol=1e-6)
+    weighed = small(band_weights=[{"scene": 1e-7}, {}], **grids).fit(X, y)
+    assert set(weighed.member_params_[0]) >= {"weight:scene", "weight:quality", "C"}

@@ -20,7 +20,9 @@ from tests.support.band_tables import band_table
 
 
 def small(estimator: str, **parameters: object) -> BandEnsemble:
-    grids = {"alpha": [1.0], "C": [1.0], "epsilon": [0.1], "gamma": [0.3], "band_weights": [{"scene": 0.3}]}
+    grids: dict[str, object] = {"alpha": [1.0], "C": [1.0], "epsilon": [0.1], "gamma": [0.3]}
+    if estimator == "banded-ridge":
+        grids["band_weights"] = [{"scene": 0.3}]
     return BandEnsemble(estimator=estimator, cv=2, **(grids | parameters))
 
 

@@ -15,7 +15,7 @@ CATALOGUE = (
             reference="Mittal, Moorthy and Bovik 2012 (BRISQUE); Crete et al. 2007; Immerkaer 1996; Field 1987",
             licence=LICENCE,
             weights="none",
-            n_features=151,
+            n_features=119,
         ),
         "featbank.encoders.classic.nss:NssEncoder",
     ),

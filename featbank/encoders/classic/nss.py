@@ -19,6 +19,7 @@ from featbank.encoders.classic.base import ClassicEncoder
 
 SCALES = (1, 2, 4)
 _CHROMA_SCALE = 2
+_CHROMA = ("red_green", "yellow_blue")
 # Shares of the blocks, by coarse contrast, that count as textured and as smooth.
 _TEXTURED_SHARE = 0.25
 _SMOOTH_SHARE = 0.25
@@ -28,8 +29,7 @@ _INTENSITY_BINS = (("dark", 0.0, 70.0), ("mid", 70.0, 150.0), ("bright", 150.0, 
 # Rounding to 8 bits adds a variance of 1/12 levels squared: octaves below it mean nothing.
 _POWER_FLOOR = 1 / 12
 _LEVEL_FLOOR = _POWER_FLOOR**0.5
-# Steps that stand out by less than 1/64 level, and shares of less than 1/128, are not told apart.
-_GRID_FLOOR = 2.0**-6
+# Shares of less than 1/128 are not told apart.
 _SHARE_FLOOR = 2.0**-7
 # Noise shows in the quietest fifth of the blocks; fewer blocks than this have no quietest fifth.
 _QUIET_SHARE = 0.2
@@ -40,6 +40,8 @@ Columns = dict[str, NDArray[np.float32]]
 
 class NssEncoder(ClassicEncoder):
     """Quality statistics of native pixels; one crop is one photo or a large part of it."""
+
+    epoch = 2
 
     def parameters(self) -> dict[str, Any]:
         """Return lattice, block and scale settings."""
@@ -130,7 +132,7 @@ def _measure_window(pixels: NDArray[np.uint8]) -> _Window:
         if scale < SCALES[-1]:
             _add(blocks, f"x{scale}", sharpness.collect_reblur(plane, block))
     block = windows.BLOCK_PX // _CHROMA_SCALE
-    for name, channel in zip(("red_green", "yellow_blue"), photometry.opponent_colours(pixels), strict=True):
+    for name, channel in zip(_CHROMA, photometry.opponent_colours(pixels), strict=True):
         plane = filters.halve(channel)
         _add(blocks, name, scene_statistics.collect_moments(plane, block, with_pairs=False))
     contrast = float(blocks["x4_variance"].mean(dtype=np.float64))
@@ -171,13 +173,12 @@ def _pool(blocks: Columns, prefix: str, rows: NDArray[np.intp]) -> dict[str, flo
 def _scene_features(blocks: Columns, pools: dict[str, NDArray[np.intp]]) -> dict[str, float]:
     features: dict[str, float] = {}
     for pool in ("textured", "smooth"):
-        for plane in ("x1", "x2", "x4"):
+        for plane in ("x1", "x2", "x4", *_CHROMA):
             moments = _pool(blocks, plane, pools[pool])
-            found = scene_statistics.fit_coefficients(moments) | scene_statistics.fit_products(moments)
-            features |= {f"{plane}_{pool}_{name}": value for name, value in found.items()}
-        for plane in ("red_green", "yellow_blue"):
-            found = scene_statistics.fit_coefficients(_pool(blocks, plane, pools[pool]))
-            features |= {f"{plane}_{pool}_{name}": value for name, value in found.items()}
+            features[f"{plane}_{pool}_shape"] = scene_statistics.fit_shape(moments)
+            if plane not in _CHROMA:
+                products = scene_statistics.fit_products(moments)
+                features |= {f"{plane}_{pool}_{name}": value for name, value in products.items()}
     return features
 
 
@@ -241,8 +242,7 @@ def _compression_features(
         # The phase is left open: a crop need not begin where the file's blocks do.
         phase = int(excess.argmax())
         stands_out = float(excess[phase] - np.delete(excess, phase).mean())
-        features[f"grid_{axis}"] = math.log2(max(stands_out, 0.0) + _GRID_FLOOR)
-        features[f"grid_{axis}_relative"] = stands_out / (float(step.mean()) + _LEVEL_FLOOR)
+        features[f"grid_{axis}"] = math.log2(1 + stands_out / (float(step.mean()) + _LEVEL_FLOOR))
     for pool in ("textured", "smooth"):
         dct = _pool(blocks, "dct", pools[pool])
         for band in ("low", "mid", "high"):
@@ -260,10 +260,10 @@ def _spectrum_features(measured: list[_Window]) -> dict[str, float]:
     features: dict[str, float] = {}
     # (windows, bands, directions), octaves of power
     bands = _octaves(np.array([window.bands for window in measured]), _POWER_FLOOR)
-    for pool, rows in (("all", order), ("textured", textured)):
-        level = bands[rows].mean(axis=(0, 2))
-        for k in range(1, spectrum.N_BANDS):
-            features[f"band_{pool}_fall{k}"] = float(level[k] - level[k - 1])
+    # Against the lowest band: the whole fall grows with blur, while single steps fall and rise again.
+    level = bands.mean(axis=(0, 2))
+    for k in range(1, spectrum.N_BANDS):
+        features[f"band{k}_level"] = float(level[k] - level[0])
     by_direction = bands[textured].mean(axis=0)
     for k in range(2, spectrum.N_BANDS, 2):
         features[f"band{k}_direction"] = float(by_direction[k].max() - by_direction[k].min())

@@ -5,6 +5,8 @@ Collects moments per block, and turns pooled moments into the parameters of BRIS
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -127,34 +129,26 @@ def collect_moments(image: Image, block: int, *, with_pairs: bool = True) -> Blo
     return columns
 
 
-def fit_coefficients(moments: dict[str, float]) -> dict[str, float]:
-    """Return log shape and log deviation of the coefficients' generalised Gaussian."""
-    fit = fit_ggd(moments["abs"], moments["square"])
-    return {"shape": float(np.log(fit.shape)), "deviation": _octaves(fit.deviation)}
+def fit_shape(moments: dict[str, float]) -> float:
+    """Return the log shape of the coefficients' generalised Gaussian: 0 for Laplace, log 2 for Gauss."""
+    return math.log(fit_ggd(moments["abs"], moments["square"]).shape)
 
 
 def fit_products(moments: dict[str, float]) -> dict[str, float]:
-    """Return log shape, mean and log deviations of each kind of neighbour product.
+    """Return log shape, mean and log right deviation of each kind of neighbour product.
 
-    The mean is a small signed number; the others are logarithms, so that no parameter is heavy-tailed.
+    The left deviation follows from these three (equation 13 of BRISQUE) and is left out. The mean is a small signed
+    number; the others are logarithms, so that no parameter is heavy-tailed.
     """
     features = {}
     for kind in _PAIRS:
-        left, right = moments[f"{kind}_left"], moments[f"{kind}_right"]
-        fit = fit_aggd(
-            left, right, moments[f"{kind}_left2"], moments[f"{kind}_right2"], moments[f"{kind}_abs"]
-        )
-        features[f"{kind}_shape"] = float(np.log(fit.shape))
+        fit = fit_aggd(*(moments[f"{kind}_{name}"] for name in ("left", "right", "left2", "right2", "abs")))
+        features[f"{kind}_shape"] = math.log(fit.shape)
         features[f"{kind}_mean"] = fit.mean
-        features[f"{kind}_left"] = _octaves(fit.deviation_left)
-        features[f"{kind}_right"] = _octaves(fit.deviation_right)
+        features[f"{kind}_right"] = math.log2(fit.deviation_right + _DEVIATION_FLOOR)
     return features
 
 
 def macs(n_pixels: int) -> int:
     """Filter arithmetic of `normalise_contrast`: the local mean and the local mean square."""
     return 2 * filters.separable_macs(n_pixels, LOCAL_TAPS.size)
-
-
-def _octaves(deviation: float) -> float:
-    return float(np.log2(deviation + _DEVIATION_FLOOR))

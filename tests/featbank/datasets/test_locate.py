@@ -133,7 +133,7 @@ def test_walking_is_sorted_skips_hidden_and_survives_links_to_a_parent(tmp_path)
     (tmp_path / "linked").symlink_to(outside, target_is_directory=True)
     (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nothing")
     found = [path.relative_to(tmp_path).as_posix() for path in walk_files(tmp_path)]
-    assert found == ["c.jpg", "a/1.jpg", "b/2.jpg", "linked/3.jpg"]
+    assert found == ["c.jpg", "dangling.jpg", "a/1.jpg", "b/2.jpg", "linked/3.jpg"]
 
 
 def test_an_error_while_listing_names_the_folder(tmp_path, monkeypatch):

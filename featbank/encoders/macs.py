@@ -1,0 +1,139 @@
+"""Counts multiply-accumulates with torch's dispatcher-level counter, without computing anything.
+
+One convention everywhere: the products of convolutions, linear layers, matrix products and attention, at one
+multiply-accumulate each; no bias, normalisation, activation, pooling or resampling. The forward pass runs on
+the meta device, where tensors have shapes and no memory, so a 4K image costs nothing to count. Counting on
+meta also keeps attention in its countable form: fused kernels of real devices are partly invisible to the
+counter. Parameters are frozen first, because the counter demands gradient functions of trainable ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from featbank.encoders.spec import Encoder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+COUNTER = "torch.utils.flop_counter.FlopCounterMode on the meta device, FLOPs / 2"
+"""What stands behind every GMACs figure of a network; weight-free encoders count by formula."""
+
+
+@dataclass(frozen=True)
+class ForwardCount:
+    """Cost of one forward pass.
+
+    Attributes
+    ----------
+    macs : int
+        Multiply-accumulates.
+    n_params : int
+        Elements of the parameters that the pass reads; a parameter that is loaded and never used does not
+        count.
+    """
+
+    macs: int
+    n_params: int
+
+
+def count_gmacs(encoder: Encoder | nn.Module, height: int, width: int) -> float:
+    """Count the multiply-accumulates for one crop.
+
+    Parameters
+    ----------
+    encoder : Encoder or torch.nn.Module
+        A module takes float32 (1, 3, height, width); it is copied to the meta device and left as it is.
+    height, width : int
+        Size of the crop in pixels.
+
+    Returns
+    -------
+    float
+        GMACs (1e9 multiply-accumulates).
+
+    Raises
+    ------
+    EncoderError
+        If an encoder does not take this size.
+    TypeError
+        If ``encoder`` is neither an encoder nor a module.
+    """
+    if isinstance(encoder, Encoder):
+        return encoder.count_macs(height, width) / 1e9
+    if not hasattr(encoder, "named_parameters"):
+        raise TypeError(
+            f"count_gmacs: encoder must be an Encoder or a torch module, got {type(encoder).__name__}."
+        )
+    import copy
+
+    import torch
+
+    module = copy.deepcopy(encoder).to("meta").eval()
+    return count_forward(module, torch.empty(1, 3, height, width, device="meta")).macs / 1e9
+
+
+def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network with shapes and without memory.
+
+    Parameters
+    ----------
+    build : callable
+        Builds the network on the default device.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the meta device.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build()
+    except NotImplementedError:
+        # A few constructors (torchvision's RegNet) compute their widths with tensors, which need memory.
+        with torch.random.fork_rng(devices=[]):
+            return build().to("meta")
+
+
+def count_forward(module: nn.Module, *inputs: Any) -> ForwardCount:  # noqa: ANN401 - tensors of any kind
+    """Run a module on the meta device and count.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        On the meta device; its parameters are frozen here.
+    inputs : meta tensors
+        Arguments of its forward.
+
+    Returns
+    -------
+    ForwardCount
+
+    Notes
+    -----
+    Which parameters take part is seen at the dispatcher too, so one that a module hands to a functional call
+    is counted and one that its forward skips is not.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_iter
+    from torch.utils.flop_counter import FlopCounterMode
+
+    module.requires_grad_(False)
+    # FrozenBatchNorm2d keeps its weights as buffers; they are statistics, not trained parameters.
+    sizes = {id(parameter): parameter.numel() for parameter in module.parameters()}
+    seen: set[int] = set()
+
+    class _Witness(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+            kwargs = kwargs or {}
+            seen.update(id(item) for item in tree_iter((args, kwargs)) if id(item) in sizes)
+            return func(*args, **kwargs)
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, _Witness():
+        module(*inputs)
+    return ForwardCount(counter.get_total_flops() // 2, sum(sizes[key] for key in seen))

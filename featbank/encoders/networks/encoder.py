@@ -1,0 +1,377 @@
+"""The one encoder class behind all network families: feed, run, read, pool.
+
+Counting, sizes and widths come from the network on the meta device, so they need no weights; only encoding
+loads them, once a process for all encoders that share a network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from featbank.encoders.macs import ForwardCount, build_on_meta, count_forward
+from featbank.encoders.names import EncoderName
+from featbank.encoders.networks import random_weights
+from featbank.encoders.networks.blueprint import Blueprint
+from featbank.encoders.networks.loading import image_state, load_stored
+from featbank.encoders.networks.prompts import LEARNED, PROMPTS, STORED
+from featbank.encoders.networks.reading import OUT, expand_taps, pool, run_taps
+from featbank.encoders.networks.text import EPOCH as TEXT_EPOCH
+from featbank.encoders.networks.text import N_LEARNED, encode_prompts
+from featbank.encoders.spec import Encoder, EncoderSpec
+from featbank.encoders.weights import content_digest
+from featbank.errors import EncoderError, unknown_name
+
+EPOCH: Final = 1
+"""Raised with any change of the code here or in `reading` that moves the features."""
+
+DEVICE_VARIABLE: Final = "FEATBANK_DEVICE"
+BATCH_PIXELS: Final = 2**21
+"""Crops run together while they have at most this many pixels: bounds memory whatever the view."""
+
+_DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What one forward pass on the meta device showed."""
+
+    count: ForwardCount
+    widths: tuple[int, ...]
+
+
+class NetworkEncoder(Encoder):
+    """A frozen network read at named layers.
+
+    Parameters
+    ----------
+    name : EncoderName
+        With its options.
+    blueprint : Blueprint
+        The network.
+
+    Raises
+    ------
+    EncoderError
+        If an option does not fit the network.
+    UnknownNameError
+        If the prompt list is not known.
+    """
+
+    def __init__(self, name: EncoderName, blueprint: Blueprint) -> None:
+        self.name = name
+        self.blueprint = blueprint
+        self.until = name.options.get("until", "")
+        self.prompts = name.options.get("prompts", "")
+        self.precision = name.options.get("precision", "fp32")
+        self.l2 = name.options.get("l2", "1" if blueprint.l2 else "0") == "1"
+        skeleton = _skeleton(blueprint)
+        if self.until:
+            (self.until,) = _only(expand_taps(skeleton, [self.until], name.text), name.text)
+        self.taps = expand_taps(skeleton, name.taps or (self.until or OUT,), name.text)
+        if self.until and OUT in self.taps:
+            raise EncoderError(
+                f"encoder {name.text!r}: the tap {OUT!r} is never reached until {self.until!r}."
+            )
+        n_features = sum(self._try(*blueprint.native_size).widths)
+        if self.prompts:
+            n_features = self._check_prompts(skeleton)
+        super().__init__(
+            EncoderSpec(
+                name=name.text,
+                role=blueprint.role,
+                title=blueprint.title,
+                reference=blueprint.reference,
+                licence=blueprint.licence if name.seed is None else "none (random weights)",
+                weights=self._weights_name,
+                n_features=n_features,
+            )
+        )
+
+    @property
+    def _weights_name(self) -> str:
+        seed = self.name.seed
+        return self.blueprint.source.name if seed is None else f"RANDOM, seed {seed}: features mean nothing"
+
+    @property
+    def n_params(self) -> int:
+        """Number of parameters that the forward pass reads."""
+        return self._try(*self.blueprint.native_size).count.n_params
+
+    @property
+    def n_params_published(self) -> int:
+        """Number of parameters of the whole published network, heads included; 0 where that is not known."""
+        return self.blueprint.n_params_published
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that can change the numbers.
+
+        Raises
+        ------
+        EncoderError
+            If nothing is known of the weights here, so that their digest cannot be stated.
+        """
+        identity: dict[str, Any] = {
+            "name": self.blueprint.base,
+            "weights": self._weights_digest(),
+            "taps": list(self.taps),
+            "until": self.until,
+            "pooling": list(self.name.pool),
+            "l2": self.l2,
+            "normalisation": {"mean": list(self.blueprint.mean), "std": list(self.blueprint.std)},
+            "numerics": self.precision,
+            "epoch": EPOCH,
+        }
+        if self.prompts:
+            identity["prompts"] = {"texts": self._prompts_identity(), "epoch": TEXT_EPOCH}
+        return identity
+
+    def _weights_digest(self) -> str:
+        seed = self.name.seed
+        if seed is not None:
+            return f"random:{seed}:{random_weights.EPOCH}"
+        return content_digest(self.blueprint.source)
+
+    def _prompts_identity(self) -> Any:  # noqa: ANN401 - JSON value
+        if self.prompts == LEARNED and self.name.seed is None:
+            from featbank.encoders.networks.sheets import LEARNED_PROMPTS
+
+            return {LEARNED: content_digest(LEARNED_PROMPTS)}
+        return list(PROMPTS.get(self.prompts, (self.prompts,)))
+
+    def pass_identity(self) -> dict[str, Any]:
+        """Return what decides the forward pass: network, weights, normalisation, how far it goes, numerics."""
+        return {
+            "name": self.blueprint.base,
+            "weights": self._weights_name,
+            "normalisation": {"mean": list(self.blueprint.mean), "std": list(self.blueprint.std)},
+            "until": self.until,
+            "numerics": self.precision,
+            "epoch": EPOCH,
+        }
+
+    def count_macs(self, height: int, width: int) -> int:
+        """Return the multiply-accumulates for one crop; see `featbank.encoders.macs`.
+
+        Raises
+        ------
+        EncoderError
+            If the network does not take this size.
+        """
+        return self._try(height, width).count.macs
+
+    def check_size(self, height: int, width: int) -> None:
+        """Ask the network itself, on the meta device, whether it takes crops of this size.
+
+        Raises
+        ------
+        EncoderError
+            If it does not.
+        """
+        super().check_size(height, width)
+        self._try(height, width)
+
+    def feature_names(self) -> list[str] | None:
+        """Return prompts as names of their columns, else None: a network's columns have no names."""
+        return list(PROMPTS[self.prompts]) if self.prompts in PROMPTS else None
+
+    def encode_together(
+        self, encoders: Sequence[Encoder], crops: NDArray[np.uint8]
+    ) -> list[NDArray[np.float32]]:
+        """Run the network once for several encoders of the same pass; see `Encoder.encode_together`.
+
+        Raises
+        ------
+        EncoderError
+            If one of them belongs to another pass.
+        """
+        networks = [encoder for encoder in encoders if isinstance(encoder, NetworkEncoder)]
+        if len(networks) < len(encoders) or any(e.pass_identity() != self.pass_identity() for e in networks):
+            raise EncoderError(f"{self.spec.name}: encode_together needs encoders of one forward pass.")
+        self._check_crops(crops)
+        if len(crops) == 0:
+            return [encoder.encode(crops) for encoder in encoders]
+        blocks = self._run(networks, crops)
+        return [encoder._checked(block, crops) for encoder, block in zip(networks, blocks, strict=True)]
+
+    def _encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._run([self], crops)[0]
+
+    def _run(self, encoders: Sequence[NetworkEncoder], crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Run all crops in batches of bounded size and read every encoder's vectors."""
+        device = choose_device()
+        module = _loaded(self.blueprint, self.name.seed, self._weights_digest(), self.precision, str(device))
+        taps = tuple(dict.fromkeys(tap for encoder in encoders for tap in encoder.taps))
+        mean = torch.tensor(self.blueprint.mean, device=device).view(1, 3, 1, 1)
+        std = torch.tensor(self.blueprint.std, device=device).view(1, 3, 1, 1)
+        n_batch = max(1, BATCH_PIXELS // (crops.shape[1] * crops.shape[2]))
+        blocks: list[list[torch.Tensor]] = [[] for _ in encoders]
+        with torch.inference_mode():
+            for start in range(0, len(crops), n_batch):
+                # A copy: crops may be read-only or a view of other memory, and are never changed.
+                pixels = torch.from_numpy(np.array(crops[start : start + n_batch])).to(device)
+                batch = (pixels.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+                layers = run_taps(
+                    module,
+                    batch.to(_DTYPES[self.precision], memory_format=torch.channels_last),
+                    taps,
+                    self.until,
+                )
+                for block, encoder in zip(blocks, encoders, strict=True):
+                    block.append(encoder._read(layers, module).cpu())
+        return [torch.cat(block).numpy() for block in blocks]
+
+    def _read(self, layers: dict[str, torch.Tensor], module: nn.Module | None) -> torch.Tensor:
+        """Turn tapped layers into (n, n_features) float32."""
+        vectors = [self._pool(layers[tap]) for tap in self.taps]
+        if self.l2:
+            vectors = [nn.functional.normalize(vector, dim=1) for vector in vectors]
+        joined = torch.cat(vectors, dim=1)
+        if not self.prompts or module is None:
+            return joined
+        features = self._prompt_features(module).to(joined.device)
+        return nn.functional.normalize(joined, dim=1) @ features.T
+
+    def _pool(self, layer: torch.Tensor) -> torch.Tensor:
+        return pool(
+            layer,
+            self.name.pool,
+            channels_last=self.blueprint.channels_last,
+            n_prefix_tokens=self.blueprint.n_prefix_tokens,
+            who=self.name.text,
+        )
+
+    def _try(self, height: int, width: int) -> _Trial:
+        try:
+            return _trial(self.blueprint, self.taps, self.until, self.name.pool, height, width)
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+            if isinstance(error, EncoderError):
+                raise
+            native = "{} x {}".format(*self.blueprint.native_size)
+            raise EncoderError(
+                f"{self.name.text}: the architecture does not take crops of {height} x {width} pixels "
+                f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}). Its own size "
+                f"is {native} pixels; choose a view that ends in such crops, for example with /squash_224x224."
+            ) from error
+
+    def _check_prompts(self, skeleton: nn.Module) -> int:
+        """Return how many prompts there are, after checking that this network can be compared with them."""
+        if self.taps != (OUT,):
+            raise EncoderError(f"encoder {self.name.text!r}: prompts need the tap {OUT!r} alone.")
+        if self.prompts == STORED and hasattr(skeleton, "prompts_features"):
+            return int(skeleton.prompts_features.shape[0])
+        if not self.blueprint.text_model or self.prompts == STORED:
+            raise EncoderError(
+                f"encoder {self.name.text!r}: prompts={self.prompts} needs "
+                + ("prompt features in the checkpoint" if self.prompts == STORED else "a text tower")
+                + ", which this network has not. Use an open_clip encoder, 'checkpoint:clip-rn50' or, with "
+                "prompts=stored, 'checkpoint:qualiclip'."
+            )
+        if self.prompts == LEARNED:
+            if self.blueprint.base != "checkpoint:clip-rn50":
+                raise EncoderError(
+                    f"encoder {self.name.text!r}: the learned prompts belong to 'checkpoint:clip-rn50' alone."
+                )
+            return N_LEARNED
+        if self.prompts not in PROMPTS:
+            raise unknown_name(
+                "prompt list", self.prompts, [*PROMPTS, LEARNED, STORED], "featbank list encoders"
+            )
+        return len(PROMPTS[self.prompts])
+
+    def _prompt_features(self, module: nn.Module) -> torch.Tensor:
+        if self.prompts == STORED:
+            return nn.functional.normalize(module.prompts_features.float(), dim=1)
+        return encode_prompts(self.blueprint, self.prompts, self.name.seed)
+
+
+def choose_device() -> torch.device:
+    """Return the device named by ``FEATBANK_DEVICE`` (auto, cpu or cuda; auto where it is not set).
+
+    Raises
+    ------
+    EncoderError
+        If cuda was asked for and there is none.
+    """
+    wanted = os.environ.get(DEVICE_VARIABLE, "auto")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise EncoderError(
+            "device cuda was asked for, but torch sees no CUDA device. Use --device auto or cpu."
+        )
+    is_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    if is_cuda:
+        # The key says float32: no silent shortening of products.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda" if is_cuda else "cpu")
+
+
+def _only(names: tuple[str, ...], who: str) -> tuple[str]:
+    if len(names) != 1:
+        raise EncoderError(f"encoder {who!r}: until must name one layer, got {', '.join(names)}.")
+    return (names[0],)
+
+
+@lru_cache(maxsize=128)
+def _skeleton(blueprint: Blueprint) -> nn.Module:
+    """Build the network on the meta device: shapes without memory."""
+    return freeze(build_on_meta(blueprint.build))
+
+
+@lru_cache(maxsize=4096)
+def _trial(
+    blueprint: Blueprint, taps: tuple[str, ...], until: str, kinds: tuple[str, ...], height: int, width: int
+) -> _Trial:
+    """Run one pass on the meta device."""
+    skeleton = _skeleton(blueprint)
+    widths: list[int] = []
+
+    class _Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = skeleton
+
+        def forward(self, crops: torch.Tensor) -> None:
+            layers = run_taps(self.network, crops, taps, until)
+            widths.extend(
+                pool(
+                    layers[tap],
+                    kinds,
+                    channels_last=blueprint.channels_last,
+                    n_prefix_tokens=blueprint.n_prefix_tokens,
+                    who=blueprint.base,
+                ).shape[1]
+                for tap in taps
+            )
+
+    count = count_forward(_Reader(), torch.empty(1, 3, height, width, device="meta"))
+    return _Trial(count, tuple(widths))
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Set evaluation mode and take away every gradient."""
+    return module.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=16)
+def _loaded(blueprint: Blueprint, seed: int | None, digest: str, precision: str, device: str) -> nn.Module:
+    """Build the network with its weights, whose digest is part of the key of the cache."""
+    # The library's initialisation is overwritten; it must not move the caller's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        module = blueprint.build()
+    if seed is None:
+        expected = module.state_dict()
+        stored = load_stored(blueprint.source, digest)
+        module.load_state_dict(image_state(blueprint, stored, expected), strict=True)
+    else:
+        random_weights.fill_randomly(module, seed)
+    # Channels last: with one thread and few crops torch otherwise leaves the fast convolutions aside.
+    return freeze(module).to(device=device, dtype=_DTYPES[precision], memory_format=torch.channels_last)

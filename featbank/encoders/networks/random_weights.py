@@ -1,0 +1,50 @@
+"""Named random weights, for trying a recipe without any download: the same numbers everywhere for one seed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from featbank.digest import seed_from
+
+EPOCH = 1
+"""Raised with any change of this module that moves the numbers."""
+
+
+def fill_randomly(module: nn.Module, seed: int) -> None:
+    """Overwrite a network's weights with random ones that do not depend on library versions.
+
+    Matrices and kernels are normal with variance 1 / fan-in, doubled for kernels (He et al. 2015); offsets are
+    0; scales of normalisation, layer scales and statistics keep the constant that their layer starts with, except
+    that a constant of 0 in a scale becomes 1, since it would silence its branch.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Changed in place.
+    seed : int
+        The same seed and names give the same weights.
+    """
+    state = dict(module.named_parameters()) | {
+        name: buffer for name, buffer in module.named_buffers() if name.endswith("prompts_features")
+    }
+    with torch.no_grad():
+        for name, tensor in state.items():
+            tensor.copy_(_values(name, tensor, seed))
+
+
+def _values(name: str, tensor: torch.Tensor, seed: int) -> torch.Tensor:
+    is_constant = tensor.numel() > 0 and bool((tensor == tensor.reshape(-1)[0]).all())
+    last = name.rpartition(".")[2]
+    if tensor.ndim <= 1 and last == "bias":
+        return torch.zeros_like(tensor)
+    if tensor.ndim <= 1 and is_constant:
+        return torch.ones_like(tensor) if last == "weight" and not tensor.any() else tensor
+    fan_in = max(1, tensor.numel() // tensor.shape[0]) if tensor.ndim >= 2 else tensor.numel()
+    deviation = math.sqrt((2.0 if tensor.ndim == 4 else 1.0) / fan_in)
+    rng = np.random.Generator(np.random.PCG64(seed_from("featbank random weights", str(seed), name)))
+    values = rng.standard_normal(tuple(tensor.shape), dtype=np.float32)
+    return torch.from_numpy(values * np.float32(deviation)).to(tensor.dtype)

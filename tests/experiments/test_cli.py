@@ -1,0 +1,140 @@
+"""The command line: exit codes, one JSON document, sentences instead of tracebacks, a quick start."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import COMMANDS, main
+from tests.support.datasets import write_image
+from tests.support.imported_run import RECIPE, prepare, write_scores
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "example" in text
+    assert "--json" in text
+    assert f"featbank {name}" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fitt"],
+        ["fit"],
+        ["fit", "x", "--recip", "y"],
+        ["features", "x", "--workers", "0"],
+        ["list", "nothing"],
+        ["bank"],
+    ],
+)
+def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_typo_in_a_command_names_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fitt"])
+    assert "`featbank fit`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["encoders", "views", "recipes", "datasets"])
+def test_lists_are_one_json_document(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", what, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)[what]
+    assert len(rows) >= 1
+
+
+def test_budget_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["budget", "starter", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["gmacs"] == pytest.approx(sum(band["gmacs"] for band in document["bands"]))
+    assert document["within_budget"] is True
+
+
+def test_errors_are_json_too_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "nowhere"), "--json"]) == 1
+    captured = capsys.readouterr()
+    assert "nowhere" in json.loads(captured.out)["error"]
+    assert "Traceback" not in captured.err
+
+
+def test_check_reads_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(write_scores(tmp_path)), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["n_images"] == 160
+
+
+def test_cuda_is_refused_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "a.png")
+    code = main(["features", str(tmp_path), "--device", "cuda", "--bank", str(tmp_path / "bank")])
+    if code == 0:
+        pytest.skip("this machine has a CUDA device")
+    assert "--device cuda" in capsys.readouterr().err
+
+
+def test_bank_commands_on_imported_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(tmp_path)
+    (tmp_path / "r.toml").write_text(RECIPE)
+    bank = ["--bank", str(tmp_path / "bank")]
+    assert main(["bank", "ls", *bank, "--json"]) == 0
+    features = json.loads(capsys.readouterr().out)["features"]
+    assert {row["feature"] for row in features} == {"imported:sharp", "imported:noise", "imported:dull"}
+    assert main(["bank", "verify", *bank]) == 0
+    target = tmp_path / "out.csv"
+    export = [
+        "bank",
+        "export",
+        str(target),
+        "--data",
+        str(tmp_path / "scores.csv"),
+        "--recipe",
+        str(tmp_path / "r.toml"),
+    ]
+    assert main([*export, *bank]) == 0
+    assert len(target.read_text().splitlines()) == 161
+    # Imported features cannot be computed again: pruning for another recipe leaves them.
+    assert main(["bank", "prune", "--recipe", "starter", "--yes", *bank]) == 0
+    capsys.readouterr()
+    assert main(["bank", "ls", *bank, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["features"]) >= 3
+
+
+def test_verify_finds_a_flipped_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(tmp_path)
+    shard = next((tmp_path / "bank").rglob("*.arrow"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.chmod(0o644)
+    shard.write_bytes(data)
+    assert main(["bank", "verify", "--bank", str(tmp_path / "bank")]) == 1
+    assert shard.name in capsys.readouterr().out
+
+
+def test_an_interruption_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("featbank.datasets.read_dataset", interrupted)
+    assert main(["check", str(tmp_path)]) == 1
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("featbank ")

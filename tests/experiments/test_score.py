@@ -1,0 +1,141 @@
+"""Scoring new photos: the numbers of the fitted model, a row for each file, refusals that say why."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.cli import main
+from experiments.fit import fit_run
+from experiments.recipe import parse_recipe
+from experiments.score import score_paths
+from featbank.bank import Bank
+from featbank.datasets import read_dataset
+from featbank.errors import DatasetNotFoundError, RunError
+from featbank.extract import FeatureRequest, extract
+from tests.support.datasets import write_image
+from tests.support.imported_run import prepare
+
+RECIPE = """
+recipe_version = 1
+[[band]]
+name = "layout"
+encoder = "classic:layout"
+view = "squash_16x16"
+[[band]]
+name = "keypoint"
+encoder = "classic:keypoint"
+view = "center_16"
+[regression]
+alpha = [1.0, 100.0]
+cv = { kind = "kfold", n_splits = 3 }
+"""
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("score")
+    rng = np.random.default_rng(0)
+    lines = ["path,mos,split"]
+    for number in range(40):
+        write_image(folder / "photos" / f"{number}.png", seed=number)
+        lines.append(f"photos/{number}.png,{rng.uniform(1, 5):.3f},{'training' if number < 30 else 'test'}")
+    (folder / "scores.csv").write_text("\n".join(lines))
+    table = read_dataset(folder / "scores.csv")
+    recipe = parse_recipe(RECIPE, "small")
+    bank = Bank(folder / "bank")
+    requests = [FeatureRequest(band.encoder, band.view, band.aggregate) for band in recipe.bands]
+    extract(list(zip(table.frame["image_id"], table.frame["path"], strict=True)), requests, bank, workers=1)
+    fit_run(table, recipe, bank, folder / "run", workers=1, with_report=False)
+    return folder
+
+
+def test_scores_are_the_predictions_of_the_run(fitted: Path, tmp_path: Path) -> None:
+    # A fresh bank: everything is computed from the files again, by the model's own list of bands.
+    scores = score_paths(
+        fitted / "run/model.skops", [str(fitted / "photos")], Bank(tmp_path / "bank"), workers=1
+    )
+    assert list(scores.columns) == ["image", "predicted", "spread", "reason"]
+    assert len(scores) == 40
+    predictions = pd.read_csv(fitted / "run/predictions.csv").query("split == 'test'").copy()
+    predictions["image"] = predictions["image"].str.removeprefix("photos/")
+    joined = predictions.merge(scores, on="image", suffixes=("_run", "_score"))
+    assert len(joined) == 10
+    assert np.allclose(joined["predicted_run"], joined["predicted_score"], atol=1e-8)
+    members = joined.filter(like="member:").to_numpy()
+    assert np.allclose(members.std(axis=1), joined["spread"], atol=1e-8)
+
+
+def test_scoring_again_computes_nothing(fitted: Path, tmp_path: Path) -> None:
+    bank = Bank(tmp_path / "bank")
+    first = score_paths(fitted / "run", [str(fitted / "photos")], bank, workers=1)
+    before = {path: path.stat().st_mtime_ns for path in bank.root.rglob("*.arrow")}
+    again = score_paths(fitted / "run", [str(fitted / "photos")], bank, workers=1)
+    assert {path: path.stat().st_mtime_ns for path in bank.root.rglob("*.arrow")} == before
+    pd.testing.assert_frame_equal(first, again)
+
+
+def test_a_broken_photo_has_a_row_with_its_reason(fitted: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "new/good.png", seed=7)
+    (tmp_path / "new/broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
+    (tmp_path / "new/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    scores = score_paths(
+        fitted / "run", [str(tmp_path / "new")], Bank(tmp_path / "bank"), workers=1
+    ).set_index("image")
+    assert np.isfinite(scores.loc["good.png", "predicted"])
+    assert scores.loc["good.png", "reason"] == ""
+    for name, word in (("broken.jpg", ":"), ("gone.jpg", "missing")):
+        assert np.isnan(scores.loc[name, "predicted"])
+        assert word in scores.loc[name, "reason"]
+
+
+def test_the_command_writes_csv_and_json(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = str(fitted / "photos/0.png")
+    bank = ["--bank", str(tmp_path / "bank"), "--workers", "1"]
+    assert main(["score", str(fitted / "run"), photo, "--csv", str(tmp_path / "s.csv"), *bank]) == 0
+    capsys.readouterr()
+    assert main(["score", str(fitted / "run"), photo, "--json", *bank]) == 0
+    document = json.loads(capsys.readouterr().out)
+    written = pd.read_csv(tmp_path / "s.csv", keep_default_na=False)
+    assert document["scores"][0]["predicted"] == pytest.approx(written["predicted"][0], rel=1e-5)
+    assert document["simulation"] is False
+
+
+def test_nothing_readable_is_exit_1(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    code = main(["score", str(fitted / "run"), str(tmp_path / "empty.jpg"), "--bank", str(tmp_path / "bank")])
+    assert code == 1
+    assert "empty" in capsys.readouterr().out
+
+
+def test_wrong_paths_are_named(fitted: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match="nowhere"):
+        score_paths(fitted / "run", [str(tmp_path / "nowhere")], Bank(tmp_path / "bank"))
+    with pytest.raises(RunError, match="no model at"):
+        score_paths(tmp_path / "model.skops", [str(fitted / "photos")], Bank(tmp_path / "bank"))
+    (tmp_path / "fake.skops").write_bytes(b"PK not a model")
+    with pytest.raises(RunError, match="damaged"):
+        score_paths(tmp_path / "fake.skops", [str(fitted / "photos")], Bank(tmp_path / "bank"))
+
+
+def test_a_model_on_imported_features_cannot_score_photos(tmp_path: Path) -> None:
+    table, recipe, bank = prepare(tmp_path)
+    fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False)
+    write_image(tmp_path / "photo.png")
+    with pytest.raises(RunError, match="imported band 'sharp'"):
+        score_paths(tmp_path / "run", [str(tmp_path / "photo.png")], bank, workers=1)
+
+
+def test_features_computed_otherwise_than_for_the_model_are_refused(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featbank.encoders.classic.layout import LayoutEncoder
+
+    identity = LayoutEncoder.identity
+    monkeypatch.setattr(LayoutEncoder, "identity", lambda self: {**identity(self), "epoch": 99})
+    with pytest.raises(RunError, match="computed differently"):
+        score_paths(fitted / "run", [str(fitted / "photos")], Bank(tmp_path / "bank"), workers=1)

@@ -1,0 +1,285 @@
+"""Published layouts load exactly, and everything else is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from featbank.encoders import make_encoder
+from featbank.encoders.networks.build import blueprint_of, take_in_weights
+from featbank.encoders.networks.checkpoint_family import convert_checkpoint
+from featbank.encoders.networks.loading import (
+    check_published,
+    digest_state,
+    load_stored,
+    map_checkpoint,
+    match_state,
+    read_published,
+    take_in,
+)
+from featbank.encoders.networks.sheets import LEARNED_PROMPTS, SHEETS
+from featbank.encoders.weights import WeightsSource, weights_path
+from featbank.errors import EncoderError
+from tests.support.published import LAYOUTS, tensors_of, write
+
+NAMES = sorted(SHEETS)
+
+
+def kept_key(name: str, published: object) -> str:
+    """A key of the layout that the network needs."""
+    return next(key for key in tensors_of(published) if "layer3" in key or ".6." in key or "blocks" in key)
+
+
+def test_every_checkpoint_has_a_layout() -> None:
+    assert set(LAYOUTS) == set(SHEETS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tensor_arrives_at_its_place(name: str, tmp_path: Path) -> None:
+    published = LAYOUTS[name]()
+    path = write(published, tmp_path / "file", python2=name.startswith("places"))
+    state = convert_checkpoint(name, path)
+    stored = blueprint_of(f"checkpoint:{name}").build_stored or blueprint_of(f"checkpoint:{name}").build
+    with torch.device("meta"):
+        expected = stored().state_dict()
+    assert list(state) == list(expected)
+    values = {key: float(tensor.reshape(-1)[0]) for key, tensor in tensors_of(published).items()}
+    renumbered = name in {"arniqa", "contrique", "places365-densenet161"}
+    for key, tensor in state.items():
+        assert tensor.shape == expected[key].shape
+        if not tensor.is_floating_point():
+            continue
+        assert tensor.dtype == torch.float32
+        # The value tells which published tensor it was: one whose name ends as the network's does.
+        tail = key.rpartition(".")[2] if renumbered else key.removeprefix("trunk.").removeprefix("features.")
+        assert float(tensor.reshape(-1)[0]) in {v for k, v in values.items() if k.endswith(tail)}
+
+
+def test_the_index_map_of_sequential_trunks_is_right(tmp_path: Path) -> None:
+    """An independent reference: the same weights inside Sequential and inside the named network agree."""
+    torch.manual_seed(0)
+    network = torchvision.models.resnet50(weights=None).eval()
+    trunk = torch.nn.Sequential(*list(network.children())[:-2])
+    published = {f"model.{key}": value for key, value in trunk.state_dict().items()}
+    published |= {f"projector.{i}.{k}": torch.zeros(1) for i in (0, 2) for k in ("weight", "bias")}
+    assert len(published) == 322
+    state = convert_checkpoint("arniqa", write(published, tmp_path / "ARNIQA.pth"))
+    for key, value in state.items():
+        torch.testing.assert_close(value, network.state_dict()[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_renamed_a_missing_and_a_misshapen_tensor_are_refused(name: str, tmp_path: Path) -> None:
+    sheet = SHEETS[name]
+    with torch.device("meta"):
+        build = blueprint_of(f"checkpoint:{name}")
+        expected = (build.build_stored or build.build)().state_dict()
+    key = kept_key(name, LAYOUTS[name]())
+
+    renamed = LAYOUTS[name]()
+    tensors_of(renamed)[f"other.{key}"] = tensors_of(renamed).pop(key)
+    with pytest.raises(EncoderError, match="missing") as caught:
+        map_checkpoint(sheet, renamed, expected)
+    if name not in {"liqe", "clip-rn50"}:  # whose text tower takes any other key
+        assert f"other.{key}" in str(caught.value)
+
+    missing = LAYOUTS[name]()
+    del tensors_of(missing)[key]
+    with pytest.raises(EncoderError, match="1 missing"):
+        map_checkpoint(sheet, missing, expected)
+
+    misshapen = LAYOUTS[name]()
+    tensors_of(misshapen)[key] = torch.zeros(3, 1, 4)
+    with pytest.raises(EncoderError, match=r"\(3, 1, 4\) instead of"):
+        map_checkpoint(sheet, misshapen, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_digest_is_refused_before_reading(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"something else")
+    source = SHEETS[name].source
+    if source.sha256:
+        with pytest.raises(EncoderError, match="SHA-256") as caught:
+            check_published(path, source)
+        assert source.sha256 in str(caught.value)
+    else:
+        assert len(check_published(path, source)) == 64
+    with pytest.raises(EncoderError, match="SHA-256"):
+        check_published(path, replace(source, sha256="0" * 64))
+
+
+class _Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+def test_a_malicious_pickle_is_refused_unexecuted(name: str, form: str, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    path = tmp_path / "file"
+    published = {"state_dict": {}, "model": {}, "trap": _Trap(trace)}
+    if form == "torch":
+        torch.save(published, path)
+    else:
+        path.write_bytes(pickle.dumps(published, protocol=2))
+    with pytest.raises(EncoderError, match=r"refused|not a readable"):
+        convert_checkpoint(name, path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "not a readable"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"PK\x03\x04 cut", "not a readable"),
+        (b'\x10\x00\x00\x00\x00\x00\x00\x00{"a": 1}', "safetensors"),
+    ],
+)
+def test_other_files_get_their_own_reason(content: bytes, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(EncoderError, match=expected):
+        read_published(path)
+
+
+@pytest.mark.parametrize("published", [{"weights": {}}, [1, 2], {"state_dict": 3}])
+def test_a_file_without_the_expected_dictionary_is_refused(published: object) -> None:
+    with pytest.raises(EncoderError, match="another file"):
+        map_checkpoint(SHEETS["places365-resnet18"], published, {})
+
+
+def test_keypoint_body_adds_no_epsilon_to_the_variance() -> None:
+    body = blueprint_of("checkpoint:keypointrcnn-body").build()
+    norms = [m for m in body.modules() if isinstance(m, torchvision.ops.FrozenBatchNorm2d)]
+    assert len(norms) == 53
+    assert {norm.eps for norm in norms} == {0.0}
+    assert not [m for m in body.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def test_raw_input_where_the_publisher_normalises_nothing() -> None:
+    for name in ("contrique", "reiqa-quality"):
+        blueprint = blueprint_of(f"checkpoint:{name}")
+        assert (blueprint.mean, blueprint.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    for name in ("arniqa", "reiqa-content", "places365-resnet50", "keypointrcnn-body"):
+        assert blueprint_of(f"checkpoint:{name}").mean == (0.485, 0.456, 0.406)
+    assert [name for name in NAMES if blueprint_of(f"checkpoint:{name}").l2] == ["arniqa", "contrique"]
+
+
+def places_file(path: Path, seed: int = 0) -> Path:
+    """A real small network in the layout of Places365."""
+    torch.manual_seed(seed)
+    network = torchvision.models.resnet18(num_classes=365)
+    state = {
+        f"module.{k}": v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")
+    }
+    return write(
+        {"epoch": 1, "arch": "resnet18", "state_dict": state, "best_prec1": 50.0}, path, python2=True
+    )
+
+
+def test_a_file_taken_in_gives_the_features_of_the_published_network(
+    weights_home: Path, tmp_path: Path
+) -> None:
+    name = "checkpoint:places365-resnet18"
+    path = places_file(tmp_path / "resnet18_places365.pth.tar")
+    record = take_in_weights(name, path)
+    target = weights_path(SHEETS["places365-resnet18"].source)
+    assert target.is_relative_to(weights_home)
+    assert json.loads(target.with_suffix(".json").read_text())["content_sha256"] == record["content_sha256"]
+    assert not record["digest_was_published"]
+
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    encoder = make_encoder(name)
+    assert encoder.identity()["weights"] == record["content_sha256"]
+    torch.manual_seed(0)
+    reference = torchvision.models.resnet18(num_classes=365).eval()
+    reference.fc = torch.nn.Identity()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = reference(((torch.from_numpy(crops) / 255.0 - mean) / std).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(encoder.encode(crops), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_changed_copy_is_refused_and_another_file_changes_the_identity(
+    weights_home: Path, tmp_path: Path
+) -> None:
+    name = "checkpoint:places365-resnet18"
+    source = SHEETS["places365-resnet18"].source
+    take_in_weights(name, places_file(tmp_path / "a"))
+    first = make_encoder(name).identity()
+    state = load_stored(source)
+    state["conv1.weight"] = state["conv1.weight"] + 1e-3
+    save_file(state, weights_path(source))
+    with pytest.raises(EncoderError, match="changed or damaged"):
+        load_stored(source)
+    take_in_weights(name, places_file(tmp_path / "b", seed=1))
+    assert make_encoder(name).identity() != first
+
+
+def test_nothing_is_kept_of_a_file_that_does_not_fit(weights_home: Path, tmp_path: Path) -> None:
+    path = write(LAYOUTS["arniqa"](), tmp_path / "file")
+    with pytest.raises(EncoderError):
+        take_in_weights("checkpoint:places365-resnet18", path)
+    assert not list(weights_home.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("accepted", ["", "MIT"])
+def test_unstated_and_restricted_terms_need_the_licence_by_name(accepted: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"unread")
+    for name in ("contrique", "qualiclip"):
+        source = SHEETS[name].source
+        with pytest.raises(EncoderError, match=f"--accept-licence {source.licence}"):
+            take_in(path, source, lambda _: pytest.fail("must not be read"), accepted)
+
+
+def test_learned_prompts_are_one_tensor(tmp_path: Path) -> None:
+    good = write(torch.ones(16, 512, dtype=torch.float16), tmp_path / "a")
+    state = convert_checkpoint(LEARNED_PROMPTS.name.partition(":")[2], good)
+    assert state["ctx"].dtype == torch.float32
+    with pytest.raises(EncoderError, match="instead of"):
+        convert_checkpoint("clip-iqa-plus-prompts", write(torch.ones(8, 512), tmp_path / "b"))
+    with pytest.raises(EncoderError, match="one tensor"):
+        convert_checkpoint("clip-iqa-plus-prompts", write([1, 2], tmp_path / "c"))
+
+
+def test_digest_of_a_state_knows_names_shapes_and_values() -> None:
+    base = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
+    assert digest_state(base) == digest_state(dict(reversed(base.items())))
+    others = [
+        {"a": torch.zeros(3, 2), "b": torch.ones(1)},
+        {"a": torch.zeros(2, 3), "c": torch.ones(1)},
+        {"a": torch.zeros(2, 3), "b": torch.ones(1, dtype=torch.float64)},
+        {"a": torch.zeros(2, 3), "b": torch.ones(1) + 1e-7},
+    ]
+    assert len({digest_state(state) for state in [base, *others]}) == 5
+
+
+def test_a_match_turns_half_precision_into_single_and_lists_few_keys() -> None:
+    found = match_state("x", {"a": torch.ones(2, dtype=torch.float16)}, {"a": torch.zeros(2)}, [])
+    assert found["a"].dtype == torch.float32
+    expected = {f"k{i}": torch.zeros(1) for i in range(20)}
+    with pytest.raises(EncoderError, match=r"20 missing: k0, k1, .*k7, \.\.\."):
+        match_state("x", {}, expected, [])
+
+
+def test_load_stored_says_what_is_missing(weights_home: Path) -> None:
+    source = WeightsSource("checkpoint:arniqa", "https://example.org/a", "https://example.org", "MIT", "open")
+    with pytest.raises(EncoderError, match="featbank weights fetch checkpoint:arniqa"):
+        load_stored(source)

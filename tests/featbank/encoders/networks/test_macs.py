@@ -1,0 +1,293 @@
+"""Counting against published tables, and the traps of counting.
+
+The figures of timm are those of its repository's results folder, file
+benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv, columns infer_img_size and infer_gmacs; of open_clip those of its
+docs/model_profile.csv, column image_gflops, which are two operations a multiply-accumulate; torchvision ships its own
+with every weights entry. All of them count the whole network with its head.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from featbank.encoders import make_encoder
+from featbank.encoders.macs import build_on_meta, count_forward, count_gmacs
+from featbank.encoders.networks.clip import build_image_tower, count_text_macs
+from featbank.encoders.networks.roles import SUGGESTIONS
+from featbank.encoders.networks.sheets import SHEETS
+
+TIMM = [
+    ("resnet10t", 176, 0.7),
+    ("resnet18", 160, 0.93),
+    ("resnet18", 224, 1.82),
+    ("resnet34", 224, 3.67),
+    ("resnet50", 160, 2.1),
+    ("resnet50", 176, 2.62),
+    ("resnet26", 224, 2.36),
+    ("resnet14t", 224, 1.69),
+    ("vit_small_patch32_224", 224, 1.15),
+    ("vit_tiny_patch16_224", 224, 1.26),
+    ("deit_tiny_patch16_224", 224, 1.26),
+    ("deit_tiny_distilled_patch16_224", 224, 1.27),
+    ("vit_small_patch16_224", 224, 4.61),
+    ("vit_base_patch32_224", 224, 4.41),
+    ("vit_base_patch32_clip_224", 224, 4.41),
+    ("vit_base_patch32_clip_quickgelu_224", 224, 4.41),
+    ("vit_medium_patch32_clip_224", 224, 2.0),
+    ("vit_betwixt_patch32_clip_224", 224, 3.09),
+    ("vit_xsmall_patch16_clip_224", 224, 1.79),
+    ("vit_small_patch32_384", 384, 3.45),
+    ("convnext_atto", 224, 0.55),
+    ("convnext_pico", 224, 1.37),
+    ("convnext_nano", 224, 2.46),
+    ("convnext_atto", 288, 0.91),
+    ("convnext_femto", 288, 1.3),
+    ("convnextv2_atto", 224, 0.55),
+    ("tiny_vit_11m_224", 224, 2.04),
+    ("repvgg_a0", 224, 1.52),
+    ("repvgg_b0", 224, 3.41),
+    ("mixer_b32_224", 224, 3.24),
+    ("mixer_s16_224", 224, 3.79),
+    ("resmlp_12_224", 224, 3.01),
+    ("gernet_s", 224, 0.75),
+    ("gernet_m", 224, 3.02),
+    ("darknet17", 256, 3.26),
+    ("seresnet18", 224, 1.82),
+    ("efficientformer_l1", 224, 1.3),
+    ("dla34", 224, 3.07),
+    ("eva02_tiny_patch14_224", 224, 1.7),
+    ("poolformer_s12", 224, 1.82),
+    ("levit_192", 224, 0.66),
+    ("levit_256", 224, 1.13),
+    ("pit_xs_224", 224, 1.4),
+    ("xcit_tiny_12_p16_224", 224, 1.24),
+    ("crossvit_tiny_240", 240, 1.57),
+    ("gmlp_ti16_224", 224, 1.34),
+    ("selecsls42", 224, 2.94),
+    ("vit_wee_patch16_reg1_gap_256", 256, 3.83),
+    ("resnetblur18", 224, 2.34),
+]
+
+# The profiler behind that table counts batch normalisation with two operations an element, on top of the products.
+TIMM_WITH_NORMALISATION = [
+    ("mobilenetv3_large_100", 224, 0.23),
+    ("regnetx_016", 224, 1.62),
+    ("regnety_016", 224, 1.63),
+    ("mobilenetv4_conv_medium", 256, 1.1),
+    ("efficientnet_b0", 224, 0.4),
+    ("efficientnet_b1", 240, 0.71),
+    ("tf_efficientnetv2_b0", 224, 0.73),
+    ("efficientnet_es", 224, 1.81),
+    ("mobilenetv1_100", 224, 0.58),
+]
+
+OPEN_CLIP = [
+    ("ViT-S-32", 2.29),
+    ("ViT-M-32", 3.99),
+    ("ViT-S-16", 9.2),
+    ("ViT-B-32", 8.82),
+    ("ViT-B-32-quickgelu", 8.82),
+    ("ViT-B-32-256", 11.5),
+    ("RN50", 12.22),
+    ("RN50-quickgelu", 12.22),
+    ("ViT-M-16", 15.98),
+    ("ViT-B-32-plus-256", 15.56),
+    ("RN101", 19.54),
+    ("ViT-B-16", 35.13),
+    ("ViT-B-16-SigLIP", 35.42),
+    ("ViT-B-16-SigLIP-256", 46.82),
+    ("ViT-B-16-plus-240", 54.76),
+    ("EVA02-B-16", 35.13),
+    ("convnext_base", 30.71),
+    ("convnext_base_w", 40.11),
+    ("RN50x4", 42.56),
+    ("ViT-L-14", 162.03),
+    ("vit_medium_patch16_gap_256", 21.14),
+    ("swin_base_patch4_window7_224", 30.86),
+]
+
+TORCHVISION = [
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "efficientnet_b4",
+    "convnext_tiny",
+    "convnext_small",
+    "swin_t",
+    "swin_s",
+    "swin_v2_t",
+    "vit_b_16",
+    "vit_b_32",
+    "densenet121",
+    "densenet161",
+    "regnet_y_800mf",
+    "regnet_x_1_6gf",
+    "squeezenet1_1",
+    "shufflenet_v2_x1_0",
+    "mnasnet1_0",
+    "vgg11",
+    "alexnet",
+    "googlenet",
+    "wide_resnet50_2",
+    "resnext50_32x4d",
+    "maxvit_t",
+    "efficientnet_v2_s",
+]
+
+QUICK = {
+    "resnet18",
+    "resnet50",
+    "vit_tiny_patch16_224",
+    "convnext_atto",
+    "ViT-B-32",
+    "RN50",
+    "swin_t",
+    "vgg11",
+}
+
+
+def slow_unless_quick(cases: list, name_of: object = lambda case: case[0]) -> list:
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            id=str(case),
+            marks=[] if name_of(case) in QUICK else pytest.mark.slow,
+        )
+        for case in cases
+    ]
+
+
+def meta_count(network: nn.Module, side: int) -> float:
+    return count_forward(network.eval(), torch.empty(1, 3, side, side, device="meta")).macs / 1e9
+
+
+def test_more_than_forty_architectures_are_compared() -> None:
+    names = {case[0] for case in (*TIMM, *TIMM_WITH_NORMALISATION, *OPEN_CLIP)} | set(TORCHVISION)
+    assert len(names) >= 90
+
+
+@pytest.mark.parametrize(("name", "side", "published"), slow_unless_quick(TIMM))
+def test_timm_within_one_per_cent(name: str, side: int, published: float) -> None:
+    network = build_on_meta(partial(timm.create_model, name))
+    assert meta_count(network, side) == pytest.approx(published, rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "side", "published"), slow_unless_quick(TIMM_WITH_NORMALISATION))
+def test_the_exceptions_of_timm_are_its_counted_normalisation(name: str, side: int, published: float) -> None:
+    network = build_on_meta(partial(timm.create_model, name))
+    elements: list[int] = []
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda _m, _i, out: elements.append(out.numel()))
+    products = meta_count(network, side)
+    assert products < published
+    # Published with two digits: half a unit of the last one stays open.
+    assert products + 2 * sum(elements) / 1e9 == pytest.approx(published, abs=0.0051)
+
+
+@pytest.mark.parametrize(("name", "published_gflops"), slow_unless_quick(OPEN_CLIP))
+def test_open_clip_within_one_per_cent(name: str, published_gflops: float) -> None:
+    tower = build_on_meta(partial(build_image_tower, name))
+    side = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
+    assert meta_count(tower, side) == pytest.approx(published_gflops / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("name", slow_unless_quick(TORCHVISION, lambda name: name))
+def test_torchvision_within_one_per_cent(name: str) -> None:
+    weights = next(iter(torchvision.models.get_model_weights(name)))
+    options = {"init_weights": False} if name == "googlenet" else {}
+    network = build_on_meta(partial(torchvision.models.get_model, name, weights=None, **options))
+    assert meta_count(network, weights.transforms().crop_size[0]) == pytest.approx(
+        weights.meta["_ops"], rel=0.01
+    )
+
+
+def test_linear_and_convolution_by_hand() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1, bias=True), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 8 * 6, 7)
+    )
+    assert count_gmacs(network, 8, 6) * 1e9 == pytest.approx(8 * 6 * 5 * 3 * 9 + 5 * 8 * 6 * 7)
+
+
+def test_attention_is_counted_and_unused_parameters_are_not() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+            self.unused = nn.Linear(100, 100)
+
+        def forward(self, crops: torch.Tensor) -> torch.Tensor:
+            tokens = crops.flatten(2).transpose(1, 2)
+            tokens = torch.cat([tokens] * 4, dim=2)
+            return self.attention(tokens, tokens, tokens, need_weights=False)[0]
+
+    with torch.device("meta"):
+        network = Attention().eval()
+    count = count_forward(network, torch.empty(1, 3, 2, 5, device="meta"))
+    n_tokens, width = 10, 12
+    assert (
+        count.macs
+        == n_tokens * width * 3 * width + 2 * n_tokens * n_tokens * width + n_tokens * width * width
+    )
+    assert count.n_params == sum(p.numel() for p in network.attention.parameters())
+
+
+def test_a_learned_probe_token_counts_without_gradients() -> None:
+    """The counter refuses trainable probe tokens under no_grad; parameters are frozen first."""
+    assert count_gmacs(make_encoder("timm:vit_base_patch32_siglip_256.v2_webli"), 256, 256) == pytest.approx(
+        5.744, abs=0.01
+    )
+
+
+def test_the_module_is_left_as_it_is() -> None:
+    network = nn.Conv2d(3, 4, 3)
+    count_gmacs(network, 16, 16)
+    assert network.weight.device.type == "cpu"
+    assert network.weight.requires_grad
+    assert network.training
+
+
+def test_other_things_are_refused() -> None:
+    with pytest.raises(TypeError, match="count_gmacs"):
+        count_gmacs("resnet50", 224, 224)  # type: ignore[arg-type]
+
+
+def test_weight_free_encoders_count_by_their_formula() -> None:
+    encoder = make_encoder("classic:gist")
+    assert count_gmacs(encoder, 128, 128) == encoder.count_macs(128, 128) / 1e9
+
+
+@pytest.mark.slow
+def test_text_tower_of_five_prompts() -> None:
+    assert count_text_macs("ViT-B-32-quickgelu", 5) / 1e9 == pytest.approx(14.9, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suggestion", SUGGESTIONS, ids=lambda item: item.name)
+def test_the_listed_facts_of_proven_encoders_hold(suggestion: object) -> None:
+    encoder = make_encoder(suggestion.name)
+    assert encoder.spec.n_features == suggestion.n_features
+    assert encoder.spec.role == suggestion.role
+    assert encoder.spec.licence == suggestion.licence
+    assert encoder.blueprint.native_size == (suggestion.side_px, suggestion.side_px)
+    assert encoder.count_macs(suggestion.side_px, suggestion.side_px) / 1e9 == pytest.approx(
+        suggestion.gmacs, abs=6e-4
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SHEETS))
+def test_the_listed_facts_of_checkpoints_hold(name: str) -> None:
+    encoder = make_encoder(f"checkpoint:{name}")
+    assert encoder.spec.n_features == SHEETS[name].n_features
+    assert encoder.count_macs(224, 224) / 1e9 == pytest.approx(SHEETS[name].gmacs_224, abs=0.005)

@@ -1,0 +1,393 @@
+"""Network encoders keep the contract of all encoders, read many layers in one pass, and never load in part."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from featbank.encoders import Encoder, make_encoder
+from featbank.encoders.networks import encoder as encoder_module
+from featbank.errors import EncoderError, UnknownNameError
+from featbank.feature import compute_features, make_feature
+from featbank.images import Photo
+from tests.support.encoder_contract import EncoderContract
+
+MOBILE = "timm:mobilenetv3_large_100.ra_in1k"
+TAPS = "blocks.0,blocks.2,blocks.6"
+
+
+class _NetworkContract(EncoderContract):
+    height = 64
+    width = 96
+    sizes = ((33, 65),)
+    bad_size: tuple[int, int] | None = None
+    tolerance = 1e-5
+    name = ""
+
+    @pytest.fixture
+    def encoder(self) -> Encoder:
+        return make_encoder(self.name)
+
+    def assert_same(self, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        # Relative to the vector's size: a single feature near zero has no relative accuracy.
+        assert np.linalg.norm(found - expected) <= self.tolerance * max(np.linalg.norm(expected), 1e-12)
+
+    def test_declares_what_the_registry_lists(self, encoder: Encoder) -> None:
+        assert encoder.spec.name == self.name
+        assert "RANDOM" in encoder.spec.weights
+        assert encoder.spec.reference
+        assert encoder.spec.title
+
+    def test_refuses_a_size_it_cannot_take(self, encoder: Encoder) -> None:
+        if self.bad_size is None:
+            encoder.check_size(1, 1)
+            return
+        for attempt in (
+            lambda: encoder.encode(np.zeros((1, *self.bad_size, 3), dtype=np.uint8)),
+            lambda: encoder.count_macs(*self.bad_size),
+        ):
+            with pytest.raises(EncoderError, match=re.escape(self.name)):
+                attempt()
+
+
+class TestMobile(_NetworkContract):
+    name = f"{MOBILE}?taps={TAPS}&pool=mean+std&random=0"
+
+
+class TestTorchvision(_NetworkContract):
+    name = "torchvision:mobilenet_v3_large/IMAGENET1K_V1?random=3"
+
+
+class TestCheckpoint(_NetworkContract):
+    name = "checkpoint:places365-resnet18?random=1"
+
+
+@pytest.mark.slow
+class TestArniqa(_NetworkContract):
+    name = "checkpoint:arniqa?random=1"
+
+
+@pytest.mark.slow
+class TestClip(_NetworkContract):
+    name = "open_clip:ViT-B-32-quickgelu/openai?random=1"
+    height = width = 224
+    sizes = ()
+    bad_size = (200, 224)
+
+    def test_cost_is_a_count_that_grows_with_the_crop(self, encoder: Encoder) -> None:
+        assert encoder.count_macs(224, 224) == 4_408_811_520
+
+
+@pytest.mark.slow
+class TestSwin(_NetworkContract):
+    name = "checkpoint:uiqa-ava-swin-t?random=1"
+    bad_size = (3, 64)
+
+
+@pytest.fixture
+def crops() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+
+
+def relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def test_alone_in_a_batch_of_eight_and_in_any_order(crops: NDArray[np.uint8]) -> None:
+    encoder = make_encoder(f"{MOBILE}?random=0")
+    batch = encoder.encode(crops)
+    order = np.random.default_rng(1).permutation(8)
+    assert relative(encoder.encode(crops[order]), batch[order]) <= 1e-5
+    for i in range(8):
+        assert relative(encoder.encode(crops[i : i + 1]), batch[i : i + 1]) <= 1e-5
+    np.testing.assert_array_equal(encoder.encode(crops), batch)
+
+
+def test_large_crops_are_run_in_small_batches(
+    crops: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = make_encoder(f"{MOBILE}?random=0")
+    whole = encoder.encode(crops)
+    monkeypatch.setattr(encoder_module, "BATCH_PIXELS", 3 * 64 * 64)
+    assert relative(encoder.encode(crops), whole) <= 1e-5
+
+
+def test_one_and_two_threads_agree(crops: NDArray[np.uint8]) -> None:
+    encoder = make_encoder("checkpoint:places365-resnet18?random=0")
+    n_before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = encoder.encode(crops)
+        torch.set_num_threads(2)
+        assert relative(encoder.encode(crops), one) <= 1e-5
+    finally:
+        torch.set_num_threads(n_before)
+
+
+@pytest.mark.slow
+def test_a_new_process_gives_the_same(crops: NDArray[np.uint8], tmp_path: Path) -> None:
+    name = f"{MOBILE}?random=7"
+    np.save(tmp_path / "crops.npy", crops)
+    code = (
+        "import sys, numpy as np; from featbank.encoders import make_encoder; folder = sys.argv[1];"
+        f"vectors = make_encoder({name!r}).encode(np.load(folder + '/crops.npy'));"
+        "np.save(folder + '/out.npy', vectors)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert relative(np.load(tmp_path / "out.npy"), make_encoder(name).encode(crops)) <= 1e-5
+
+
+def test_several_layers_come_from_one_pass(crops: NDArray[np.uint8]) -> None:
+    together = make_encoder(f"{MOBILE}?taps={TAPS}&random=0")
+    assert together.spec.n_features == 16 + 40 + 960
+    single = [make_encoder(f"{MOBILE}?taps={tap}&random=0").encode(crops) for tap in TAPS.split(",")]
+    np.testing.assert_allclose(together.encode(crops), np.concatenate(single, axis=1), rtol=1e-5, atol=1e-6)
+    assert together.count_macs(64, 64) == make_encoder(f"{MOBILE}?random=0").count_macs(64, 64)
+
+
+def test_patterns_name_every_block() -> None:
+    encoder = make_encoder("timm:tf_efficientnet_b0.ns_jft_in1k?taps=blocks.*.*&random=0")
+    assert len(encoder.taps) == 16
+    assert encoder.spec.n_features == 1808
+
+
+def test_a_pass_that_ends_early_costs_less_and_reads_the_same(crops: NDArray[np.uint8]) -> None:
+    whole = make_encoder(f"{MOBILE}?taps=blocks.2&random=0")
+    early = make_encoder(f"{MOBILE}?until=blocks.2&random=0")
+    assert early.taps == ("blocks.2",)
+    np.testing.assert_array_equal(early.encode(crops), whole.encode(crops))
+    assert early.count_macs(64, 64) < whole.count_macs(64, 64)
+    assert early.n_params < whole.n_params
+    assert early.pass_identity() != whole.pass_identity()
+
+
+def test_features_that_share_a_pass_run_the_network_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    photo = Photo(pixels, "0" * 64, "JPEG", "RGB", ())
+    features = [
+        make_feature(f"{MOBILE}?random=0", "center_64"),
+        make_feature(f"{MOBILE}?taps=blocks.2&pool=max&random=0", "center_64"),
+        make_feature("classic:layout", "center_64"),
+        make_feature(f"{MOBILE}?l2=1&random=0", "center_32"),
+    ]
+    assert features[0].pass_id == features[1].pass_id != features[3].pass_id
+    expected = [feature.vector(feature.view.scales(pixels, 0)) for feature in features]
+    calls = []
+    run = encoder_module.run_taps
+    monkeypatch.setattr(encoder_module, "run_taps", lambda *args: calls.append(1) or run(*args))
+    vectors, timing = compute_features(features, photo)
+    assert len(calls) == 2
+    for found, wanted in zip(vectors, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert set(timing.encode_s) == {feature.label for feature in features}
+
+
+def test_encoders_of_other_passes_are_not_mixed(crops: NDArray[np.uint8]) -> None:
+    first, second = make_encoder(f"{MOBILE}?random=0"), make_encoder(f"{MOBILE}?random=1")
+    with pytest.raises(EncoderError, match="one forward pass"):
+        first.encode_together([first, second], crops)
+    empty = first.encode_together([first], crops[:0])
+    assert empty[0].shape == (0, 1280)
+
+
+def test_l2_gives_unit_vectors_for_every_tap(crops: NDArray[np.uint8]) -> None:
+    vectors = make_encoder(f"{MOBILE}?taps=blocks.0,blocks.2&l2=1&random=0").encode(crops)
+    np.testing.assert_allclose(np.linalg.norm(vectors[:, :16], axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors[:, 16:], axis=1), 1, rtol=1e-5)
+
+
+def test_every_choice_that_changes_numbers_changes_the_identity() -> None:
+    names = [
+        f"{MOBILE}?random=0",
+        f"{MOBILE}?random=1",
+        f"{MOBILE}?l2=1&random=0",
+        f"{MOBILE}?pool=max&random=0",
+        f"{MOBILE}?taps=blocks.2&random=0",
+        f"{MOBILE}?until=blocks.2&random=0",
+        f"{MOBILE}?precision=bf16&random=0",
+        "timm:mobilenetv3_large_100.miil_in21k?random=0",
+    ]
+    identities = [make_encoder(name).identity() for name in names]
+    assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
+    assert make_encoder(f"{MOBILE}?l2=0&random=0").identity() == identities[0]
+
+
+def test_input_contract_comes_from_the_tag() -> None:
+    raw = make_encoder("timm:mobilenetv3_large_100.miil_in21k?random=0").identity()["normalisation"]
+    assert raw == {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
+    half = make_encoder("timm:tf_efficientnetv2_s.in21k?random=0").identity()["normalisation"]
+    assert half == {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    assert make_encoder(f"{MOBILE}?random=0").identity()["normalisation"]["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_the_network_is_frozen_and_global_randomness_untouched(crops: NDArray[np.uint8]) -> None:
+    encoder = make_encoder(f"{MOBILE}?random=5")
+    state = torch.random.get_rng_state()
+    encoder.encode(crops[:1])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    module = encoder_module._loaded(encoder.blueprint, 5, encoder._weights_digest(), "fp32", "cpu")
+    assert not module.training
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_half_precision_is_close_and_named(crops: NDArray[np.uint8]) -> None:
+    full = make_encoder(f"{MOBILE}?random=0")
+    half = make_encoder(f"{MOBILE}?precision=bf16&random=0")
+    assert half.identity()["numerics"] == "bf16"
+    assert 0 < relative(half.encode(crops), full.encode(crops)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("timm:vit_base_patch32_siglip_256.v2_webli?random=0", (250, 256)),
+        ("timm:mobilenetv3_large_100.ra_in1k?random=0", (0, 64)),
+    ],
+)
+def test_sizes_that_the_architecture_refuses_are_errors(name: str, size: tuple[int, int]) -> None:
+    with pytest.raises(EncoderError):
+        make_encoder(name).check_size(*size)
+    with pytest.raises(EncoderError):
+        make_encoder(name).count_macs(*size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("timm:resnet50_clip.openai?random=0", (250, 224)),
+        ("open_clip:ViT-B-32-quickgelu/openai?random=0", (256, 256)),
+        ("open_clip:RN50-quickgelu/openai?random=0", (256, 256)),
+        ("checkpoint:liqe?random=0", (192, 224)),
+    ],
+)
+def test_position_embeddings_and_patches_decide_sizes(name: str, size: tuple[int, int]) -> None:
+    with pytest.raises(EncoderError, match="does not take crops"):
+        make_encoder(name).check_size(*size)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "expected"),
+    [
+        ("timm:resnet5", UnknownNameError, "timm architecture"),
+        ("timm:resnet50", UnknownNameError, "timm tag"),
+        ("timm:resnet50.a1_in2k", UnknownNameError, "timm tag"),
+        ("torchvision:resnet50/V9", UnknownNameError, "IMAGENET1K"),
+        ("torchvision:resnet51/V1", UnknownNameError, "torchvision architecture"),
+        ("open_clip:ViT-B-32/openai", EncoderError, "ViT-B-32-quickgelu/openai"),
+        ("open_clip:ViT-B-33/openai", UnknownNameError, "open_clip architecture"),
+        ("checkpoint:arniqua", UnknownNameError, "checkpoint:arniqa"),
+        ("checkpoint:clip-iqa-plus-prompts", EncoderError, "holds prompts"),
+        ("checkpoint:arniqa?taps=layer9&random=0", EncoderError, "layer4"),
+        ("checkpoint:arniqa?pool=cls&taps=layer4&random=0", EncoderError, "class token"),
+        ("checkpoint:arniqa?prompts=quality-levels&random=0", EncoderError, "text tower"),
+        ("checkpoint:arniqa?prompts=stored&random=0", EncoderError, "prompt features"),
+        ("checkpoint:arniqa?until=layer2&taps=out&random=0", EncoderError, "never reached"),
+        ("checkpoint:arniqa?until=layer2&taps=layer3&random=0", EncoderError, "did not run"),
+        ("checkpoint:arniqa?until=layer*&random=0", EncoderError, "one layer"),
+        ("checkpoint:clip-rn50?prompts=quality&random=0", UnknownNameError, "prompt list"),
+        ("checkpoint:clip-rn50?prompts=good-bad&taps=layer4&random=0", EncoderError, "alone"),
+        ("checkpoint:qualiclip?prompts=clip-iqa-plus&random=0", EncoderError, "text tower"),
+    ],
+)
+def test_what_does_not_fit_is_said_with_the_cure(name: str, error: type[Exception], expected: str) -> None:
+    with pytest.raises(error, match=expected):
+        make_encoder(name)
+
+
+def test_without_weights_the_message_says_what_to_do(weights_home: Path, crops: NDArray[np.uint8]) -> None:
+    encoder = make_encoder("checkpoint:arniqa")
+    assert encoder.count_macs(224, 224) == 4_087_136_256
+    for attempt in (encoder.identity, lambda: encoder.encode(crops)):
+        with pytest.raises(EncoderError, match="featbank weights fetch checkpoint:arniqa"):
+            attempt()
+
+
+@pytest.mark.slow
+def test_similarities_with_prompts_are_cosines_of_the_embedding() -> None:
+    base = "open_clip:ViT-B-32-quickgelu/openai"
+    crops = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    similarities = make_encoder(f"{base}?prompts=quality-levels&random=0")
+    assert similarities.feature_names()[0] == "The quality of this photo is bad."
+    found = similarities.encode(crops)
+    assert found.shape == (2, 5)
+    assert np.abs(found).max() <= 1
+    assert len({round(float(value), 7) for value in found[0]}) == 5
+    assert similarities.pass_identity() == make_encoder(f"{base}?random=0").pass_identity()
+    assert similarities.identity() != make_encoder(f"{base}?random=0").identity()
+
+
+@pytest.mark.slow
+def test_position_free_pool_equals_the_published_pool_asked_everywhere() -> None:
+    """CLIP-IQA lets every position ask and keeps the answer of the mean; one query must give the same."""
+    from featbank.encoders.networks.architectures import PositionFreeAttentionPool
+
+    torch.manual_seed(0)
+    pool = PositionFreeAttentionPool(32, 4, 6)
+    maps = torch.randn(2, 32, 3, 5)
+    tokens = maps.flatten(2).permute(2, 0, 1)
+    tokens = torch.cat([tokens.mean(0, keepdim=True), tokens])
+    everywhere, _ = torch.nn.functional.multi_head_attention_forward(
+        tokens,
+        tokens,
+        tokens,
+        32,
+        4,
+        None,
+        torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+        None,
+        None,
+        False,
+        0.0,
+        pool.c_proj.weight,
+        pool.c_proj.bias,
+        training=False,
+        need_weights=False,
+        use_separate_proj_weight=True,
+        q_proj_weight=pool.q_proj.weight,
+        k_proj_weight=pool.k_proj.weight,
+        v_proj_weight=pool.v_proj.weight,
+    )
+    torch.testing.assert_close(pool(maps), everywhere[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_learned_prompts_stand_around_the_words() -> None:
+    from featbank.encoders.networks.clip import PromptTower, build_clip, prompt_tokens
+    from featbank.encoders.networks.random_weights import fill_randomly
+
+    clip = build_clip("RN50-quickgelu")
+    fill_randomly(clip, 0)
+    clip.eval()
+    tokens = prompt_tokens("RN50-quickgelu", ["Good photo.", "Bad photo."])
+    words = prompt_tokens("RN50-quickgelu", ["red " * 8 + "Good photo." + " red" * 8])
+    red = int(words[0, 1])
+    context = clip.token_embedding.weight[red].detach().expand(16, -1)
+    with torch.no_grad():
+        found = PromptTower(clip, context)(tokens)[0]
+        expected = PromptTower(clip)(words)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_vision_transformers_take_other_grids() -> None:
+    encoder = make_encoder("timm:vit_small_patch14_dinov2.lvd142m?random=0")
+    crops = np.random.default_rng(0).integers(0, 256, (1, 112, 140, 3), dtype=np.uint8)
+    assert encoder.encode(crops).shape == (1, 384)
+    with pytest.raises(EncoderError, match="does not take"):
+        encoder.check_size(100, 100)
+
+
+@pytest.mark.slow
+def test_channels_last_maps_are_pooled_over_positions() -> None:
+    encoder = make_encoder(
+        "torchvision:swin_t/IMAGENET1K_V1?taps=features.1,features.3,features.5,features.7&random=0"
+    )
+    assert encoder.spec.n_features == 96 + 192 + 384 + 768
