@@ -14,6 +14,7 @@ import importlib
 _HOMES = {
     "AIM2024_BUDGET_GMACS": "budget",
     "BandEnsemble": "ensemble",
+    "BandGridSearchCV": "search",
     "BandScaler": "bands",
     "BudgetError": "budget",
     "CropEnsemble": "crops",
@@ -21,6 +22,7 @@ _HOMES = {
     "ModelFileError": "persistence",
     "ModelVersionWarning": "persistence",
     "NoSkillWarning": "ensemble",
+    "PrecisionWarning": "search",
     "SCORERS": "metrics",
     "SelectBands": "bands",
     "UnitSVR": "svr",
@@ -38,6 +40,7 @@ _HOMES = {
     "fit_logistic4": "logistic",
     "fit_pipeline": "fitting",
     "fit_search": "fitting",
+    "fit_searches": "search",
     "krcc": "metrics",
     "load_model": "persistence",
     "mae": "metrics",

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from regressors.bands import WHOLE_TABLE, check_labels, locate_bands
 from regressors.checks import Estimator, FloatArray, Folds, Scorer, Table, check_choice, check_weights
 from regressors.combine import RULES, Combination, fit_combination
-from regressors.fitting import fit_search, predict_held_out
+from regressors.fitting import predict_held_out
 from regressors.folds import Fold, check_folds, make_folds
 from regressors.members import list_members, restrict_weights
 from regressors.pipelines import (
@@ -29,6 +29,7 @@ from regressors.pipelines import (
     make_search,
     readable_params,
 )
+from regressors.search import fit_searches
 
 # Kept as they come: the members cast what they select, so that a float32 table is not doubled as a whole.
 _KINDS = [np.float64, np.float32]
@@ -70,6 +71,9 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         Fits at once within a member's grid search.
     random_state : int or None, default=0
         Seed of the folds and of the random candidates of "banded-ridge".
+    reference : bool, default=False
+        Whether scikit-learn itself makes every fit of the searches, many times slower; the numbers are the
+        same to 1e-8. Otherwise the members share their work, see `regressors.search.BandGridSearchCV`.
 
     Attributes
     ----------
@@ -144,6 +148,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         select_by: str | Scorer = "srcc",
         n_jobs: int | None = None,
         random_state: int | None = 0,
+        reference: bool = False,
     ) -> None:
         self.members = members
         self.estimator = estimator
@@ -158,6 +163,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         self.select_by = select_by
         self.n_jobs = n_jobs
         self.random_state = random_state
+        self.reference = reference
 
     def fit(
         self,
@@ -207,8 +213,9 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
 
         self.members_, self.member_params_, self._search_results = [], [], []
         held_out = []
-        for bands in self.member_bands_:
-            search = fit_search(self._search(bands), table, mos, weights)
+        for search in fit_searches(
+            [self._search(bands) for bands in self.member_bands_], table, mos, weights
+        ):
             self.members_.append(search.best_estimator_)
             self.member_params_.append(readable_params(search.best_params_))
             self._search_results.append(_keep_results(search.cv_results_, len(self.folds_)))
@@ -384,6 +391,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
             scoring=self.select_by,
             n_jobs=self.n_jobs,
             random_state=self.random_state,
+            reference=self.reference,
         )
 
     def _combination(self, mos: FloatArray, rows: np.ndarray, weights: FloatArray | None) -> Combination:

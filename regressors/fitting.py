@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,14 +63,40 @@ def fit_search(
     """
     if not isinstance(search, GridSearchCV):
         return search.fit(X, y, sample_weight=sample_weight)
+    with search_context(search, sample_weight) as params:
+        return search.fit(X, y, **params)
+
+
+@contextmanager
+def search_context(search: GridSearchCV, sample_weight: ArrayLike | None) -> Iterator[dict[str, Any]]:
+    """Prepare a search for `fit` with sample weights, and leave no trace of it.
+
+    Parameters
+    ----------
+    search : GridSearchCV
+        From `regressors.pipelines.make_search`.
+    sample_weight : float array of shape (n_rows,), or None
+        How many rows each row counts for.
+
+    Yields
+    ------
+    dict of str to object
+        What `fit` takes besides table and MOS. Warnings about ill-conditioned candidates are off.
+
+    Raises
+    ------
+    ValueError
+        If weights are given and the scorer cannot take them.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=LinAlgWarning)
         if sample_weight is None:
-            return search.fit(X, y)
+            yield {}
+            return
         with config_context(enable_metadata_routing=True), _requests(search):
-            search.fit(X, y, sample_weight=np.asarray(sample_weight, dtype=np.float64))
-    _forget_requests(search.best_estimator_)
-    return search
+            yield {"sample_weight": np.asarray(sample_weight, dtype=np.float64)}
+    if hasattr(search, "best_estimator_"):
+        _forget_requests(search.best_estimator_)
 
 
 def fit_pipeline(

@@ -1,7 +1,8 @@
-"""Named pipelines and the grid search over them: the reference path, all of it scikit-learn's own.
+"""Named pipelines and the grid search over them.
 
-`make_search` alone decides which search a member gets. A faster search takes its place by returning another
-object with `fit`, `cv_results_`, `best_params_` and `best_estimator_`, and optionally `oof_predictions_`.
+`make_search` alone decides which search a member gets: `regressors.search.BandGridSearchCV`, or as the reference
+scikit-learn's own `GridSearchCV`. Another search takes its place by returning another object with `fit`,
+`cv_results_`, `best_params_` and `best_estimator_`, and optionally `oof_predictions_`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from regressors.bands import BandScaler, SelectBands
 from regressors.checks import FloatArray, Folds, Scorer, check_choice
 from regressors.metrics import SCORERS, make_metric_scorer
+from regressors.search import BandGridSearchCV
 from regressors.svr import UnitSVR
 
 ESTIMATORS = ("ridge", "banded-ridge", "linear-svr", "rbf-svr")
@@ -165,6 +167,7 @@ def make_search(
     scoring: str | Scorer = "srcc",
     n_jobs: int | None = None,
     random_state: int | None = 0,
+    reference: bool = False,
 ) -> GridSearchCV:
     """Build the unfitted grid search of one member.
 
@@ -193,12 +196,15 @@ def make_search(
         Fits at once, as in `GridSearchCV`.
     random_state : int or None, default=0
         Seed of the default ``band_weights``.
+    reference : bool, default=False
+        Whether scikit-learn itself makes every fit, many times slower; the numbers are the same to 1e-8.
 
     Returns
     -------
     GridSearchCV
-        Over `make_pipeline`, refitting the best candidate; an error in a fit is raised, not scored. Fit it
-        with `regressors.fitting.fit_search`, which routes sample weights.
+        A `regressors.search.BandGridSearchCV` unless ``reference``; over `make_pipeline`, refitting the best
+        candidate; an error in a fit is raised, not scored. Fit it with `regressors.fitting.fit_search`, which
+        routes sample weights.
 
     Raises
     ------
@@ -237,7 +243,8 @@ def make_search(
         grid["regress__epsilon"] = _values(who, "epsilon", DEFAULT_EPSILON if epsilon is None else epsilon)
     if estimator == "rbf-svr":
         grid["regress__gamma"] = _values(who, "gamma", DEFAULT_GAMMA if gamma is None else gamma)
-    return GridSearchCV(
+    kind = GridSearchCV if reference else BandGridSearchCV
+    return kind(
         make_pipeline(estimator, bands, unit_band=unit_band, has_band_weights=band_weights is not None),
         grid,
         scoring=_scorer(scoring),

@@ -15,12 +15,18 @@ import regressors
 from regressors.bands import BandScaler, SelectBands
 from regressors.crops import CropEnsemble
 from regressors.ensemble import BandEnsemble
+from regressors.pipelines import make_pipeline
+from regressors.search import BandGridSearchCV
 from regressors.svr import UnitSVR
 
 # Shipped classes with small grids and few folds; to add an estimator, add a line here.
 INSTANCES: dict[type, list[Any]] = {
     SelectBands: [SelectBands()],
     BandScaler: [BandScaler(), BandScaler(unit_band=True)],
+    BandGridSearchCV: [
+        BandGridSearchCV(make_pipeline("ridge"), {"regress__alpha": [0.1, 10.0]}, cv=2, error_score="raise"),
+        BandGridSearchCV(make_pipeline("rbf-svr"), {"regress__C": [1.0, 10.0]}, cv=2, error_score="raise"),
+    ],
     UnitSVR: [UnitSVR(tol=1e-8), UnitSVR("linear", C=0.1, tol=1e-8)],
     BandEnsemble: [
         BandEnsemble(alpha=[0.1, 10.0], cv=3),
@@ -68,5 +74,6 @@ def test_scikit_learn_common_checks(estimator: Any, check: Any) -> None:
 
 @pytest.mark.parametrize("estimator", [i for instances in INSTANCES.values() for i in instances], ids=repr)
 def test_repr_names_what_was_changed(estimator: Any) -> None:
-    changed = {k for k, v in estimator.get_params().items() if v != type(estimator)().get_params()[k]}
+    defaults = {k: p.default for k, p in inspect.signature(type(estimator)).parameters.items()}
+    changed = {k for k, v in estimator.get_params(deep=False).items() if v != defaults[k]}
     assert all(name in repr(estimator) for name in changed)

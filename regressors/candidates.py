@@ -1,0 +1,205 @@
+"""Reading a pipeline and a grid: which candidates a shared computation can answer, and why the others not."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from regressors.bands import BandScaler, SelectBands, locate_bands
+from regressors.checks import Estimator, IntArray, Table
+from regressors.svr import UnitSVR
+
+RIDGE_PARAMETERS = frozenset({"alpha"})
+SVR_PARAMETERS = frozenset({"C", "epsilon", "gamma"})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of a grid in the terms of the shared computation.
+
+    Attributes
+    ----------
+    family : {"ridge", "linear", "rbf"}
+        Ridge, or the kernel of the support-vector regressor.
+    bands : tuple of str
+        Bands, in the table's order.
+    weights : tuple of float
+        Weight of each of ``bands``.
+    unit_band : bool
+        Whether each band is brought to total variance 1 first.
+    values : tuple of float
+        (alpha,) or (C, epsilon, gamma).
+    solver : tuple of float
+        () or (tol, max_iter, cache_size_mb).
+    """
+
+    family: str
+    bands: tuple[str, ...]
+    weights: tuple[float, ...]
+    unit_band: bool
+    values: tuple[float, ...]
+    solver: tuple[float, ...] = ()
+
+
+def why_not(pipeline: Estimator) -> str | None:
+    """Say why a pipeline cannot take the shared computation, whatever its grid.
+
+    Parameters
+    ----------
+    pipeline : estimator
+        The estimator of the search.
+
+    Returns
+    -------
+    str, or None
+        None when it can.
+    """
+    if type(pipeline) is not Pipeline:
+        return f"the estimator is a {type(pipeline).__name__}, not a Pipeline"
+    if len(pipeline.steps) != 3:
+        return f"the pipeline has {len(pipeline.steps)} steps, not select, scale, regress"
+    select, scale, regress = (step for _, step in pipeline.steps)
+    if type(select) is not SelectBands:
+        return f"the first step is a {type(select).__name__}, not SelectBands"
+    if type(scale) not in (StandardScaler, BandScaler):
+        return f"the second step is a {type(scale).__name__}, not StandardScaler or BandScaler"
+    if type(regress) not in (Ridge, UnitSVR):
+        return f"the last step is a {type(regress).__name__}, not Ridge or UnitSVR"
+    if pipeline.memory is not None or getattr(pipeline, "transform_input", None) is not None:
+        return "the pipeline has a memory or transforms its fit parameters"
+    if pipeline.verbose:
+        return "the pipeline reports its steps"
+    if type(scale) is StandardScaler and not (scale.with_mean and scale.with_std):
+        return "the StandardScaler does not standardise"
+    if type(regress) is Ridge and not (regress.fit_intercept and not regress.positive):
+        return "the Ridge has no intercept, or positive coefficients only"
+    if type(regress) is Ridge and regress.solver not in ("auto", "cholesky"):
+        return f"the Ridge has the solver {regress.solver!r}, not 'auto' or 'cholesky'"
+    return None
+
+
+def unknown_parameter(pipeline: Pipeline, names: set[str]) -> str | None:
+    """Return a parameter of a grid that the shared computation does not know, if there is one.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        One that passes `why_not`.
+    names : set of str
+        Names in the grid.
+
+    Returns
+    -------
+    str, or None
+    """
+    (select, _), (scale, scaler), (regress, regressor) = pipeline.steps
+    known = {f"{select}__bands"}
+    if type(scaler) is BandScaler:
+        known |= {f"{scale}__band_weights", f"{scale}__unit_band"}
+    own = RIDGE_PARAMETERS if type(regressor) is Ridge else SVR_PARAMETERS
+    known |= {f"{regress}__{name}" for name in own}
+    return next((name for name in sorted(names) if name not in known), None)
+
+
+def table_bands(pipeline: Pipeline, X: Table, n_features: int) -> dict[str, IntArray]:
+    """Locate the bands of a table as the pipeline's first step does.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        One that passes `why_not`.
+    X : data frame or float array of shape (n_rows, n_features)
+        Feature table.
+    n_features : int
+        Number of columns.
+
+    Returns
+    -------
+    dict of str to int array
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the names are not admissible.
+    """
+    names = getattr(X, "columns", None)
+    if names is None or not any(isinstance(name, str) for name in names):
+        return locate_bands(None, n_features)
+    return locate_bands(list(names), n_features)
+
+
+def read_candidate(
+    pipeline: Pipeline, parameters: Mapping[str, Any], bands: Mapping[str, IntArray], *, has_names: bool
+) -> Candidate | None:
+    """Read one point of a grid.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        One that passes `why_not`, with what the grid leaves as it is.
+    parameters : mapping of str to object
+        The point of the grid.
+    bands : mapping of str to int array
+        Bands of the table.
+    has_names : bool
+        Whether the second step sees the names of the columns.
+
+    Returns
+    -------
+    Candidate, or None
+        None for a point that is not admissible, or whose meaning is not plain; scikit-learn then fits it and
+        raises its own error.
+    """
+    settings = {**pipeline.get_params(deep=True), **parameters}
+    (select, _), (scale, scaler), (regress, regressor) = pipeline.steps
+    asked = settings[f"{select}__bands"]
+    if asked is not None and (isinstance(asked, str) or not _all_in(asked, bands)):
+        return None
+    chosen = tuple(band for band in bands if asked is None or band in asked)
+    if not chosen:
+        return None
+    weights, unit_band = (1.0,) * len(chosen), False
+    if type(scaler) is BandScaler:
+        by_band = dict(settings[f"{scale}__band_weights"] or {})
+        unit_band = bool(settings[f"{scale}__unit_band"])
+        if (by_band or unit_band) and not has_names and tuple(bands) != chosen[:1]:
+            return None
+        if not _all_in(by_band, chosen) or not all(_is_number(w, positive=True) for w in by_band.values()):
+            return None
+        weights = tuple(float(by_band.get(band, 1.0)) for band in chosen)
+    own = ("alpha",) if type(regressor) is Ridge else ("C", "epsilon", "gamma")
+    values = [settings[f"{regress}__{name}"] for name in own]
+    # A penalty of zero, and epsilon alone, which may be zero, are left to the checks of the estimators.
+    if not all(
+        _is_number(value, positive=name != "epsilon") for name, value in zip(own, values, strict=True)
+    ):
+        return None
+    numbers = tuple(float(value) for value in values)
+    if type(regressor) is Ridge:
+        return Candidate("ridge", chosen, weights, unit_band, numbers)
+    kernel = settings[f"{regress}__kernel"]
+    solver = tuple(settings[f"{regress}__{name}"] for name in ("tol", "max_iter", "cache_size_mb"))
+    if kernel not in ("linear", "rbf") or not all(_is_number(value) for value in solver):
+        return None
+    return Candidate(kernel, chosen, weights, unit_band, numbers, solver)
+
+
+def _all_in(names: Iterable[object], known: Container[str]) -> bool:
+    try:
+        return all(isinstance(name, str) and name in known for name in names)
+    except TypeError:
+        return False
+
+
+def _is_number(value: object, *, positive: bool | None = None) -> bool:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    if positive is None:
+        return True
+    return bool(np.isfinite(value) and (value > 0 if positive else value >= 0))
