@@ -59,6 +59,7 @@ def fit_run(
     workers: int | None = None,
     test_fraction: float = 0.2,
     over_budget: bool = False,
+    reference: bool = False,
     with_report: bool = True,
     features_command: str = "featbank features DATA --recipe R",
     log: Log = lambda line: None,
@@ -79,6 +80,8 @@ def fit_run(
         Share held out by group where the dataset has no split.
     over_budget : bool
         Go on although the summed GMACs exceed the recipe's budget.
+    reference : bool
+        Search with plain scikit-learn instead of the shared kernels, which give the same numbers faster.
     with_report : bool
         Also draw the HTML report; it can be drawn later from the run folder.
     features_command : str
@@ -134,14 +137,15 @@ def fit_run(
     folds = folds_of(recipe.regression, training)
     n_crops = n_crops_of(bands) if recipe.regression.rows == "crops" else 1
     try:
-        ensemble = build_ensemble(recipe.regression, folds, workers, n_crops=n_crops).fit(X_train, y_train)
+        ensemble = build_ensemble(recipe.regression, folds, workers, n_crops=n_crops, reference=reference)
+        ensemble.fit(X_train, y_train)
     except ValueError as error:  # too few or too equal rows for these folds; the message says which
         raise RunError(f"fit: the {len(training)} training rows cannot be fitted: {error}") from error
     fit_s = time.perf_counter() - clock
     log(f"{len(ensemble.member_names_)} members fitted in {fit_s:.1f} s")
     clock = time.perf_counter()
     singles = {
-        band.name: build_ensemble(recipe.regression, folds, workers, [[band.name]], n_crops).fit(
+        band.name: build_ensemble(recipe.regression, folds, workers, [[band.name]], n_crops, reference).fit(
             X_train, y_train
         )
         for band in bands

@@ -60,6 +60,7 @@ def build_ensemble(
     workers: int | None,
     members: list[list[str]] | None = None,
     n_crops: int = 1,
+    reference: bool = False,
 ) -> BandEnsemble:
     """Build the unfitted ensemble of a recipe.
 
@@ -74,6 +75,8 @@ def build_ensemble(
         Other members than the recipe's, for example a single band.
     n_crops : int
         Crops of each image where the recipe learns from crops, see `n_crops_of`.
+    reference : bool
+        Search with plain scikit-learn instead of the shared kernels, which give the same numbers faster.
 
     Returns
     -------
@@ -98,6 +101,7 @@ def build_ensemble(
         select_by=request.select_by,
         n_jobs=workers or -1,
         random_state=request.cv.random_state,
+        reference=reference,
     )
 
 

@@ -123,6 +123,7 @@ class CropEnsemble(BandEnsemble):
         select_by: str | Scorer = "srcc",
         n_jobs: int | None = None,
         random_state: int | None = 0,
+        reference: bool = False,
     ) -> None:
         super().__init__(
             members,
@@ -138,6 +139,7 @@ class CropEnsemble(BandEnsemble):
             select_by=select_by,
             n_jobs=n_jobs,
             random_state=random_state,
+            reference=reference,
         )
         self.n_crops = n_crops
 

@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--over-budget", action="store_true", help="fit although the recipe's GMACs exceed its budget"
     )
+    parser.add_argument(
+        "--reference", action="store_true", help="search with plain scikit-learn: the same numbers, slower"
+    )
 
 
 def run(options: argparse.Namespace) -> Output:
@@ -55,6 +58,7 @@ def run(options: argparse.Namespace) -> Output:
         workers=options.workers,
         test_fraction=options.test_fraction,
         over_budget=options.over_budget,
+        reference=options.reference,
         features_command=again,
         log=lambda line: print(line, file=sys.stderr),
     )

@@ -102,6 +102,16 @@ def test_informative_bands_beat_the_constant_and_the_dull_band(run: Path) -> Non
     assert "test/exclusive" in render_metrics(metrics)
 
 
+def test_plain_scikit_learn_gives_the_same_numbers(run: Path, tmp_path: Path) -> None:
+    table, recipe, bank = prepare(tmp_path)
+    fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False, reference=True)
+    fast, plain = (pd.read_csv(folder / "predictions.csv") for folder in (run, tmp_path / "run"))
+    assert np.allclose(fast["predicted"], plain["predicted"], rtol=0, atol=1e-8)
+    assert (run / "weights.csv").read_text().splitlines()[0] == (
+        tmp_path / "run/weights.csv"
+    ).read_text().splitlines()[0]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_shuffled_mos_scores_near_zero(tmp_path: Path, seed: int) -> None:
     # 300 images, 60 of them evaluated: chance alone stays within 0.36 of zero in 99.5 % of shuffles.
