@@ -69,7 +69,7 @@ class CropEnsemble(BandEnsemble):
         As `BandEnsemble`, as are all other parameters.
     n_crops : int, default=1
         Crops of each image; the columns of a band lie crop by crop.
-    estimator, alpha, C, epsilon, gamma, band_weights, unit_band, combine, select_by, n_jobs, random_state
+    estimator, alpha, C, epsilon, gamma, band_weights, unit_band, combine, select_by, n_jobs, random_state, reference
         As `BandEnsemble`.
     cv : int or list of (train, test), default=5
         Folds of images.

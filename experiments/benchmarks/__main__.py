@@ -38,7 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmarks."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
-        "--photos", type=int, default=12, help="rendered photos to extract from (default: 12)"
+        "--photos",
+        type=int,
+        default=20,
+        help="rendered photos to extract from (default: 20, the least the demo renders)",
     )
     parser.add_argument(
         "--repeats", type=int, default=3, help="runs of each side, in turn; the median counts"
