@@ -173,7 +173,8 @@ def _resume(path: Path, digest: str, module: nn.Module, optimiser: torch.optim.O
         found = state["digest"]
     except (OSError, RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise RunError(
-            f"training: the checkpoint {path} cannot be read ({error}). Delete it to start anew."
+            # Not torch's own text: it advises to load what may run code.
+            f"training: the checkpoint {path} cannot be read ({type(error).__name__}). Delete it to start anew."
         ) from error
     if found != digest:
         raise RunError(

@@ -113,13 +113,13 @@ def test_a_changed_file_is_refused(pupil, tmp_path, monkeypatch, crops):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(EncoderError, match="SHA-256 of .* must be"):
+    with pytest.raises(EncoderError, match=r"SHA-256 of .* must be"):
         make_encoder("featbank:changed").encode(crops)
 
 
 def test_sizes_that_do_not_fit_are_refused(encoder):
     for height, width in ((32, 64), (65, 64), (64, 97)):
-        with pytest.raises(EncoderError, match="multiples of 2.*Use its own view"):
+        with pytest.raises(EncoderError, match=r"multiples of 2.*Use its own view"):
             encoder.check_size(height, width)
 
 

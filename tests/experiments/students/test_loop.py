@@ -39,14 +39,14 @@ def _weights(module):
     return torch.cat([value.flatten().double() for value in module.state_dict().values()])
 
 
-class _Killed(Exception):
+class _KilledError(Exception):
     pass
 
 
 def _kill_at(last):
     def log(step, losses):
         if step == last:
-            raise _Killed
+            raise _KilledError
 
     return log
 
@@ -63,7 +63,7 @@ def test_the_loss_falls(tmp_path):
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path, kills):
     expected = _weights(_train(tmp_path / "undisturbed.pt"))
     for step in kills:
-        with pytest.raises(_Killed):
+        with pytest.raises(_KilledError):
             _train(tmp_path / "c.pt", _kill_at(step), every_s=0.0)
     assert torch.equal(_weights(_train(tmp_path / "c.pt", every_s=0.0)), expected)
 
@@ -78,7 +78,7 @@ def test_a_finished_training_is_not_repeated(tmp_path):
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "c.pt"
-    with pytest.raises(_Killed):
+    with pytest.raises(_KilledError):
         _train(path, _kill_at(12), every_s=0.0)
     before = path.read_bytes()
     real, calls = torch.save, []
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
 
 def test_a_damaged_checkpoint_is_refused_with_the_cure(tmp_path):
     (tmp_path / "c.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(RunError, match="cannot be read .* Delete it"):
+    with pytest.raises(RunError, match=r"cannot be read .* Delete it"):
         _train(tmp_path / "c.pt")
 
 
