@@ -90,7 +90,6 @@ def judge(
     weak_set: WeakSet,
     blocks: dict[str, NDArray[np.float32]],
     *,
-    held_out: float = 0.15,
     n_fit: int = 3000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -99,12 +98,11 @@ def judge(
     Parameters
     ----------
     weak_set : WeakSet
+        The rows of held-out photographs alone.
     blocks : dict of float32 array of shape (n, n_features)
-        Features of every picture by name; ``a+b`` is tried for the SVR where both are there.
-    held_out : float
-        As in training.
+        Features of its pictures by name; natural-scene statistics and student are also tried side by side.
     n_fit : int
-        Held-out pictures that readouts are fitted on; the rest is predicted. Photographs are not shared.
+        Pictures that readouts are fitted on, of one half of the photographs; those of the other are predicted.
     seed : int
 
     Returns
@@ -113,8 +111,7 @@ def judge(
         One row for each block and readout: ``srcc`` to the judge over all predicted pictures, and one column
         for each kind.
     """
-    rows = np.flatnonzero(weak_set.held_out(held_out))
-    ratings = weak_set.ratings.iloc[rows].reset_index(drop=True)
+    ratings = weak_set.ratings
     photos = ratings["photo"].to_numpy(dtype=str)
     rng = np.random.default_rng(seed)
     names = rng.permutation(np.unique(photos))
@@ -123,8 +120,7 @@ def judge(
     test_rows = np.flatnonzero(~fitted_on)
     y = ratings[JUDGE].to_numpy()
     out = []
-    for name, block in {**blocks, **_joined(blocks)}.items():
-        X = block[rows]
+    for name, X in {**blocks, **_joined(blocks)}.items():
         for readout, fit in (("ridge", fit_ridge), ("rbf-svr", fit_svr)):
             predicted = fit(X[fit_rows], y[fit_rows], photos[fit_rows]).predict(
                 X[test_rows].astype(np.float64)
@@ -150,7 +146,6 @@ def small_sample_curve(
     *,
     sizes: Sequence[int] = (5, 20, 60),
     n_draws: int = 50,
-    held_out: float = 0.15,
     n_components: int = 16,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -161,8 +156,7 @@ def small_sample_curve(
     DataFrame
         ``features, n, mean, std`` over the draws.
     """
-    rows = np.flatnonzero(weak_set.held_out(held_out))
-    ratings = weak_set.ratings.iloc[rows].reset_index(drop=True)
+    ratings = weak_set.ratings
     y, photos = ratings[JUDGE].to_numpy(), ratings["photo"].to_numpy(dtype=str)
     rng = np.random.default_rng(seed)
     out = []
@@ -173,7 +167,7 @@ def small_sample_curve(
             picked = np.array([rng.choice(np.flatnonzero(photos == photo)) for photo in chosen])
             rest = np.flatnonzero(~np.isin(photos, chosen))
             for name, block in blocks.items():
-                X = block[rows].astype(np.float64)
+                X = block.astype(np.float64)
                 model = make_pipeline(
                     StandardScaler(), PCA(min(n_components, len(picked) - 1), random_state=0), _ridge()
                 )

@@ -172,8 +172,8 @@ def _resume(path: Path, digest: str, module: nn.Module, optimiser: torch.optim.O
         state = torch.load(path, map_location=device, weights_only=True)
         found = state["digest"]
     except (OSError, RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        # Not torch's own text: it advises to load what may run code.
         raise RunError(
-            # Not torch's own text: it advises to load what may run code.
             f"training: the checkpoint {path} cannot be read ({type(error).__name__}). Delete it to start anew."
         ) from error
     if found != digest:

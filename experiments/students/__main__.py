@@ -1,0 +1,152 @@
+"""Makes the student that the package ships: ``python -m experiments.students STEP``, in this order.
+
+``set``    weakly rated pictures of the photographs in a folder (0.1 s of one processor each)
+``train``  the network, resumable (about an hour on two cores, minutes on a GPU)
+``judge``  its figures on held-out photographs, as CSV
+``ship``   its files, into the package
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from featbank.errors import FeatbankError
+
+if TYPE_CHECKING:
+    from experiments.students.network import StudentNetwork
+
+SHIPPED_NAME: Final = "mobile"
+SHIPPED_VIEW: Final = "tiles_5x5/center_224"
+_PHOTOGRAPHS: Final = {".jpg", ".jpeg", ".png"}
+
+_log = logging.getLogger("experiments.students")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one step; returns 0 when done, 1 when it could not be done."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.students",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("step", choices=("set", "train", "judge", "ship"))
+    parser.add_argument(
+        "--photos", metavar="DIR", nargs="+", default=[], help="folders of photographs, for `set`"
+    )
+    parser.add_argument(
+        "--work", metavar="DIR", default="student", help="folder for everything (default: student)"
+    )
+    parser.add_argument("--versions", type=int, default=30, help="distorted versions of a patch, for `set`")
+    parser.add_argument("--steps", type=int, default=6000, help="training steps (default: 6000)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    try:
+        {"set": _set, "train": _train, "judge": _judge, "ship": _ship}[options.step](options)
+    except FeatbankError as error:
+        _log.error("%s", error)
+        return 1
+    return 0
+
+
+def _set(options: argparse.Namespace) -> None:
+    from experiments.students.weak_set import WeakSetPlan, make_weak_set, read_weak_set
+
+    photographs = sorted(
+        path
+        for folder in options.photos
+        for path in Path(folder).rglob("*")
+        if path.suffix.lower() in _PHOTOGRAPHS
+    )
+    folder = Path(options.work) / "set"
+    make_weak_set(photographs, folder, WeakSetPlan(versions=options.versions), options.workers)
+    _log.info(
+        "%d pictures of %d photographs in %s", len(read_weak_set(folder).ratings), len(photographs), folder
+    )
+
+
+def _train(options: argparse.Namespace) -> None:
+    import torch
+
+    from experiments.students.shipped import ShippedPlan, picture_statistics, train_shipped
+    from experiments.students.weak_set import read_weak_set
+
+    work = Path(options.work)
+    weak_set = read_weak_set(work / "set")
+    statistics = picture_statistics(weak_set, work / "set", options.workers)
+
+    def log(step: int, losses: dict[str, float]) -> None:
+        if (step + 1) % 100 == 0:
+            _log.info("step %d: %s", step + 1, ", ".join(f"{k} {v:.3f}" for k, v in losses.items()))
+
+    plan = ShippedPlan(n_steps=options.steps)
+    network = train_shipped(weak_set, statistics, plan, work, device=options.device, log=log)
+    torch.save(network.cpu().state_dict(), work / "student.pt")
+
+
+def _judge(options: argparse.Namespace) -> None:
+    from experiments.students.judge import embed, judge, small_sample_curve, untrained
+    from experiments.students.shipped import picture_statistics
+    from experiments.students.weak_set import read_weak_set
+
+    work = Path(options.work)
+    weak_set = read_weak_set(work / "set")
+    network = _load(work)
+    held_out = weak_set.held_out()
+    chosen = replace(weak_set, pictures=weak_set.pictures[held_out], ratings=weak_set.ratings[held_out])
+    fresh = untrained(network, weak_set.pictures[~held_out][:2048])
+    blocks = {
+        "student": embed(network, chosen.pictures, device=options.device),
+        "untrained": embed(fresh, chosen.pictures, device=options.device),
+        "nss": picture_statistics(weak_set, work / "set", options.workers)[held_out],
+    }
+    table = judge(chosen, blocks)
+    table.to_csv(work / "judged.csv", index=False)
+    _log.info("%s", table.round(3).to_string())
+    curve = small_sample_curve(chosen, blocks)
+    curve.to_csv(work / "curve.csv", index=False)
+    _log.info("%s", curve.round(3).to_string())
+
+
+def _ship(options: argparse.Namespace) -> None:
+    import featbank
+    from experiments.students.export import write_student
+    from featbank.encoders.students.description import StudentDescription
+
+    network = _load(Path(options.work))
+    facts = StudentDescription(
+        name=SHIPPED_NAME,
+        title="Small MobileNet trained on weakly rated distortions of photographs",
+        reference="this project; idea of weak supervision: Lin, Hosu and Saupe 2020 (DeepFL-IQA)",
+        licence="Apache-2.0",
+        architecture=f"{network.architecture}, stem {network.stem_kind}",
+        view=SHIPPED_VIEW,
+        n_features=0, n_params=0, size_multiple=1, min_size=1, layers=(), sha256="",
+    )  # fmt: skip
+    folder = Path(featbank.__file__).parent / "encoders" / "students" / SHIPPED_NAME
+    facts = write_student(folder, network, facts, (Path(options.work) / "card.md").read_text("utf-8"))
+    _log.info(
+        "%s: %d parameters, %.3f GMACs at 224 px", folder, facts.n_params, facts.count_macs(224, 224) / 1e9
+    )
+
+
+def _load(work: Path) -> StudentNetwork:
+    import torch
+
+    from experiments.students.network import StudentNetwork
+    from experiments.students.shipped import ShippedPlan
+
+    plan = ShippedPlan()
+    network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding)
+    network.load_state_dict(torch.load(work / "student.pt", map_location="cpu", weights_only=True))
+    return network.eval()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
