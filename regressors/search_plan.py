@@ -148,15 +148,28 @@ def _odd_settings(search: GridSearchCV) -> str | None:
     if get_config()["transform_output"] not in ("default", "pandas"):
         return "transformers are set to another kind of output"
     scoring = search.scoring
-    if scoring is None or isinstance(scoring, (str, _SCORER)):
+    if scoring is None or is_prediction_scorer(scoring):
         return None
     several = scoring.values() if isinstance(scoring, Mapping) else scoring
-    if isinstance(scoring, (Mapping, list, tuple, set)) and all(_is_plain(scorer) for scorer in several):
+    if isinstance(scoring, (Mapping, list, tuple, set)) and all(
+        is_prediction_scorer(scorer) for scorer in several
+    ):
         return None
     return "the scoring is a function of its own, which may look at more than predictions"
 
 
-def _is_plain(scorer: Scorer) -> bool:
+def is_prediction_scorer(scorer: Scorer) -> bool:
+    """Say whether a scorer surely asks an estimator for nothing but predictions.
+
+    Parameters
+    ----------
+    scorer : str or scorer
+        A name, or what `sklearn.metrics.make_scorer` returns; a function of its own may look at more.
+
+    Returns
+    -------
+    bool
+    """
     return isinstance(scorer, (str, _SCORER))
 
 
