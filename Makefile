@@ -5,6 +5,7 @@ RECIPE ?= starter
 BANK ?= bank
 RUN ?= runs/$(RECIPE)
 DEVICE ?= auto
+BUDGET ?= 50
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,14 +17,14 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo features fit report test test-slow lint format types imports check bench clean
+.PHONY: help setup demo features fit search report test test-slow lint format types imports check bench clean
 
 help: ## show this list
 	@echo "featbank: photographs to quality scores with frozen features and classic regression"
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
-	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) BANK=$(BANK) RUN=$(RUN) DEVICE=$(DEVICE)"
+	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) BANK=$(BANK) RUN=$(RUN) DEVICE=$(DEVICE) BUDGET=$(BUDGET)"
 	@echo "Example:   make features fit DATA=~/uhd-iqa RECIPE=starter"
 
 # Two stamps: users need the package alone, developers its tools as well.
@@ -56,6 +57,9 @@ features: $(VENV)/.ready $(DATA_READY) ## compute the features the bank lacks
 
 fit: features ## fit, evaluate, and write the run folder with its report
 	$(FEATBANK) fit $(DATA) --recipe $(RECIPE) --bank $(BANK) --out $(RUN)
+
+search: features ## find the best band subset within BUDGET; resumable, run it in several terminals at once
+	$(FEATBANK) search $(DATA) --recipe $(RECIPE) --bank $(BANK) --budget $(BUDGET) --out runs/search-$(RECIPE)
 
 report: $(VENV)/.ready ## write the run's report again
 	$(FEATBANK) report $(RUN)

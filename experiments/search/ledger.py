@@ -7,7 +7,9 @@ processes are given up by marking them failed, and the index is free again.
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from featbank.errors import RunError
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
+
+_MAX_ATTEMPTS = 20
 
 _INDEX, _OWNER, _RESULT, _SPEC = "index", "owner", "result", "spec"
 
@@ -93,16 +97,18 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
 
 def _open_database(url: str) -> BaseStorage:
     import optuna
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import DatabaseError, IntegrityError
 
     options = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    for attempt in range(5):
+    for attempt in itertools.count():
         try:
             return optuna.storages.RDBStorage(url, engine_kwargs=options)
-        except OperationalError as error:
-            # Two processes that make the tables at the same moment: the second try finds them made.
-            if attempt == 4 or "already exists" not in str(error):
+        except DatabaseError as error:
+            # Two processes that make the tables at the same moment: the next try finds them made.
+            is_race = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if not is_race or attempt == _MAX_ATTEMPTS:
                 raise
+            time.sleep(0.1)
     raise AssertionError("unreachable")
 
 
@@ -156,6 +162,7 @@ class Ledger:
         storage.set_study_user_attr(self._study_id, _SPEC, dict(spec))
         self._me = describe_process()
         self._registry = Registry()
+        self._known: dict[int, Finished] = {}
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -181,24 +188,41 @@ class Ledger:
             if index is None or trial.state == TrialState.FAIL:
                 continue
             if trial.state == TrialState.COMPLETE:
-                finished.setdefault(index, self._finished(index, trial))
+                finished[index] = self._finished(index, trial)
             elif index not in finished:
                 claimed.setdefault(index, trial)
         return State(finished, {index: trial for index, trial in claimed.items() if index not in finished})
 
-    def claim(self, index: int, proposal: Proposal) -> int | None:
-        """Try to be the one who evaluates a proposal.
+    def claim(self, proposals: Mapping[int, Proposal]) -> dict[int, int]:
+        """Try to be the one who evaluates some proposals.
 
         Parameters
         ----------
-        index : int
-        proposal : Proposal
+        proposals : mapping of int to Proposal
+            By index.
 
         Returns
         -------
-        int or None
-            The trial to give to `finish`; None if another process was first.
+        dict of int to int
+            The trial to give to `finish`, by index; without those that another process claimed first.
         """
+        from optuna.trial import TrialState
+
+        claims = {index: self._add_trial(index, proposal) for index, proposal in proposals.items()}
+        first: dict[int, int] = {}
+        for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
+            index = trial.user_attrs.get(_INDEX)
+            if index in claims and trial.state != TrialState.FAIL:
+                first.setdefault(index, trial._trial_id)
+        mine = {}
+        for index, trial_id in claims.items():
+            if first.get(index, trial_id) == trial_id:
+                mine[index] = trial_id
+            else:
+                self.release(trial_id)
+        return mine
+
+    def _add_trial(self, index: int, proposal: Proposal) -> int:
         import optuna
         from optuna.trial import TrialState
 
@@ -213,14 +237,7 @@ class Ledger:
             user_attrs={_INDEX: index, _OWNER: self._me},
             system_attrs=proposal.memory,
         )
-        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
-        number = self._storage.get_trial(trial_id).number
-        for other in self._storage.get_all_trials(self._study_id, deepcopy=False):
-            is_same = other.user_attrs.get(_INDEX) == index and other.state != TrialState.FAIL
-            if is_same and other.number < number:
-                self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-                return None
-        return int(trial_id)
+        return int(self._storage.create_new_trial(self._study_id, template_trial=template))
 
     def finish(self, trial_id: int, evaluation: Evaluation) -> None:
         """Write down what a claimed proposal earned."""
@@ -282,10 +299,12 @@ class Ledger:
             return
 
     def _finished(self, index: int, trial: FrozenTrial) -> Finished:
-        result = trial.user_attrs[_RESULT]
-        splits = tuple(float("nan") if score is None else float(score) for score in result["splits"])
-        return Finished(
-            index,
-            Proposal(self._space.from_params(trial.params), dict(trial.system_attrs)),
-            Evaluation(splits, float(result["gmacs"])),
-        )
+        if index not in self._known:
+            result = trial.user_attrs[_RESULT]
+            splits = tuple(float("nan") if score is None else float(score) for score in result["splits"])
+            self._known[index] = Finished(
+                index,
+                Proposal(self._space.from_params(trial.params), dict(trial.system_attrs)),
+                Evaluation(splits, float(result["gmacs"])),
+            )
+        return self._known[index]

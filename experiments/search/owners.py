@@ -35,8 +35,8 @@ def describe_process() -> dict[str, Any]:
 class Registry:
     """Decides which owners are dead.
 
-    A process at the same place is looked up by the system at once. One elsewhere shows by its beats that it lives;
-    they are counted, not timed, because clocks differ.
+    A process that has ended at the same place is found by asking the system, at once. Any other one shows by its beats
+    that it is at work; they are counted, not timed, because clocks differ.
 
     Parameters
     ----------
@@ -62,11 +62,12 @@ class Registry:
         Returns
         -------
         bool
-            For a process elsewhere never True at the first look: it takes `STALE_S` without a beat.
+            For a process that may live never True at the first look: it takes `STALE_S` without a beat.
         """
         if owner["place"] == self._place:
             born = _born(int(owner["pid"]))
-            return born is None or (owner["born"] is not None and born != owner["born"])
+            if born is None or (owner["born"] is not None and born != owner["born"]):
+                return True
         now = self._clock()
         last, since = self._seen.get(owner["token"], (-1, now))
         if beats != last:

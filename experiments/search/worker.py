@@ -115,11 +115,9 @@ def run_study(
             if state.claimed:
                 free = free[int(rng.integers(len(free))) :] + free
             n_at_once = CHUNK if plan.everything is not None else 1
-            claims = {}
-            for index in list(dict.fromkeys(free))[:n_at_once]:
-                trial_id = ledger.claim(index, wanted[index])
-                if trial_id is not None:
-                    claims[index] = trial_id
+            claims = ledger.claim({index: wanted[index] for index in list(dict.fromkeys(free))[:n_at_once]})
+            if not claims:
+                continue
             _evaluate(ledger, evaluator, wanted, claims)
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from experiments.recipe import Recipe, parse_recipe
+from experiments.search.space import Space
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
 from featbank.importing import import_features
@@ -64,3 +66,28 @@ def prepare_study(
     text = recipe_text(bands, search=search)
     (folder / "recipe.toml").write_text(text)
     return table, parse_recipe(text, "recipe"), fill_bank(table, folder / "bank")
+
+
+def study_parts(
+    bands: list[str] | None = None,
+    *,
+    search: str = "",
+    budget: float = 50.0,
+    n_images: int = 90,
+    seed: int = 0,
+    strength: float = 1.0,
+) -> tuple[Space, pd.DataFrame, pd.DataFrame]:
+    """A space and training rows without bank or dataset; ``strength=0`` makes every band pure noise."""
+    recipe = parse_recipe(recipe_text(bands, search=search), "recipe")
+    names = [band.name for band in recipe.bands]
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=n_images)
+    index = pd.Index([f"{number}.jpg" for number in range(n_images)], name="image_id")
+    blocks = {
+        f"{name}:{column:04d}": strength * BANDS[name][0] * y + 2 * rng.normal(size=n_images)
+        for name in names
+        for column in range(3)
+    }
+    rows = pd.DataFrame({"mos": y, "group": [f"g{number // 3}" for number in range(n_images)]}, index=index)
+    space = Space(recipe, {name: (name, BANDS[name][1]) for name in names}, budget)
+    return space, pd.DataFrame(blocks, index=index), rows
