@@ -17,7 +17,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo features fit search report test test-slow lint format types imports check bench clean
+.PHONY: help setup demo features fit search report notebooks test test-slow lint format types imports check bench clean
 
 help: ## show this list
 	@echo "featbank: photographs to quality scores with frozen features and classic regression"
@@ -63,6 +63,11 @@ search: features ## find the best band subset within BUDGET; resumable, run it i
 
 report: $(VENV)/.ready ## write the run's report again
 	$(FEATBANK) report $(RUN)
+
+notebooks: $(VENV)/.ready-dev demo ## execute every notebook from a clean kernel, on the demo set
+	$(FEATBANK) features demo --recipe starter
+	$(FEATBANK) features demo --recipe search-classic
+	$(BIN)/python -m experiments.notebooks
 
 test: $(VENV)/.ready-dev ## run the tests (fast suite)
 	$(BIN)/python -m pytest -q -m "not slow"
