@@ -46,6 +46,9 @@ from regressors.importance import band_shares
 
 Log = Callable[[str], None]
 
+MAX_REFUSED_NOTES = 20
+"""Images that are named one by one in the output; the receipt lists all."""
+
 MIN_SHARE_ROWS = 10
 """With fewer evaluated rows, the bands' shares are computed on the training rows."""
 
@@ -120,6 +123,8 @@ def fit_run(
         except BudgetError as error:
             raise RunError(f"fit: {error} To fit all the same, give --over-budget.") from error
     features = build_table(table, bands, bank, features_command)
+    for note in _left_out_notes(features.left_out):
+        log(note)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     rows = prepared.frame
     X = features.X.loc[rows.index]
@@ -210,7 +215,7 @@ def fit_run(
                 "evaluate_s": time.perf_counter() - clock,
             },
             "started": started.isoformat(timespec="seconds"),
-            "notes": [*table.notes, *prepared.notes, *_left_out_note(features.left_out)],
+            "notes": [*table.notes, *prepared.notes, *_left_out_notes(features.left_out)],
         },
     )
     with new_run_folder(out) as folder:
@@ -316,11 +321,18 @@ def _prediction_rows(rows: pd.DataFrame, predicted: np.ndarray, members: pd.Data
     return frame
 
 
-def _left_out_note(left_out: pd.DataFrame) -> list[str]:
+def _left_out_notes(left_out: pd.DataFrame) -> list[str]:
+    """Say how many images take no part, and each readable one that an encoder or a view refused."""
     if left_out.empty:
         return []
     counts = ", ".join(f"{n} {reason}" for reason, n in left_out["reason"].value_counts().items())
-    return [f"{len(left_out)} images have no features and were left out: {counts}."]
+    refused = left_out[left_out["message"].str.startswith("band ")]
+    lines = [f"left out {row.image}: {row.message}" for row in refused.head(MAX_REFUSED_NOTES).itertuples()]
+    if len(refused) > MAX_REFUSED_NOTES:
+        lines.append(
+            f"and {len(refused) - MAX_REFUSED_NOTES} more of the kind; the receipt lists all of them"
+        )
+    return [f"{len(left_out)} images have no features and were left out: {counts}.", *lines]
 
 
 def _write_report(folder: Path, table: ImageTable | None) -> Path:
