@@ -34,7 +34,7 @@ OWN = ("balanced", "permissive", "light", "coverage")
 TOTALS = {
     "icl": 41.70, "baseline": 3.92, "nf-regnets": 18.91, "nf-regnets-7": 44.12, "clip-iqa-star": 48.50,
     "mobilenet-iqa": 10.03, "sjtu": 48.56, "sjtu-480": 69.45, "gs-piqa": 42.90, "eqcnet": 5.86,
-    "mobilevit-iqa": 28.62, "mlsp": 7.52, "arniqa": 40.87, "hyperiqa": 40.87, "clip-iqa-plus": 41.29,
+    "mobilevit-iqa": 28.62, "mlsp": 7.52, "arniqa": 40.87, "hyperiqa": 41.26, "clip-iqa-plus": 41.29,
     "balanced": 39.36, "permissive": 46.75, "coverage": 44.77,
 }  # fmt: skip
 QUICK = {"icl", "baseline", "sjtu"}

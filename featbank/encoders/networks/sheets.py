@@ -311,17 +311,18 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
                 "MIT",
                 "open",
             ),
-            title="HyperIQA's ResNet-50, trained on KonIQ-10k",
+            title="HyperIQA's distortion-aware ResNet-50, trained on KonIQ-10k",
             role="quality",
             reference="Su et al., Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network, "
             "CVPR 2020",
-            architecture="resnet50",
-            n_features=2048,
-            gmacs_224=4.087,
+            architecture="resnet50-distortion-aware",
+            n_features=224,
+            gmacs_224=4.126,
             # The hyper network's own conv1 stands beside res.conv1, the stem.
-            rules=((r"res\.(?!lda)(.+)", r"\1"),),
-            drop=(r"res\.lda.+", r"conv[123]\..+", r"fc[1-5][wb]_.+"),
+            rules=((r"res\.(lda.+)", r"\1"), (r"res\.(.+)", r"trunk.\1")),
+            drop=(r"conv[123]\..+", r"fc[1-5][wb]_.+"),
             n_params_published=27_375_369,
+            note="224 x 224 crops; its trunk alone, on any size: ?until=trunk.layer4",
         ),
         CheckpointSheet(
             WeightsSource(

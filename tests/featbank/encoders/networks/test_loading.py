@@ -283,3 +283,46 @@ def test_load_stored_says_what_is_missing(weights_home: Path) -> None:
     source = WeightsSource("checkpoint:arniqa", "https://example.org/a", "https://example.org", "MIT", "open")
     with pytest.raises(EncoderError, match="featbank weights fetch checkpoint:arniqa"):
         load_stored(source)
+
+
+def test_hyperiqa_reads_four_stages_as_published(weights_home: Path, tmp_path: Path) -> None:
+    """An independent reading of the paper: averages over a grid of 7 x 7 positions, then a matrix, for each stage."""
+    torch.manual_seed(0)
+    network = torchvision.models.resnet50(weights=None).eval()
+    published = LAYOUTS["hyperiqa"]()
+    heads = {key: torch.randn(tensor.shape) / 40 for key, tensor in published.items() if ".lda" in key}
+    published |= {
+        f"res.{key}": value for key, value in network.state_dict().items() if not key.startswith("fc.")
+    }
+    take_in_weights("checkpoint:hyperiqa", write(published | heads, tmp_path / "koniq_pretrained.pkl"))
+
+    crops = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    maps = ((torch.from_numpy(crops) / 255.0 - mean) / std).permute(0, 3, 1, 2)
+    expected = []
+    with torch.no_grad():
+        for name, layer in network.named_children():
+            if name in {"avgpool", "fc"}:
+                continue
+            maps = layer(maps)
+            if name.startswith("layer"):
+                level = name[-1]
+                squeeze = heads.get(f"res.lda{level}_pool.0.weight")
+                squeezed = (
+                    maps if squeeze is None else torch.einsum("nchw,dc->ndhw", maps, squeeze[:, :, 0, 0])
+                )
+                n, channels, height, width = squeezed.shape
+                grid = (
+                    squeezed.reshape(n, channels, height // 7, 7, width // 7, 7).mean(dim=(3, 5)).flatten(1)
+                )
+                expected.append(
+                    grid @ heads[f"res.lda{level}_fc.weight"].T + heads[f"res.lda{level}_fc.bias"]
+                )
+    whole, trunk = make_encoder("checkpoint:hyperiqa"), make_encoder("checkpoint:hyperiqa?taps=trunk.layer4")
+    vectors, averages = whole.encode_together([whole, trunk], crops)
+    np.testing.assert_allclose(vectors, torch.cat(expected, dim=1).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(averages, maps.mean(dim=(2, 3)).numpy(), rtol=1e-4, atol=1e-5)
+    assert vectors.shape == (2, 224)
+    with pytest.raises(EncoderError, match="does not take crops of 256 x 256"):
+        whole.check_size(256, 256)
+    make_encoder("checkpoint:hyperiqa?until=trunk.layer4").check_size(256, 320)
