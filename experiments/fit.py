@@ -39,6 +39,7 @@ from experiments.run_folder import (
 from experiments.split import SealedRows, prepare_rows
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
+from featbank.encoders import has_random_weights, random_weights_note
 from featbank.errors import FeatbankError, RunError
 from featbank.table import Band, build_table, resolve_band
 from regressors.budget import BudgetError, check_budget, sum_gmacs
@@ -171,6 +172,7 @@ def fit_run(
         "params_m": _params(bands),
         "budget_gmacs": recipe.regression.budget_gmacs,
         "simulation": table.is_simulation,
+        "random_weights": [band.name for band in bands if has_random_weights(band.encoder)],
     }
     if len(judged):
         metrics["baselines"] = score_baselines(
@@ -287,6 +289,8 @@ def render_metrics(metrics: dict[str, Any]) -> str:
         lines.append(
             "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
         )
+    if metrics["random_weights"]:
+        lines.append(random_weights_note(metrics["random_weights"]))
     return "\n".join(lines)
 
 
