@@ -21,7 +21,7 @@ from experiments.table4 import TABLE_4
 from featbank.datasets import read_dataset
 from featbank.demo import write_demo
 from featbank.encoders.names import parse_encoder_name
-from featbank.encoders.weights import NETWORK_FAMILIES
+from featbank.encoders.weights import NETWORK_FAMILIES, find_sources
 
 needs_torch = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "torchvision", "timm", "open_clip")),
@@ -79,6 +79,38 @@ def test_names_are_canonical() -> None:
             if band.encoder.partition(":")[0] in NETWORK_FAMILIES:
                 assert parse_encoder_name(band.encoder).text == band.encoder
                 assert parse_encoder_name(band.encoder).seed is None
+
+
+@needs_torch
+def test_the_permissive_recipe_needs_nobodys_word() -> None:
+    sources = [source for band in read_recipe("permissive").bands for source in find_sources(band.encoder)]
+    assert len(sources) == 7
+    assert {source.terms for source in sources} == {"open"}
+    licences = {source.licence.upper() for source in sources}
+    assert licences <= {"APACHE-2.0", "MIT", "BSD-3-CLAUSE", "CC-BY"}
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("timm:mobilevitv2_200.cvnets_in22k_ft_in1k", "restricted"),
+        ("timm:fastvit_mci0.apple_mclip", "restricted"),
+        ("timm:convnextv2_atto.fcmae", "restricted"),
+        ("timm:vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m", "restricted"),
+        ("timm:res2net50_14w_8s.in1k", "unstated"),
+        ("timm:resnet50.a1_in1k", "open"),
+        ("torchvision:regnet_y_16gf/IMAGENET1K_SWAG_E2E_V1", "restricted"),
+        ("torchvision:resnet50/IMAGENET1K_V2", "open"),
+        ("open_clip:ViT-B-32-quickgelu/openai", "open"),
+        ("open_clip:MobileCLIP-S1/datacompdr", "restricted"),
+        ("open_clip:ViTamin-S/datacomp1b", "unstated"),
+    ],
+)
+def test_terms_follow_the_publishers_statement(name: str, terms: str) -> None:
+    (source,) = find_sources(name)
+    assert source.terms == terms
+    assert ("--accept-licence" in source.command) == (terms != "open")
 
 
 @needs_torch
@@ -318,7 +350,7 @@ def test_missing_weights_stop_before_any_image_is_read(
     )
     message = capsys.readouterr().err
     assert "4 weights files are missing" in message
-    for part in ("reiqa-quality", "reiqa-content", "places365-resnet50", "keypointrcnn-body", "MIT", "CC-BY-4.0",
+    for part in ("reiqa-quality", "reiqa-content", "places365-resnet50", "keypointrcnn-body", "MIT", "CC-BY",
                  "BSD-3-Clause", "http://places2", "download.pytorch.org", str(tmp_path / "weights")):  # fmt: skip
         assert part in message
     assert not (tmp_path / "bank").exists()

@@ -108,7 +108,7 @@ def _places(
             f"checkpoint:places365-{arch}",
             f"http://places2.csail.mit.edu/models_places365/{arch}_places365.pth.tar",
             _PLACES_PAGE,
-            "CC-BY-4.0",
+            "CC-BY",
             "open",
         ),
         title=title,
@@ -123,6 +123,64 @@ def _places(
         # Written by torch 0.2, which did not count batches yet; the counter is not used in evaluation.
         filled=(r".+\.num_batches_tracked",),
         n_params_published=facts[2],
+    )
+
+
+def _reiqa(
+    module: str, drive: str, title: str, normalisation: tuple[Triple, Triple], note: str = ""
+) -> CheckpointSheet:
+    return CheckpointSheet(
+        WeightsSource(f"checkpoint:reiqa-{module}", _drive(drive), _REIQA_PAGE, "MIT", "open"),
+        title=title,
+        role=module,
+        reference=_REIQA,
+        architecture="resnet50",
+        n_features=2048,
+        gmacs_224=4.087,
+        state_path="model",
+        rules=((r"module\.encoder\.(.+)", r"\1"),),
+        drop=(r"module\.head\..+",),
+        normalisation=normalisation,
+        n_params_published=27_966_656,
+        note=note,
+    )
+
+
+def _detection_body(
+    names: tuple[str, str, str],
+    sha256: str,
+    size_bytes: int,
+    *,
+    title: str,
+    reference: str,
+    architecture: str,
+    facts: tuple[int, float, int],
+    target: str,
+    note: str = "",
+) -> CheckpointSheet:
+    """Describe the body of a torchvision detector: its own name, its file's, its page's."""
+    name, file, page = names
+    terms = "the licence is the code's; the publisher leaves to the user what COCO's images demand"
+    return CheckpointSheet(
+        WeightsSource(
+            f"checkpoint:{name}",
+            f"https://download.pytorch.org/models/{file}",
+            f"https://docs.pytorch.org/vision/stable/models/{page}.html",
+            "BSD-3-Clause",
+            "open",
+            sha256,
+            size_bytes,
+        ),
+        title=title,
+        role="keypoint",
+        reference=reference,
+        architecture=architecture,
+        n_features=facts[0],
+        gmacs_224=facts[1],
+        rules=((r"backbone\.body\.(.+(?<!num_batches_tracked))", target),),
+        drop=(r"backbone\.fpn\..+", r"rpn\..+", r"roi_heads\..+", r"backbone\.body\..+\.num_batches_tracked"),
+        n_params_published=facts[2],
+        note=f"{note}; {terms}" if note else terms,
     )
 
 
@@ -148,7 +206,7 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             rules=_indexed("model"),
             drop=(r"projector\..+",),
             l2=True,
-            note="the published digest comes from third-party records",
+            note="the published digest comes from third-party records; the licence is the repository's",
         ),
         CheckpointSheet(
             WeightsSource(
@@ -170,45 +228,18 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             l2=True,
             note="a torch file in spite of its ending; takes raw RGB",
         ),
-        CheckpointSheet(
-            WeightsSource(
-                "checkpoint:reiqa-quality",
-                _drive("1DYMx8omn69yXUmBFL728JD3qMLNogFt8"),
-                _REIQA_PAGE,
-                "MIT",
-                "open",
-            ),
-            title="Re-IQA quality module, ResNet-50",
-            role="quality",
-            reference=_REIQA,
-            architecture="resnet50",
-            n_features=2048,
-            gmacs_224=4.087,
-            state_path="model",
-            rules=((r"module\.encoder\.(.+)", r"\1"),),
-            drop=(r"module\.head\..+",),
-            normalisation=NONE,
-            n_params_published=27_966_656,
-            note="takes raw RGB, as its author confirms",
+        _reiqa(
+            "quality",
+            "1DYMx8omn69yXUmBFL728JD3qMLNogFt8",
+            "Re-IQA quality module, ResNet-50",
+            NONE,
+            "takes raw RGB, as its author confirms",
         ),
-        CheckpointSheet(
-            WeightsSource(
-                "checkpoint:reiqa-content",
-                _drive("1TO-5fmZFT2_nt99j4IZen6vmXUb_UL3n"),
-                _REIQA_PAGE,
-                "MIT",
-                "open",
-            ),
-            title="Re-IQA content module, ResNet-50 (MoCo v2 on ImageNet)",
-            role="content",
-            reference=_REIQA,
-            architecture="resnet50",
-            n_features=2048,
-            gmacs_224=4.087,
-            state_path="model",
-            rules=((r"module\.encoder\.(.+)", r"\1"),),
-            drop=(r"module\.head\..+",),
-            n_params_published=27_966_656,
+        _reiqa(
+            "content",
+            "1TO-5fmZFT2_nt99j4IZen6vmXUb_UL3n",
+            "Re-IQA content module, ResNet-50 (MoCo v2 on ImageNet)",
+            IMAGENET,
         ),
         _places(
             "resnet50",
@@ -235,55 +266,30 @@ SHEETS: Final[dict[str, CheckpointSheet]] = {
             ),
             "classifier",
         ),
-        CheckpointSheet(
-            WeightsSource(
-                "checkpoint:keypointrcnn-body",
-                "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
-                "https://docs.pytorch.org/vision/stable/models/keypoint_rcnn.html",
-                "BSD-3-Clause",
-                "open",
-                "fc266e953d2b302cdcbb9ae66f71f6b0d4649928bf02dc573961e361e4918926",
-                237_034_793,
-            ),
+        _detection_body(
+            ("keypointrcnn-body", "keypointrcnn_resnet50_fpn_coco-fc266e95.pth", "keypoint_rcnn"),
+            "fc266e953d2b302cdcbb9ae66f71f6b0d4649928bf02dc573961e361e4918926",
+            237_034_793,
             title="ResNet-50 body of Keypoint R-CNN (COCO person keypoints)",
-            role="keypoint",
             reference="He, Gkioxari, Dollar, Girshick, Mask R-CNN, ICCV 2017",
             architecture="resnet50-frozen-norm",
-            n_features=2048,
-            gmacs_224=4.087,
-            rules=((r"backbone\.body\.(.+(?<!num_batches_tracked))", r"\1"),),
-            drop=(
-                r"backbone\.fpn\..+",
-                r"rpn\..+",
-                r"roi_heads\..+",
-                r"backbone\.body\..+\.num_batches_tracked",
-            ),
-            n_params_published=59_137_258,
+            facts=(2048, 4.087, 59_137_258),
+            target=r"\1",
             note="its frozen normalisation adds no epsilon to the variance",
         ),
-        CheckpointSheet(
-            WeightsSource(
-                "checkpoint:fasterrcnn-mobilenet-body",
-                "https://download.pytorch.org/models/fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth",
-                "https://docs.pytorch.org/vision/stable/models/faster_rcnn.html",
-                "BSD-3-Clause",
-                "open",
-                "907ea3f9",
+        _detection_body(
+            (
+                "fasterrcnn-mobilenet-body",
+                "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth",
+                "faster_rcnn",
             ),
+            "907ea3f9",
+            0,
             title="MobileNetV3 body of Faster R-CNN (COCO objects)",
-            role="keypoint",
             reference="Howard et al., Searching for MobileNetV3, ICCV 2019; Ren et al., Faster R-CNN, NeurIPS 2015",
             architecture="mobilenet-v3-frozen-norm",
-            n_features=960,
-            gmacs_224=0.214,
-            rules=((r"backbone\.body\.(.+(?<!num_batches_tracked))", r"features.\1"),),
-            drop=(
-                r"backbone\.fpn\..+",
-                r"rpn\..+",
-                r"roi_heads\..+",
-                r"backbone\.body\..+\.num_batches_tracked",
-            ),
-            n_params_published=19_386_354,
+            facts=(960, 0.214, 19_386_354),
+            target=r"features.\1",
         ),
         CheckpointSheet(
             WeightsSource(

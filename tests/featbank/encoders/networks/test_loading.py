@@ -245,8 +245,12 @@ def test_nothing_is_kept_of_a_file_that_does_not_fit(weights_home: Path, tmp_pat
 def test_unstated_and_restricted_terms_need_the_licence_by_name(accepted: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"unread")
-    for name in ("contrique", "qualiclip"):
-        source = SHEETS[name].source
+    sources = [*(sheet.source for sheet in SHEETS.values()), LEARNED_PROMPTS]
+    closed = [source for source in sources if source.terms != "open"]
+    assert {source.name.partition(":")[2] for source in closed} == {
+        "contrique", "uiqa-ava-swin-t", "qualiclip", "mobilenet-iqa", "clip-iqa-plus-prompts"
+    }  # fmt: skip
+    for source in closed:
         with pytest.raises(EncoderError, match=f"--accept-licence {source.licence}"):
             take_in(path, source, lambda _: pytest.fail("must not be read"), accepted)
 
