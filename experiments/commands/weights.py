@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> Output:
 
 
 def _list(options: argparse.Namespace) -> Output:
-    from featbank.encoders.networks.sheets import LEARNED_PROMPTS, SHEETS
+    from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
     from featbank.encoders.weights import is_present, read_record, weights_folder, weights_path
 
     if options.recipe:

@@ -42,7 +42,7 @@ TOTALS = {
     "balanced": 39.36, "permissive": 46.75, "coverage": 44.77,
 }  # fmt: skip
 QUICK = {"icl", "baseline", "sjtu"}
-COVERAGE_PEAK_GIB = 4.0  # as the README states it
+COVERAGE_PEAK_GIB = 4.0
 BY_NAME = sorted({*SYSTEMS, *OWN, *TOTALS})
 
 
@@ -293,7 +293,7 @@ def test_the_whole_chain_runs_on_demo_photos_with_random_weights(
     image = pd.read_csv(rendered / "photos.csv")["path"][3]
     text, peak = run_command("score", run, image, *common, "--json")
     check_run(name, Path(run), 16, Path(image).name, read_scores(text))
-    assert max(*peaks, peak) < 8.0
+    assert max(*peaks, peak) < COVERAGE_PEAK_GIB  # the heaviest recipe's; the others stay below 2 GiB
 
 
 CROPS = """
@@ -372,4 +372,5 @@ def test_peak_memory_of_the_heaviest_recipe_is_bounded(tmp_path: Path) -> None:
     arguments = ["--recipe", recipe, "--bank", str(tmp_path / "bank"), "--workers", "1", "--json"]
     text, peak = run_command("features", str(tmp_path / "large.jpg"), *arguments)
     assert json.loads(text)["computed"] == 1
-    assert peak < COVERAGE_PEAK_GIB
+    assert peak < COVERAGE_PEAK_GIB  # 2.5 measured; 3.3 after twenty photos of up to 3840 x 2880
+    assert f"up to {COVERAGE_PEAK_GIB:.0f} GiB for each worker" in read_recipe("coverage").source

@@ -15,7 +15,7 @@ import pytest
 from experiments.cli import main
 from experiments.fetching import fetch
 from featbank.digest import digest_bytes
-from featbank.encoders.networks.sheets import SHEETS
+from featbank.encoders.networks.catalogue import SHEETS
 from featbank.encoders.weights import WeightsSource
 from featbank.errors import EncoderError
 

@@ -142,7 +142,7 @@ class NetworkEncoder(Encoder):
 
     def _prompts_identity(self) -> Any:  # noqa: ANN401 - JSON value
         if self.prompts == LEARNED and self.name.seed is None:
-            from featbank.encoders.networks.sheets import LEARNED_PROMPTS
+            from featbank.encoders.networks.catalogue import LEARNED_PROMPTS
 
             return {LEARNED: content_digest(LEARNED_PROMPTS)}
         return list(PROMPTS.get(self.prompts, (self.prompts,)))

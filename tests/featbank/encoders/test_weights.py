@@ -16,7 +16,7 @@ from featbank.encoders import (
     missing_weights,
     random_weights_note,
 )
-from featbank.encoders.networks.sheets import LEARNED_PROMPTS, SHEETS
+from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.weights import (
     TERMS,
     content_digest,

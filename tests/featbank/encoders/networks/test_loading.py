@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from featbank.encoders import make_encoder
 from featbank.encoders.networks.build import blueprint_of, take_in_weights
+from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.networks.checkpoint_family import convert_checkpoint
 from featbank.encoders.networks.loading import (
     check_published,
@@ -25,7 +26,6 @@ from featbank.encoders.networks.loading import (
     read_published,
     take_in,
 )
-from featbank.encoders.networks.sheets import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.weights import WeightsSource, weights_path
 from featbank.errors import EncoderError
 from tests.support.published import LAYOUTS, tensors_of, write
