@@ -167,10 +167,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen photos of the demo set at their full width, twelve of them for training, in groups of two."""
+    """Sixteen photos of a demo set at their full width, twelve of them for training, in groups of two."""
     folder = tmp_path_factory.mktemp("demo")
-    write_demo(folder, n_photos=16, workers=2)
-    table = read_dataset(folder).frame
+    write_demo(folder, n_photos=20, workers=2)
+    table = read_dataset(folder).frame.head(16)
     rows = pd.DataFrame({"path": table["path"], "mos": table["mos"]})
     rows["split"] = ["test" if i % 4 == 3 else "training" for i in range(len(rows))]
     rows["group"] = [f"camera {i // 2}" for i in range(len(rows))]
