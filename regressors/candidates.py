@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from regressors.bands import BandScaler, SelectBands, locate_bands
 from regressors.checks import Estimator, IntArray, Table
+from regressors.lapack import is_available
 from regressors.svr import UnitSVR
 
 RIDGE_PARAMETERS = frozenset({"alpha"})
@@ -79,6 +80,8 @@ def why_not(pipeline: Estimator) -> str | None:
         return "the StandardScaler does not standardise"
     if type(regress) is Ridge and not (regress.fit_intercept and not regress.positive):
         return "the Ridge has no intercept, or positive coefficients only"
+    if not is_available():
+        return "this SciPy does not export the LAPACK routines that the shared computation calls"
     if type(regress) is Ridge and regress.solver not in ("auto", "cholesky"):
         return f"the Ridge has the solver {regress.solver!r}, not 'auto' or 'cholesky'"
     return None
@@ -135,7 +138,12 @@ def table_bands(pipeline: Pipeline, X: Table, n_features: int) -> dict[str, IntA
 
 
 def read_candidate(
-    pipeline: Pipeline, parameters: Mapping[str, Any], bands: Mapping[str, IntArray], *, has_names: bool
+    pipeline: Pipeline,
+    parameters: Mapping[str, Any],
+    bands: Mapping[str, IntArray],
+    *,
+    has_names: bool,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Candidate | None:
     """Read one point of a grid.
 
@@ -149,6 +157,8 @@ def read_candidate(
         Bands of the table.
     has_names : bool
         Whether the second step sees the names of the columns.
+    defaults : mapping of str to object, optional
+        What ``pipeline.get_params()`` returns, for a caller that reads many points of one pipeline.
 
     Returns
     -------
@@ -156,7 +166,7 @@ def read_candidate(
         None for a point that is not admissible, or whose meaning is not plain; scikit-learn then fits it and
         raises its own error.
     """
-    settings = {**pipeline.get_params(deep=True), **parameters}
+    settings = {**(pipeline.get_params() if defaults is None else defaults), **parameters}
     (select, _), (scale, scaler), (regress, regressor) = pipeline.steps
     asked = settings[f"{select}__bands"]
     if asked is not None and (isinstance(asked, str) or not _all_in(asked, bands)):

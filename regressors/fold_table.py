@@ -6,9 +6,9 @@ Means and deviations are those that `sklearn.preprocessing.StandardScaler` learn
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -233,9 +233,11 @@ class SharedGram:
         The table.
     bands : sequence of str
         Bands whose columns enter, in this order.
+    run : callable, default=map
+        Computes independent parts, as the ``map`` of an executor does.
     """
 
-    def __init__(self, table: FoldTable, bands: Sequence[str]) -> None:
+    def __init__(self, table: FoldTable, bands: Sequence[str], *, run: Callable[..., Any] = map) -> None:
         self._table = table
         self._bands = tuple(bands)
         columns = np.concatenate([table.bands[band] for band in bands])
@@ -257,7 +259,7 @@ class SharedGram:
         shared = [rows for rows in self._left_out if rows is not None]
         size = len(columns) ** 2 * 8
         if shared and size * (len(shared) + 1) <= _MAX_STORED_BYTES:
-            self._parts = [None if rows is None else self._gram(rows) for rows in self._left_out]
+            self._parts = list(run(lambda rows: None if rows is None else self._gram(rows), self._left_out))
         joined = np.sort(np.concatenate(shared)) if shared else np.empty(0, dtype=np.intp)
         if shared and all(part is not None for part in self._parts) and _is_partition(joined, len(weights)):
             self._total = sum(

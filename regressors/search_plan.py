@@ -38,6 +38,8 @@ class SearchPlan:
         Features, target, weights and folds.
     has_names : bool
         Whether the table's columns have names.
+    defaults : dict of str to object
+        What the grid leaves as it is.
     candidates : list of Candidate or None
         The grid in its order; None where scikit-learn must fit.
     fit_params : dict of str to object
@@ -49,6 +51,7 @@ class SearchPlan:
     pipeline: Pipeline
     table: FoldTable
     has_names: bool
+    defaults: Mapping[str, Any]
     candidates: list[Candidate | None]
     fit_params: Mapping[str, Any]
     score_params: Mapping[str, Any]
@@ -60,7 +63,9 @@ class SearchPlan:
 
     def read(self, parameters: Mapping[str, Any]) -> Candidate | None:
         """Read one point of the grid; None where scikit-learn must fit."""
-        return read_candidate(self.pipeline, parameters, self.table.bands, has_names=self.has_names)
+        return read_candidate(
+            self.pipeline, parameters, self.table.bands, has_names=self.has_names, defaults=self.defaults
+        )
 
     def describe(self, answers: Answers) -> str:
         """Say what was shared, in words."""
@@ -122,7 +127,10 @@ def make_plan(
     except (TypeError, ValueError) as error:
         return f"the table's columns are not admissible ({error})"
     has_names = isinstance(X, pd.DataFrame)
-    candidates = [read_candidate(pipeline, point, bands, has_names=has_names) for point in points]
+    defaults = pipeline.get_params()
+    candidates = [
+        read_candidate(pipeline, point, bands, has_names=has_names, defaults=defaults) for point in points
+    ]
     if not any(candidates):
         return "no candidate is one that the shared computation knows"
     routed = _route(search, params)
@@ -139,7 +147,7 @@ def make_plan(
         table = known.table
     if not _has_rows(table):
         candidates = [None] * len(candidates)
-    return SearchPlan(pipeline, table, has_names, candidates, fit_params, score_params)
+    return SearchPlan(pipeline, table, has_names, defaults, candidates, fit_params, score_params)
 
 
 def _odd_settings(search: GridSearchCV) -> str | None:
