@@ -13,6 +13,7 @@ from sklearn import get_config
 from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.metadata_routing import process_routing
 
 from regressors.bands import BandScaler
@@ -131,8 +132,6 @@ def make_plan(
     candidates = [
         read_candidate(pipeline, point, bands, has_names=has_names, defaults=defaults) for point in points
     ]
-    if not any(candidates):
-        return "no candidate is one that the shared computation knows"
     routed = _route(search, params)
     if isinstance(routed, str):
         return routed
@@ -140,14 +139,25 @@ def make_plan(
     weights = _step_weights(pipeline, fit_params, len(target))
     if isinstance(weights, str):
         return weights
+    if weights[0] is not weights[1] or isinstance(scale, MinMaxScaler):
+        # Kernels here are centred for the regressor. Without an intercept, or in the order of the solver's steps, a
+        # linear kernel that the scaler centres elsewhere, or not at all, is another one.
+        candidates = [None if c is None or _needs_origin(c) else c for c in candidates]
+    if not any(candidates):
+        return "no candidate is one that the shared computation knows"
     # Last of all, as it may use up an iterator.
     folds = _folds(search.cv, X, y, split_params, len(target))
-    table = FoldTable(values, target, bands, folds, *weights)
+    scaling = "range" if isinstance(scale, MinMaxScaler) else "deviation"
+    table = FoldTable(values, target, bands, folds, *weights, scaling=scaling)
     if known is not None and _is_same(known.table, table):
         table = known.table
     if not _has_rows(table):
         candidates = [None] * len(candidates)
     return SearchPlan(pipeline, table, has_names, defaults, candidates, fit_params, score_params)
+
+
+def _needs_origin(candidate: Candidate) -> bool:
+    return candidate.kernel == "linear" and candidate.family in ("svr", "kernel-ridge")
 
 
 def _odd_settings(search: GridSearchCV) -> str | None:
@@ -271,7 +281,8 @@ def _is_same(one: FoldTable, other: FoldTable) -> bool:
         return (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b))
 
     return (
-        np.array_equal(one.y, other.y)
+        one.scaling == other.scaling
+        and np.array_equal(one.y, other.y)
         and list(one.bands) == list(other.bands)
         and equal(one.scale_weight, other.scale_weight)
         and equal(one.fit_weight, other.fit_weight)

@@ -27,7 +27,7 @@ from regressors.lapack import (
 METHODS = ("cholesky", "tridiagonal", "band")
 
 # Up to this size the LAPACK reduction to tridiagonal form is at least as fast as ours to band form.
-_LARGEST_TRIDIAGONAL = 2000
+_LARGEST_TRIDIAGONAL = 1400
 # A wider band makes the products of matrices faster and the systems of each shift dearer.
 _BAND_WIDTH = 192
 _EPS = float(np.finfo(np.float64).eps)
