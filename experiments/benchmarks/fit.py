@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from scipy.linalg import LinAlgWarning
 from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
 
-from regressors.checks import FloatArray, IntArray
+from regressors.checks import FloatArray
 from regressors.ensemble import BandEnsemble
 from regressors.folds import Fold, make_folds
 from regressors.metrics import SCORERS
@@ -49,7 +48,8 @@ def bench_fit() -> list[dict[str, Any]]:
     list of dict
         One row per comparison: ``what``, ``seconds``, ``baseline``, ``baseline_seconds``, ``ratio``, ``measured``
         (how much of the baseline ran), ``limit_seconds`` (the same matrix products and reductions at the rate of
-        matrix products measured in this run; nan where that is no bound), ``peak_gb`` of our side.
+        matrix products measured in this run; nan where that is no bound), ``peak_gb`` (the most memory this
+        process has held so far, tables included), ``score_difference`` (largest relative difference of scores).
     """
     rate = gemm_rate()
     _run_plain(*_table(60, 8, 2), [["b0"]], {"regress__alpha": [1.0]}, "ridge")  # its processes start
@@ -61,7 +61,7 @@ def bench_fit() -> list[dict[str, Any]]:
         _svr_row(4269, 1500, n_measured=1),
         _ridge_row(4269, 8192, 4, rate, n_measured=2),
     ]
-    return rows
+    return [*rows, *_himalaya_rows(1000, 1500)]
 
 
 def gemm_rate() -> float:
@@ -112,15 +112,17 @@ def _run_plain(
     grid: Mapping[str, Sequence[float]],
     estimator: str,
     folds: Sequence[Fold] | None = None,
+    *,
+    refit: bool = True,
 ) -> tuple[float, GridSearchCV]:
-    """Time scikit-learn's search, without the refit."""
+    """Time scikit-learn's search."""
     search = GridSearchCV(
         make_pipeline(estimator),
         {"select__bands": [list(subset) for subset in subsets], **grid},
         scoring=SCORERS["srcc"],
         cv=_folds(y) if folds is None else folds,
         n_jobs=cpu_count(),
-        refit=False,
+        refit=refit,
         error_score="raise",
     )
     with threadpool_limits(limits=1, user_api="blas"):
@@ -141,7 +143,6 @@ def _run_ours(
         scoring=SCORERS["srcc"],
         cv=_folds(y) if folds is None else folds,
         n_jobs=cpu_count(),
-        refit=False,
         error_score="raise",
     )
     return _timed(lambda: search.fit(X, y)), search
@@ -171,14 +172,15 @@ def _ridge_row(
         measured = "whole"
         difference = _difference(reference, search)
     else:
-        # All bands, and one left out for the four that are; penalties do not change the time of a fit.
+        # All bands, and one left out for all that are; penalties do not change the time of a fit.
         folds, few = _folds(y)[:n_measured], {"regress__alpha": list(alphas[[3, 9]])}
-        whole, reference = _run_plain(X, y, subsets[:1], few, "ridge", folds)
-        less, _ = _run_plain(X, y, subsets[1:2], few, "ridge", folds)
-        scale = len(alphas) * N_FOLDS / (2 * n_measured)
-        plain = scale * (whole + n_bands * less)
-        measured = f"{4 * n_measured} of {len(subsets) * len(alphas) * N_FOLDS} fits"
-        difference = _difference(reference, search, rows=[3, 9], n_folds=n_measured)
+        whole, reference = _run_plain(X, y, subsets[:1], few, "ridge", folds, refit=False)
+        less, _ = _run_plain(X, y, subsets[1:2], few, "ridge", folds, refit=False)
+        pipeline = make_pipeline("ridge")
+        plain = len(alphas) * N_FOLDS / (2 * n_measured) * (whole + n_bands * less)
+        plain += _timed(lambda: pipeline.fit(X, y))
+        measured = f"{4 * n_measured} of {len(subsets) * len(alphas) * N_FOLDS} fits, and the refit"
+        difference = _difference(reference, search, n_folds=n_measured)
     flops = sum(
         _ridge_flops(n_rows, sum(X.columns.str.startswith(f"{band}:").sum() for band in subset))
         for subset in subsets
@@ -188,7 +190,7 @@ def _ridge_row(
         ours,
         plain,
         measured,
-        limit=flops / rate,
+        limit=float(flops / rate),
         difference=difference,
     )
 
@@ -204,7 +206,7 @@ def _subsets_row(n_rows: int, n_columns: int, n_bands: int, rate: float) -> dict
     plain, differences = 0.0, []
     for size in range(1, n_bands + 1):
         one = bands[:size]
-        seconds, reference = _run_plain(X, y, [one], {"regress__alpha": list(alphas)}, "ridge")
+        seconds, reference = _run_plain(X, y, [one], {"regress__alpha": list(alphas)}, "ridge", refit=False)
         plain += comb(n_bands, size) * seconds
         [score] = scorer.score([one])
         differences.append(abs(reference.cv_results_["mean_test_score"].max() - score.splits.mean()))
@@ -215,7 +217,7 @@ def _subsets_row(n_rows: int, n_columns: int, n_bands: int, rate: float) -> dict
         ours,
         plain,
         f"{n_bands} of {len(subsets)} subsets, one of each size",
-        limit=flops / rate,
+        limit=float(flops / rate),
         difference=max(differences),
     )
 
@@ -240,14 +242,13 @@ def _svr_row(n_rows: int, n_columns: int, *, n_measured: int | None = None) -> d
     )
 
 
-def _difference(
-    plain: GridSearchCV, ours: GridSearchCV, *, rows: Sequence[int] | None = None, n_folds: int = N_FOLDS
-) -> float:
-    """Return the largest relative difference of split scores."""
-    chosen: slice | IntArray = slice(None) if rows is None else np.asarray(rows)
+def _difference(plain: GridSearchCV, ours: GridSearchCV, *, n_folds: int = N_FOLDS) -> float:
+    """Return the largest relative difference of the split scores of what both have tried."""
+    place = {str(params): k for k, params in enumerate(ours.cv_results_["params"])}
+    rows = [place[str(params)] for params in plain.cv_results_["params"]]
     names = [name for name in plain.cv_results_ if name.startswith("split")][:n_folds]
     return max(
-        float(np.max(np.abs(ours.cv_results_[name][chosen] / plain.cv_results_[name] - 1))) for name in names
+        float(np.max(np.abs(ours.cv_results_[name][rows] / plain.cv_results_[name] - 1))) for name in names
     )
 
 
@@ -262,6 +263,62 @@ def _shared_flops(n_rows: int, n_columns: int) -> float:
     if n_columns <= n_train:
         return n_rows * n_columns**2
     return N_FOLDS * n_train * (n_train + 2 * (n_rows - n_train)) * n_columns
+
+
+def _himalaya_rows(n_rows: int, n_columns: int, n_candidates: int = 6) -> list[dict[str, Any]]:
+    """Band weights of banded ridge, the same list for both; himalaya standardises once, ours in each fold."""
+    if importlib.util.find_spec("himalaya") is None:
+        return []
+    from himalaya.kernel_ridge import MultipleKernelRidgeCV
+    from himalaya.ridge import GroupRidgeCV
+    from himalaya.scoring import r2_score
+
+    X, y = _table(n_rows, n_columns, 4)
+    bands, alphas = _bands(4), default_alphas()
+    shares = np.random.default_rng(0).dirichlet(np.ones(4), size=n_candidates)
+    weights = [dict(zip(bands, np.sqrt(row), strict=True)) for row in shares]
+    search = BandGridSearchCV(
+        make_pipeline("banded-ridge"),
+        {"scale__band_weights": weights, "regress__alpha": list(alphas)},
+        scoring="r2",
+        cv=_folds(y),
+        n_jobs=cpu_count(),
+    )
+    ours = _timed(lambda: search.fit(X, y))
+    Z = np.array(X, dtype=np.float64)
+    Z -= Z.mean(axis=0)
+    Z /= np.where(np.ptp(Z, axis=0) > 0, Z.std(axis=0), 1.0)
+    parts = [Z[:, X.columns.str.startswith(f"{band}:")] for band in bands]
+    settings = {"n_iter": shares, "alphas": alphas, "score_func": r2_score, "progress_bar": False}
+    grouped = GroupRidgeCV(
+        groups="input", cv=_folds(y), fit_intercept=True, solver_params={**settings, "warn": False}
+    )
+    kernels = MultipleKernelRidgeCV(
+        kernels="precomputed", cv=_folds(y), solver="random_search", solver_params=settings
+    )
+    centred = (y - y.mean())[:, None]
+    # Its decompositions use BLAS threads.
+    with threadpool_limits(limits=cpu_count(), user_api="blas"):
+        sides = [
+            ("GroupRidgeCV", grouped, _timed(lambda: grouped.fit(parts, y[:, None]))),
+            (
+                "MultipleKernelRidgeCV",
+                kernels,
+                _timed(lambda: kernels.fit(np.stack([part @ part.T for part in parts]), centred)),
+            ),
+        ]
+    what = f"banded ridge {n_rows} x {n_columns}: {n_candidates} band weights x {len(alphas)} alphas x {N_FOLDS} folds"
+    return [
+        _row(
+            what,
+            ours,
+            seconds,
+            "whole",
+            baseline=f"himalaya {name}, random search over the same list",
+            difference=abs(float(model.cv_scores_.max()) / search.best_score_ - 1),
+        )
+        for name, model, seconds in sides
+    ]
 
 
 def _row(
@@ -282,5 +339,6 @@ def _row(
         "ratio": baseline_seconds / seconds,
         "measured": measured,
         "limit_seconds": limit,
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
         "score_difference": difference,
     }
