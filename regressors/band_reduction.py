@@ -29,7 +29,7 @@ class BandReduction:
     Attributes
     ----------
     band : float64 array of shape (width + 1, n), Fortran order
-        Lower band of B: ``band[i, j] = B[i + j, j]``, as `regressors.lapack.solve_band` takes it.
+        Lower band of B: ``band[i, j] = B[i + j, j]``, as `regressors.lapack.factorise_band` takes it.
 
     References
     ----------
@@ -42,10 +42,12 @@ class BandReduction:
     --------
     >>> import numpy as np
     >>> from regressors.band_reduction import BandReduction
-    >>> from regressors.lapack import solve_band
+    >>> from regressors.lapack import factorise_band, solve_band
     >>> A = np.diag([1.0, 2.0, 4.0]) + 1
     >>> reduced = BandReduction(np.array(A, order="F"), 1)
     >>> right = reduced.rotate(np.ones((3, 1)))
+    >>> factorise_band(reduced.band)
+    True
     >>> x = reduced.rotate_back(solve_band(reduced.band, right[:, 0])[:, None])
     >>> bool(np.allclose(A @ x, 1))
     True

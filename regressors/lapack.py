@@ -211,25 +211,37 @@ def solve_cholesky(factor: FloatArray, right: FloatArray) -> FloatArray:
     return solution
 
 
-def solve_band(band: FloatArray, right: FloatArray) -> FloatArray | None:
-    """Solve a positive definite band system.
+def factorise_band(band: FloatArray) -> bool:
+    """Factorise a symmetric band matrix in place; say whether it was positive definite in this precision.
 
     Parameters
     ----------
     band : float64 array of shape (width + 1, n), Fortran order
-        Lower band, ``band[i, j]`` being the element (i + j, j); overwritten.
+        Lower band, ``band[i, j]`` being the element (i + j, j); overwritten by the factor.
+
+    Returns
+    -------
+    bool
+    """
+    rows, n = band.shape
+    return _call("dpbtrf", b"L", n, rows - 1, band, _leading(band), 0) == 0
+
+
+def solve_band(factor: FloatArray, right: FloatArray) -> FloatArray:
+    """Solve a system by the factor of `factorise_band`.
+
+    Parameters
+    ----------
+    factor : float64 array of shape (width + 1, n), Fortran order
     right : float64 array of shape (n,)
 
     Returns
     -------
-    float64 array of shape (n,), or None
-        None if the matrix is not positive definite in this precision.
+    float64 array of shape (n,)
     """
-    rows, n = band.shape
-    if _call("dpbtrf", b"L", n, rows - 1, band, _leading(band), 0) != 0:
-        return None
+    rows, n = factor.shape
     solution = np.array(right)
-    _call("dpbtrs", b"L", n, rows - 1, 1, band, _leading(band), solution, n, 0)
+    _call("dpbtrs", b"L", n, rows - 1, 1, factor, _leading(factor), solution, n, 0)
     return solution
 
 

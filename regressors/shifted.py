@@ -17,6 +17,7 @@ from regressors.band_reduction import BandReduction
 from regressors.checks import FloatArray, check_choice
 from regressors.lapack import (
     cholesky,
+    factorise_band,
     rotate_tridiagonal,
     solve_band,
     solve_cholesky,
@@ -162,14 +163,21 @@ def _tridiagonal(matrix: FloatArray) -> Callable[[FloatArray, Sequence[float]], 
 def _band(matrix: FloatArray) -> Callable[[FloatArray, Sequence[float]], FloatArray]:
     """Reduce to band form; return the solver of one right-hand side for each shift."""
     reduction = BandReduction(matrix.T, min(_BAND_WIDTH, len(matrix)))
+    # The probe solves with the same shifts again, so the factors stay: width n numbers for each.
+    factors: dict[float, FloatArray | None] = {}
+
+    def factorise(shift: float) -> FloatArray | None:
+        if shift not in factors:
+            band = reduction.band.copy(order="F")
+            band[0] += shift
+            factors[shift] = band if factorise_band(band) else None
+        return factors[shift]
 
     def solve(right: FloatArray, shifts: Sequence[float]) -> FloatArray:
         rotated = reduction.rotate(right)
         for k, shift in enumerate(shifts):
-            band = reduction.band.copy(order="F")
-            band[0] += shift
-            solution = solve_band(band, rotated[:, k])
-            rotated[:, k] = np.nan if solution is None else solution
+            factor = factorise(shift)
+            rotated[:, k] = np.nan if factor is None else solve_band(factor, rotated[:, k])
         return _rotate_columns(reduction.rotate_back, rotated)
 
     return solve
