@@ -17,12 +17,12 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo features fit search report notebooks test test-slow lint format types imports check bench clean
+.PHONY: help setup setup-encoders demo features fit search report notebooks test test-slow lint format types imports check bench clean
 
 help: ## show this list
 	@echo "featbank: photographs to quality scores with frozen features and classic regression"
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-15s %s\n", $$1, $$2}'
 	@echo
 	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) BANK=$(BANK) RUN=$(RUN) DEVICE=$(DEVICE) BUDGET=$(BUDGET)"
 	@echo "Example:   make features fit DATA=~/uhd-iqa RECIPE=starter"
@@ -40,7 +40,13 @@ $(VENV)/.ready-dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.ready
 
+$(VENV)/.ready-encoders: pyproject.toml | $(VENV)/.ready-dev
+	$(BIN)/python -m pip install --quiet --editable '.[encoders]'
+	@touch $@
+
 setup: $(VENV)/.ready-dev ## make the private environment in .venv, with the developer's tools
+
+setup-encoders: $(VENV)/.ready-encoders ## add the network encoders' libraries (6 GB on disk); their tests then run too
 
 demo: demo/uhd-iqa-metadata.csv ## render the built-in photo set into demo/ (a simulation)
 
@@ -64,10 +70,10 @@ search: features ## find the best band subset within BUDGET; resumable, run it i
 report: $(VENV)/.ready ## write the run's report again
 	$(FEATBANK) report $(RUN)
 
-notebooks: $(VENV)/.ready-dev demo ## execute every notebook from a clean kernel, on the demo set
+notebooks: $(VENV)/.ready-dev demo ## execute every notebook on the demo set (CHECK=--check leaves the files as they are)
 	$(FEATBANK) features demo --recipe starter
 	$(FEATBANK) features demo --recipe search-classic
-	$(BIN)/python -m experiments.notebooks
+	$(BIN)/python -m experiments.notebooks $(CHECK)
 
 test: $(VENV)/.ready-dev ## run the tests (fast suite)
 	$(BIN)/python -m pytest -q -m "not slow"

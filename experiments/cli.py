@@ -27,6 +27,7 @@ COMMANDS = {
     "fit": "fit, evaluate and write a run folder",
     "score": "predict the MOS of new images with a fitted model",
     "search": "find the best band subsets under a budget; resumable, shared by processes",
+    "doctor": "say what this machine and installation offer and lack",
     "report": "write a run's HTML report, figures and tables again",
     "budget": "list the GMACs of a recipe's passes against its budget",
     "list": "list encoders, views, recipes or datasets",

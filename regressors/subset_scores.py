@@ -25,6 +25,7 @@ from regressors.ensemble import BandEnsemble, NoSkillWarning
 from regressors.fitting import fit_pipeline, take_rows
 from regressors.fold_table import FoldTable
 from regressors.folds import resolve_folds
+from regressors.lapack import is_available
 from regressors.members import list_members, member_search, restrict_weights
 from regressors.pipelines import readable_params
 from regressors.search_plan import is_prediction_scorer
@@ -139,7 +140,8 @@ class SubsetScorer:
         self.bands: Subset = tuple(self._located)
         self.folds = resolve_folds(who, self.model.cv, table, self.y, groups, self.model.random_state)
         self._scorer = member_search(self.model, self.bands, self.bands, self.folds).scoring
-        self._is_plain = bool(self.model.reference) or not is_prediction_scorer(self._scorer)
+        can_share = is_available() and is_prediction_scorer(self._scorer)
+        self._is_plain = bool(self.model.reference) or not can_share
         self._shared: FoldTable | None = None
         self._members: dict[Subset, _Member] = {}
         self._scores: dict[Subset, SubsetScore] = {}
@@ -261,10 +263,7 @@ class SubsetScorer:
             chunk = members[start : start + at_once]
             grids = {bands: self._grid(bands) for bands in chunk}
             points = {bands: list(ParameterGrid(grids[bands].param_grid)) for bands in chunk}
-            candidates = {
-                bands: [self._read(grids[bands].estimator, point) for point in points[bands]]
-                for bands in chunk
-            }
+            candidates = {bands: self._read(grids[bands].estimator, points[bands]) for bands in chunk}
             table = self._fold_table()
             known = [candidate for row in candidates.values() for candidate in row if candidate is not None]
             answers = answer_candidates(table, known, n_jobs=self.model.n_jobs)
@@ -276,8 +275,12 @@ class SubsetScorer:
     def _grid(self, bands: Subset) -> Estimator:
         return member_search(self.model, bands, self.bands, self.folds)
 
-    def _read(self, pipeline: Pipeline, point: Mapping[str, Any]) -> Candidate | None:
-        return read_candidate(pipeline, point, self._located, has_names=True)
+    def _read(self, pipeline: Pipeline, points: Sequence[Mapping[str, Any]]) -> list[Candidate | None]:
+        defaults = pipeline.get_params()
+        return [
+            read_candidate(pipeline, point, self._located, has_names=True, defaults=defaults)
+            for point in points
+        ]
 
     def _fold_table(self) -> FoldTable:
         if self._shared is None:
