@@ -34,6 +34,7 @@ _HOMES = {
     "bootstrap_ci": "bootstrap",
     "check_budget": "budget",
     "check_folds": "folds",
+    "compare_paired": "comparison",
     "crop_rows": "crops",
     "evaluate": "metrics",
     "fit_combination": "combine",
@@ -41,6 +42,7 @@ _HOMES = {
     "fit_pipeline": "fitting",
     "fit_search": "fitting",
     "fit_searches": "search",
+    "holm": "comparison",
     "krcc": "metrics",
     "load_model": "persistence",
     "mae": "metrics",
@@ -54,6 +56,7 @@ _HOMES = {
     "rmse": "metrics",
     "save_model": "persistence",
     "srcc": "metrics",
+    "subset_drop": "comparison",
     "sum_gmacs": "budget",
 }
 
