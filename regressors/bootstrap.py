@@ -120,7 +120,24 @@ def bootstrap_ci(
 
 
 def group_rows(who: str, groups: ArrayLike | None, n_rows: int) -> IntArray:
-    """Return the group number of each row; each row its own group without groups."""
+    """Return the group number of each row; each row its own group without groups.
+
+    Parameters
+    ----------
+    who : str
+        The function that asks, named in the message.
+    groups : array of shape (n_rows,) or None
+    n_rows : int
+
+    Returns
+    -------
+    int array of shape (n_rows,)
+
+    Raises
+    ------
+    ValueError
+        If the length differs or there are fewer than two groups.
+    """
     if groups is None:
         return np.arange(n_rows)
     labels = np.asarray(groups)
@@ -136,7 +153,20 @@ def group_rows(who: str, groups: ArrayLike | None, n_rows: int) -> IntArray:
 
 
 def draw_counts(rng: np.random.Generator, members: IntArray, n_resamples: int) -> Iterator[FloatArray]:
-    """Yield row counts of shape (n_chunk, n_rows), ``n_resamples`` rows in all."""
+    """Draw groups with replacement, in portions that bound the memory.
+
+    Parameters
+    ----------
+    rng : Generator
+    members : int array of shape (n_rows,)
+        Group number of each row, see `group_rows`.
+    n_resamples : int
+
+    Yields
+    ------
+    float array of shape (n_chunk, n_rows)
+        How often each row is drawn; ``n_resamples`` resamples in all.
+    """
     n_groups = int(members.max()) + 1
     for start in range(0, n_resamples, _CHUNK):
         n = min(_CHUNK, n_resamples - start)
@@ -146,7 +176,20 @@ def draw_counts(rng: np.random.Generator, members: IntArray, n_resamples: int) -
 
 
 def percentiles(values: FloatArray, confidence: float) -> list[float]:
-    """Return the ends of the interval that holds the middle of the values; nan where too many are undefined."""
+    """Return the ends of the interval that holds the middle of the values.
+
+    Parameters
+    ----------
+    values : float array of shape (n_resamples,)
+        nan where a resample leaves the metric undefined.
+    confidence : float in (0, 1)
+        Share of the values inside.
+
+    Returns
+    -------
+    [low, high]
+        Both nan where more than `MAX_UNDEFINED` of the values are undefined.
+    """
     defined = values[np.isfinite(values)]
     if len(defined) < (1 - MAX_UNDEFINED) * len(values):
         return [float("nan"), float("nan")]

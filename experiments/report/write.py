@@ -113,6 +113,12 @@ def render_page(
     -------
     str
     """
+    drawn = {name: drawing.markup() for name, drawing in figures.items()}
+    return page_environment().get_template("run.html").render(_context(run, drawn, photos))
+
+
+def page_environment() -> Environment:
+    """Give the templates of this folder, where every text is escaped and a missing name is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -123,8 +129,12 @@ def render_page(
     )
     environment.filters["sentence_case"] = sentence_case
     environment.filters["breakable"] = _breakable
-    drawn = {name: drawing.markup() for name, drawing in figures.items()}
-    return environment.get_template("run.html").render(_context(run, drawn, photos))
+    return environment
+
+
+def palette() -> dict[str, Markup]:
+    """Give the colours of both themes as CSS custom properties."""
+    return {"light": Markup(css_variables(LIGHT)), "dark": Markup(css_variables(DARK))}  # noqa: S704  our own
 
 
 def _figures(run: RunData) -> dict[str, Drawing]:
@@ -158,7 +168,7 @@ def _context(
     return {
         "title": run.title,
         "facts": _facts(run, figures),
-        "palette": {"light": Markup(css_variables(LIGHT)), "dark": Markup(css_variables(DARK))},  # noqa: S704  our own
+        "palette": palette(),
         "simulation_note": SIMULATION_NOTE if run.is_simulation else "",
         "verdict": word_verdict(run),
         "verdict_notes": verdict_notes(run),
