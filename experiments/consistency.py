@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from experiments.evaluate import judge, score_parts
-from experiments.report.run_data import METRIC_NAMES, RunData
+from regressors.metrics import METRICS
+
+if TYPE_CHECKING:  # the report uses this module
+    from experiments.report.run_data import RunData
 
 TOLERANCE = 1e-6
 """Predictions are written with ten significant digits; a metric that moves by more was not computed from them."""
@@ -61,7 +64,7 @@ def disagreements(run: RunData) -> list[str]:
         if stored.n != anew["n"]:
             found.append(f"{part} is said to have {stored.n:,} images, its predictions {anew['n']:,}")
             continue
-        for name in METRIC_NAMES:
+        for name in METRICS:
             said = stored.values[name]  # noqa: PD011 - a dict, not a frame
             value = math.nan if anew[name] is None else float(anew[name])
             if _differ(said, value):

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> Output:
     """Render."""
     if len(options.runs) > 1:
         return _compare(options)
-    from experiments.fit import report_of_run
+    from experiments.reporting import report_of_run
 
     path = report_of_run(Path(options.runs[0]), options.data)
     return Output({"report": str(path)}, f"report: {path}")

@@ -33,6 +33,7 @@ from experiments.report.tables import (
     tables_csv,
 )
 from experiments.report.theme import DARK, LIGHT, css_variables
+from experiments.report.trust_rows import coverage_rows, interval_sentence, trust_rows
 from experiments.report.verdict import METADATA_RIDGE, verdict_notes, word_verdict
 from experiments.report.wording import (
     METRIC_TITLES,
@@ -42,6 +43,7 @@ from experiments.report.wording import (
     sentence_case,
     split_title,
 )
+from experiments.trust import ALARM
 
 # What a figure leaves room for beside it; tables.csv has all.
 COMPARED = ("srcc", "plcc", "mae")
@@ -163,6 +165,7 @@ def _context(
     run: RunData, figures: Mapping[str, Markup], photos: Mapping[str, str | Path] | None
 ) -> dict[str, Any]:
     parameter = curve_parameter(run)
+    checks = trust_rows(run)
     n_failures = len(run.rows("failures"))
     misses = sections.worst_misses(run, photos)
     return {
@@ -170,6 +173,11 @@ def _context(
         "facts": _facts(run, figures),
         "palette": palette(),
         "simulation_note": SIMULATION_NOTE if run.is_simulation else "",
+        "alarms": [row for row in checks if row["level"] == ALARM],
+        "trust_rows": checks,
+        "has_findings": bool(run.findings),
+        "interval_sentence": interval_sentence(run),
+        "coverage_rows": coverage_rows(run),
         "verdict": word_verdict(run),
         "verdict_notes": verdict_notes(run),
         "metric_titles": [METRIC_TITLES[name] for name in METRIC_NAMES],
