@@ -27,6 +27,7 @@ COMMANDS = {
     "fit": "fit, evaluate and write a run folder",
     "score": "predict the MOS of new images with a fitted model",
     "report": "write a run's report again, or compare several runs",
+    "protocol": "repeated splits, another dataset, fewer photos: how far a score holds",
     "leaderboard": "place runs in Tables 1 to 3 of the challenge report",
     "budget": "list the GMACs of a recipe's passes against its budget",
     "list": "list encoders, views, recipes or datasets",

@@ -38,6 +38,7 @@ _HOMES = {
     "check_folds": "folds",
     "compare_paired": "comparison",
     "crop_rows": "crops",
+    "draw_splits": "repeated",
     "evaluate": "metrics",
     "find_leaking_columns": "leakage",
     "find_near_duplicates": "leakage",
@@ -63,6 +64,7 @@ _HOMES = {
     "srcc": "metrics",
     "subset_drop": "comparison",
     "sum_gmacs": "budget",
+    "summarise_scores": "repeated",
 }
 
 __all__ = list(_HOMES)
