@@ -26,6 +26,7 @@ from experiments.trust import (
     check_duplicates,
     check_groups,
     check_range,
+    check_scale,
     check_skill,
 )
 from regressors.ensemble import NoSkillWarning
@@ -151,6 +152,7 @@ def examine(
             check_range(judged, predicted),
             check_coverage(metrics.get("intervals", {})),
         ]
+    findings.append(check_scale(training.y, training.held_out, predicted))
     return [*findings, check_control(control)]
 
 

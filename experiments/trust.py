@@ -263,6 +263,39 @@ def check_range(judged: pd.DataFrame, predicted: NDArray[np.float64]) -> Finding
     )
 
 
+def check_scale(
+    y: NDArray[np.float64], held_out: NDArray[np.float64], predicted: NDArray[np.float64]
+) -> Finding:
+    """Look for predictions far off the scale, which outlying features cause.
+
+    Parameters
+    ----------
+    y, held_out : float arrays of shape (n_training,)
+        MOS and out-of-fold predictions of the training images.
+    predicted : float array of shape (n_judged,)
+    """
+    name = "predictions off the scale"
+    span = float(np.ptp(y))
+    low, high = float(y.min()) - span, float(y.max()) + span
+    known = held_out[np.isfinite(held_out)]
+    n_held_out, n_judged = (int(((values < low) | (values > high)).sum()) for values in (known, predicted))
+    figures = {"low": low, "high": high, "n_out_of_fold": n_held_out, "n_judged": n_judged}
+    if n_held_out or n_judged:
+        where = " and ".join(
+            f"{n} of {len(values):,} {what}"
+            for n, values, what in ((n_judged, predicted, "judged"), (n_held_out, known, "out-of-fold"))
+            if n
+        )
+        return Finding(
+            name,
+            ALARM if n_judged else CAUTION,
+            f"{where} predictions lie farther outside the training MOS than these are wide ({low:.3g} to {high:.3g}): "
+            "a column holds values far from those the model learned from. Means such as MAE, RMSE and PLCC are spoiled.",
+            figures,
+        )
+    return Finding(name, OK, "No prediction lies far outside the range of the training MOS.", figures)
+
+
 def check_control(control: PermutationControl | None) -> Finding:
     """Judge the permutation control."""
     name = "permutation control"

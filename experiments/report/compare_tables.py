@@ -61,7 +61,7 @@ def difference_rows(comparison: Comparison, part: str, metric: str) -> list[dict
             "difference_small": interval(row["low"], row["high"], decimals),
             "p": p_text(row["p"]),
             "p_holm": p_text(row["p_holm"]),
-            "verdict": _verdict(row["better"], row["p_holm"]),
+            "p_holm_small": _verdict(row["better"], row["p_holm"]),
         }
         for row in rows.head(MAX_PAIRS).to_dict("records")
     ]
@@ -166,7 +166,7 @@ def comparison_markdown(comparison: Comparison) -> str:
                 (
                     [
                         *(row[k] for k in ("pair", "difference", "difference_small", "p", "p_holm")),
-                        row["verdict"],
+                        row["p_holm_small"],
                     ]
                     for row in difference_rows(comparison, part, metric)
                 ),

@@ -89,7 +89,7 @@ def _repeated_figure(srcc: np.ndarray) -> Drawing:
         axes.axvspan(q1, q3, color=theme.contrast, alpha=0.12, lw=0)
         axes.axvline(median, color=theme.contrast, lw=1.8)
         axes.plot(srcc, np.full(len(srcc), -0.05 * top), "|", color=theme.muted, ms=6, mew=0.7)
-        axes.set(xlabel="SRCC of a split", ylabel="splits", ylim=(-0.1 * top, None))
+        axes.set(xlabel="SRCC of a split", ylabel="splits", ylim=(-0.1 * top, 1.2 * top))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.annotate(
             f"median {fixed(float(median), 3)}", (median, 1.0), xycoords=("data", "axes fraction"),
@@ -155,7 +155,8 @@ def _table(outcome: Outcome) -> tuple[list[tuple[str, str, str]], list[dict[str,
         return columns, rows
     names = [("median", "median"), ("std", "deviation"), ("q1", "lower quartile"), ("q3", "upper quartile")]
     names += [("low", "2.5 %"), ("high", "97.5 %")]
-    shown = outcome.summary
+    order = list(METRIC_TITLES)
+    shown = outcome.summary.sort_values("metric", key=lambda names: names.map(order.index), kind="stable")
     has_size = "size" in shown.columns
     if has_size:
         shown = shown[shown["metric"] == "srcc"]

@@ -53,7 +53,7 @@ def coverage_rows(run: RunData) -> list[dict[str, str]]:
                 "n": count(int(entry["n"])),
                 "share": percent(float(entry["share"]), 3),
                 "expected": f"{percent(float(low), 3)} to {percent(float(high), 3)}",
-                "verdict": verdict if entry["share"] <= high else "wider than promised",
+                "share_small": verdict if entry["share"] <= high else "wider than promised",
             }
         )
     return rows

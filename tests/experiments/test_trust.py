@@ -73,7 +73,7 @@ def test_clean_data_raises_no_alarm(seed: int, tmp_path: Path) -> None:
     findings, lines = run_with(tmp_path, seed)
     assert alarms(findings) == set()
     assert not [line for line in lines if line.startswith("ALARM")]
-    assert len(findings) == 8
+    assert len(findings) == 9
     assert all(finding["sentence"].endswith(".") for finding in findings.values())
 
 
@@ -209,6 +209,17 @@ def test_squeezed_predictions_are_told_and_shrunk_ones_are_not(scale: float, lev
 def test_few_images_are_not_judged_by_their_range() -> None:
     judged = pd.DataFrame({"mos": np.arange(10.0), "split": "test"})
     assert check_range(judged, np.arange(10.0) / 100).level == "ok"
+
+
+def test_predictions_off_the_scale_are_told() -> None:
+    y = np.linspace(0.5, 0.9, 50)
+    assert trust.check_scale(y, y, y + 0.3).level == "ok"
+    wild = y.copy()
+    wild[3] = 1e18
+    assert trust.check_scale(y, wild, y).level == "caution"
+    finding = trust.check_scale(y, y, wild)
+    assert finding.level == "alarm"
+    assert "1 of 50 judged predictions" in finding.sentence
 
 
 def test_intervals_that_cover_too_little_are_told() -> None:
