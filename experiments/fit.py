@@ -24,7 +24,14 @@ from experiments.examination import (
     run_control,
     write_trust,
 )
-from experiments.intervals import CONFIDENCE, calibrate, describe_coverage, with_interval
+from experiments.intervals import (
+    CONFIDENCE,
+    TRAINING,
+    calibrate_run,
+    check_calibration,
+    describe_coverage,
+    with_interval,
+)
 from experiments.model import (
     build_ensemble,
     chosen_parameters,
@@ -75,6 +82,7 @@ def fit_run(
     reference: bool = False,
     permutations: int | None = None,
     confidence: float = CONFIDENCE,
+    calibrate_on: str = TRAINING,
     with_report: bool = True,
     features_command: str = "featbank features DATA --recipe R",
     log: Log = lambda line: None,
@@ -101,6 +109,8 @@ def fit_run(
         Shuffles of the permutation control, 0 for none; None chooses by the size of the problem.
     confidence : float
         Nominal coverage of the prediction intervals.
+    calibrate_on : {"training", "validation"}
+        Held-out predictions behind the intervals.
     with_report : bool
         Also draw the HTML report; it can be drawn later from the run folder.
     features_command : str
@@ -141,6 +151,7 @@ def fit_run(
     features = build_table(table, bands, bank, features_command)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     rows = prepared.frame
+    check_calibration(confidence, calibrate_on, rows)
     X = features.X.loc[rows.index]
     is_training = (rows["split"] == "training").to_numpy()
     seal = SealedRows(X, rows)
@@ -173,7 +184,6 @@ def fit_run(
     singles_s = time.perf_counter() - clock
 
     clock = time.perf_counter()
-    interval = calibrate(y_train, ensemble.oof_predictions_, confidence)
     taught = Training(X_train, training, y_train, ensemble.oof_predictions_, folds)
     if permutations is None:
         permutations = choose_permutations(recipe.regression, *X_train.shape)
@@ -183,6 +193,7 @@ def fit_run(
     clock = time.perf_counter()
     X_sealed, judged = seal.open(is_fitted=True)
     predicted = ensemble.predict(X_sealed) if len(judged) else np.empty(0)
+    interval = calibrate_run(y_train, ensemble.oof_predictions_, judged, predicted, confidence, calibrate_on)
     held_out = ~np.isnan(ensemble.oof_predictions_)  # a single hold-out fold tests some rows only
     metrics: dict[str, Any] = {
         "training_cv": judge(y_train[held_out], ensemble.oof_predictions_[held_out], with_intervals=True)
@@ -193,7 +204,7 @@ def fit_run(
         "params_m": _params(bands),
         "budget_gmacs": recipe.regression.budget_gmacs,
         "simulation": table.is_simulation,
-        "intervals": describe_coverage(interval, judged, predicted),
+        "intervals": describe_coverage(interval, judged, predicted, calibrate_on),
     }
     if len(judged):
         metrics["baselines"] = score_baselines(

@@ -290,7 +290,7 @@ def check_scale(
             name,
             ALARM if n_judged else CAUTION,
             f"{where} predictions lie farther outside the training MOS than these are wide ({low:.3g} to {high:.3g}): "
-            "a column holds values far from those the model learned from. Means such as MAE, RMSE and PLCC are spoiled.",
+            "a column holds values unlike those the model learned from. MAE, RMSE and PLCC are spoiled by it.",
             figures,
         )
     return Finding(name, OK, "No prediction lies far outside the range of the training MOS.", figures)
@@ -354,7 +354,7 @@ def check_coverage(intervals: Mapping[str, Any]) -> Finding:
             name,
             CAUTION,
             f"Intervals promise {promised:.0%} and cover less ({'; '.join(short)}): these images are unlike the "
-            "training images, whose held-out errors the intervals were calibrated on.",
+            f"{intervals.get('calibrated_on', 'training')} images that the intervals were calibrated on.",
             dict(parts),
         )
     covered = ", ".join(f"{part} {entry['share']:.1%}" for part, entry in parts.items())

@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.9,
         help="nominal coverage of the prediction intervals (default: 0.9)",
     )
+    parser.add_argument(
+        "--calibrate",
+        choices=("training", "validation"),
+        default="training",
+        help="held-out predictions behind the intervals: out of fold on training, or validation (default: training)",
+    )
 
 
 def run(options: argparse.Namespace) -> Output:
@@ -76,6 +82,7 @@ def run(options: argparse.Namespace) -> Output:
         reference=options.reference,
         permutations=options.permutations,
         confidence=options.confidence,
+        calibrate_on=options.calibrate,
         features_command=again,
         log=lambda line: print(line, file=sys.stderr),
     )

@@ -33,11 +33,14 @@ def interval_sentence(run: RunData) -> str:
     interval = run.intervals
     if not interval:
         return ""
+    on_validation = interval.get("calibrated_on") == "validation"
+    source = "predictions of the validation split" if on_validation else "out-of-fold predictions"
+    unseen = "test image" if on_validation else "validation or test image"
+    like = "validation" if on_validation else "training"
     return (
         f"Each prediction has an interval of ± {number(float(interval['half_width']))} MOS points that should hold the "
-        f"MOS of {percent(float(interval['confidence']))} of images like the training images. It was calibrated on "
-        f"{count(int(interval['n_calibration']))} out-of-fold predictions (split conformal) and has seen no validation "
-        "or test image."
+        f"MOS of {percent(float(interval['confidence']))} of images like the {like} images. It was calibrated on "
+        f"{count(int(interval['n_calibration']))} {source} (split conformal) and has seen no {unseen}."
     )
 
 
