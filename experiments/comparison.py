@@ -19,6 +19,7 @@ import pandas as pd
 from experiments.consistency import disagreements
 from experiments.report.reading import read_run
 from experiments.report.run_data import RunData, Scores, as_float
+from featbank.encoders import random_weights_note
 from featbank.errors import RunError
 from regressors.comparison import DEFAULT_METRICS, ERRORS, closest_shares, compare_paired, subset_drop
 
@@ -260,7 +261,7 @@ def _drops(rows: dict[str, pd.DataFrame], labels: Sequence[str], n_resamples: in
 
 
 def _training_notes(runs: Sequence[RunInComparison]) -> list[str]:
-    """Say where runs learned from different rows: allowed, but a reader has to know."""
+    """Say where runs learned from different rows or have random weights: allowed, but a reader has to know."""
     first = set(runs[0].data.scored("training")["image"])
     notes = []
     for run in runs[1:]:
@@ -270,4 +271,7 @@ def _training_notes(runs: Sequence[RunInComparison]) -> list[str]:
                 f"{runs[0].label} and {run.label} did not learn from the same images: {len(first):,} and "
                 f"{len(other):,}, {len(first & other):,} in common."
             )
+    for run in runs:
+        if run.data.random_bands:
+            notes.append(f"{run.label}: {random_weights_note(run.data.random_bands)}")
     return notes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from featbank.encoders import random_weights_note
+
 
 def render_metrics(metrics: dict[str, Any]) -> str:
     """Lay the metrics out as the table that `featbank fit` prints."""
@@ -30,6 +32,8 @@ def render_metrics(metrics: dict[str, Any]) -> str:
         lines.append(
             "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
         )
+    if metrics["random_weights"]:
+        lines.append(random_weights_note(metrics["random_weights"]))
     return "\n".join(lines)
 
 

@@ -33,7 +33,10 @@ from regressors.ensemble import NoSkillWarning
 from regressors.folds import Fold
 from regressors.permutation import PermutationControl, permutation_control
 
-LARGE_WORK: Final = 5e10
+FEW_ROWS: Final = 500
+"""Training images up to which one shuffle says little: its standard error is one over the root of their number."""
+
+LARGE_WORK: Final = 1e10
 """Multiplications of one kernel (rows x rows x columns) from which a fit takes more than a few seconds."""
 
 CONTROL_SEED: Final = 0
@@ -61,13 +64,22 @@ class Training:
 
 
 def choose_permutations(request: RegressionRequest, n_rows: int, n_columns: int) -> int:
-    """Choose how many shuffles the control makes: five where a fit takes a moment, fewer where it takes long.
+    """Choose how many shuffles the control makes: five of a small problem, one of a large one.
 
-    Decided by the size of the problem and not by a clock, so that a run is the same on every machine.
+    A shuffle of many rows is as telling as several of few, and costs as much as the fit itself. Decided by the size
+    of the problem and not by a clock, so that a run is the same on every machine.
+
+    Parameters
+    ----------
+    request : RegressionRequest
+    n_rows, n_columns : int
+        Of the training table.
     """
     if request.estimator.endswith("svr"):
-        return 3 if n_rows <= 1500 else 1
-    return 5 if float(n_rows) ** 2 * n_columns <= LARGE_WORK else 3
+        return 3 if n_rows <= FEW_ROWS else 1
+    if n_rows <= FEW_ROWS:
+        return 5
+    return 3 if float(n_rows) ** 2 * n_columns <= LARGE_WORK else 1
 
 
 def run_control(

@@ -56,6 +56,7 @@ from experiments.split import SealedRows, prepare_rows
 from experiments.trust import alarming
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
+from featbank.encoders import has_random_weights
 from featbank.errors import RunError
 from featbank.table import Band, build_table, resolve_band
 from regressors.budget import BudgetError, check_budget, sum_gmacs
@@ -65,6 +66,9 @@ Log = Callable[[str], None]
 
 OWN_DATASET = "csv:"
 """How the names of datasets begin that a user's CSV describes; all others are published, with their own splits."""
+
+MAX_REFUSED_NOTES = 20
+"""Images that are named one by one in the output; the receipt lists all."""
 
 MIN_SHARE_ROWS = 10
 """With fewer evaluated rows, the bands' shares are computed on the training rows."""
@@ -149,6 +153,8 @@ def fit_run(
         except BudgetError as error:
             raise RunError(f"fit: {error} To fit all the same, give --over-budget.") from error
     features = build_table(table, bands, bank, features_command)
+    for note in _left_out_notes(features.left_out):
+        log(note)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     rows = prepared.frame
     check_calibration(confidence, calibrate_on, rows)
@@ -205,6 +211,7 @@ def fit_run(
         "budget_gmacs": recipe.regression.budget_gmacs,
         "simulation": table.is_simulation,
         "intervals": describe_coverage(interval, judged, predicted, calibrate_on),
+        "random_weights": [band.name for band in bands if has_random_weights(band.encoder)],
     }
     if len(judged):
         metrics["baselines"] = score_baselines(
@@ -264,7 +271,7 @@ def fit_run(
                 "evaluate_s": time.perf_counter() - clock,
             },
             "started": started.isoformat(timespec="seconds"),
-            "notes": [*table.notes, *prepared.notes, *_left_out_note(features.left_out)],
+            "notes": [*table.notes, *prepared.notes, *_left_out_notes(features.left_out)],
         },
     )
     with new_run_folder(out) as folder:
@@ -302,8 +309,15 @@ def _prediction_rows(rows: pd.DataFrame, predicted: np.ndarray, members: pd.Data
     return frame
 
 
-def _left_out_note(left_out: pd.DataFrame) -> list[str]:
+def _left_out_notes(left_out: pd.DataFrame) -> list[str]:
+    """Say how many images take no part, and each readable one that an encoder or a view refused."""
     if left_out.empty:
         return []
     counts = ", ".join(f"{n} {reason}" for reason, n in left_out["reason"].value_counts().items())
-    return [f"{len(left_out)} images have no features and were left out: {counts}."]
+    refused = left_out[left_out["message"].str.startswith("band ")]
+    lines = [f"left out {row.image}: {row.message}" for row in refused.head(MAX_REFUSED_NOTES).itertuples()]
+    if len(refused) > MAX_REFUSED_NOTES:
+        lines.append(
+            f"and {len(refused) - MAX_REFUSED_NOTES} more of the kind; the receipt lists all of them"
+        )
+    return [f"{len(left_out)} images have no features and were left out: {counts}.", *lines]

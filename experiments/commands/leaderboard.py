@@ -2,8 +2,8 @@
 
 A run must have been judged on the official UHD-IQA split; runs on the built-in photo set, on other datasets or on
 other rows are refused. Metrics are computed anew from the run's predictions. Marks: M cost over the budget, P
-pseudo-labelled validation images, C worse than a constant prediction, T fewer training images. Without RUN, the
-published tables.
+pseudo-labelled validation images, C worse than a constant prediction, T fewer training images, R random weights. Without RUN,
+the published tables.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def read_entry(folder: str | Path) -> RunEntry:
         if part in parts
     }
     gmacs = math.nan if _has_unknown_cost(run) else run.gmacs
-    marks = run_marks(gmacs, len(rows_of(run.predictions, "training")))
+    marks = run_marks(gmacs, len(rows_of(run.predictions, "training")), run.random_bands)
     return RunEntry(str(Path(folder)), run.title, scores, gmacs, run.params_m, tuple(marks))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.leaderboard.published import PublishedCost, official_parts, published_costs
@@ -19,7 +20,7 @@ class Mark:
     ----------
     letter : str
         ``M`` cost over the budget, ``P`` pseudo-labelled validation images, ``C`` worse than a constant
-        prediction, ``T`` fewer training images.
+        prediction, ``T`` fewer training images, ``R`` random weights.
     sentence : str
         The remark in full, without a full stop.
     """
@@ -64,8 +65,8 @@ def _cost_marks(cost: PublishedCost) -> list[Mark]:
     return []
 
 
-def run_marks(gmacs: float, n_training: int) -> list[Mark]:
-    """Mark a run's cost and training rows.
+def run_marks(gmacs: float, n_training: int, random_bands: Sequence[str] = ()) -> list[Mark]:
+    """Mark a run's cost, training rows and random weights.
 
     Parameters
     ----------
@@ -73,12 +74,16 @@ def run_marks(gmacs: float, n_training: int) -> list[Mark]:
         Of one image; nan where a band's cost is unknown.
     n_training : int
         Training images the run had.
+    random_bands : sequence of str
+        Bands whose network has random weights.
     """
     marks = []
     if gmacs > AIM2024_BUDGET_GMACS:
         marks.append(Mark("M", f"{gmacs:.2f} GMACs, budget {AIM2024_BUDGET_GMACS:g}"))
     elif gmacs != gmacs:
         marks.append(Mark("M", "cost unknown: the GMACs of an imported band were not stated"))
+    if random_bands:
+        marks.append(Mark("R", f"random weights in {', '.join(random_bands)}: no result of these networks"))
     n_official = official_parts()["training"].n
     if n_training < n_official:
         marks.append(Mark("T", f"learned from {n_training:,} of {n_official:,} training images"))

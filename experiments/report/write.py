@@ -44,6 +44,7 @@ from experiments.report.wording import (
     split_title,
 )
 from experiments.trust import ALARM
+from featbank.encoders import random_weights_note
 
 # What a figure leaves room for beside it; tables.csv has all.
 COMPARED = ("srcc", "plcc", "mae")
@@ -178,6 +179,7 @@ def _context(
         "has_findings": bool(run.findings),
         "interval_sentence": interval_sentence(run),
         "coverage_rows": coverage_rows(run),
+        "random_note": random_weights_note(run.random_bands),
         "verdict": word_verdict(run),
         "verdict_notes": verdict_notes(run),
         "metric_titles": [METRIC_TITLES[name] for name in METRIC_NAMES],
