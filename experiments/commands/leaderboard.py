@@ -1,9 +1,9 @@
 """Place runs in Tables 1 to 3 of the AIM 2024 report by the challenge's own ranking rule.
 
 A run must have been judged on the official UHD-IQA split; runs on the built-in photo set, on other datasets or on
-other rows are refused. Metrics are computed anew from the run's predictions. Marks: M cost over the budget, P
-pseudo-labelled validation images, C worse than a constant prediction, T fewer training images, R random weights. Without RUN,
-the published tables.
+other rows are refused. Metrics are computed anew from the run's predictions. Without RUN, the published tables.
+Marks: M cost over the budget, P pseudo-labelled validation images, C worse than a constant prediction, T fewer
+training images, R random weights.
 """
 
 from __future__ import annotations

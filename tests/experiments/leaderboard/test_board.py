@@ -185,3 +185,9 @@ def test_the_official_facts_follow_from_the_released_metadata(real_data: Path) -
         assert facts.rows_sha256 == digest_rows(chosen["image"], chosen["mos"])
         assert facts.constant_mae == pytest.approx(error.abs().mean(), abs=1e-6)
         assert facts.constant_rmse == pytest.approx((error**2).mean() ** 0.5, abs=1e-6)
+
+
+def test_random_weights_are_marked() -> None:
+    [mark] = marks.run_marks(1.0, marks.official_parts()["training"].n, ["scene"])
+    assert mark.letter == "R"
+    assert "scene" in mark.sentence
