@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Search."""
-    from experiments.fit import render_metrics
+    from experiments.console import render_metrics
     from experiments.recipe import read_recipe
     from experiments.search.run import SearchOptions, search_run
     from featbank.bank import Bank
