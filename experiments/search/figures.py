@@ -72,7 +72,8 @@ def pareto_figure(finished: Sequence[Finished], budget_gmacs: float) -> Drawing:
             axes.axvline(budget_gmacs, color=theme.warn, linestyle="--", linewidth=1.2, label="budget")
         axes.set_xlabel("GMACs for one photo")
         axes.set_ylabel("SRCC on held-out training rows")
-        axes.legend(loc="lower right", frameon=False)
+        # Above the axes: the points may lie anywhere in them.
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2, handletextpad=0.5)
         return figure
 
     return Drawing(
