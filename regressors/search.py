@@ -10,10 +10,12 @@ from copy import deepcopy
 from typing import Any, cast
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils import get_tags
+from threadpoolctl import threadpool_limits
 
 from regressors.candidates import Candidate
 from regressors.checks import Estimator, Table
@@ -52,7 +54,7 @@ class BandGridSearchCV(GridSearchCV):
         As in `GridSearchCV`. A plain function may look at more than predictions, so it takes the plain search: wrap
         it by `sklearn.metrics.make_scorer`.
     n_jobs : int or None, default=None
-        Folds at once, in threads of one BLAS thread each; in the plain search fits at once, in processes.
+        Matrices at once, in threads of one BLAS thread each; in the plain search fits at once, in processes.
     refit : bool, str or callable, default=True
         As in `GridSearchCV`.
     cv : int, splitter or iterable, default=None
@@ -160,7 +162,9 @@ class BandGridSearchCV(GridSearchCV):
                 setattr(self, name, getattr(inner, name))
         if self.refit:
             start = time.perf_counter()
-            self.best_estimator_ = inner.best_estimator_.pipeline()
+            # Nothing else runs now, so that BLAS may have the cores that the folds had.
+            with threadpool_limits(limits=max(1, effective_n_jobs(self.n_jobs)), user_api="blas"):
+                self.best_estimator_ = inner.best_estimator_.pipeline()
             self.refit_time_ += time.perf_counter() - start
             if hasattr(self.best_estimator_, "feature_names_in_"):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_

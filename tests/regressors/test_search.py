@@ -12,12 +12,16 @@ from scipy.linalg import LinAlgWarning
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Lasso, Ridge
 from sklearn.metrics import make_scorer, mean_absolute_error
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit, cross_val_score
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.svm import SVR
+from sklearn.utils.validation import has_fit_parameter
 
+from regressors.bands import BandScaler, SelectBands
 from regressors.ensemble import BandEnsemble
 from regressors.fitting import fit_search, predict_held_out
 from regressors.pipelines import make_pipeline, make_search
@@ -81,6 +85,46 @@ def test_support_vectors_are_scikit_learns(name: str, weighted: bool) -> None:
     plain, shared = both(make_pipeline(name), SVR_GRID, X, y, weights, **settings)
     assert shared.fast_path_.startswith("shared: 8 candidates over 2 subsets")
     assert_equal(plain, shared, X)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), BandScaler({"a": 0.5}, unit_band=True)])
+@pytest.mark.parametrize(
+    ("regressor", "grid"),
+    [
+        (Ridge(), {"alpha": [0.1, 10.0]}),
+        (SVR(), {"C": [1.0, 30.0], "epsilon": [0.2], "gamma": [0.003, 0.03]}),
+        (SVR(kernel="linear"), {"C": [0.3, 3.0]}),
+        (KernelRidge(kernel="rbf"), {"alpha": [0.03, 1.0, 3.0], "gamma": [0.003, 0.03]}),
+        (KernelRidge(), {"kernel": ["linear", "rbf"], "gamma": [0.01], "alpha": [1.0, 10.0]}),
+    ],
+    ids=["ridge", "svr", "linear-svr", "rbf-kernel-ridge", "kernel-ridge"],
+)
+def test_scikit_learns_own_regressors_and_scalers_share_as_well(
+    regressor: Any, grid: dict[str, Any], scaler: Any, weighted: bool
+) -> None:
+    X, y = cnn_table(*WIDE)
+    # Each scaler and each regressor takes its weights or does not, as they do in scikit-learn.
+    steps = [("scale", scaler), ("regress", regressor)]
+    pipeline = Pipeline([("select", SelectBands()), *steps])
+    weights = np.random.default_rng(1).integers(1, 4, size=len(y)).astype(float)
+    routed = {
+        f"{name}__sample_weight": weights
+        for name, step in steps
+        if weighted and has_fit_parameter(step, "sample_weight")
+    }
+    grid = {f"regress__{name}": values for name, values in grid.items()}
+    plain, shared = (
+        kind(clone(pipeline), grid, cv=3, scoring="neg_mean_absolute_error").fit(X, y, **routed)
+        for kind in (GridSearchCV, BandGridSearchCV)
+    )
+    # The linear kernel of what the MinMaxScaler leaves uncentred is scikit-learn's to compute.
+    is_plain = isinstance(scaler, MinMaxScaler) and getattr(regressor, "kernel", "") == "linear"
+    if not is_plain:
+        assert shared.fast_path_.startswith("shared: ")
+        assert "scikit-learn fitted" not in shared.fast_path_
+    # The solver of support vectors stops within its tolerance; sums in another order may stop it elsewhere.
+    assert_equal(plain, shared, X, rtol=1e-7 if isinstance(regressor, SVR) else 1e-8)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -187,7 +231,20 @@ def test_failing_candidates_fail_as_in_scikit_learn() -> None:
     [
         (Ridge(), {"alpha": [1.0]}, {}, "not a Pipeline"),
         (make_pipeline("ridge").set_params(regress=Lasso()), {"regress__alpha": [1.0]}, {}, "Lasso"),
-        (make_pipeline("ridge").set_params(scale=MinMaxScaler()), {"regress__alpha": [1.0]}, {}, "MinMax"),
+        (make_pipeline("ridge").set_params(scale=RobustScaler()), {"regress__alpha": [1.0]}, {}, "Robust"),
+        (
+            make_pipeline("ridge").set_params(scale=MinMaxScaler(clip=True)),
+            {"regress__alpha": [1.0]},
+            {},
+            "clips",
+        ),
+        (
+            make_pipeline("ridge").set_params(scale=MinMaxScaler(), regress=KernelRidge()),
+            {"regress__alpha": [1.0]},
+            {},
+            "no candidate",
+        ),
+        (make_pipeline("ridge").set_params(regress=SVR()), {"regress__gamma": ["scale"]}, {}, "no candidate"),
         (make_pipeline("ridge"), {"regress__fit_intercept": [True]}, {}, "'regress__fit_intercept'"),
         (make_pipeline("ridge"), {"regress__alpha": [1.0]}, {"return_train_score": True}, "training rows"),
         (make_pipeline("ridge"), {"regress__alpha": [1.0]}, {"scoring": lambda e, X, y: 0.0}, "function"),
