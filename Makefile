@@ -16,12 +16,12 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo features fit report test test-slow lint format types imports check bench clean
+.PHONY: help setup setup-encoders demo features fit report test test-slow lint format types imports check bench clean
 
 help: ## show this list
 	@echo "featbank: photographs to quality scores with frozen features and classic regression"
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-15s %s\n", $$1, $$2}'
 	@echo
 	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) BANK=$(BANK) RUN=$(RUN) DEVICE=$(DEVICE)"
 	@echo "Example:   make features fit DATA=~/uhd-iqa RECIPE=starter"
@@ -39,7 +39,13 @@ $(VENV)/.ready-dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.ready
 
+$(VENV)/.ready-encoders: pyproject.toml | $(VENV)/.ready-dev
+	$(BIN)/python -m pip install --quiet --editable '.[encoders]'
+	@touch $@
+
 setup: $(VENV)/.ready-dev ## make the private environment in .venv, with the developer's tools
+
+setup-encoders: $(VENV)/.ready-encoders ## add the network encoders' libraries (6 GB on disk); their tests then run too
 
 demo: demo/uhd-iqa-metadata.csv ## render the built-in photo set into demo/ (a simulation)
 

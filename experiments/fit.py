@@ -39,12 +39,16 @@ from experiments.run_folder import (
 from experiments.split import SealedRows, prepare_rows
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
+from featbank.encoders import has_random_weights, random_weights_note
 from featbank.errors import FeatbankError, RunError
 from featbank.table import Band, build_table, resolve_band
 from regressors.budget import BudgetError, check_budget, sum_gmacs
 from regressors.importance import band_shares
 
 Log = Callable[[str], None]
+
+MAX_REFUSED_NOTES = 20
+"""Images that are named one by one in the output; the receipt lists all."""
 
 MIN_SHARE_ROWS = 10
 """With fewer evaluated rows, the bands' shares are computed on the training rows."""
@@ -120,6 +124,8 @@ def fit_run(
         except BudgetError as error:
             raise RunError(f"fit: {error} To fit all the same, give --over-budget.") from error
     features = build_table(table, bands, bank, features_command)
+    for note in _left_out_notes(features.left_out):
+        log(note)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     rows = prepared.frame
     X = features.X.loc[rows.index]
@@ -166,6 +172,7 @@ def fit_run(
         "params_m": _params(bands),
         "budget_gmacs": recipe.regression.budget_gmacs,
         "simulation": table.is_simulation,
+        "random_weights": [band.name for band in bands if has_random_weights(band.encoder)],
     }
     if len(judged):
         metrics["baselines"] = score_baselines(
@@ -210,7 +217,7 @@ def fit_run(
                 "evaluate_s": time.perf_counter() - clock,
             },
             "started": started.isoformat(timespec="seconds"),
-            "notes": [*table.notes, *prepared.notes, *_left_out_note(features.left_out)],
+            "notes": [*table.notes, *prepared.notes, *_left_out_notes(features.left_out)],
         },
     )
     with new_run_folder(out) as folder:
@@ -282,6 +289,8 @@ def render_metrics(metrics: dict[str, Any]) -> str:
         lines.append(
             "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
         )
+    if metrics["random_weights"]:
+        lines.append(random_weights_note(metrics["random_weights"]))
     return "\n".join(lines)
 
 
@@ -316,11 +325,18 @@ def _prediction_rows(rows: pd.DataFrame, predicted: np.ndarray, members: pd.Data
     return frame
 
 
-def _left_out_note(left_out: pd.DataFrame) -> list[str]:
+def _left_out_notes(left_out: pd.DataFrame) -> list[str]:
+    """Say how many images take no part, and each readable one that an encoder or a view refused."""
     if left_out.empty:
         return []
     counts = ", ".join(f"{n} {reason}" for reason, n in left_out["reason"].value_counts().items())
-    return [f"{len(left_out)} images have no features and were left out: {counts}."]
+    refused = left_out[left_out["message"].str.startswith("band ")]
+    lines = [f"left out {row.image}: {row.message}" for row in refused.head(MAX_REFUSED_NOTES).itertuples()]
+    if len(refused) > MAX_REFUSED_NOTES:
+        lines.append(
+            f"and {len(refused) - MAX_REFUSED_NOTES} more of the kind; the receipt lists all of them"
+        )
+    return [f"{len(left_out)} images have no features and were left out: {counts}.", *lines]
 
 
 def _write_report(folder: Path, table: ImageTable | None) -> Path:

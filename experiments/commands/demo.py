@@ -12,14 +12,14 @@ from pathlib import Path
 from experiments.commands import Output
 from experiments.commands.options import add_workers, positive_int
 
-EXAMPLE = "example: featbank demo demo --photos 200"
+EXAMPLE = "example: featbank demo demo --photos 300"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("folder", metavar="DIR", help="folder to write")
     parser.add_argument(
-        "--photos", metavar="N", type=positive_int, default=200, help="number of photos (default: 200)"
+        "--photos", metavar="N", type=positive_int, default=300, help="number of photos (default: 300)"
     )
     parser.add_argument(
         "--width", metavar="PX", type=positive_int, default=3840, help="width in pixels (default: 3840)"

@@ -83,6 +83,15 @@ class RunData:
         return str(recipe.get("title") or recipe.get("name") or "Run without a title")
 
     @property
+    def random_bands(self) -> list[str]:
+        """Bands whose networks had random weights, by the receipt."""
+        return [
+            str(row.get("band"))
+            for row in self.rows("features")
+            if str(row.get("weights")).startswith("RANDOM")
+        ]
+
+    @property
     def headline(self) -> str:
         """Key of the split the verdict speaks of: test, else validation, else out of fold on training."""
         return next(key for key in ("test", "validation", *self.scores) if key in self.scores)

@@ -20,6 +20,7 @@ from experiments.report.wording import (
     interval,
     split_title,
 )
+from featbank.encoders import random_weights_note
 
 MODEL = "this run"
 SIMULATION_NOTE = (
@@ -145,6 +146,8 @@ def table_markdown(run: RunData) -> str:
     lines = [f"# {_markdown(run.title)}", ""]
     if run.is_simulation:
         lines += [f"> **Simulation.** {SIMULATION_NOTE}", ""]
+    if run.random_bands:
+        lines += [f"> **{_markdown(random_weights_note(run.random_bands))}**", ""]
     lines += [_markdown(word_verdict(run).sentence), "", "## Metrics by split", ""]
     lines += _markdown_table("split", split_rows(run))
     comparisons = comparison_rows(run)

@@ -42,6 +42,7 @@ from experiments.report.wording import (
     sentence_case,
     split_title,
 )
+from featbank.encoders import random_weights_note
 
 # What a figure leaves room for beside it; tables.csv has all.
 COMPARED = ("srcc", "plcc", "mae")
@@ -160,6 +161,7 @@ def _context(
         "facts": _facts(run, figures),
         "palette": {"light": Markup(css_variables(LIGHT)), "dark": Markup(css_variables(DARK))},  # noqa: S704  our own
         "simulation_note": SIMULATION_NOTE if run.is_simulation else "",
+        "random_note": random_weights_note(run.random_bands),
         "verdict": word_verdict(run),
         "verdict_notes": verdict_notes(run),
         "metric_titles": [METRIC_TITLES[name] for name in METRIC_NAMES],

@@ -15,7 +15,7 @@ from featbank.demo.processing import display_luma, encode_jpeg, jpeg_luma
 from featbank.demo.scenes import SCENES
 from featbank.digest import seed_from
 
-RENDER_EPOCH = 1
+RENDER_EPOCH = 2
 """Counts up with every change of the code that changes a picture; part of a set's identity."""
 
 

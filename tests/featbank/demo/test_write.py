@@ -37,7 +37,7 @@ def test_the_layout_is_the_releases(finished_set):
     assert names == {"training", "validation", "test", METADATA_FILE, TAGS_FILE, MARKER_FILE}
     table = pd.read_csv(finished_set / METADATA_FILE, keep_default_na=False)
     assert len(table) == N
-    assert table["set"].value_counts().to_dict() == {"training": 12, "validation": 4, "test": 4}
+    assert table["set"].value_counts().to_dict() == {"training": 9, "validation": 3, "test": 8}
     found = sorted(p.name for p in finished_set.glob("*/*.jpg"))
     assert found == sorted(table["image_name"])
     for row in table.itertuples():
