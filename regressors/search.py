@@ -35,10 +35,11 @@ class PrecisionWarning(LinAlgWarning):
 class BandGridSearchCV(GridSearchCV):
     """`GridSearchCV` with the same numbers, many times faster on pipelines of bands.
 
-    The shared computation takes ``Pipeline([SelectBands, StandardScaler or BandScaler, Ridge or UnitSVR])`` with a grid
-    over bands, band weights and the regressor's penalties. In each fold the kernels of the bands (or one Gram
-    matrix, when there are fewer columns than rows) are computed once, summed over each subset of bands, and
-    reduced once for all values of alpha; the support-vector regressor gets its kernels precomputed. Everything else is
+    The shared computation takes ``Pipeline([SelectBands, scaler, regressor])``, the scaler a StandardScaler,
+    MinMaxScaler or BandScaler and the regressor a Ridge, KernelRidge, SVR or UnitSVR with a linear or RBF kernel; the
+    grid may vary bands, band weights, penalties and the kernel's width. In each fold the kernels of the bands (or one
+    Gram matrix, when there are fewer columns than rows) are computed once, summed over each subset of bands, and
+    reduced once for all values of alpha; support-vector regressors get their kernels precomputed. Everything else is
     scikit-learn's: its own search runs over estimators that look their predictions up, so that scores, ranks,
     failures and warnings are its own, and the best candidate is refitted as a pipeline like any other.
 
