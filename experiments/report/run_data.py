@@ -60,6 +60,10 @@ class RunData:
         As read.
     gmacs, params_m, budget_gmacs : float
         For one image; nan where unknown or unlimited.
+    findings : list of dict
+        ``check, level, sentence`` of each trust check, as ``fit`` left them; empty for runs without.
+    intervals : dict
+        The ``intervals`` of ``metrics.json``, empty for runs without.
     """
 
     path: Path
@@ -75,6 +79,8 @@ class RunData:
     params_m: float
     budget_gmacs: float
     is_simulation: bool
+    findings: list[dict[str, Any]]
+    intervals: dict[str, Any]
 
     @property
     def title(self) -> str:

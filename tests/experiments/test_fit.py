@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from experiments.cli import main
-from experiments.fit import fit_run, render_metrics
+from experiments.console import render_metrics
+from experiments.fit import fit_run
 from experiments.recipe import parse_recipe
 from experiments.run_folder import new_run_folder
 from experiments.split import SealedRows, prepare_rows
