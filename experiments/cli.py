@@ -26,6 +26,7 @@ COMMANDS = {
     "features": "compute the features a bank lacks; resumable",
     "fit": "fit, evaluate and write a run folder",
     "score": "predict the MOS of new images with a fitted model",
+    "search": "find the best band subsets under a budget; resumable, shared by processes",
     "doctor": "say what this machine and installation offer and lack",
     "report": "write a run's report again, or compare several runs",
     "protocol": "repeated splits, another dataset, fewer photos: how far a score holds",

@@ -7,7 +7,8 @@ once and everything is judged together.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,25 @@ MIN_SHARE_ROWS = 10
 """With fewer evaluated rows, the bands' shares are computed on the training rows."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a run owes to the work before it, such as a search.
+
+    Attributes
+    ----------
+    receipt : mapping of str to object
+        Entries that the receipt takes over.
+    notes : tuple of str
+        Sentences that stand before the run's own.
+    write : callable
+        Writes further files into the run folder.
+    """
+
+    receipt: Mapping[str, Any]
+    notes: tuple[str, ...]
+    write: Callable[[Path], None]
+
+
 def fit_run(
     table: ImageTable,
     recipe: Recipe,
@@ -89,6 +109,7 @@ def fit_run(
     calibrate_on: str = TRAINING,
     with_report: bool = True,
     features_command: str = "featbank features DATA --recipe R",
+    origin: Origin | None = None,
     log: Log = lambda line: None,
 ) -> dict[str, Any]:
     """Fit, evaluate, and write the run folder.
@@ -119,6 +140,8 @@ def fit_run(
         Also draw the HTML report; it can be drawn later from the run folder.
     features_command : str
         The command that computes missing features, for the message.
+    origin : Origin or None
+        The search that chose the recipe, if one did.
     log : callable
         Receives one line for each step.
 
@@ -274,7 +297,11 @@ def fit_run(
             "notes": [*table.notes, *prepared.notes, *_left_out_notes(features.left_out)],
         },
     )
+    if origin is not None:
+        receipt |= {**origin.receipt, "notes": [*origin.notes, *receipt["notes"]]}
     with new_run_folder(out) as folder:
+        if origin is not None:
+            origin.write(folder)
         write_json(folder / METRICS, metrics)
         write_json(folder / RECEIPT, receipt)
         predictions.to_csv(folder / PREDICTIONS, index=False, float_format="%.10g")

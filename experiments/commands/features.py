@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Output:
     """Extract."""
     from experiments.recipe import read_recipe
+    from experiments.search.space import list_variants
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
     from featbank.encoders import check_weights, has_random_weights
@@ -35,15 +36,17 @@ def run(options: argparse.Namespace) -> Output:
 
     check_device(options.device)
     recipe = read_recipe(options.recipe)
-    _check_precision(options.precision, [band.encoder for band in recipe.bands])
+    # What a search may choose is computed with the rest.
+    bands = [variant.request for row in list_variants(recipe).values() for variant in row]
+    _check_precision(options.precision, [band.encoder for band in bands])
     # All missing weights at once, before any image is read.
-    check_weights(band.encoder for band in recipe.bands if not band.encoder.startswith("imported:"))
+    check_weights(band.encoder for band in bands if not band.encoder.startswith("imported:"))
     if options.device != "auto":
         os.environ["FEATBANK_DEVICE"] = options.device  # worker processes inherit it
     table = read_dataset(options.data, images=options.images)
     requests = [
         FeatureRequest(band.encoder, band.view, band.aggregate)
-        for band in recipe.bands
+        for band in bands
         if not band.encoder.startswith("imported:")
     ]
     summary = extract(
