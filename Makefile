@@ -5,6 +5,7 @@ RECIPE ?= starter
 BANK ?= bank
 RUN ?= runs/$(RECIPE)
 DEVICE ?= auto
+PART ?= all
 BUDGET ?= 50
 
 PYTHON ?= python3
@@ -97,8 +98,8 @@ imports: $(VENV)/.ready-dev ## check the import contracts
 
 check: lint types imports test ## everything a commit must pass
 
-bench: $(VENV)/.ready-dev ## measure speed as ratios, side by side in one run
-	$(BIN)/python -m experiments.benchmarks
+bench: $(VENV)/.ready-dev ## measure speed as ratios, side by side in one run (PART=features, fit or all)
+	$(BIN)/python -m experiments.benchmarks --part $(PART)
 
 clean: ## remove the demo set, the bank, the runs and the tools' caches (not the environment)
 	rm -rf demo bank runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

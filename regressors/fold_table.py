@@ -245,9 +245,18 @@ class SharedGram:
         Bands whose columns enter, in this order.
     run : callable, default=map
         Computes independent parts, as the ``map`` of an executor does.
+    stored : bool, default=True
+        Whether the parts of all folds are kept, up to 1 GB; otherwise each fold computes its own.
     """
 
-    def __init__(self, table: FoldTable, bands: Sequence[str], *, run: Callable[..., Any] = map) -> None:
+    def __init__(
+        self,
+        table: FoldTable,
+        bands: Sequence[str],
+        *,
+        run: Callable[..., Any] = map,
+        stored: bool = True,
+    ) -> None:
         self._table = table
         self._bands = tuple(bands)
         columns = np.concatenate([table.bands[band] for band in bands])
@@ -268,7 +277,7 @@ class SharedGram:
         self._total: FloatArray | None = None
         shared = [rows for rows in self._left_out if rows is not None]
         size = len(columns) ** 2 * 8
-        if shared and size * (len(shared) + 1) <= _MAX_STORED_BYTES:
+        if shared and stored and size * (len(shared) + 1) <= _MAX_STORED_BYTES:
             self._parts = list(run(lambda rows: None if rows is None else self._gram(rows), self._left_out))
         joined = np.sort(np.concatenate(shared)) if shared else np.empty(0, dtype=np.intp)
         if shared and all(part is not None for part in self._parts) and _is_partition(joined, len(weights)):

@@ -7,7 +7,8 @@ in bands or band weights share the kernels or the Gram matrix that these matrice
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from regressors.kernel_fits import (
     ridge_answers,
     weighted_kernel,
 )
+from regressors.memory import plan_memory
 from regressors.shifted import solve_shifted
 
 
@@ -56,7 +58,11 @@ class Answers:
 
 
 def answer_candidates(
-    table: FoldTable, candidates: Iterable[Candidate], *, n_jobs: int | None = None
+    table: FoldTable,
+    candidates: Iterable[Candidate],
+    *,
+    n_jobs: int | None = None,
+    memory_limit_gb: float | None = None,
 ) -> Answers:
     """Predict the held-out rows of every fold by every candidate.
 
@@ -69,10 +75,18 @@ def answer_candidates(
     n_jobs : int or None, default=None
         Matrices at once, in threads. Each computes with one BLAS thread: several of them inside a reduction
         were measured to be many times slower than one.
+    memory_limit_gb : float or None, default=None
+        Gigabytes (1e9 bytes) that the computation may hold besides the table. To keep to it, folds wait for each
+        other and fewer matrices are in work at once; None sets no limit.
 
     Returns
     -------
     Answers
+
+    Raises
+    ------
+    ValueError
+        If one fold with one matrix at a time needs more memory than the limit.
 
     Examples
     --------
@@ -94,10 +108,9 @@ def answer_candidates(
         groups.setdefault(key, []).append(candidate)
     bands = [band for band in table.bands if any(band in group.bands for group in groups)]
     folds = range(len(table.folds))
-    with (
-        threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(max(1, effective_n_jobs(n_jobs))) as pool,
-    ):
+    n_workers = max(1, effective_n_jobs(n_jobs))
+    with threadpool_limits(limits=1, user_api="blas"), ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(n_workers))
         try:
             places = [(band, fold) for fold in folds for band in bands]
             learned = list(pool.map(lambda place: table.column_scale(*place), places))
@@ -106,12 +119,16 @@ def answer_candidates(
                 scales[fold][band] = scale
             primal = [{key for key in groups if _is_primal(key, table, fold, scales[fold])} for fold in folds]
             in_gram = [band for band in bands if any(band in key.bands for keys in primal for key in keys)]
-            gram = SharedGram(table, in_gram, run=pool.map) if in_gram else None
-            found = [
-                (fold, task)
-                for fold in folds
-                for task in _submit_fold(pool, table, groups, fold, scales[fold], gram, primal[fold])
-            ]
+            budget = plan_memory(table, groups, primal, in_gram, n_workers, memory_limit_gb)
+            if budget.n_workers < n_workers:
+                pool = stack.enter_context(ThreadPoolExecutor(budget.n_workers))
+            gram = SharedGram(table, in_gram, run=pool.map, stored=budget.stores_grams) if in_gram else None
+            found: list[tuple[int, Future[Found]]] = []
+            for fold in folds:
+                tasks = _submit_fold(pool, table, groups, fold, scales[fold], gram, primal[fold])
+                found += [(fold, task) for task in tasks]
+                if budget.folds_wait:
+                    wait(tasks)
             for fold, task in found:
                 for candidate, predicted, doubt in task.result():
                     answers.add(candidate, fold, predicted, doubt)

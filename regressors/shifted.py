@@ -68,6 +68,27 @@ def choose_method(n: int, n_shifts: int) -> str:
     return "tridiagonal" if n <= _LARGEST_TRIDIAGONAL else "band"
 
 
+def extra_numbers(n: int, n_shifts: int) -> int:
+    """Return how many numbers `solve_shifted` holds besides its matrix, at most.
+
+    Parameters
+    ----------
+    n : int
+        Size of the matrix.
+    n_shifts : int
+        Number of shifts.
+
+    Returns
+    -------
+    int
+    """
+    vectors = 6 * n * n_shifts
+    if choose_method(n, n_shifts) == "band":
+        # The reflections are a second triangle.
+        return vectors + n * n // 2 + (n_shifts + 2) * (_BAND_WIDTH + 1) * n
+    return vectors + n * n + 64 * n
+
+
 def solve_shifted(
     matrix: FloatArray, right: FloatArray, shifts: Sequence[float], *, method: str = "auto"
 ) -> ShiftedSolutions:

@@ -97,7 +97,6 @@ def test_the_permissive_recipe_needs_nobodys_word() -> None:
         ("timm:mobilevitv2_200.cvnets_in22k_ft_in1k", "restricted"),
         ("timm:fastvit_mci0.apple_mclip", "restricted"),
         ("timm:convnextv2_atto.fcmae", "restricted"),
-        ("timm:vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m", "restricted"),
         ("timm:res2net50_14w_8s.in1k", "unstated"),
         ("timm:resnet50.a1_in1k", "open"),
         ("torchvision:regnet_y_16gf/IMAGENET1K_SWAG_E2E_V1", "restricted"),

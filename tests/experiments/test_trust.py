@@ -123,6 +123,19 @@ def test_photos_copied_across_splits_are_found(noise: float, tmp_path: Path) -> 
     }
 
 
+def test_a_copy_that_one_band_alone_recognises_is_found() -> None:
+    rng = np.random.default_rng(0)
+    columns = [f"layout:{i:04d}" for i in range(20)] + [f"noise:{i:04d}" for i in range(20)]
+    training = pd.DataFrame(rng.normal(size=(200, 40)), columns=columns, index=[f"t{i}" for i in range(200)])
+    judged = pd.DataFrame(rng.normal(size=(60, 40)), columns=columns, index=[f"j{i}" for i in range(60)])
+    assert trust.check_duplicates(judged, training).level == "ok"
+    judged.iloc[7, :20] = training.iloc[33, :20] + 0.01 * rng.normal(size=20)
+    finding = trust.check_duplicates(judged, training)
+    assert finding.level == "alarm"
+    [pair] = finding.figures["pairs"]
+    assert (pair["image"], pair["training_image"]) == ("j7", "t33")
+
+
 def test_a_group_on_both_sides_is_found(tmp_path: Path) -> None:
     def plant(table: ImageTable, matrix: np.ndarray) -> tuple[ImageTable, np.ndarray]:
         frame = table.frame.copy()

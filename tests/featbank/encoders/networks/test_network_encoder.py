@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from experiments.recipe import builtin_recipes, read_recipe
 from featbank.encoders import Encoder, make_encoder
 from featbank.encoders.networks import encoder as encoder_module
+from featbank.encoders.networks import random_weights
 from featbank.encoders.weights import NETWORK_FAMILIES
 from featbank.errors import EncoderError, UnknownNameError
 from featbank.feature import compute_features, make_feature
@@ -425,3 +426,22 @@ def test_channels_last_maps_are_pooled_over_positions() -> None:
         "torchvision:swin_t/IMAGENET1K_V1?taps=features.1,features.3,features.5,features.7&random=0"
     )
     assert encoder.spec.n_features == 96 + 192 + 384 + 768
+
+
+def test_random_weights_keep_signals_in_scale(crops: NDArray[np.uint8]) -> None:
+    """Rounding errors must not grow: gates behind exploding signals would turn them into errors of per cents."""
+    for name in ("timm:nf_regnet_b1.ra2_in1k?random=7", "timm:ghostnetv2_160.in1k?random=7"):
+        encoder = make_encoder(name)
+        vectors = encoder.encode(crops)
+        assert 1e-6 < np.abs(vectors).max() < 1e3
+        assert relative(encoder.encode(crops[:1]), vectors[:1]) <= 1e-5
+    module = make_encoder("timm:nf_regnet_b1.ra2_in1k?random=7").blueprint.build()
+    random_weights.fill_randomly(module, 7)
+    gains = [tensor for name, tensor in module.named_parameters() if name.endswith(".gain")]
+    assert gains
+    assert all(bool((gain == gain.reshape(-1)[0]).all()) for gain in gains)
+
+
+def test_random_prompts_differ_from_each_other(crops: NDArray[np.uint8]) -> None:
+    found = make_encoder("checkpoint:qualiclip?prompts=stored&random=7").encode(crops[:1])[0]
+    assert len(np.unique(found.round(6))) == 14
