@@ -5,6 +5,8 @@ RECIPE ?= starter
 BANK ?= bank
 RUN ?= runs/$(RECIPE)
 DEVICE ?= auto
+PART ?= all
+BUDGET ?= 50
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,14 +18,14 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo features fit report test test-slow lint format types imports check bench clean
+.PHONY: help setup setup-encoders demo features fit search report notebooks test test-slow lint format types imports check bench clean
 
 help: ## show this list
 	@echo "featbank: photographs to quality scores with frozen features and classic regression"
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-15s %s\n", $$1, $$2}'
 	@echo
-	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) BANK=$(BANK) RUN=$(RUN) DEVICE=$(DEVICE)"
+	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) BANK=$(BANK) RUN=$(RUN) DEVICE=$(DEVICE) BUDGET=$(BUDGET)"
 	@echo "Example:   make features fit DATA=~/uhd-iqa RECIPE=starter"
 
 # Two stamps: users need the package alone, developers its tools as well.
@@ -39,7 +41,13 @@ $(VENV)/.ready-dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.ready
 
+$(VENV)/.ready-encoders: pyproject.toml | $(VENV)/.ready-dev
+	$(BIN)/python -m pip install --quiet --editable '.[encoders]'
+	@touch $@
+
 setup: $(VENV)/.ready-dev ## make the private environment in .venv, with the developer's tools
+
+setup-encoders: $(VENV)/.ready-encoders ## add the network encoders' libraries (6 GB on disk); their tests then run too
 
 demo: demo/uhd-iqa-metadata.csv ## render the built-in photo set into demo/ (a simulation)
 
@@ -57,8 +65,16 @@ features: $(VENV)/.ready $(DATA_READY) ## compute the features the bank lacks
 fit: features ## fit, evaluate, and write the run folder with its report
 	$(FEATBANK) fit $(DATA) --recipe $(RECIPE) --bank $(BANK) --out $(RUN)
 
+search: features ## find the best band subset within BUDGET; resumable, run it in several terminals at once
+	$(FEATBANK) search $(DATA) --recipe $(RECIPE) --bank $(BANK) --budget $(BUDGET) --out runs/search-$(RECIPE)
+
 report: $(VENV)/.ready ## write the run's report again
 	$(FEATBANK) report $(RUN)
+
+notebooks: $(VENV)/.ready-dev demo ## execute every notebook on the demo set (CHECK=--check leaves the files as they are)
+	$(FEATBANK) features demo --recipe starter
+	$(FEATBANK) features demo --recipe search-classic
+	$(BIN)/python -m experiments.notebooks $(CHECK)
 
 test: $(VENV)/.ready-dev ## run the tests (fast suite)
 	$(BIN)/python -m pytest -q -m "not slow"
@@ -82,8 +98,8 @@ imports: $(VENV)/.ready-dev ## check the import contracts
 
 check: lint types imports test ## everything a commit must pass
 
-bench: $(VENV)/.ready-dev ## measure speed as ratios, side by side in one run
-	$(BIN)/python -m experiments.benchmarks
+bench: $(VENV)/.ready-dev ## measure speed as ratios, side by side in one run (PART=features, fit or all)
+	$(BIN)/python -m experiments.benchmarks --part $(PART)
 
 clean: ## remove the demo set, the bank, the runs and the tools' caches (not the environment)
 	rm -rf demo bank runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

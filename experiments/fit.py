@@ -7,7 +7,8 @@ once and everything is judged together.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,22 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluate import judge, predict_constant, predict_from_metadata, score_baselines, score_parts
+from experiments.examination import (
+    CONTROL_SEED,
+    Training,
+    choose_permutations,
+    examine,
+    run_control,
+    write_trust,
+)
+from experiments.intervals import (
+    CONFIDENCE,
+    TRAINING,
+    calibrate_run,
+    check_calibration,
+    describe_coverage,
+    with_interval,
+)
 from experiments.model import (
     build_ensemble,
     chosen_parameters,
@@ -26,6 +43,7 @@ from experiments.model import (
 )
 from experiments.receipt import build_receipt, none_if_nan
 from experiments.recipe import Recipe
+from experiments.reporting import write_report_of
 from experiments.run_folder import (
     METRICS,
     MODEL,
@@ -33,21 +51,47 @@ from experiments.run_folder import (
     RECEIPT,
     check_target,
     new_run_folder,
-    read_json,
     write_json,
 )
 from experiments.split import SealedRows, prepare_rows
+from experiments.trust import alarming
 from featbank.bank import Bank
-from featbank.datasets import ImageTable, read_dataset
-from featbank.errors import FeatbankError, RunError
+from featbank.datasets import ImageTable
+from featbank.encoders import has_random_weights
+from featbank.errors import RunError
 from featbank.table import Band, build_table, resolve_band
 from regressors.budget import BudgetError, check_budget, sum_gmacs
 from regressors.importance import band_shares
 
 Log = Callable[[str], None]
 
+OWN_DATASET = "csv:"
+"""How the names of datasets begin that a user's CSV describes; all others are published, with their own splits."""
+
+MAX_REFUSED_NOTES = 20
+"""Images that are named one by one in the output; the receipt lists all."""
+
 MIN_SHARE_ROWS = 10
 """With fewer evaluated rows, the bands' shares are computed on the training rows."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run owes to the work before it, such as a search.
+
+    Attributes
+    ----------
+    receipt : mapping of str to object
+        Entries that the receipt takes over.
+    notes : tuple of str
+        Sentences that stand before the run's own.
+    write : callable
+        Writes further files into the run folder.
+    """
+
+    receipt: Mapping[str, Any]
+    notes: tuple[str, ...]
+    write: Callable[[Path], None]
 
 
 def fit_run(
@@ -60,8 +104,12 @@ def fit_run(
     test_fraction: float = 0.2,
     over_budget: bool = False,
     reference: bool = False,
+    permutations: int | None = None,
+    confidence: float = CONFIDENCE,
+    calibrate_on: str = TRAINING,
     with_report: bool = True,
     features_command: str = "featbank features DATA --recipe R",
+    origin: Origin | None = None,
     log: Log = lambda line: None,
 ) -> dict[str, Any]:
     """Fit, evaluate, and write the run folder.
@@ -82,10 +130,18 @@ def fit_run(
         Go on although the summed GMACs exceed the recipe's budget.
     reference : bool
         Search with plain scikit-learn instead of the shared kernels, which give the same numbers faster.
+    permutations : int or None
+        Shuffles of the permutation control, 0 for none; None chooses by the size of the problem.
+    confidence : float
+        Nominal coverage of the prediction intervals.
+    calibrate_on : {"training", "validation"}
+        Held-out predictions behind the intervals.
     with_report : bool
         Also draw the HTML report; it can be drawn later from the run folder.
     features_command : str
         The command that computes missing features, for the message.
+    origin : Origin or None
+        The search that chose the recipe, if one did.
     log : callable
         Receives one line for each step.
 
@@ -98,7 +154,7 @@ def fit_run(
     ------
     RunError
         If the recipe is over its budget and ``over_budget`` is False, the training rows cannot be cut into
-        folds, or ``out`` holds something else than a run.
+        folds, ``confidence`` lies outside (0, 1), or ``out`` holds something else than a run.
     MissingFeaturesError, DatasetError
         If features, MOS or rows are missing.
     """
@@ -120,8 +176,11 @@ def fit_run(
         except BudgetError as error:
             raise RunError(f"fit: {error} To fit all the same, give --over-budget.") from error
     features = build_table(table, bands, bank, features_command)
+    for note in _left_out_notes(features.left_out):
+        log(note)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     rows = prepared.frame
+    check_calibration(confidence, calibrate_on, rows)
     X = features.X.loc[rows.index]
     is_training = (rows["split"] == "training").to_numpy()
     seal = SealedRows(X, rows)
@@ -154,8 +213,16 @@ def fit_run(
     singles_s = time.perf_counter() - clock
 
     clock = time.perf_counter()
+    taught = Training(X_train, training, y_train, ensemble.oof_predictions_, folds)
+    if permutations is None:
+        permutations = choose_permutations(recipe.regression, *X_train.shape)
+    control = run_control(recipe.regression, taught, permutations, workers=workers, n_crops=n_crops)
+    control_s = time.perf_counter() - clock
+
+    clock = time.perf_counter()
     X_sealed, judged = seal.open(is_fitted=True)
     predicted = ensemble.predict(X_sealed) if len(judged) else np.empty(0)
+    interval = calibrate_run(y_train, ensemble.oof_predictions_, judged, predicted, confidence, calibrate_on)
     held_out = ~np.isnan(ensemble.oof_predictions_)  # a single hold-out fold tests some rows only
     metrics: dict[str, Any] = {
         "training_cv": judge(y_train[held_out], ensemble.oof_predictions_[held_out], with_intervals=True)
@@ -166,6 +233,8 @@ def fit_run(
         "params_m": _params(bands),
         "budget_gmacs": recipe.regression.budget_gmacs,
         "simulation": table.is_simulation,
+        "intervals": describe_coverage(interval, judged, predicted, calibrate_on),
+        "random_weights": [band.name for band in bands if has_random_weights(band.encoder)],
     }
     if len(judged):
         metrics["baselines"] = score_baselines(
@@ -184,11 +253,25 @@ def fit_run(
         if len(judged) >= MIN_SHARE_ROWS
         else band_shares(ensemble, X_train, y_train)
     )
-    predictions = pd.concat(
-        [
-            _prediction_rows(training, ensemble.oof_predictions_, ensemble.oof_members_),
-            _prediction_rows(judged, predicted, ensemble.predict_members(X_sealed) if len(judged) else None),
-        ]
+    findings = examine(
+        taught,
+        X_sealed,
+        judged,
+        predicted,
+        metrics,
+        control,
+        is_official_split=not table.name.startswith(OWN_DATASET),
+    )
+    predictions = with_interval(
+        pd.concat(
+            [
+                _prediction_rows(training, ensemble.oof_predictions_, ensemble.oof_members_),
+                _prediction_rows(
+                    judged, predicted, ensemble.predict_members(X_sealed) if len(judged) else None
+                ),
+            ]
+        ),
+        interval,
     )
     receipt = build_receipt(
         recipe,
@@ -197,7 +280,7 @@ def fit_run(
         bands,
         bank.root,
         {
-            "seeds": {"folds": recipe.regression.cv.random_state, "bootstrap": 0},
+            "seeds": {"folds": recipe.regression.cv.random_state, "bootstrap": 0, "control": CONTROL_SEED},
             "chosen": chosen_parameters(ensemble, len(training)),
             "fitted_on": {"split": "training", "n": int(is_training.sum())},
             "band_share": shares,
@@ -207,93 +290,30 @@ def fit_run(
                 "table_s": loaded_s,
                 "fit_s": fit_s,
                 "single_bands_s": singles_s,
+                "control_s": control_s,
                 "evaluate_s": time.perf_counter() - clock,
             },
             "started": started.isoformat(timespec="seconds"),
-            "notes": [*table.notes, *prepared.notes, *_left_out_note(features.left_out)],
+            "notes": [*table.notes, *prepared.notes, *_left_out_notes(features.left_out)],
         },
     )
+    if origin is not None:
+        receipt |= {**origin.receipt, "notes": [*origin.notes, *receipt["notes"]]}
     with new_run_folder(out) as folder:
+        if origin is not None:
+            origin.write(folder)
         write_json(folder / METRICS, metrics)
         write_json(folder / RECEIPT, receipt)
         predictions.to_csv(folder / PREDICTIONS, index=False, float_format="%.10g")
         ensemble.cv_results_.to_csv(folder / "cv_results.csv", index=False)
         members_frame(ensemble).to_csv(folder / "weights.csv", index=False)
         (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-        save_run_model(folder / MODEL, ensemble, recipe, bands, table)
+        save_run_model(folder / MODEL, ensemble, recipe, bands, table, interval)
+        for sentence in alarming(write_trust(folder, findings)):
+            log(f"ALARM {sentence}")
         if with_report:
-            _write_report(folder, table)
+            write_report_of(folder, table)
     return metrics
-
-
-def report_of_run(run: Path, data: str | None = None) -> Path:
-    """Write the report of an existing run again.
-
-    Parameters
-    ----------
-    run : Path
-    data : str or None
-        Dataset for the thumbnails; None takes the place that the receipt names, if it is still there.
-
-    Returns
-    -------
-    Path
-        The HTML file.
-
-    Raises
-    ------
-    RunError
-        If ``run`` is not a run folder.
-    FeatbankError
-        If ``data`` is given and cannot be read.
-    """
-    place = read_json(run, RECEIPT)["dataset"]["path"]
-    table = None
-    try:
-        table = read_dataset(data or place)
-    except FeatbankError:
-        if data:
-            raise
-    return _write_report(run, table)
-
-
-def render_metrics(metrics: dict[str, Any]) -> str:
-    """Lay the metrics out as the table that `featbank fit` prints."""
-    parts = [
-        name
-        for name in ("training_cv", "validation", "validation/exclusive", "test", "test/exclusive")
-        if name in metrics
-    ]
-    lines = [
-        f"{'':<22}{'n':>6}  {'SRCC':>6} {'95 % interval':>16}  {'PLCC':>6}  {'KRCC':>6}  {'RMSE':>8}  {'MAE':>8}"
-    ]
-    lines += [_metric_line(name, metrics[name]) for name in parts]
-    last = "test" if "test" in metrics else "validation"
-    compared = {"constant prediction": metrics.get("baselines", {}).get("constant", {})}
-    compared["metadata-only ridge"] = metrics.get("baselines", {}).get("metadata_ridge", {})
-    compared |= {f"band {name} alone": scores for name, scores in metrics.get("single_bands", {}).items()}
-    shown = [_metric_line(name, scores[last]) for name, scores in compared.items() if last in scores]
-    if shown:
-        lines += [f"for comparison, on {last}:", *shown]
-    lines.append(
-        f"cost {metrics['gmacs']:.3f} GMACs of {metrics['budget_gmacs']:g}, {metrics['params_m']:.2f} M parameters"
-    )
-    if metrics["simulation"]:
-        lines.append(
-            "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
-        )
-    return "\n".join(lines)
-
-
-def _metric_line(name: str, scores: dict[str, Any]) -> str:
-    low, high = scores.get("ci95", {}).get("srcc", (None, None))
-    interval = f"[{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-    cells = [f"{scores[key]:.4f}" if scores[key] is not None else "-" for key in ("srcc", "plcc", "krcc")]
-    errors = [f"{scores[key]:.4g}" for key in ("rmse", "mae")]
-    return (
-        f"  {name:<20}{scores['n']:>6}  {cells[0]:>6} {interval:>16}  {cells[1]:>6}  {cells[2]:>6}  "
-        f"{errors[0]:>8}  {errors[1]:>8}"
-    )
 
 
 def _distinct(bands: list[Band]) -> list[Band]:
@@ -316,18 +336,15 @@ def _prediction_rows(rows: pd.DataFrame, predicted: np.ndarray, members: pd.Data
     return frame
 
 
-def _left_out_note(left_out: pd.DataFrame) -> list[str]:
+def _left_out_notes(left_out: pd.DataFrame) -> list[str]:
+    """Say how many images take no part, and each readable one that an encoder or a view refused."""
     if left_out.empty:
         return []
     counts = ", ".join(f"{n} {reason}" for reason, n in left_out["reason"].value_counts().items())
-    return [f"{len(left_out)} images have no features and were left out: {counts}."]
-
-
-def _write_report(folder: Path, table: ImageTable | None) -> Path:
-    from experiments.report import write_report
-
-    photos = None if table is None else dict(zip(table.frame["image_id"], table.frame["path"], strict=True))
-    try:
-        return write_report(folder, photos=photos)
-    except OSError as error:
-        raise RunError(f"report: cannot write into {str(folder)!r}: {error.strerror or error}.") from error
+    refused = left_out[left_out["message"].str.startswith("band ")]
+    lines = [f"left out {row.image}: {row.message}" for row in refused.head(MAX_REFUSED_NOTES).itertuples()]
+    if len(refused) > MAX_REFUSED_NOTES:
+        lines.append(
+            f"and {len(refused) - MAX_REFUSED_NOTES} more of the kind; the receipt lists all of them"
+        )
+    return [f"{len(left_out)} images have no features and were left out: {counts}.", *lines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from featbank.views import parse_view
 from regressors.crops import CropEnsemble
 from regressors.ensemble import BandEnsemble
 from regressors.folds import Fold, make_folds
+from regressors.intervals import ConformalInterval
 from regressors.persistence import load_model, save_model
 
 
@@ -149,15 +151,21 @@ def members_frame(ensemble: BandEnsemble) -> pd.DataFrame:
 
 
 def save_run_model(
-    path: Path, ensemble: BandEnsemble, recipe: Recipe, bands: list[Band], table: ImageTable
+    path: Path,
+    ensemble: BandEnsemble,
+    recipe: Recipe,
+    bands: list[Band],
+    table: ImageTable,
+    interval: ConformalInterval | None = None,
 ) -> None:
-    """Write the model with everything that scoring needs to compute the same features."""
+    """Write the model with everything that scoring needs to compute the same features and its interval."""
     manifest = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
         "dataset": table.name,
         "simulation": table.is_simulation,
         "mos_range": [float(bound) for bound in table.mos_range],
+        "interval": None if interval is None else asdict(interval),
         "bands": [
             {
                 "name": band.name,

@@ -23,6 +23,7 @@ LIBRARIES = (
     "scipy",
     "pandas",
     "scikit-learn",
+    "mapie",
     "pillow",
     "simplejpeg",
     "pyarrow",

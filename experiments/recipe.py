@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 import tomllib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -14,6 +11,16 @@ from typing import Any, Final
 import numpy as np
 import tomli_w
 
+from experiments.recipe_search import SearchRequest, parse_search
+from experiments.recipe_values import (
+    COMBINATIONS,
+    ESTIMATORS,
+    MEMBERS,
+    check_keys,
+    number,
+    one_of,
+    typed,
+)
 from featbank.digest import digest_json
 from featbank.errors import RecipeError, unknown_name
 
@@ -22,9 +29,6 @@ RECIPE_VERSION: Final = 1
 AIM2024_BUDGET_GMACS: Final = 50.0
 """Budget of the AIM 2024 UHD-IQA challenge (report, section 1.2)."""
 
-MEMBERS = ("all+leave-one-out", "all", "each")
-ESTIMATORS = ("ridge", "banded-ridge", "linear-svr", "rbf-svr")
-COMBINATIONS = ("uniform", "nnls", "simplex")
 CV_KINDS = ("grouped", "kfold", "holdout")
 ROWS = ("images", "crops")
 SELECTION = ("srcc", "plcc", "krcc", "rmse", "mae")
@@ -97,6 +101,8 @@ class Recipe:
         Where the system comes from (paper, section), and what differs; may be empty.
     bands : tuple of BandRequest
     regression : RegressionRequest
+    search : SearchRequest or None
+        What `featbank search` may vary besides the subset of bands; a fit takes no notice of it.
     """
 
     name: str
@@ -104,11 +110,15 @@ class Recipe:
     source: str
     bands: tuple[BandRequest, ...]
     regression: RegressionRequest
+    search: SearchRequest | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the resolved content; the name does not count."""
-        return digest_json({key: value for key, value in asdict(self).items() if key != "name"})
+        """SHA-256 of the resolved content; the name does not count, nor does a search that is not there."""
+        content = {key: value for key, value in asdict(self).items() if key != "name"}
+        if self.search is None:
+            del content["search"]
+        return digest_json(content)
 
     def to_toml(self) -> str:
         """Write the recipe as resolved; reading it back gives the same recipe."""
@@ -119,6 +129,8 @@ class Recipe:
         }
         content["band"] = [asdict(band) for band in self.bands]
         content["regression"] = asdict(self.regression)
+        if self.search is not None:
+            content["search"] = self.search.to_table()
         return tomli_w.dumps(content)
 
 
@@ -164,7 +176,7 @@ def parse_recipe(text: str, name: str) -> Recipe:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {name!r}: not valid TOML: {error}.") from error
-    _check_keys(name, "", content, {"recipe_version", "title", "source", "band", "regression"})
+    check_keys(name, "", content, {"recipe_version", "title", "source", "band", "regression", "search"})
     version = content.get("recipe_version")
     if version != RECIPE_VERSION:
         raise RecipeError(
@@ -179,8 +191,9 @@ def parse_recipe(text: str, name: str) -> Recipe:
             f'recipe {name!r}: regression.rows = "crops" needs aggregate = "concat" in every [[band]], because a mean '
             f"has no crops left; missing in {names}."
         )
-    title, source = (_typed(name, key, content.get(key, ""), str) for key in ("title", "source"))
-    return Recipe(name, title or name, source, bands, regression)
+    search = None if "search" not in content else parse_search(name, content["search"], bands)
+    title, source = (typed(name, key, content.get(key, ""), str) for key in ("title", "source"))
+    return Recipe(name, title or name, source, bands, regression, search)
 
 
 def _parse_bands(recipe: str, items: object) -> tuple[BandRequest, ...]:
@@ -191,11 +204,11 @@ def _parse_bands(recipe: str, items: object) -> tuple[BandRequest, ...]:
         )
     bands = []
     for item in items:
-        _check_keys(recipe, "band.", item, {"name", "encoder", "view", "aggregate"})
+        check_keys(recipe, "band.", item, {"name", "encoder", "view", "aggregate"})
         for key in ("name", "encoder"):
             if not item.get(key):
                 raise RecipeError(f"recipe {recipe!r}: every [[band]] needs `{key}`, got {item!r}.")
-        band = BandRequest(**{key: _typed(recipe, f"band.{key}", value, str) for key, value in item.items()})
+        band = BandRequest(**{key: typed(recipe, f"band.{key}", value, str) for key, value in item.items()})
         if ":" in band.name or not band.name.strip():
             raise RecipeError(f"recipe {recipe!r}: band.name must be a word without ':', got {band.name!r}.")
         if band.view == "none" and not band.encoder.startswith("imported:"):
@@ -212,7 +225,7 @@ def _parse_bands(recipe: str, items: object) -> tuple[BandRequest, ...]:
 
 def _parse_regression(recipe: str, item: object, bands: list[str]) -> RegressionRequest:
     known = set(RegressionRequest.__dataclass_fields__)
-    item = _check_keys(recipe, "regression.", item, known)
+    item = check_keys(recipe, "regression.", item, known)
     values: dict[str, Any] = dict(item)
     for key, allowed in (
         ("rows", ROWS),
@@ -221,7 +234,7 @@ def _parse_regression(recipe: str, item: object, bands: list[str]) -> Regression
         ("select_by", SELECTION),
     ):
         if key in values:
-            _one_of(recipe, f"regression.{key}", values[key], allowed)
+            one_of(recipe, f"regression.{key}", values[key], allowed)
     for key in ("alpha", "C", "gamma", "epsilon"):
         if key in values:
             values[key] = _grid(
@@ -230,9 +243,9 @@ def _parse_regression(recipe: str, item: object, bands: list[str]) -> Regression
     if "members" in values:
         values["members"] = _members(recipe, values["members"], bands)
     if "unit_band" in values:
-        _typed(recipe, "regression.unit_band", values["unit_band"], bool)
+        typed(recipe, "regression.unit_band", values["unit_band"], bool)
     if "budget_gmacs" in values:
-        values["budget_gmacs"] = _number(recipe, "regression.budget_gmacs", values["budget_gmacs"], above=0.0)
+        values["budget_gmacs"] = number(recipe, "regression.budget_gmacs", values["budget_gmacs"], above=0.0)
     if "band_weights" in values:
         values["band_weights"] = _band_weights(recipe, values["band_weights"], bands)
     if "cv" in values:
@@ -247,21 +260,21 @@ def _parse_folds(recipe: str, item: object) -> FoldsRequest:
             "test_size": item["holdout"],
             **{k: v for k, v in item.items() if k != "holdout"},
         }
-    item = _check_keys(recipe, "regression.cv.", item, set(FoldsRequest.__dataclass_fields__))
+    item = check_keys(recipe, "regression.cv.", item, set(FoldsRequest.__dataclass_fields__))
     values: dict[str, Any] = dict(item)
     if "kind" in values:
-        _one_of(recipe, "regression.cv.kind", values["kind"], CV_KINDS)
+        one_of(recipe, "regression.cv.kind", values["kind"], CV_KINDS)
     for key in ("n_splits", "random_state"):
         if key in values:
-            _typed(recipe, f"regression.cv.{key}", values[key], int)
+            typed(recipe, f"regression.cv.{key}", values[key], int)
     if values.get("n_splits", 5) < 2:
         raise RecipeError(
             f"recipe {recipe!r}: regression.cv.n_splits must be at least 2, got {values['n_splits']}."
         )
     if "shuffle" in values:
-        _typed(recipe, "regression.cv.shuffle", values["shuffle"], bool)
+        typed(recipe, "regression.cv.shuffle", values["shuffle"], bool)
     if "test_size" in values:
-        values["test_size"] = _number(
+        values["test_size"] = number(
             recipe, "regression.cv.test_size", values["test_size"], above=0.0, below=1.0
         )
     return FoldsRequest(**values)
@@ -269,7 +282,7 @@ def _parse_folds(recipe: str, item: object) -> FoldsRequest:
 
 def _members(recipe: str, value: object, bands: list[str]) -> str | tuple[tuple[str, ...], ...]:
     if isinstance(value, str):
-        return _one_of(recipe, "regression.members", value, MEMBERS)
+        return one_of(recipe, "regression.members", value, MEMBERS)
     if (
         not isinstance(value, list)
         or not value
@@ -281,7 +294,7 @@ def _members(recipe: str, value: object, bands: list[str]) -> str | tuple[tuple[
         )
     for member in value:
         for band in member:
-            _one_of(recipe, "regression.members", band, tuple(bands))
+            one_of(recipe, "regression.members", band, tuple(bands))
     return tuple(tuple(member) for member in value)
 
 
@@ -292,67 +305,29 @@ def _band_weights(recipe: str, value: object, bands: list[str]) -> tuple[dict[st
             f"recipe {recipe!r}: {key} must be a list of tables such as {{ {bands[0]} = 1.0 }}, got {value!r}."
         )
     for candidate in value:
-        _check_keys(recipe, f"{key}.", candidate, set(bands))
+        check_keys(recipe, f"{key}.", candidate, set(bands))
     return tuple(
-        {band: _number(recipe, f"{key}.{band}", weight, above=0.0) for band, weight in candidate.items()}
+        {band: number(recipe, f"{key}.{band}", weight, above=0.0) for band, weight in candidate.items()}
         for candidate in value
     )
 
 
 def _grid(recipe: str, key: str, value: object, *, allow_zero: bool) -> tuple[float, ...]:
     if isinstance(value, dict):
-        _check_keys(recipe, f"{key}.", value, {"logspace"})
+        check_keys(recipe, f"{key}.", value, {"logspace"})
         spec = value.get("logspace")
         if not (isinstance(spec, list) and len(spec) == 3 and isinstance(spec[2], int) and spec[2] >= 1):
             raise RecipeError(
                 f"recipe {recipe!r}: {key}.logspace must be [lowest exponent, highest exponent, number of values], "
                 f"got {spec!r}."
             )
-        return tuple(float(number) for number in np.logspace(float(spec[0]), float(spec[1]), spec[2]))
+        return tuple(float(point) for point in np.logspace(float(spec[0]), float(spec[1]), spec[2]))
     numbers = value if isinstance(value, list) else [value]
     if not numbers:
         raise RecipeError(f"recipe {recipe!r}: {key} must hold at least one value, got an empty list.")
-    checked = tuple(_number(recipe, key, number, above=None) for number in numbers)
+    checked = tuple(number(recipe, key, point, above=None) for point in numbers)
     if min(checked) < 0 or (min(checked) == 0 and not allow_zero):
         raise RecipeError(
             f"recipe {recipe!r}: {key} must be {'not negative' if allow_zero else 'positive'}, got {value!r}."
         )
     return checked
-
-
-def _number(recipe: str, key: str, value: object, *, above: float | None, below: float = math.inf) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if good and (above is None or above < float(value)) and float(value) < below:  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
-    interval = "a finite number" if above is None else f"a number above {above:g}"
-    if below < math.inf:
-        interval += f" and below {below:g}"
-    raise RecipeError(f"recipe {recipe!r}: {key} must be {interval}, got {value!r}.")
-
-
-def _typed(recipe: str, key: str, value: object, kind: type) -> Any:  # noqa: ANN401 - one of the TOML types
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    names = {str: "text", int: "a whole number", bool: "true or false"}
-    raise RecipeError(f"recipe {recipe!r}: {key} must be {names[kind]}, got {value!r}.")
-
-
-def _one_of(recipe: str, key: str, value: object, allowed: tuple[str, ...]) -> str:
-    if isinstance(value, str) and value in allowed:
-        return value
-    near = difflib.get_close_matches(str(value), allowed, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise RecipeError(f"recipe {recipe!r}: {key} must be one of {', '.join(allowed)}, got {value!r}.{hint}")
-
-
-def _check_keys(recipe: str, where: str, item: object, known: set[str]) -> Mapping[str, Any]:
-    if not isinstance(item, dict):
-        raise RecipeError(f"recipe {recipe!r}: {where.rstrip('.')} must be a table of keys, got {item!r}.")
-    for key in item:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=2)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise RecipeError(
-                f"recipe {recipe!r}: unknown key {where}{key}.{hint} Known keys here: {', '.join(sorted(known))}."
-            )
-    return item

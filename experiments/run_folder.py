@@ -17,6 +17,7 @@ RECEIPT = "receipt.json"
 METRICS = "metrics.json"
 MODEL = "model.skops"
 PREDICTIONS = "predictions.csv"
+TRUST = "trust.json"
 
 
 @contextmanager

@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments.intervals import HIGH, LOW, with_interval
 from experiments.model import load_run_model
 from experiments.run_folder import MODEL
 from featbank.bank import Bank
 from featbank.datasets import read_photos
-from featbank.encoders import check_weights
+from featbank.encoders import check_weights, has_random_weights
 from featbank.errors import RunError
 from featbank.extract import FeatureRequest, extract
 from featbank.table import build_table, resolve_band
+from regressors.intervals import ConformalInterval
 
-COLUMNS = ["image", "predicted", "spread", "reason"]
+COLUMNS = ["image", "predicted", LOW, HIGH, "spread", "reason"]
 
 
 def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int | None = None) -> pd.DataFrame:
@@ -39,9 +41,10 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
     -------
     DataFrame
         One row for each image: ``image`` (below the folder, or the path as given), ``predicted`` (MOS on the
-        scale of the model's training data), ``spread`` (standard deviation over the members), ``reason``
+        scale of the model's training data), ``predicted_low`` and ``predicted_high`` (ends of its conformal
+        interval; nan for a model without one), ``spread`` (standard deviation over the members), ``reason``
         (empty, or why there is no prediction). ``attrs["simulation"]`` says whether the model learned from
-        rendered photos.
+        rendered photos, ``attrs["random_weights"]`` names the bands of random weights.
 
     Raises
     ------
@@ -77,10 +80,12 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
     reasons = {failure["image"]: f"{failure['reason']}: {failure['message']}" for failure in summary.failures}
     readable = table.frame[~table.frame["image_id"].isin(list(reasons))]
     result = pd.DataFrame({"image": table.frame["image_id"]})
+    random_bands = [entry["name"] for entry in manifest["bands"] if has_random_weights(entry["encoder"])]
+    marks = {"simulation": bool(manifest["simulation"]), "random_weights": random_bands}
     result["reason"] = [reasons.get(image_id, "") for image_id in result["image"]]
     if readable.empty:
-        result = result.assign(predicted=np.nan, spread=np.nan)[COLUMNS]
-        result.attrs["simulation"] = bool(manifest["simulation"])
+        result = result.assign(predicted=np.nan, spread=np.nan, **{LOW: np.nan, HIGH: np.nan})[COLUMNS]
+        result.attrs.update(marks)
         return result
     features = build_table(replace(table, frame=readable), bands, bank, "featbank score")
     for row in features.left_out.itertuples():
@@ -90,6 +95,8 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
         {"predicted": ensemble.predict(features.X), "spread": members.std(axis=1, ddof=0).to_numpy()},
         index=features.X.index,
     )
-    result = result.join(scored, on="image")[COLUMNS]
-    result.attrs["simulation"] = bool(manifest["simulation"])
+    calibrated = manifest.get("interval")
+    interval = None if calibrated is None else ConformalInterval(**calibrated)
+    result = with_interval(result.join(scored, on="image"), interval)[COLUMNS]
+    result.attrs.update(marks)
     return result

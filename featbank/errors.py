@@ -54,6 +54,10 @@ class EncoderError(FeatbankError, ValueError):
     """An encoder that cannot be built, or a view it does not accept."""
 
 
+class EncoderSetupError(EncoderError):
+    """An encoder that cannot run here at all, whatever the image: damaged weights, a device that is not there."""
+
+
 class BankError(FeatbankError, OSError):
     """A bank that cannot be read or written; its finished shards stay intact."""
 

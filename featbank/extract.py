@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from featbank.bank import Bank, FeatureFolder, ImageRecord
-from featbank.errors import BankError, EncoderError, ImageError, ViewError
+from featbank.errors import BankError, ImageError
 from featbank.extraction_log import log_extraction
-from featbank.feature import Feature, compute_features, make_feature
+from featbank.feature import Failure, Feature, compute_features, make_feature
 from featbank.images import DECODE_POLICY, Photo, read_photo
 from featbank.keys import keys_of_files
 
 DECODE_EPOCH = int(DECODE_POLICY["epoch"])
-RETRIED_REASONS = ("encoder", "view", "memory", "missing", "unreadable", "not-a-file")
+RETRIED_REASONS = ("memory", "missing", "unreadable", "not-a-file")
 """Failures that do not lie in the image's bytes, so the image is tried again."""
 
 FLUSH_ROWS = 256
@@ -55,7 +55,8 @@ class _Job:
 class _Outcome:
     job: _Job
     key: str | None = None
-    vectors: list[NDArray[np.float32]] = field(default_factory=list)
+    vectors: dict[FeatureRequest, NDArray[np.float32]] = field(default_factory=dict)
+    failures: dict[FeatureRequest, ImageRecord] = field(default_factory=dict)
     record: ImageRecord | None = None
     decode_s: float = 0.0
     views_s: float = 0.0
@@ -69,9 +70,11 @@ class ExtractionSummary:
     Attributes
     ----------
     n_images, n_computed, n_cached, n_missing : int
-        Distinct images asked for; decoded now; already complete in the bank; without a readable file.
+        Distinct images asked for; whose features were all computed now; already complete in the bank; without a
+        readable file.
     failures : list of dict
-        ``image``, ``reason`` and ``message`` of every image that gave no feature, now or earlier.
+        ``image``, ``reason`` and ``message`` of every image that gave no feature, now or earlier, and of every
+        feature of a readable image that could not be computed now.
     seconds : dict
         Wall seconds under ``wall``; seconds of work summed over workers under ``decode``, ``views``,
         ``write`` and one entry for each feature label.
@@ -107,34 +110,36 @@ def _photo_record(photo: Photo) -> ImageRecord:
 
 
 def _compute(job: _Job) -> _Outcome:
-    """Turn one photo into its vectors, or into the reason why not; never raises for the photo's sake."""
+    """Turn one photo into its vectors, or into the reasons why not; never raises for the photo's sake."""
     outcome = _Outcome(job)
     started = time.perf_counter()
     try:
         photo = read_photo(job.path)
-        outcome.decode_s = time.perf_counter() - started
-        features = [_built(request) for request in job.wanted]
-        vectors, timing = compute_features(features, photo)
-    except (ImageError, EncoderError, ViewError, MemoryError) as error:
-        outcome.decode_s = outcome.decode_s or time.perf_counter() - started
-        reason = (
-            error.reason
-            if isinstance(error, ImageError)
-            else type(error).__name__.removesuffix("Error").lower()
-        )
-        outcome.record = ImageRecord(
-            key=job.key,
-            status="failed",
-            reason=reason,
-            message=str(error) or "out of memory",
-            epoch=DECODE_EPOCH,
-        )
+    except (ImageError, MemoryError) as error:
+        outcome.record = _failed_record(job.key, error)
         return outcome
+    finally:
+        outcome.decode_s = time.perf_counter() - started
+    features = [_built(request) for request in job.wanted]
+    found, timing = compute_features(features, photo)
     # The key is the digest of the bytes that were decoded, should the file have changed since it was listed.
-    outcome.key, outcome.vectors = photo.digest, vectors
+    outcome.key = photo.digest
+    for request, feature, result in zip(job.wanted, features, found, strict=True):
+        if isinstance(result, np.ndarray):
+            outcome.vectors[request] = result
+        else:
+            outcome.failures[request] = _failed_record(photo.digest, result, f"feature {feature.label}: ")
     outcome.record = _photo_record(photo)
     outcome.views_s, outcome.encode_s = timing.views_s, timing.encode_s
     return outcome
+
+
+def _failed_record(key: str, error: ImageError | Failure, who: str = "") -> ImageRecord:
+    reason = (
+        error.reason if isinstance(error, ImageError) else type(error).__name__.removesuffix("Error").lower()
+    )
+    message = f"{who}{str(error) or 'out of memory'}"
+    return ImageRecord(key=key, status="failed", reason=reason, message=message, epoch=DECODE_EPOCH)
 
 
 class _Writer:
@@ -147,15 +152,18 @@ class _Writer:
             request: {} for request in folders
         }
         self._records: list[ImageRecord] = []
+        self._failures: dict[FeatureRequest, list[ImageRecord]] = {request: [] for request in folders}
         self._last_flush = time.monotonic()
         self.write_s = 0.0
 
     def add(self, outcome: _Outcome) -> None:
         if outcome.record is not None:
             self._records.append(outcome.record)
-        for request, vector in zip(outcome.job.wanted, outcome.vectors, strict=False):
-            if outcome.key is not None:
+        if outcome.key is not None:
+            for request, vector in outcome.vectors.items():
                 self._rows[request][outcome.key] = vector
+        for request, failure in outcome.failures.items():
+            self._failures[request].append(failure)
         waiting = max((len(rows) for rows in self._rows.values()), default=0)
         if waiting >= FLUSH_ROWS or time.monotonic() - self._last_flush >= FLUSH_S:
             self.flush()
@@ -167,6 +175,10 @@ class _Writer:
                 self._folders[request].append(list(rows), np.stack(list(rows.values())))
                 self._rows[request] = {}
         # Records come after the vectors: an image is only called done when its vectors are on disk.
+        for request, failures in self._failures.items():
+            if failures:
+                self._bank.failures_of(self._folders[request].digest).record(failures)
+                self._failures[request] = []
         if self._records:
             self._bank.images.record(self._records)
             self._records = []
@@ -210,6 +222,8 @@ def extract(
         If a shard cannot be written (full disk, no permission); finished shards stay.
     EncoderError, ViewError, UnknownNameError
         If a request cannot be built; nothing was computed then.
+    EncoderSetupError
+        If an encoder cannot run here at all, for lack of its device or whole weights; finished rows stay.
     """
     started = time.perf_counter()
     workers = workers or cpu_count()
@@ -224,8 +238,9 @@ def extract(
         for outcome in _outcomes(jobs, workers):
             writer.add(outcome)
             bar.update()
-            if outcome.key is None:
-                summary.failures.append(_failure(outcome.job.image_id, outcome.record))
+            failed = list(outcome.failures.values()) if outcome.key is not None else [outcome.record]
+            if failed:
+                summary.failures += [_failure(outcome.job.image_id, record) for record in failed]
                 bar.set_postfix(failed=len(summary.failures))
             else:
                 summary.n_computed += 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from featbank.digest import digest_json, seed_from
 from featbank.encoders import Encoder, make_encoder
-from featbank.errors import EncoderError
+from featbank.errors import EncoderError, EncoderSetupError, ViewError
 from featbank.images import DECODE_POLICY, Photo
 from featbank.views import View, parse_view
 
@@ -196,8 +196,16 @@ class Timing:
     encode_s: dict[str, float] = field(default_factory=dict)
 
 
-def compute_features(features: Sequence[Feature], photo: Photo) -> tuple[list[NDArray[np.float32]], Timing]:
+Failure = EncoderError | ViewError | MemoryError
+"""What may keep one feature of a readable photo from being computed."""
+
+
+def compute_features(
+    features: Sequence[Feature], photo: Photo
+) -> tuple[list[NDArray[np.float32] | Failure], Timing]:
     """Compute several features of one decoded photo; each distinct view is taken once, each pass runs once.
+
+    A feature that cannot be computed takes no other one with it.
 
     Parameters
     ----------
@@ -206,29 +214,56 @@ def compute_features(features: Sequence[Feature], photo: Photo) -> tuple[list[ND
 
     Returns
     -------
-    list of float32 array of shape (n_features,)
+    list of float32 array of shape (n_features,), or of the error that came in its place
         In the order of ``features``.
     Timing
         Seconds for the views and, by feature label, for the encoders.
+
+    Raises
+    ------
+    EncoderSetupError
+        If an encoder cannot run here at all, whatever the photo.
     """
     timing = Timing()
-    vectors: dict[int, NDArray[np.float32]] = {}
+    found: dict[int, NDArray[np.float32] | Failure] = {}
     for name in dict.fromkeys(feature.view.name for feature in features):
         positions = [i for i, feature in enumerate(features) if feature.view.name == name]
         started = time.perf_counter()
-        scales = features[positions[0]].view.scales(photo.pixels, seed_from(photo.digest, name))
-        timing.views_s += time.perf_counter() - started
+        try:
+            scales = features[positions[0]].view.scales(photo.pixels, seed_from(photo.digest, name))
+        except (ViewError, MemoryError) as error:
+            found.update(dict.fromkeys(positions, error))
+            continue
+        finally:
+            timing.views_s += time.perf_counter() - started
         for shared in _by_pass(features, positions):
             started = time.perf_counter()
-            encoders = [features[position].encoder for position in shared]
-            # blocks[k][i]: scale k, feature shared[i]; a network that several features read runs once.
-            blocks = [encoders[0].encode_together(encoders, crops) for crops in scales]
-            for i, position in enumerate(shared):
-                vectors[position] = features[position].join([block[i] for block in blocks])
+            found.update(_run_pass(features, shared, scales))
             spent = (time.perf_counter() - started) / len(shared)
             for position in shared:
                 timing.encode_s[features[position].label] = spent
-    return [vectors[i] for i in range(len(features))], timing
+    return [found[i] for i in range(len(features))], timing
+
+
+def _run_pass(
+    features: Sequence[Feature], shared: Sequence[int], scales: Sequence[NDArray[np.uint8]]
+) -> dict[int, NDArray[np.float32] | Failure]:
+    """Run one forward pass for all features that read it."""
+    encoders = [features[position].encoder for position in shared]
+    try:
+        # blocks[k][i]: scale k, feature shared[i]; a network that several features read runs once.
+        blocks = [encoders[0].encode_together(encoders, crops) for crops in scales]
+        return {
+            position: features[position].join([block[i] for block in blocks])
+            for i, position in enumerate(shared)
+        }
+    except EncoderSetupError:
+        raise
+    except (EncoderError, MemoryError) as error:
+        if len(shared) == 1:
+            return {shared[0]: error}
+    # One of them failed and it is not known which: alone, each has its own outcome.
+    return {position: _run_pass(features, [position], scales)[position] for position in shared}
 
 
 def _by_pass(features: Sequence[Feature], positions: Sequence[int]) -> list[list[int]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from featbank.bank import Bank, FeatureFolder
+from featbank.bank import Bank, FeatureFolder, ImageLog
 from featbank.datasets import ImageTable
 from featbank.errors import MissingFeaturesError
 from featbank.feature import make_feature
@@ -166,7 +166,8 @@ def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: s
     Returns
     -------
     FeatureTable
-        Images without a file or with an unreadable one are left out and listed.
+        Images without a file, with an unreadable one, or that a band's encoder or view could not be computed on
+        are left out and listed.
 
     Raises
     ------
@@ -174,7 +175,8 @@ def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: s
         If the bank lacks features of readable images, or of every image.
     """
     keys = image_keys(table)
-    reasons = _known_reasons(bank)
+    reasons = _known_reasons(bank.images)
+    refused = {band.name: _known_reasons(bank.failures_of(band.folder.digest)) for band in bands}
     chosen = {band.name: _row_keys(keys, band.folder) for band in bands}
     absent = pd.DataFrame({name: series.isna() for name, series in chosen.items()})
     lacking = absent.any(axis=1)
@@ -187,6 +189,11 @@ def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: s
             )
         elif file_key in reasons:
             left_out.append((image_id, *reasons[file_key]))
+        elif all(file_key in refused[name] for name in absent.columns[absent.loc[image_id]]):
+            # Readable, but an encoder or a view gave nothing for it: only this image goes without.
+            name = absent.columns[absent.loc[image_id]][0]
+            reason, message = refused[name][file_key]
+            left_out.append((image_id, reason, f"band {name}, {message}"))
         else:
             uncomputed.append(image_id)
     if uncomputed:
@@ -221,6 +228,6 @@ def _row_keys(keys: pd.DataFrame, folder: FeatureFolder) -> pd.Series:
     return pd.Series(found, index=keys.index, dtype=object)
 
 
-def _known_reasons(bank: Bank) -> dict[str, tuple[str, str]]:
-    frame = bank.images.failures()
+def _known_reasons(log: ImageLog) -> dict[str, tuple[str, str]]:
+    frame = log.failures()
     return {str(row["key"]): (str(row["reason"]), str(row["message"])) for row in frame.to_dict("records")}

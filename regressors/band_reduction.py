@@ -8,11 +8,11 @@ reduction to tridiagonal form, nearly all 4/3 n ** 3 operations are products of 
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_solve_banded, cholesky_banded, get_lapack_funcs, solve_triangular
 
 from regressors.checks import FloatArray
+from regressors.lapack import factorise_panel, subtract_rank_two
 
-# Columns of one step of the symmetric product and of the update; a tile of them stays in the cache.
+# Columns of one step of the symmetric product; a tile of them stays in the cache.
 _TILE = 256
 
 
@@ -21,15 +21,15 @@ class BandReduction:
 
     Parameters
     ----------
-    matrix : float64 array of shape (n, n), C-contiguous
+    matrix : float64 array of shape (n, n), Fortran order
         Symmetric; its lower triangle is overwritten.
     width : int
         Half-bandwidth w of B, at least 1.
 
     Attributes
     ----------
-    band : float64 array of shape (width + 1, n)
-        Lower band of B: ``band[i, j] = B[i + j, j]``, as `scipy.linalg.cholesky_banded` takes it.
+    band : float64 array of shape (width + 1, n), Fortran order
+        Lower band of B: ``band[i, j] = B[i + j, j]``, as `regressors.lapack.factorise_band` takes it.
 
     References
     ----------
@@ -42,38 +42,43 @@ class BandReduction:
     --------
     >>> import numpy as np
     >>> from regressors.band_reduction import BandReduction
+    >>> from regressors.lapack import factorise_band, solve_band
     >>> A = np.diag([1.0, 2.0, 4.0]) + 1
-    >>> reduced = BandReduction(A.copy(), 1)
-    >>> x = reduced.rotate_back(reduced.solve_band(reduced.rotate(np.ones((3, 1))), 0.5))
-    >>> bool(np.allclose((A + 0.5 * np.eye(3)) @ x, 1))
+    >>> reduced = BandReduction(np.array(A, order="F"), 1)
+    >>> right = reduced.rotate(np.ones((3, 1)))
+    >>> factorise_band(reduced.band)
+    True
+    >>> x = reduced.rotate_back(solve_band(reduced.band, right[:, 0])[:, None])
+    >>> bool(np.allclose(A @ x, 1))
     True
     """
 
     def __init__(self, matrix: FloatArray, width: int) -> None:
         n = len(matrix)
-        self.band = np.zeros((width + 1, n))
+        self.band = np.zeros((width + 1, n), order="F")
         # Each block of reflections I - V T V' acts on the rows from its start on.
         self._blocks: list[tuple[int, FloatArray, FloatArray]] = []
-        (geqrf,) = get_lapack_funcs(("geqrf",), (matrix,))
         for start in range(0, n, width):
             stop = min(start + width, n)
             for j in range(start, stop):
                 self.band[: stop - j, j] = matrix[j:stop, j]
             if stop == n:
                 break
-            panel, tau, _, info = geqrf(np.asfortranarray(matrix[stop:, start:stop]), overwrite_a=1)
-            if info != 0:
-                raise ValueError(f"BandReduction: the QR factorisation of a panel failed with code {info}.")
-            n_reflections = len(tau)
+            panel = matrix[stop:, start:stop]
+            n_reflections = min(len(panel), width)
+            t = factorise_panel(panel[:, :n_reflections])
+            v = np.asfortranarray(np.tril(panel[:, :n_reflections], -1))
+            np.fill_diagonal(v, 1.0)
+            # The last panel may be wider than tall.
+            panel[:, n_reflections:] -= v @ (t.T @ (v.T @ panel[:, n_reflections:]))
             for j in range(width):
                 rows = min(j + 1, n_reflections)
                 self.band[width - j : width - j + rows, start + j] = panel[:rows, j]
-            v, t = _compact_wy(panel, tau)
             trailing = matrix[stop:, stop:]
             # Q'AQ = A - V W' - W V' with W = X - V (T' V' X) / 2 and X = A V T.
             w = _symmetric_product(trailing, v) @ t
             w -= v @ (0.5 * (t.T @ (v.T @ w)))
-            _rank_two_update(trailing, v, w)
+            subtract_rank_two(trailing, v, np.asfortranarray(w))
             self._blocks.append((stop, v, t))
 
     def rotate(self, vectors: FloatArray) -> FloatArray:
@@ -90,45 +95,10 @@ class BandReduction:
             rotated[start:] -= v @ (t @ (v.T @ rotated[start:]))
         return rotated
 
-    def solve_band(self, right: FloatArray, shift: float) -> FloatArray:
-        """Solve (B + shift I) x = right.
-
-        Parameters
-        ----------
-        right : float64 array of shape (n,) or (n, n_right)
-            Right-hand sides.
-        shift : float
-            Diagonal shift that makes the matrix positive definite.
-
-        Returns
-        -------
-        float64 array of the shape of ``right``
-
-        Raises
-        ------
-        scipy.linalg.LinAlgError
-            If the shifted matrix is not positive definite in this precision.
-        """
-        shifted = self.band.copy()
-        shifted[0] += shift
-        factor = cholesky_banded(shifted, overwrite_ab=True, lower=True, check_finite=False)
-        return cho_solve_banded((factor, True), right, check_finite=False)
-
-
-def _compact_wy(panel: FloatArray, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return V and T of the product of reflections, I - V T V', from the output of the QR factorisation."""
-    n_reflections = len(tau)
-    v = np.ascontiguousarray(np.tril(panel[:, :n_reflections], -1))
-    np.fill_diagonal(v, 1.0)
-    v[:, tau == 0] = 0.0  # a column that was zero already: no reflection
-    inverse = np.triu(v.T @ v, 1)
-    np.fill_diagonal(inverse, np.divide(1.0, tau, out=np.ones(n_reflections), where=tau != 0))
-    return v, solve_triangular(inverse, np.eye(n_reflections), check_finite=False)
-
 
 def _symmetric_product(matrix: FloatArray, vectors: FloatArray) -> FloatArray:
     """Multiply a symmetric matrix, of which only the lower triangle is valid, by vectors."""
-    product = np.zeros_like(vectors)
+    product = np.zeros(vectors.shape, order="F")
     for start in range(0, len(matrix), _TILE):
         stop = min(start + _TILE, len(matrix))
         corner = np.tril(matrix[start:stop, start:stop])
@@ -138,17 +108,3 @@ def _symmetric_product(matrix: FloatArray, vectors: FloatArray) -> FloatArray:
         product[stop:] += below @ vectors[start:stop]
         product[start:stop] += below.T @ vectors[stop:]
     return product
-
-
-def _rank_two_update(matrix: FloatArray, v: FloatArray, w: FloatArray) -> None:
-    """Subtract V W' + W V' from the lower triangle of a matrix, in place."""
-    left, right = np.hstack([v, w]), np.ascontiguousarray(np.hstack([w, v]).T)
-    n = len(matrix)
-    buffer = np.empty((min(n, 2 * _TILE), min(n, _TILE)))
-    for start in range(0, n, _TILE):
-        stop = min(start + _TILE, n)
-        for top in range(start, n, 2 * _TILE):
-            bottom = min(top + 2 * _TILE, n)
-            part = buffer[: bottom - top, : stop - start]
-            np.matmul(left[top:bottom], right[:, start:stop], out=part)
-            matrix[top:bottom, start:stop] -= part

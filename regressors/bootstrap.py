@@ -109,34 +109,64 @@ def bootstrap_ci(
         )
     if n_resamples < 2:
         raise ValueError(f"bootstrap_ci: n_resamples must be at least 2, got {n_resamples!r}.")
-    members = _group_rows(groups, len(mos))
+    members = group_rows("bootstrap_ci", groups, len(mos))
     rng = np.random.default_rng(random_state)
-    prepared = {name: _PREPARERS[name](mos, predicted) for name in names}
+    prepared = {name: RESAMPLED_METRICS[name](mos, predicted) for name in names}
     values: dict[str, list[FloatArray]] = {name: [] for name in names}
-    for counts in _draw(rng, members, n_resamples):
+    for counts in draw_counts(rng, members, n_resamples):
         for name in names:
             values[name].append(prepared[name](counts))
-    return {name: _percentiles(np.concatenate(values[name]), confidence) for name in names}
+    return {name: percentiles(np.concatenate(values[name]), confidence) for name in names}
 
 
-def _group_rows(groups: ArrayLike | None, n_rows: int) -> IntArray:
-    """Return the group number of each row; each row its own group without groups."""
+def group_rows(who: str, groups: ArrayLike | None, n_rows: int) -> IntArray:
+    """Return the group number of each row; each row its own group without groups.
+
+    Parameters
+    ----------
+    who : str
+        The function that asks, named in the message.
+    groups : array of shape (n_rows,) or None
+    n_rows : int
+
+    Returns
+    -------
+    int array of shape (n_rows,)
+
+    Raises
+    ------
+    ValueError
+        If the length differs or there are fewer than two groups.
+    """
     if groups is None:
         return np.arange(n_rows)
     labels = np.asarray(groups)
     if labels.shape != (n_rows,):
-        raise ValueError(f"bootstrap_ci: groups must have shape ({n_rows},), got {labels.shape}.")
+        raise ValueError(f"{who}: groups must have shape ({n_rows},), got {labels.shape}.")
     known, members = np.unique(labels, return_inverse=True)
     if len(known) < 2:
         raise ValueError(
-            f"bootstrap_ci: groups must hold at least 2 groups, got 1 ({known[0]!r}). "
+            f"{who}: groups must hold at least 2 groups, got 1 ({known[0]!r}). "
             "One group cannot be resampled: leave groups out to resample images."
         )
     return members.astype(np.intp)
 
 
-def _draw(rng: np.random.Generator, members: IntArray, n_resamples: int) -> Iterator[FloatArray]:
-    """Yield row counts of shape (n_chunk, n_rows)."""
+def draw_counts(rng: np.random.Generator, members: IntArray, n_resamples: int) -> Iterator[FloatArray]:
+    """Draw groups with replacement, in portions that bound the memory.
+
+    Parameters
+    ----------
+    rng : Generator
+    members : int array of shape (n_rows,)
+        Group number of each row, see `group_rows`.
+    n_resamples : int
+
+    Yields
+    ------
+    float array of shape (n_chunk, n_rows)
+        How often each row is drawn; ``n_resamples`` resamples in all.
+    """
     n_groups = int(members.max()) + 1
     for start in range(0, n_resamples, _CHUNK):
         n = min(_CHUNK, n_resamples - start)
@@ -145,7 +175,21 @@ def _draw(rng: np.random.Generator, members: IntArray, n_resamples: int) -> Iter
         yield counts[:, members].astype(np.float64)
 
 
-def _percentiles(values: FloatArray, confidence: float) -> list[float]:
+def percentiles(values: FloatArray, confidence: float) -> list[float]:
+    """Return the ends of the interval that holds the middle of the values.
+
+    Parameters
+    ----------
+    values : float array of shape (n_resamples,)
+        nan where a resample leaves the metric undefined.
+    confidence : float in (0, 1)
+        Share of the values inside.
+
+    Returns
+    -------
+    [low, high]
+        Both nan where more than `MAX_UNDEFINED` of the values are undefined.
+    """
     defined = values[np.isfinite(values)]
     if len(defined) < (1 - MAX_UNDEFINED) * len(values):
         return [float("nan"), float("nan")]
@@ -263,7 +307,7 @@ def _resampled_plcc_logistic(y: FloatArray, y_pred: FloatArray) -> _Metric:
     return metric
 
 
-_PREPARERS: Mapping[str, Callable[[FloatArray, FloatArray], _Metric]] = MappingProxyType(
+RESAMPLED_METRICS: Mapping[str, Callable[[FloatArray, FloatArray], _Metric]] = MappingProxyType(
     {
         "mae": _resampled_mae,
         "rmse": _resampled_rmse,
@@ -273,6 +317,7 @@ _PREPARERS: Mapping[str, Callable[[FloatArray, FloatArray], _Metric]] = MappingP
         "plcc_logistic": _resampled_plcc_logistic,
     }
 )
+"""By name: takes (y, y_pred) and gives a function from row counts to the metric of each resample."""
 
 
 def _standardise(values: FloatArray) -> FloatArray:

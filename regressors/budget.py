@@ -109,6 +109,38 @@ def sum_gmacs(passes: Iterable[tuple[str, float]]) -> float:
     return math.fsum(distinct_passes(passes).values())
 
 
+def is_within(total_gmacs: float, budget_gmacs: float) -> bool:
+    """Say whether a cost keeps to a limit; a limit that is met is not exceeded.
+
+    Parameters
+    ----------
+    total_gmacs : float
+        GMACs per image.
+    budget_gmacs : float
+        Limit in GMACs per image.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        If the limit is negative or not a number.
+
+    Examples
+    --------
+    >>> from regressors.budget import is_within
+    >>> is_within(0.1 + 0.2, 0.3)
+    True
+    """
+    if math.isnan(budget_gmacs) or budget_gmacs < 0:
+        raise ValueError(
+            f"check_budget: budget_gmacs must be a non-negative number, got {budget_gmacs!r}. Use None for no limit."
+        )
+    return total_gmacs <= budget_gmacs * (1 + _SLACK)
+
+
 def check_budget(passes: Iterable[tuple[str, float]], budget_gmacs: float | None) -> float:
     """Accept or refuse a model by its cost.
 
@@ -141,11 +173,7 @@ def check_budget(passes: Iterable[tuple[str, float]], budget_gmacs: float | None
     total = math.fsum(costs.values())
     if budget_gmacs is None:
         return total
-    if math.isnan(budget_gmacs) or budget_gmacs < 0:
-        raise ValueError(
-            f"check_budget: budget_gmacs must be a non-negative number, got {budget_gmacs!r}. Use None for no limit."
-        )
-    if total > budget_gmacs * (1 + _SLACK):
+    if not is_within(total, budget_gmacs):
         dearest = sorted(costs.items(), key=lambda item: -item[1])[:3]
         raise BudgetError(total, budget_gmacs, dearest)
     return total

@@ -6,13 +6,15 @@ zero is a zero of the solution, never a clipped negative number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
-from regressors.checks import FloatArray, check_choice, check_vector, check_weights
+from regressors.checks import FloatArray, IntArray, check_choice, check_vector, check_weights
+from regressors.folds import Fold
 
 RULES = ("uniform", "nnls", "simplex")
 
@@ -113,6 +115,62 @@ def fit_combination(
     # The best intercept for given weights is mean_y - mean_P w: centring removes it from the problem.
     solution = _nnls(root * (P - mean_P), root[:, 0] * (mos - mean_y))
     return Combination(solution, mean_y - float(mean_P @ solution))
+
+
+def cross_combine(
+    rule: str,
+    y: FloatArray,
+    predictions: FloatArray,
+    folds: Sequence[Fold],
+    *,
+    sample_weight: FloatArray | None = None,
+) -> tuple[FloatArray, Combination]:
+    """Combine each fold's held-out predictions by weights learned on the rows of the other folds.
+
+    Parameters
+    ----------
+    rule : {"uniform", "nnls", "simplex"}
+        The rule.
+    y : float64 array of shape (n_rows,)
+        MOS.
+    predictions : float64 array of shape (n_rows, n_members)
+        Held-out predictions; nan in rows that no fold tests.
+    folds : sequence of (train, test)
+        Row positions.
+    sample_weight : float64 array of shape (n_rows,), optional
+        How many rows each row counts for.
+
+    Returns
+    -------
+    combined : float64 array of shape (n_rows,)
+        Mean over the folds that test a row; nan for a row that no fold tests. With a single fold there are
+        no other rows, and the final weights are used.
+    final : Combination
+        Weights learned on all tested rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regressors.combine import cross_combine
+    >>> y = np.array([1.0, 2.0, 3.0, 4.0])
+    >>> folds = [(np.array([2, 3]), np.array([0, 1])), (np.array([0, 1]), np.array([2, 3]))]
+    >>> cross_combine("simplex", y, np.column_stack([y, -y]), folds)[0].round(12).tolist()
+    [1.0, 2.0, 3.0, 4.0]
+    """
+
+    def fit(rows: IntArray) -> Combination:
+        chosen = None if sample_weight is None else sample_weight[rows]
+        return fit_combination(rule, y[rows], predictions[rows], sample_weight=chosen)
+
+    tested = np.flatnonzero(~np.isnan(predictions[:, 0]))
+    final = fit(tested)
+    total, n_tested = np.zeros(len(y)), np.zeros(len(y))
+    for _, test in folds:
+        others = np.setdiff1d(tested, test)
+        usable = len(others) > 0 and (sample_weight is None or sample_weight[others].any())
+        total[test] += (fit(others) if usable else final)(predictions[test])
+        n_tested[test] += 1
+    return np.divide(total, n_tested, out=np.full(len(y), np.nan), where=n_tested > 0), final
 
 
 def _simplex(residuals: FloatArray) -> FloatArray:

@@ -16,19 +16,13 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from regressors.bands import WHOLE_TABLE, check_labels, locate_bands
-from regressors.checks import Estimator, FloatArray, Folds, Scorer, Table, check_choice, check_weights
-from regressors.combine import RULES, Combination, fit_combination
+from regressors.bands import check_labels, locate_bands
+from regressors.checks import FloatArray, Folds, Scorer, Table, check_choice, check_weights
+from regressors.combine import RULES, Combination, cross_combine
 from regressors.fitting import predict_held_out
-from regressors.folds import Fold, check_folds, make_folds
-from regressors.members import list_members, restrict_weights
-from regressors.pipelines import (
-    ADDITIVE_ESTIMATORS,
-    ESTIMATORS,
-    band_weight_candidates,
-    make_search,
-    readable_params,
-)
+from regressors.folds import resolve_folds
+from regressors.members import list_members, member_search
+from regressors.pipelines import ADDITIVE_ESTIMATORS, ESTIMATORS, readable_params
 from regressors.search import fit_searches
 
 # Kept as they come: the members cast what they select, so that a float32 table is not doubled as a whole.
@@ -206,7 +200,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         located = locate_bands(getattr(self, "feature_names_in_", None), self.n_features_in_)
         self.bands_ = tuple(located)
         self.member_names_, self.member_bands_ = list_members(self.members, self.bands_)
-        self.folds_ = self._make_folds(table, mos, groups)
+        self.folds_ = resolve_folds(who, self.cv, table, mos, groups, self.random_state)
         self.n_rows_ = len(mos)
         row_weights = np.ones(len(mos)) if weights is None else weights
         self.column_means_ = row_weights @ np.asarray(table) / row_weights.sum()
@@ -214,7 +208,10 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         self.members_, self.member_params_, self._search_results = [], [], []
         held_out = []
         for search in fit_searches(
-            [self._search(bands) for bands in self.member_bands_], table, mos, weights
+            [member_search(self, bands, self.bands_, self.folds_) for bands in self.member_bands_],
+            table,
+            mos,
+            weights,
         ):
             self.members_.append(search.best_estimator_)
             self.member_params_.append(readable_params(search.best_params_))
@@ -225,8 +222,9 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
             held_out.append(predicted)
         self._held_out = np.column_stack(held_out)
 
-        tested = np.flatnonzero(~np.isnan(self._held_out[:, 0]))
-        combination = self._combination(mos, tested, weights)
+        self.oof_predictions_, combination = cross_combine(
+            self.combine, mos, self._held_out, self.folds_, sample_weight=weights
+        )
         self.weights_, self.intercept_ = combination
         if not self.weights_.any():
             warnings.warn(
@@ -235,7 +233,6 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
                 NoSkillWarning,
                 stacklevel=2,
             )
-        self.oof_predictions_ = self._cross_fit(mos, tested, weights, combination)
         return self
 
     def predict(self, X: Table) -> FloatArray:
@@ -363,53 +360,6 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         """Give checked values their columns' names back, by which the members find their bands."""
         names = getattr(self, "feature_names_in_", None)
         return values if names is None else pd.DataFrame(values, columns=names, copy=False)
-
-    def _make_folds(self, table: Table, mos: FloatArray, groups: ArrayLike | None) -> list[Fold]:
-        if isinstance(self.cv, (int, np.integer)):
-            own = np.arange(len(mos)) if groups is None else groups
-            return make_folds(mos, own, n_splits=int(self.cv), random_state=self.random_state)
-        folds = self.cv.split(table, mos, groups) if hasattr(self.cv, "split") else self.cv
-        return check_folds(list(folds), len(mos), who="BandEnsemble: cv")
-
-    def _search(self, bands: tuple[str, ...]) -> Estimator:
-        candidates = self.band_weights
-        if candidates is None and self.estimator == "banded-ridge":
-            candidates = band_weight_candidates(bands, random_state=self.random_state)
-        if candidates is not None:
-            candidates = restrict_weights(candidates, bands, self.bands_)
-        return make_search(
-            self.estimator,
-            # The single nameless band is selected by leaving all columns in place.
-            None if self.bands_ == (WHOLE_TABLE,) else bands,
-            alpha=self.alpha,
-            C=self.C,
-            epsilon=self.epsilon,
-            gamma=self.gamma,
-            band_weights=candidates,
-            unit_band=self.unit_band,
-            cv=self.folds_,
-            scoring=self.select_by,
-            n_jobs=self.n_jobs,
-            random_state=self.random_state,
-            reference=self.reference,
-        )
-
-    def _combination(self, mos: FloatArray, rows: np.ndarray, weights: FloatArray | None) -> Combination:
-        chosen = None if weights is None else weights[rows]
-        return fit_combination(self.combine, mos[rows], self._held_out[rows], sample_weight=chosen)
-
-    def _cross_fit(
-        self, mos: FloatArray, tested: np.ndarray, weights: FloatArray | None, final: Combination
-    ) -> FloatArray:
-        """Combine each fold's held-out predictions by weights learned on the rows of the other folds."""
-        total, n_tested = np.zeros(len(mos)), np.zeros(len(mos))
-        for _, test in self.folds_:
-            others = np.setdiff1d(tested, test)
-            usable = len(others) > 0 and (weights is None or weights[others].any())
-            combination = self._combination(mos, others, weights) if usable else final
-            total[test] += combination(self._held_out[test])
-            n_tested[test] += 1
-        return np.divide(total, n_tested, out=np.full(len(mos), np.nan), where=n_tested > 0)
 
 
 def _keep_results(results: Mapping[str, Any], n_folds: int) -> dict[str, np.ndarray]:

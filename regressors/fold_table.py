@@ -6,9 +6,9 @@ Means and deviations are those that `sklearn.preprocessing.StandardScaler` learn
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,6 +96,8 @@ class FoldTable:
         Row positions; training rows may repeat.
     scale_weight, fit_weight : float64 array of shape (n_rows,), or None
         Weights of the rows in the scaler and in the regressor.
+    scaling : {"deviation", "range"}
+        Whether columns are divided by their deviation or by their range, as `sklearn.preprocessing.MinMaxScaler` does.
     """
 
     features: FloatArray
@@ -104,6 +106,7 @@ class FoldTable:
     folds: Sequence[Fold]
     scale_weight: FloatArray | None = None
     fit_weight: FloatArray | None = None
+    scaling: str = "deviation"
     _slices: dict[str, slice | IntArray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -142,10 +145,13 @@ class FoldTable:
         total = float(len(rows)) if weights is None else float(weights.sum())
         n_columns = len(self.bands[band])
         mean, variance, exact = np.empty(n_columns), np.empty(n_columns), np.empty(n_columns, dtype=bool)
+        extent = np.empty(n_columns)
         for start in range(0, n_columns, _CHUNK):
             part = slice(start, min(start + _CHUNK, n_columns))
             chunk = self._cut(band, rows, part)
             exact[part] = (chunk[heavy] == chunk[heavy][0]).all(axis=0)
+            if self.scaling == "range":
+                extent[part] = np.ptp(chunk, axis=0)
             mean[part] = (chunk.sum(axis=0) if weights is None else weights @ chunk) / total
             chunk -= mean[part]
             # The corrected two-pass formula, as in the scaler.
@@ -153,6 +159,10 @@ class FoldTable:
             chunk *= chunk
             squares = chunk.sum(axis=0) if weights is None else weights @ chunk
             variance[part] = (squares - shift**2 / total) / total
+        if self.scaling == "range":
+            # The scaler leaves a range of rounding size as it is.
+            extent[extent < 10 * _EPS] = 1.0
+            return ColumnScale(mean, np.where(exact, 0.0, 1.0 / extent), ~exact)
         # Chan, Golub and LeVeque's bound on the rounding of the variance, by which the scaler finds constants.
         varies = variance > total * _EPS * variance + (total * mean * _EPS) ** 2
         deviation = np.sqrt(np.where(varies, variance, 1.0))
@@ -233,9 +243,20 @@ class SharedGram:
         The table.
     bands : sequence of str
         Bands whose columns enter, in this order.
+    run : callable, default=map
+        Computes independent parts, as the ``map`` of an executor does.
+    stored : bool, default=True
+        Whether the parts of all folds are kept, up to 1 GB; otherwise each fold computes its own.
     """
 
-    def __init__(self, table: FoldTable, bands: Sequence[str]) -> None:
+    def __init__(
+        self,
+        table: FoldTable,
+        bands: Sequence[str],
+        *,
+        run: Callable[..., Any] = map,
+        stored: bool = True,
+    ) -> None:
         self._table = table
         self._bands = tuple(bands)
         columns = np.concatenate([table.bands[band] for band in bands])
@@ -256,8 +277,8 @@ class SharedGram:
         self._total: FloatArray | None = None
         shared = [rows for rows in self._left_out if rows is not None]
         size = len(columns) ** 2 * 8
-        if shared and size * (len(shared) + 1) <= _MAX_STORED_BYTES:
-            self._parts = [None if rows is None else self._gram(rows) for rows in self._left_out]
+        if shared and stored and size * (len(shared) + 1) <= _MAX_STORED_BYTES:
+            self._parts = list(run(lambda rows: None if rows is None else self._gram(rows), self._left_out))
         joined = np.sort(np.concatenate(shared)) if shared else np.empty(0, dtype=np.intp)
         if shared and all(part is not None for part in self._parts) and _is_partition(joined, len(weights)):
             self._total = sum(

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.model_selection import KFold
 
-from regressors.checks import FloatArray, IntArray, check_choice, check_indices, check_vector
+from regressors.checks import FloatArray, Folds, IntArray, Table, check_choice, check_indices, check_vector
 
 Fold = tuple[IntArray, IntArray]
 """Row positions to fit on, and row positions to test on."""
@@ -121,6 +121,42 @@ def make_folds(
     part = _deal(_fill_per_group(mos, members, n_strata), order, shares)[members]
     tested = range(n_splits) if kind == "grouped" else range(1)
     return [(np.flatnonzero(part != k), np.flatnonzero(part == k)) for k in tested]
+
+
+def resolve_folds(
+    who: str, cv: Folds, X: Table, y: FloatArray, groups: ArrayLike | None, random_state: int | None
+) -> list[Fold]:
+    """Turn what an ensemble takes as ``cv`` into folds.
+
+    Parameters
+    ----------
+    who : str
+        The class that asks, named in the message.
+    cv : int, splitter, or list of (train, test)
+        A number means `make_folds` with ``groups``, or with each row for itself without groups.
+    X : data frame or float array of shape (n_rows, n_features)
+        Feature table.
+    y : float64 array of shape (n_rows,)
+        MOS.
+    groups : array of shape (n_rows,), or None
+        Group of each row.
+    random_state : int or None
+        Seed of `make_folds`.
+
+    Returns
+    -------
+    list of (train, test)
+
+    Raises
+    ------
+    ValueError
+        If the folds are not admissible.
+    """
+    if isinstance(cv, (int, np.integer)):
+        own = np.arange(len(y)) if groups is None else groups
+        return make_folds(y, own, n_splits=int(cv), random_state=random_state)
+    folds = cv.split(X, y, groups) if hasattr(cv, "split") else cv
+    return check_folds(list(folds), len(y), who=f"{who}: cv")
 
 
 def check_folds(folds: Sequence[Fold], n_rows: int, *, who: str = "check_folds") -> list[Fold]:

@@ -1,4 +1,4 @@
-"""The members of an ensemble: which bands each of them sees."""
+"""The members of an ensemble: which bands each of them sees, and the search that each of them is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from regressors.bands import unknown_bands
-from regressors.checks import check_choice
+from regressors.bands import WHOLE_TABLE, unknown_bands
+from regressors.checks import Estimator, check_choice
+from regressors.folds import Fold
+from regressors.pipelines import band_weight_candidates, make_search
 
 MEMBER_RULES = ("all+leave-one-out", "all", "each")
 
@@ -100,3 +102,52 @@ def restrict_weights(
         row = np.array([candidate.get(band, 1.0) for band in bands])
         distinct[tuple(float(w) for w in row / row.max())] = None
     return [dict(zip(bands, row, strict=True)) for row in distinct]
+
+
+def member_search(
+    ensemble: Estimator, bands: tuple[str, ...], known: tuple[str, ...], folds: Sequence[Fold]
+) -> Estimator:
+    """Make the search of one member.
+
+    Parameters
+    ----------
+    ensemble : BandEnsemble
+        Whose parameters the member takes: estimator, grids, rule of selection.
+    bands : tuple of str
+        Bands of the member.
+    known : tuple of str
+        Bands of the table.
+    folds : sequence of (train, test)
+        Row positions.
+
+    Returns
+    -------
+    GridSearchCV
+        From `regressors.pipelines.make_search`, not fitted.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not admissible.
+    """
+    candidates = ensemble.band_weights
+    if candidates is None and ensemble.estimator == "banded-ridge":
+        candidates = band_weight_candidates(bands, random_state=ensemble.random_state)
+    if candidates is not None:
+        candidates = restrict_weights(candidates, bands, known)
+    return make_search(
+        ensemble.estimator,
+        # The single nameless band is selected by leaving all columns in place.
+        None if known == (WHOLE_TABLE,) else bands,
+        alpha=ensemble.alpha,
+        C=ensemble.C,
+        epsilon=ensemble.epsilon,
+        gamma=ensemble.gamma,
+        band_weights=candidates,
+        unit_band=ensemble.unit_band,
+        cv=folds,
+        scoring=ensemble.select_by,
+        n_jobs=ensemble.n_jobs,
+        random_state=ensemble.random_state,
+        reference=ensemble.reference,
+    )

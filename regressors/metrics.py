@@ -146,6 +146,10 @@ def krcc(y: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike | None = N
     mos, predicted, weights = _prepare("krcc", y, y_pred, sample_weight)
     if np.ptp(mos) == 0 or np.ptp(predicted) == 0:
         return float("nan")
+    if (
+        sample_weight is None and len(mos) == 2
+    ):  # scipy's p value, which nobody asked for, divides by zero there
+        return float(np.sign(mos[1] - mos[0]) * np.sign(predicted[1] - predicted[0]))
     if sample_weight is None:
         return float(np.clip(kendalltau(mos, predicted, method="asymptotic").statistic, -1.0, 1.0))
     concordance = sum(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any, cast
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils import get_tags
+from threadpoolctl import threadpool_limits
 
 from regressors.candidates import Candidate
-from regressors.checks import Estimator, Table
+from regressors.checks import Estimator, Folds, Scorer, Table
 from regressors.fitting import fit_search, search_context
 from regressors.search_plan import SearchPlan, make_plan
 from regressors.shared_estimator import SharedFits, make_shared_estimator
@@ -33,10 +35,11 @@ class PrecisionWarning(LinAlgWarning):
 class BandGridSearchCV(GridSearchCV):
     """`GridSearchCV` with the same numbers, many times faster on pipelines of bands.
 
-    The shared computation takes ``Pipeline([SelectBands, StandardScaler or BandScaler, Ridge or UnitSVR])`` with a grid
-    over bands, band weights and the regressor's penalties. In each fold the kernels of the bands (or one Gram
-    matrix, when there are fewer columns than rows) are computed once, summed over each subset of bands, and
-    reduced once for all values of alpha; the support-vector regressor gets its kernels precomputed. Everything else is
+    The shared computation takes ``Pipeline([SelectBands, scaler, regressor])``, the scaler a StandardScaler,
+    MinMaxScaler or BandScaler and the regressor a Ridge, KernelRidge, SVR or UnitSVR with a linear or RBF kernel; the
+    grid may vary bands, band weights, penalties and the kernel's width. In each fold the kernels of the bands (or one
+    Gram matrix, when there are fewer columns than rows) are computed once, summed over each subset of bands, and
+    reduced once for all values of alpha; support-vector regressors get their kernels precomputed. Everything else is
     scikit-learn's: its own search runs over estimators that look their predictions up, so that scores, ranks,
     failures and warnings are its own, and the best candidate is refitted as a pipeline like any other.
 
@@ -52,7 +55,7 @@ class BandGridSearchCV(GridSearchCV):
         As in `GridSearchCV`. A plain function may look at more than predictions, so it takes the plain search: wrap
         it by `sklearn.metrics.make_scorer`.
     n_jobs : int or None, default=None
-        Folds at once, in threads of one BLAS thread each; in the plain search fits at once, in processes.
+        Matrices at once, in threads of one BLAS thread each; in the plain search fits at once, in processes.
     refit : bool, str or callable, default=True
         As in `GridSearchCV`.
     cv : int, splitter or iterable, default=None
@@ -65,6 +68,9 @@ class BandGridSearchCV(GridSearchCV):
         As in `GridSearchCV`.
     return_train_score : bool, default=False
         As in `GridSearchCV`; True takes the plain search.
+    memory_limit_gb : float or None, default=None
+        Gigabytes (1e9 bytes) that the shared computation may hold besides the table. To keep to it, folds wait for
+        each other and fewer matrices are in work at once; None sets no limit. Not for the refit.
 
     Attributes
     ----------
@@ -98,6 +104,35 @@ class BandGridSearchCV(GridSearchCV):
     ({'regress__alpha': 0.1}, 'shared')
     """
 
+    def __init__(
+        self,
+        estimator: Estimator,
+        param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        scoring: Scorer | None = None,
+        n_jobs: int | None = None,
+        refit: bool | str | Callable[..., int] = True,
+        cv: Folds = None,
+        verbose: int = 0,
+        pre_dispatch: int | str = "2*n_jobs",
+        error_score: float | str = np.nan,
+        return_train_score: bool = False,
+        memory_limit_gb: float | None = None,
+    ) -> None:
+        super().__init__(
+            estimator,
+            param_grid,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.memory_limit_gb = memory_limit_gb
+
     def __sklearn_tags__(self) -> Any:  # noqa: ANN401 - scikit-learn's own, untyped
         tags = super().__sklearn_tags__()
         # The search takes several targets exactly when its estimator does; scikit-learn's own does not say so.
@@ -122,7 +157,7 @@ class BandGridSearchCV(GridSearchCV):
             Itself.
         """
         plan = make_plan(self, X, y, params)
-        answers = None if isinstance(plan, str) else _answer([plan], self.n_jobs)
+        answers = None if isinstance(plan, str) else _answer([plan], self)
         return self._fit_plan(X, y, params, plan, answers)
 
     def _fit_plan(
@@ -160,7 +195,9 @@ class BandGridSearchCV(GridSearchCV):
                 setattr(self, name, getattr(inner, name))
         if self.refit:
             start = time.perf_counter()
-            self.best_estimator_ = inner.best_estimator_.pipeline()
+            # Nothing else runs now, so that BLAS may have the cores that the folds had.
+            with threadpool_limits(limits=max(1, effective_n_jobs(self.n_jobs)), user_api="blas"):
+                self.best_estimator_ = inner.best_estimator_.pipeline()
             self.refit_time_ += time.perf_counter() - start
             if hasattr(self.best_estimator_, "feature_names_in_"):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_
@@ -205,19 +242,21 @@ def fit_searches(
             plans.append(make_plan(search, X, y, params, known=known))
         able = [plan for plan in plans if isinstance(plan, SearchPlan)]
         together = all(plan.table is able[0].table for plan in able)
-        answers = _answer(able, ours[0].n_jobs) if able and together else None
+        answers = _answer(able, ours[0]) if able and together else None
         for search, plan in zip(ours, plans, strict=True):
             own = answers
             if answers is None and isinstance(plan, SearchPlan):
-                own = _answer([plan], search.n_jobs)
+                own = _answer([plan], search)
             search._fit_plan(X, y, params, plan, own)
     return list(searches)
 
 
-def _answer(plans: Sequence[SearchPlan], n_jobs: int | None) -> Answers:
+def _answer(plans: Sequence[SearchPlan], search: BandGridSearchCV) -> Answers:
     candidates = [c for plan in plans for c in plan.candidates if c is not None]
     start = time.perf_counter()
-    answers = answer_candidates(plans[0].table, candidates, n_jobs=n_jobs)
+    answers = answer_candidates(
+        plans[0].table, candidates, n_jobs=search.n_jobs, memory_limit_gb=search.memory_limit_gb
+    )
     answers.seconds = (time.perf_counter() - start) / len(plans)
     return answers
 

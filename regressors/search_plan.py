@@ -13,6 +13,7 @@ from sklearn import get_config
 from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.metadata_routing import process_routing
 
 from regressors.bands import BandScaler
@@ -38,6 +39,8 @@ class SearchPlan:
         Features, target, weights and folds.
     has_names : bool
         Whether the table's columns have names.
+    defaults : dict of str to object
+        What the grid leaves as it is.
     candidates : list of Candidate or None
         The grid in its order; None where scikit-learn must fit.
     fit_params : dict of str to object
@@ -49,6 +52,7 @@ class SearchPlan:
     pipeline: Pipeline
     table: FoldTable
     has_names: bool
+    defaults: Mapping[str, Any]
     candidates: list[Candidate | None]
     fit_params: Mapping[str, Any]
     score_params: Mapping[str, Any]
@@ -60,7 +64,9 @@ class SearchPlan:
 
     def read(self, parameters: Mapping[str, Any]) -> Candidate | None:
         """Read one point of the grid; None where scikit-learn must fit."""
-        return read_candidate(self.pipeline, parameters, self.table.bands, has_names=self.has_names)
+        return read_candidate(
+            self.pipeline, parameters, self.table.bands, has_names=self.has_names, defaults=self.defaults
+        )
 
     def describe(self, answers: Answers) -> str:
         """Say what was shared, in words."""
@@ -122,9 +128,10 @@ def make_plan(
     except (TypeError, ValueError) as error:
         return f"the table's columns are not admissible ({error})"
     has_names = isinstance(X, pd.DataFrame)
-    candidates = [read_candidate(pipeline, point, bands, has_names=has_names) for point in points]
-    if not any(candidates):
-        return "no candidate is one that the shared computation knows"
+    defaults = pipeline.get_params()
+    candidates = [
+        read_candidate(pipeline, point, bands, has_names=has_names, defaults=defaults) for point in points
+    ]
     routed = _route(search, params)
     if isinstance(routed, str):
         return routed
@@ -132,14 +139,25 @@ def make_plan(
     weights = _step_weights(pipeline, fit_params, len(target))
     if isinstance(weights, str):
         return weights
+    if weights[0] is not weights[1] or isinstance(scale, MinMaxScaler):
+        # Kernels here are centred for the regressor. Without an intercept, or in the order of the solver's steps, a
+        # linear kernel that the scaler centres elsewhere, or not at all, is another one.
+        candidates = [None if c is None or _needs_origin(c) else c for c in candidates]
+    if not any(candidates):
+        return "no candidate is one that the shared computation knows"
     # Last of all, as it may use up an iterator.
     folds = _folds(search.cv, X, y, split_params, len(target))
-    table = FoldTable(values, target, bands, folds, *weights)
+    scaling = "range" if isinstance(scale, MinMaxScaler) else "deviation"
+    table = FoldTable(values, target, bands, folds, *weights, scaling=scaling)
     if known is not None and _is_same(known.table, table):
         table = known.table
     if not _has_rows(table):
         candidates = [None] * len(candidates)
-    return SearchPlan(pipeline, table, has_names, candidates, fit_params, score_params)
+    return SearchPlan(pipeline, table, has_names, defaults, candidates, fit_params, score_params)
+
+
+def _needs_origin(candidate: Candidate) -> bool:
+    return candidate.kernel == "linear" and candidate.family in ("svr", "kernel-ridge")
 
 
 def _odd_settings(search: GridSearchCV) -> str | None:
@@ -148,15 +166,28 @@ def _odd_settings(search: GridSearchCV) -> str | None:
     if get_config()["transform_output"] not in ("default", "pandas"):
         return "transformers are set to another kind of output"
     scoring = search.scoring
-    if scoring is None or isinstance(scoring, (str, _SCORER)):
+    if scoring is None or is_prediction_scorer(scoring):
         return None
     several = scoring.values() if isinstance(scoring, Mapping) else scoring
-    if isinstance(scoring, (Mapping, list, tuple, set)) and all(_is_plain(scorer) for scorer in several):
+    if isinstance(scoring, (Mapping, list, tuple, set)) and all(
+        is_prediction_scorer(scorer) for scorer in several
+    ):
         return None
     return "the scoring is a function of its own, which may look at more than predictions"
 
 
-def _is_plain(scorer: Scorer) -> bool:
+def is_prediction_scorer(scorer: Scorer) -> bool:
+    """Say whether a scorer surely asks an estimator for nothing but predictions.
+
+    Parameters
+    ----------
+    scorer : str or scorer
+        A name, or what `sklearn.metrics.make_scorer` returns; a function of its own may look at more.
+
+    Returns
+    -------
+    bool
+    """
     return isinstance(scorer, (str, _SCORER))
 
 
@@ -250,7 +281,8 @@ def _is_same(one: FoldTable, other: FoldTable) -> bool:
         return (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b))
 
     return (
-        np.array_equal(one.y, other.y)
+        one.scaling == other.scaling
+        and np.array_equal(one.y, other.y)
         and list(one.bands) == list(other.bands)
         and equal(one.scale_weight, other.scale_weight)
         and equal(one.fit_weight, other.fit_weight)

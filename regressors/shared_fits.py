@@ -6,20 +6,30 @@ in bands or band weights share the kernels or the Gram matrix that these matrice
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from joblib import Parallel, delayed
-from sklearn.svm import SVR
+from joblib import effective_n_jobs
 from threadpoolctl import threadpool_limits
 
 from regressors.candidates import Candidate
 from regressors.checks import FloatArray
-from regressors.fold_table import BandKernel, ColumnScale, FoldGram, FoldTable, SharedGram
-from regressors.shifted import ShiftedSolutions, solve_shifted
-
-_Scales = Mapping[str, ColumnScale]
+from regressors.fold_table import ColumnScale, FoldGram, FoldTable, SharedGram
+from regressors.kernel_fits import (
+    Found,
+    Kernels,
+    Scales,
+    band_factors,
+    fit_kernel_ridge,
+    fit_support_vectors,
+    ridge_answers,
+    weighted_kernel,
+)
+from regressors.memory import plan_memory
+from regressors.shifted import solve_shifted
 
 
 @dataclass
@@ -47,11 +57,12 @@ class Answers:
             self.doubt[candidate] = max(self.doubt.get(candidate, 0.0), doubt)
 
 
-_Found = list[tuple[Candidate, FloatArray, float]]
-
-
 def answer_candidates(
-    table: FoldTable, candidates: Iterable[Candidate], *, n_jobs: int | None = None
+    table: FoldTable,
+    candidates: Iterable[Candidate],
+    *,
+    n_jobs: int | None = None,
+    memory_limit_gb: float | None = None,
 ) -> Answers:
     """Predict the held-out rows of every fold by every candidate.
 
@@ -62,12 +73,20 @@ def answer_candidates(
     candidates : iterable of Candidate
         What to answer; repeats are answered once.
     n_jobs : int or None, default=None
-        Folds at once, in threads. Each computes with one BLAS thread: several of them inside a reduction
+        Matrices at once, in threads. Each computes with one BLAS thread: several of them inside a reduction
         were measured to be many times slower than one.
+    memory_limit_gb : float or None, default=None
+        Gigabytes (1e9 bytes) that the computation may hold besides the table. To keep to it, folds wait for each
+        other and fewer matrices are in work at once; None sets no limit.
 
     Returns
     -------
     Answers
+
+    Raises
+    ------
+    ValueError
+        If one fold with one matrix at a time needs more memory than the limit.
 
     Examples
     --------
@@ -85,97 +104,119 @@ def answer_candidates(
     answers = Answers({candidate: [None] * len(table.folds) for candidate in distinct})
     groups: dict[Candidate, list[Candidate]] = {}
     for candidate in distinct:
-        key = Candidate(candidate.family, candidate.bands, candidate.weights, candidate.unit_band, ())
+        key = replace(candidate, values=(), solver=())
         groups.setdefault(key, []).append(candidate)
     bands = [band for band in table.bands if any(band in group.bands for group in groups)]
     folds = range(len(table.folds))
-    with threadpool_limits(limits=1, user_api="blas"):
-        scales = [{band: table.column_scale(band, fold) for band in bands} for fold in folds]
-        primal = [[key for key in groups if _is_primal(key, table, fold, scales[fold])] for fold in folds]
-        in_gram = [band for band in bands if any(band in key.bands for keys in primal for key in keys)]
-        gram = SharedGram(table, in_gram) if in_gram else None
-        found = Parallel(n_jobs=n_jobs, prefer="threads")(
-            delayed(_answer_fold)(table, groups, fold, scales[fold], gram, primal[fold]) for fold in folds
-        )
-    for fold, results in zip(folds, found, strict=True):
-        for candidate, predicted, doubt in results:
-            answers.add(candidate, fold, predicted, doubt)
+    n_workers = max(1, effective_n_jobs(n_jobs))
+    with threadpool_limits(limits=1, user_api="blas"), ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(n_workers))
+        try:
+            places = [(band, fold) for fold in folds for band in bands]
+            learned = list(pool.map(lambda place: table.column_scale(*place), places))
+            scales: list[dict[str, ColumnScale]] = [{} for _ in folds]
+            for (band, fold), scale in zip(places, learned, strict=True):
+                scales[fold][band] = scale
+            primal = [{key for key in groups if _is_primal(key, table, fold, scales[fold])} for fold in folds]
+            in_gram = [band for band in bands if any(band in key.bands for keys in primal for key in keys)]
+            budget = plan_memory(table, groups, primal, in_gram, n_workers, memory_limit_gb)
+            if budget.n_workers < n_workers:
+                pool = stack.enter_context(ThreadPoolExecutor(budget.n_workers))
+            gram = SharedGram(table, in_gram, run=pool.map, stored=budget.stores_grams) if in_gram else None
+            found: list[tuple[int, Future[Found]]] = []
+            for fold in folds:
+                tasks = _submit_fold(pool, table, groups, fold, scales[fold], gram, primal[fold])
+                found += [(fold, task) for task in tasks]
+                if budget.folds_wait:
+                    wait(tasks)
+            for fold, task in found:
+                for candidate, predicted, doubt in task.result():
+                    answers.add(candidate, fold, predicted, doubt)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return answers
 
 
-def _is_primal(key: Candidate, table: FoldTable, fold: int, scales: _Scales) -> bool:
+def _is_primal(key: Candidate, table: FoldTable, fold: int, scales: Scales) -> bool:
     # On the wrong side of the rank the small penalties lose digits: the matrix is singular without them.
     n_columns = sum(int(np.count_nonzero(scales[band].factor)) for band in key.bands)
     return key.family == "ridge" and n_columns <= len(table.train_rows(fold))
 
 
-def _answer_fold(
+def _submit_fold(
+    pool: Executor,
     table: FoldTable,
     groups: Mapping[Candidate, Sequence[Candidate]],
     fold: int,
-    scales: _Scales,
+    scales: Scales,
     gram: SharedGram | None,
-    primal: Sequence[Candidate],
-) -> _Found:
-    found: _Found = []
+    primal: Set[Candidate],
+) -> list[Future[Found]]:
+    """Queue the work of one fold: first what its candidates share, then the candidates, who wait for it.
+
+    The queue is served in order, so that nobody waits for what has not begun, and little more than one fold is in
+    memory at a time: only the waiting tasks hold what is shared.
+    """
+    tasks: list[Future[Found]] = []
     if gram is not None and primal:
-        normal = gram.fold(fold, scales)
-        for key in primal:
-            found += _primal_ridge(table, groups[key], normal, gram, fold, scales)
-        del normal
-    dual = [key for key in groups if key not in set(primal)]
+        normal = pool.submit(gram.fold, fold, scales)
+        tasks += [
+            pool.submit(_primal_ridge, table, groups[key], normal, gram, fold, scales)
+            for key in groups
+            if key in primal
+        ]
+    dual = [key for key in groups if key not in primal]
     kernels = {
-        band: table.kernel(band, fold, scales[band])
+        band: pool.submit(table.kernel, band, fold, scales[band])
         for band in scales
         if any(band in key.bands for key in dual)
     }
     for key in dual:
-        solve = _dual_ridge if key.family == "ridge" else _support_vectors
-        found += solve(table, groups[key], kernels, fold, scales)
-    return found
-
-
-def _factors(candidate: Candidate, scales: _Scales) -> list[float]:
-    """Return what each band's standardised columns are multiplied by."""
-    factors = []
-    for band, weight in zip(candidate.bands, candidate.weights, strict=True):
-        n_varying = int(scales[band].varies.sum())
-        unit = 1 / np.sqrt(n_varying) if candidate.unit_band and n_varying else 1.0
-        factors.append(float(unit * weight))
-    return factors
+        own = {band: kernels[band] for band in key.bands}
+        if key.family == "ridge":
+            tasks.append(pool.submit(_dual_ridge, table, groups[key], own, fold, scales))
+            continue
+        by_gamma: dict[float, list[Candidate]] = {}
+        for candidate in groups[key]:
+            by_gamma.setdefault(candidate.values[-1], []).append(candidate)
+        solve = fit_kernel_ridge if key.family == "kernel-ridge" else fit_support_vectors
+        tasks += [pool.submit(solve, table, members, own, fold, scales) for members in by_gamma.values()]
+    return tasks
 
 
 def _primal_ridge(
     table: FoldTable,
     candidates: Sequence[Candidate],
-    normal: FoldGram,
+    waited: Future[FoldGram],
     gram: SharedGram,
     fold: int,
-    scales: _Scales,
-) -> _Found:
+    scales: Scales,
+) -> Found:
     """Solve (C G C + alpha I) b = C r and predict y_mean + Z_test C b, with C the factors of the columns."""
+    normal = waited.result()
     bands = candidates[0].bands
     columns = gram.columns(bands)
     widths = [len(table.bands[band]) for band in bands]
-    factors = np.repeat(_factors(candidates[0], scales), widths)
+    factors = np.repeat(band_factors(candidates[0], scales), widths)
     used = np.concatenate([scales[band].factor > 0 for band in bands])
     columns, factors = columns[used], factors[used]
     matrix = np.ascontiguousarray(normal.gram[np.ix_(columns, columns)])
     matrix *= factors
     matrix *= factors[:, None]
     solved = solve_shifted(matrix, factors * normal.right[columns], [c.values[0] for c in candidates])
-    return _ridge_answers(table, fold, candidates, normal.test[:, columns] * factors, solved, normal.y_mean)
+    return ridge_answers(table, fold, candidates, normal.test[:, columns] * factors, solved, normal.y_mean)
 
 
 def _dual_ridge(
     table: FoldTable,
     candidates: Sequence[Candidate],
-    kernels: Mapping[str, BandKernel],
+    kernels: Kernels,
     fold: int,
-    scales: _Scales,
-) -> _Found:
+    scales: Scales,
+) -> Found:
     """Solve (H K H + alpha I) c = H (y - y_mean) and predict y_mean + K_test H c, with H the roots of the weights."""
-    train, test = _weighted_kernel(candidates[0], kernels, scales)
+    train, test = weighted_kernel(candidates[0], kernels, scales)
     weights, target = table.train_weights(fold), table.y[table.train_rows(fold)]
     y_mean = float(weights @ target) / float(weights.sum())
     if table.fit_weight is not None:
@@ -187,79 +228,4 @@ def _dual_ridge(
     else:
         target = target - y_mean
     solved = solve_shifted(train, target, [c.values[0] for c in candidates])
-    return _ridge_answers(table, fold, candidates, test, solved, y_mean)
-
-
-def _ridge_answers(
-    table: FoldTable,
-    fold: int,
-    candidates: Sequence[Candidate],
-    test: FloatArray,
-    solved: ShiftedSolutions,
-    y_mean: float,
-) -> _Found:
-    predicted = y_mean + test @ solved.x
-    spread = float(np.ptp(table.y[table.train_rows(fold)])) or 1.0
-    doubt = np.abs(test @ solved.change).max(axis=0, initial=0.0) / spread
-    return [(c, predicted[:, k], float(doubt[k])) for k, c in enumerate(candidates)]
-
-
-def _weighted_kernel(
-    candidate: Candidate, kernels: Mapping[str, BandKernel], scales: _Scales
-) -> tuple[FloatArray, FloatArray]:
-    squares = [factor**2 for factor in _factors(candidate, scales)]
-    first = kernels[candidate.bands[0]]
-    train, test = squares[0] * first.train, squares[0] * first.test
-    for band, square in zip(candidate.bands[1:], squares[1:], strict=True):
-        # Most weights are 1, and a product would be one more pass over the matrix.
-        train += kernels[band].train if square == 1 else square * kernels[band].train
-        test += kernels[band].test if square == 1 else square * kernels[band].test
-    return train, test
-
-
-def _support_vectors(
-    table: FoldTable,
-    candidates: Sequence[Candidate],
-    kernels: Mapping[str, BandKernel],
-    fold: int,
-    scales: _Scales,
-) -> _Found:
-    """Fit `regressors.svr.UnitSVR` on kernels computed beforehand, one per gamma."""
-    train, test = _weighted_kernel(candidates[0], kernels, scales)
-    weights = None if table.fit_weight is None else table.train_weights(fold)
-    target = table.y[table.train_rows(fold)]
-    y_mean = float(np.average(target, weights=weights))
-    y_scale = float(np.sqrt(np.average((target - y_mean) ** 2, weights=weights))) or 1.0
-    norms = np.diagonal(train).copy()
-    total = float(np.average(norms, weights=weights))
-    total = total if total > 0 else 1.0
-    if candidates[0].family == "rbf":
-        factors = zip(candidates[0].bands, _factors(candidates[0], scales), strict=True)
-        own = sum((factor**2 * kernels[band].test_norms for band, factor in factors), np.zeros(len(test)))
-        # Squared distances take the place of the inner products.
-        train = np.maximum(norms[:, None] + norms - 2 * train, 0.0)
-        np.fill_diagonal(train, 0.0)
-        test = np.maximum(own[:, None] + norms - 2 * test, 0.0)
-    found: _Found = []
-    by_gamma: dict[float, list[Candidate]] = {}
-    for candidate in candidates:
-        gamma = candidate.values[2] if candidate.family == "rbf" else 0.0
-        by_gamma.setdefault(gamma, []).append(candidate)
-    for gamma, members in by_gamma.items():
-        if members[0].family == "rbf":
-            kernel, kernel_test = np.exp(train * (-gamma / total)), np.exp(test * (-gamma / total))
-        else:
-            kernel, kernel_test = train / total, test / total
-        for member in members:
-            tol, max_iter, cache_size_mb = member.solver
-            svr = SVR(
-                kernel="precomputed",
-                C=member.values[0],
-                epsilon=member.values[1],
-                tol=tol,
-                max_iter=int(max_iter),
-                cache_size=cache_size_mb,
-            ).fit(kernel, (target - y_mean) / y_scale, sample_weight=weights)
-            unit = kernel_test[:, svr.support_] @ svr.dual_coef_[0] + svr.intercept_[0]
-            found.append((member, y_mean + y_scale * unit, 0.0))
-    return found
+    return ridge_answers(table, fold, candidates, test, solved, y_mean)

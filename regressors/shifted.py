@@ -2,7 +2,8 @@
 
 Three exact ways, chosen by size: a Cholesky factorisation per shift when there are few; reduction to tridiagonal
 form for small matrices, reduction to band form (`regressors.band_reduction`) for large ones. After a reduction one more
-shift costs next to nothing. The crossing points were measured with OpenBLAS on one thread.
+shift costs next to nothing. The crossing points were measured with OpenBLAS on one thread. Other threads run
+meanwhile, see `regressors.lapack`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,25 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, get_lapack_funcs
 
 from regressors.band_reduction import BandReduction
 from regressors.checks import FloatArray, check_choice
+from regressors.lapack import (
+    cholesky,
+    factorise_band,
+    rotate_tridiagonal,
+    solve_band,
+    solve_cholesky,
+    solve_tridiagonal,
+    tridiagonalise,
+)
 
 METHODS = ("cholesky", "tridiagonal", "band")
 
 # Up to this size the LAPACK reduction to tridiagonal form is at least as fast as ours to band form.
-_LARGEST_TRIDIAGONAL = 2000
-_BAND_WIDTH = 96
+_LARGEST_TRIDIAGONAL = 1400
+# A wider band makes the products of matrices faster and the systems of each shift dearer.
+_BAND_WIDTH = 192
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -56,6 +66,27 @@ def choose_method(n: int, n_shifts: int) -> str:
     if n_shifts <= (3 if n <= _LARGEST_TRIDIAGONAL else 5) or n < 3:
         return "cholesky"
     return "tridiagonal" if n <= _LARGEST_TRIDIAGONAL else "band"
+
+
+def extra_numbers(n: int, n_shifts: int) -> int:
+    """Return how many numbers `solve_shifted` holds besides its matrix, at most.
+
+    Parameters
+    ----------
+    n : int
+        Size of the matrix.
+    n_shifts : int
+        Number of shifts.
+
+    Returns
+    -------
+    int
+    """
+    vectors = 6 * n * n_shifts
+    if choose_method(n, n_shifts) == "band":
+        # The reflections are a second triangle.
+        return vectors + n * n // 2 + (n_shifts + 2) * (_BAND_WIDTH + 1) * n
+    return vectors + n * n + 64 * n
 
 
 def solve_shifted(
@@ -125,51 +156,49 @@ def _by_cholesky(
         # Only the lower triangle is read, so that with its own copy the factorisation may overwrite.
         shifted = np.array(matrix, order="F")
         np.fill_diagonal(shifted, diagonal + shift)
-        try:
-            factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
-        except LinAlgError:
+        if not cholesky(shifted):
             continue
-        x[:, k] = cho_solve(factor, right, check_finite=False)
-        change[:, k] = cho_solve(factor, perturb(x[:, k : k + 1])[:, 0], check_finite=False)
+        x[:, k] = solve_cholesky(shifted, right)
+        change[:, k] = solve_cholesky(shifted, perturb(x[:, k : k + 1])[:, 0])
     return ShiftedSolutions(x, change)
 
 
 def _tridiagonal(matrix: FloatArray) -> Callable[[FloatArray, Sequence[float]], FloatArray]:
     """Reduce to tridiagonal form; return the solver of one right-hand side for each shift."""
-    n = len(matrix)
-    sytrd, sytrd_lwork, ormqr, ptsv = get_lapack_funcs(("sytrd", "sytrd_lwork", "ormqr", "ptsv"), (matrix,))
-    work, _ = sytrd_lwork(n, lower=1)
     # The transpose of a C-ordered symmetric matrix is the same matrix in Fortran's order, without a copy.
-    reduced, diagonal, off, tau, _ = sytrd(matrix.T, lower=1, lwork=int(work), overwrite_a=1)
-    reflections = np.asfortranarray(reduced[1:, :-1])
-
-    def rotate(vectors: FloatArray, transposed: str) -> FloatArray:
-        rotated: FloatArray = vectors.copy()
-        lower, lwork = np.asfortranarray(vectors[1:]), max(64, 64 * vectors.shape[1])
-        rotated[1:] = ormqr("L", transposed, reflections, tau, lower, lwork=lwork)[0]
-        return rotated
+    reduced = matrix.T
+    diagonal, off, factors = tridiagonalise(reduced)
 
     def solve(right: FloatArray, shifts: Sequence[float]) -> FloatArray:
-        rotated = rotate(right, "T")
+        rotated = rotate_tridiagonal(reduced, factors, right, transposed=True)
         for k, shift in enumerate(shifts):
-            _, _, solution, info = ptsv(diagonal + shift, off, rotated[:, k])
-            rotated[:, k] = solution if info == 0 else np.nan
-        return _rotate_columns(lambda columns: rotate(columns, "N"), rotated)
+            solution = solve_tridiagonal(diagonal + shift, off, rotated[:, k])
+            rotated[:, k] = np.nan if solution is None else solution
+        return _rotate_columns(
+            lambda columns: rotate_tridiagonal(reduced, factors, columns, transposed=False), rotated
+        )
 
     return solve
 
 
 def _band(matrix: FloatArray) -> Callable[[FloatArray, Sequence[float]], FloatArray]:
     """Reduce to band form; return the solver of one right-hand side for each shift."""
-    reduction = BandReduction(matrix, min(_BAND_WIDTH, len(matrix)))
+    reduction = BandReduction(matrix.T, min(_BAND_WIDTH, len(matrix)))
+    # The probe solves with the same shifts again, so the factors stay: width n numbers for each.
+    factors: dict[float, FloatArray | None] = {}
+
+    def factorise(shift: float) -> FloatArray | None:
+        if shift not in factors:
+            band = reduction.band.copy(order="F")
+            band[0] += shift
+            factors[shift] = band if factorise_band(band) else None
+        return factors[shift]
 
     def solve(right: FloatArray, shifts: Sequence[float]) -> FloatArray:
         rotated = reduction.rotate(right)
         for k, shift in enumerate(shifts):
-            try:
-                rotated[:, k] = reduction.solve_band(rotated[:, k], shift)
-            except LinAlgError:
-                rotated[:, k] = np.nan
+            factor = factorise(shift)
+            rotated[:, k] = np.nan if factor is None else solve_band(factor, rotated[:, k])
         return _rotate_columns(reduction.rotate_back, rotated)
 
     return solve

@@ -1,4 +1,4 @@
-"""``make bench``: run every benchmark, print the table, write it as CSV beside this file.
+"""``make bench``: run the benchmarks, print their tables, write them as CSV beside this file.
 
 Absolute times belong to one machine on one day; the ratios are what to read. Nothing here is a test.
 """
@@ -11,12 +11,14 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from joblib import cpu_count
 
 from experiments.benchmarks.bank import bench_bank
 from experiments.benchmarks.extraction import bench_extraction
+from experiments.benchmarks.fit import bench_fit
 from featbank.demo import write_demo
 
 
@@ -38,6 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmarks."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
+        "--part",
+        choices=("all", "features", "fit"),
+        default="all",
+        help="features: extraction and bank, into results.csv; fit: grid searches, into fit.csv (default: both)",
+    )
+    parser.add_argument(
         "--photos",
         type=int,
         default=20,
@@ -47,14 +55,22 @@ def main(argv: list[str] | None = None) -> int:
         "--repeats", type=int, default=3, help="runs of each side, in turn; the median counts"
     )
     options = parser.parse_args(argv)
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="featbank-bench-") as folder:
-        photos = write_demo(Path(folder) / "photos", n_photos=options.photos, workers=cpu_count())
-        rows += bench_extraction(photos, Path(folder), options.repeats)
-        rows += bench_bank(Path(folder), options.repeats)
+    if options.part != "fit":
+        rows = []
+        with tempfile.TemporaryDirectory(prefix="featbank-bench-") as folder:
+            photos = write_demo(Path(folder) / "photos", n_photos=options.photos, workers=cpu_count())
+            rows += bench_extraction(photos, Path(folder), options.repeats)
+            rows += bench_bank(Path(folder), options.repeats)
+        _record(rows, "results.csv")
+    if options.part != "features":
+        _record(bench_fit(), "fit.csv")
+    return 0
+
+
+def _record(rows: list[dict[str, Any]], name: str) -> None:
     table = pd.DataFrame(rows)
     table["machine"] = describe_machine()
-    target = Path(__file__).parent / "results.csv"
+    target = Path(__file__).parent / name
     table.to_csv(target, index=False, float_format="%.4g")
     sys.stdout.write(
         table.drop(columns="machine").to_string(index=False, float_format=lambda value: f"{value:.3g}")
@@ -63,7 +79,6 @@ def main(argv: list[str] | None = None) -> int:
         f"\n\n{describe_machine()}; OPENBLAS_NUM_THREADS={os.environ.get('OPENBLAS_NUM_THREADS', 'unset')}\n"
     )
     sys.stdout.write(f"written to {target}\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Count."""
+    from experiments.leaderboard.published import cost_by_recipe
     from experiments.recipe import read_recipe
-    from experiments.table4 import TABLE_4
     from featbank.encoders.macs import COUNTER
     from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX, make_feature
     from regressors.budget import sum_gmacs
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> Output:
             prompts += _text_cost(band.name, feature)
     total = sum_gmacs(passes)
     budget = recipe.regression.budget_gmacs
-    published_row = TABLE_4.get(recipe.name)
+    published_row = cost_by_recipe().get(recipe.name)
     has_networks = any(executed for executed, _ in encoders.values())
     document = {
         "recipe": recipe.name,

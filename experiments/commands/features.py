@@ -27,23 +27,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Output:
     """Extract."""
     from experiments.recipe import read_recipe
+    from experiments.search.space import list_variants
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
-    from featbank.encoders import check_weights
+    from featbank.encoders import check_weights, has_random_weights
     from featbank.errors import DatasetError
     from featbank.extract import FeatureRequest, extract
 
     check_device(options.device)
     recipe = read_recipe(options.recipe)
-    _check_precision(options.precision, [band.encoder for band in recipe.bands])
+    # What a search may choose is computed with the rest.
+    bands = [variant.request for row in list_variants(recipe).values() for variant in row]
+    _check_precision(options.precision, [band.encoder for band in bands])
     # All missing weights at once, before any image is read.
-    check_weights(band.encoder for band in recipe.bands if not band.encoder.startswith("imported:"))
+    check_weights(band.encoder for band in bands if not band.encoder.startswith("imported:"))
     if options.device != "auto":
         os.environ["FEATBANK_DEVICE"] = options.device  # worker processes inherit it
     table = read_dataset(options.data, images=options.images)
     requests = [
         FeatureRequest(band.encoder, band.view, band.aggregate)
-        for band in recipe.bands
+        for band in bands
         if not band.encoder.startswith("imported:")
     ]
     summary = extract(
@@ -68,6 +71,7 @@ def run(options: argparse.Namespace) -> Output:
         "missing": summary.n_missing,
         "failures": summary.failures,
         "seconds": summary.seconds,
+        "random_weights": [band.name for band in recipe.bands if has_random_weights(band.encoder)],
     }
     return Output(document, _text(document))
 
@@ -94,6 +98,8 @@ def _check_precision(precision: str, encoders: list[str]) -> None:
 
 
 def _text(document: dict[str, object]) -> str:
+    from featbank.encoders import random_weights_note
+
     seconds: dict[str, float] = document["seconds"]  # type: ignore[assignment]
     failures: list[dict[str, str]] = document["failures"]  # type: ignore[assignment]
     lines = [
@@ -103,6 +109,8 @@ def _text(document: dict[str, object]) -> str:
     if document["computed"]:
         work = {name: spent for name, spent in seconds.items() if name != "wall"}
         lines.append("seconds of work: " + ", ".join(f"{name} {spent:.1f}" for name, spent in work.items()))
+    if document["random_weights"]:
+        lines.append(random_weights_note(document["random_weights"]))  # type: ignore[arg-type]
     lines += [f"  {failure['image']}: {failure['message']}" for failure in failures[:20]]
     if len(failures) > 20:
         lines.append(f"  ... and {len(failures) - 20} more (all of them with --json)")

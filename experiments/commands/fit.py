@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from experiments.commands import Output
-from experiments.commands.options import add_bank, add_data, add_recipe, add_workers
+from experiments.commands.options import add_bank, add_data, add_recipe, add_workers, non_negative_int
 
 EXAMPLE = "example: featbank fit ~/uhd-iqa --recipe starter --out runs/starter"
 
@@ -38,10 +38,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", action="store_true", help="search with plain scikit-learn: the same numbers, slower"
     )
 
+    parser.add_argument(
+        "--permutations",
+        metavar="K",
+        type=non_negative_int,
+        help="fits on shuffled MOS, which must score near zero; 0 for none (default: by the size of the problem)",
+    )
+    parser.add_argument(
+        "--confidence",
+        metavar="C",
+        type=float,
+        default=0.9,
+        help="nominal coverage of the prediction intervals (default: 0.9)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        choices=("training", "validation"),
+        default="training",
+        help="held-out predictions behind the intervals: out of fold on training, or validation (default: training)",
+    )
+
 
 def run(options: argparse.Namespace) -> Output:
     """Fit."""
-    from experiments.fit import fit_run, render_metrics
+    from experiments.console import render_metrics
+    from experiments.fit import fit_run
     from experiments.recipe import read_recipe
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
@@ -59,6 +80,9 @@ def run(options: argparse.Namespace) -> Output:
         test_fraction=options.test_fraction,
         over_budget=options.over_budget,
         reference=options.reference,
+        permutations=options.permutations,
+        confidence=options.confidence,
+        calibrate_on=options.calibrate,
         features_command=again,
         log=lambda line: print(line, file=sys.stderr),
     )

@@ -16,6 +16,14 @@ def positive_int(text: str) -> int:
     return number
 
 
+def non_negative_int(text: str) -> int:
+    """Parse a whole number of at least 0 for argparse."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return number
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the dataset and where its images lie."""
     parser.add_argument(

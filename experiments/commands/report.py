@@ -1,26 +1,73 @@
-"""Write a run's report again: one self-contained HTML file, its figures, and the tables as CSV and Markdown."""
+"""Write a run's report again, or put several runs side by side.
+
+One RUN: one self-contained HTML file, its figures, and the tables as CSV and Markdown, in the run folder. Several: a
+comparison on the rows that all of them were judged on, with paired bootstrap tests corrected for the number of
+comparisons, wins by split and subset, the drop to the exclusive subset, and cost.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from experiments.commands import Output
+from experiments.commands.options import positive_int
 
-EXAMPLE = "example: featbank report runs/starter"
+EXAMPLE = """examples:
+  featbank report runs/starter
+  featbank report runs/starter runs/icl runs/light --out runs/comparison"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run", metavar="RUN", help="run folder written by `featbank fit`")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folder written by `featbank fit`")
     parser.add_argument(
         "--data", metavar="DATA", help="dataset for thumbnails, if it has moved since the run"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder of a comparison (default: `comparison` beside the first run)"
+    )
+    parser.add_argument(
+        "--resamples",
+        metavar="N",
+        type=positive_int,
+        default=5000,
+        help="bootstrap resamples of a comparison (default: 5000)",
     )
 
 
 def run(options: argparse.Namespace) -> Output:
     """Render."""
-    from experiments.fit import report_of_run
+    if len(options.runs) > 1:
+        return _compare(options)
+    from experiments.reporting import report_of_run
 
-    path = report_of_run(Path(options.run), options.data)
+    path = report_of_run(Path(options.runs[0]), options.data)
     return Output({"report": str(path)}, f"report: {path}")
+
+
+def _compare(options: argparse.Namespace) -> Output:
+    from experiments.comparison import compare_runs
+    from experiments.report.compare_words import word_comparison
+    from experiments.report.compare_write import write_comparison
+
+    comparison = compare_runs(options.runs, n_resamples=options.resamples)
+    folder = Path(options.out) if options.out else Path(options.runs[0]).resolve().parent / "comparison"
+    path = write_comparison(comparison, folder)
+    sentence = word_comparison(comparison).sentence
+    document: dict[str, Any] = {
+        "report": str(path),
+        "verdict": sentence,
+        "simulation": comparison.is_simulation,
+        "parts": comparison.parts,
+        "differences": [
+            {key: None if value != value else value for key, value in row.items()}
+            for row in comparison.differences.to_dict("records")
+        ],
+        "wins": {part: comparison.wins(part) for part in comparison.parts},
+        "closest": comparison.closest,
+        "drops": comparison.drops.to_dict("records"),
+        "notes": list(comparison.notes),
+    }
+    return Output(document, "\n".join([sentence, *comparison.notes, f"report: {path}"]))

@@ -7,6 +7,7 @@ An unreadable image gets a row with its reason. Features go to the bank, so scor
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from experiments.commands import Output
@@ -28,6 +29,7 @@ def run(options: argparse.Namespace) -> Output:
     """Score."""
     from experiments.score import score_paths
     from featbank.bank import Bank
+    from featbank.encoders import random_weights_note
 
     check_device(options.device)
     scores = score_paths(Path(options.model), options.paths, Bank(options.bank), workers=options.workers)
@@ -37,11 +39,14 @@ def run(options: argparse.Namespace) -> Output:
         "scored": len(scores) - failed,
         "failed": failed,
         "simulation": bool(scores.attrs["simulation"]),
+        "random_weights": list(scores.attrs["random_weights"]),
         "scores": [
             {key: None if value != value else value for key, value in row.items()}
             for row in scores.to_dict("records")
         ],
     }
+    if scores.attrs["random_weights"]:
+        print(random_weights_note(scores.attrs["random_weights"]), file=sys.stderr)
     # Nothing scored is work that could not be done; a few broken files among good ones are not.
     code = 1 if failed == len(scores) else 0
     if options.csv:

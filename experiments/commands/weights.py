@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> Output:
 
 
 def _list(options: argparse.Namespace) -> Output:
-    from featbank.encoders.networks.sheets import LEARNED_PROMPTS, SHEETS
+    from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
     from featbank.encoders.weights import is_present, read_record, weights_folder, weights_path
 
     if options.recipe:
@@ -73,6 +73,7 @@ def _list(options: argparse.Namespace) -> Output:
     else:
         sources = [*(sheet.source for sheet in SHEETS.values()), LEARNED_PROMPTS]
     rows: list[dict[str, Any]] = []
+    notes: dict[str, str] = {}
     exit_code = 0
     for source in sources:
         record = read_record(source)
@@ -92,13 +93,19 @@ def _list(options: argparse.Namespace) -> Output:
                 "from": source.url or source.page,
             }
         )
+        sheet = SHEETS.get(source.name.partition(":")[2]) if source.name.startswith("checkpoint:") else None
+        if sheet is not None and sheet.note:
+            notes[source.name] = sheet.note
     document = {
         "folder": str(weights_folder()),
         "weights": [
-            row | {"path": str(weights_path(source))} for row, source in zip(rows, sources, strict=True)
+            row | {"path": str(weights_path(source)), "note": notes.get(source.name, "")}
+            for row, source in zip(rows, sources, strict=True)
         ],
     }
-    return Output(document, f"folder {weights_folder()}\n\n{render_rows(rows)}", exit_code)
+    lines = [f"folder {weights_folder()}", "", render_rows(rows), ""]
+    lines += [f"{name}: {note}" for name, note in notes.items()]
+    return Output(document, "\n".join(lines).rstrip(), exit_code)
 
 
 def _verified(source: Any) -> str:  # noqa: ANN401 - WeightsSource, imported late

@@ -49,6 +49,7 @@ def read_run(run: str | Path) -> RunData:
         )
     dataset = receipt.get("dataset")
     simulation = metrics.get("simulation") or (isinstance(dataset, dict) and dataset.get("simulation"))
+    intervals = metrics.get("intervals")
     weights = _read_optional_csv(folder / "weights.csv")
     if "weight" in weights.columns:
         weights["weight"] = _numeric(weights["weight"], folder / "weights.csv")
@@ -66,6 +67,8 @@ def read_run(run: str | Path) -> RunData:
         params_m=as_float(metrics.get("params_m")),
         budget_gmacs=as_float(metrics.get("budget_gmacs")),
         is_simulation=bool(simulation),
+        findings=_read_findings(folder / "trust.json"),
+        intervals=intervals if isinstance(intervals, dict) else {},
     )
 
 
@@ -98,6 +101,15 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"report: {path} must hold a JSON object, got {type(value).__name__}. Run `featbank fit` again."
         )
     return value
+
+
+def _read_findings(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    findings = _read_json(path).get("findings")
+    if not isinstance(findings, list):
+        raise RunError(f"report: {path} must hold a list of findings. Run `featbank fit` again.")
+    return [finding for finding in findings if isinstance(finding, dict)]
 
 
 def _read_predictions(path: Path) -> pd.DataFrame:

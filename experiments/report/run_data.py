@@ -60,6 +60,10 @@ class RunData:
         As read.
     gmacs, params_m, budget_gmacs : float
         For one image; nan where unknown or unlimited.
+    findings : list of dict
+        ``check, level, sentence`` of each trust check, as ``fit`` left them; empty for runs without.
+    intervals : dict
+        The ``intervals`` of ``metrics.json``, empty for runs without.
     """
 
     path: Path
@@ -75,12 +79,23 @@ class RunData:
     params_m: float
     budget_gmacs: float
     is_simulation: bool
+    findings: list[dict[str, Any]]
+    intervals: dict[str, Any]
 
     @property
     def title(self) -> str:
         """Title of the recipe, else its name."""
         recipe = self.section("recipe")
         return str(recipe.get("title") or recipe.get("name") or "Run without a title")
+
+    @property
+    def random_bands(self) -> list[str]:
+        """Bands whose networks had random weights, by the receipt."""
+        return [
+            str(row.get("band"))
+            for row in self.rows("features")
+            if str(row.get("weights")).startswith("RANDOM")
+        ]
 
     @property
     def headline(self) -> str:

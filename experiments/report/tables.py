@@ -20,6 +20,7 @@ from experiments.report.wording import (
     interval,
     split_title,
 )
+from featbank.encoders import random_weights_note
 
 MODEL = "this run"
 SIMULATION_NOTE = (
@@ -142,10 +143,12 @@ def tables_csv(run: RunData) -> str:
 
 def table_markdown(run: RunData) -> str:
     """Title, verdict, metrics by split and comparisons as Markdown, for a README or an issue."""
-    lines = [f"# {_markdown(run.title)}", ""]
+    lines = [f"# {markdown_text(run.title)}", ""]
     if run.is_simulation:
         lines += [f"> **Simulation.** {SIMULATION_NOTE}", ""]
-    lines += [_markdown(word_verdict(run).sentence), "", "## Metrics by split", ""]
+    if run.random_bands:
+        lines += [f"> **{markdown_text(random_weights_note(run.random_bands))}**", ""]
+    lines += [markdown_text(word_verdict(run).sentence), "", "## Metrics by split", ""]
     lines += _markdown_table("split", split_rows(run))
     comparisons = comparison_rows(run)
     if len(comparisons) > 1:
@@ -159,12 +162,12 @@ def _markdown_table(first: str, rows: Iterable[ScoreRow]) -> list[str]:
     lines = ["| " + " | ".join(titles) + " |", "|---|" + "--:|" * (len(titles) - 1)]
     for row in rows:
         cells = [f"{value} {bounds}".strip() for value, bounds in row.cells]
-        lines.append("| " + " | ".join([_markdown(row.name), row.n, *cells]) + " |")
+        lines.append("| " + " | ".join([markdown_text(row.name), row.n, *cells]) + " |")
     return lines
 
 
-def _markdown(text: str) -> str:
-    """Keep a name from being read as markup."""
+def markdown_text(text: str) -> str:
+    """Write a text so that nothing in it is read as markup."""
     flat = " ".join(text.split())
     for mark in "\\`*_|<>[]#":
         flat = flat.replace(mark, {"<": "&lt;", ">": "&gt;"}.get(mark, f"\\{mark}"))

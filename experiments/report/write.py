@@ -33,6 +33,7 @@ from experiments.report.tables import (
     tables_csv,
 )
 from experiments.report.theme import DARK, LIGHT, css_variables
+from experiments.report.trust_rows import coverage_rows, interval_sentence, trust_rows
 from experiments.report.verdict import METADATA_RIDGE, verdict_notes, word_verdict
 from experiments.report.wording import (
     METRIC_TITLES,
@@ -42,6 +43,8 @@ from experiments.report.wording import (
     sentence_case,
     split_title,
 )
+from experiments.trust import ALARM
+from featbank.encoders import random_weights_note
 
 # What a figure leaves room for beside it; tables.csv has all.
 COMPARED = ("srcc", "plcc", "mae")
@@ -113,6 +116,12 @@ def render_page(
     -------
     str
     """
+    drawn = {name: drawing.markup() for name, drawing in figures.items()}
+    return page_environment().get_template("run.html").render(_context(run, drawn, photos))
+
+
+def page_environment() -> Environment:
+    """Give the templates of this folder, where every text is escaped and a missing name is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -123,8 +132,12 @@ def render_page(
     )
     environment.filters["sentence_case"] = sentence_case
     environment.filters["breakable"] = _breakable
-    drawn = {name: drawing.markup() for name, drawing in figures.items()}
-    return environment.get_template("run.html").render(_context(run, drawn, photos))
+    return environment
+
+
+def palette() -> dict[str, Markup]:
+    """Give the colours of both themes as CSS custom properties."""
+    return {"light": Markup(css_variables(LIGHT)), "dark": Markup(css_variables(DARK))}  # noqa: S704  our own
 
 
 def _figures(run: RunData) -> dict[str, Drawing]:
@@ -153,13 +166,20 @@ def _context(
     run: RunData, figures: Mapping[str, Markup], photos: Mapping[str, str | Path] | None
 ) -> dict[str, Any]:
     parameter = curve_parameter(run)
+    checks = trust_rows(run)
     n_failures = len(run.rows("failures"))
     misses = sections.worst_misses(run, photos)
     return {
         "title": run.title,
         "facts": _facts(run, figures),
-        "palette": {"light": Markup(css_variables(LIGHT)), "dark": Markup(css_variables(DARK))},  # noqa: S704  our own
+        "palette": palette(),
         "simulation_note": SIMULATION_NOTE if run.is_simulation else "",
+        "alarms": [row for row in checks if row["level"] == ALARM],
+        "trust_rows": checks,
+        "has_findings": bool(run.findings),
+        "interval_sentence": interval_sentence(run),
+        "coverage_rows": coverage_rows(run),
+        "random_note": random_weights_note(run.random_bands),
         "verdict": word_verdict(run),
         "verdict_notes": verdict_notes(run),
         "metric_titles": [METRIC_TITLES[name] for name in METRIC_NAMES],

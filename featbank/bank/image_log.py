@@ -1,11 +1,14 @@
 """Remembers every image that was looked at: what it was, what was done to it, or why it was refused.
 
+One log of a bank tells of the images themselves; a log of each feature tells which readable images it failed on.
+
 The same technique as for features: immutable shards named by their bytes, no lock, no order between
 processes. Which record of an image counts is told in :mod:`featbank.bank.image_record`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +20,7 @@ from featbank.bank.compaction import Compaction
 from featbank.bank.files import (
     explain,
     is_vanished,
+    list_shards,
     list_shards_settled,
     put,
     remove_files,
@@ -40,7 +44,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IMAGE_LOG_NAME = "images"
-_WHERE = "images"
 _SPEC = {"bank_format_version": FORMAT_VERSION, "kind": "image-log"}
 
 
@@ -199,6 +202,21 @@ class ImageLog:
                 "read_only, or use a bank folder of your own (`--bank DIR`)."
             )
 
+    def remove(self) -> None:
+        """Delete the log with all its records; nothing happens where there is none.
+
+        Raises
+        ------
+        BankError
+            If the operating system refuses.
+        """
+        self._check_writable()
+        remove_files(self.path, list_shards(self.path))
+        sweep_temporaries(self.path)
+        remove_files(self.path, [SPEC_NAME])
+        with contextlib.suppress(OSError):  # there was none, or a neighbour records into it
+            self.path.rmdir()
+
     def check_version(self) -> None:
         """Refuse a log written by a newer version.
 
@@ -220,18 +238,19 @@ class ImageLog:
         list of Problem
             Empty when all is well.
         """
-        sound, problems = check_files(self.path, _WHERE)
+        where = self.path.name if self.path.name == IMAGE_LOG_NAME else f"failures of {self.path.name[:12]}"
+        sound, problems = check_files(self.path, where)
         try:
             self.check_version()
         except BankError as error:
-            problems.append(Problem(_WHERE, self.path / SPEC_NAME, "specification", str(error)))
+            problems.append(Problem(where, self.path / SPEC_NAME, "specification", str(error)))
         for name in sound:
             try:
                 _read_shard(self.path / name)
             except FileNotFoundError:
                 continue  # compacted away by a neighbour
             except BankError as error:
-                problems.append(Problem(_WHERE, self.path / name, "unreadable", str(error)))
+                problems.append(Problem(where, self.path / name, "unreadable", str(error)))
         return problems
 
 

@@ -16,6 +16,7 @@ from featbank.bank.spec import SPEC_NAME, FeatureSpec, read_spec
 from featbank.bank.verification import Problem, check_files
 from featbank.errors import BankError
 
+FAILURES_NAME = "failures"
 _FOLDER_NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -51,7 +52,8 @@ class Bank:
     """Features of images on disk, one folder each, named by what they are.
 
     Layout: ``ROOT/<digest of the identity>/spec.json`` and ``<sha256>.arrow`` beside it, ``ROOT/images/`` for the
-    log. Everything else in the folder is left alone. The bank may be moved or copied by any tool.
+    log, ``ROOT/failures/<digest>/`` for readable images whose feature could not be computed. Everything else in the
+    folder is left alone. The bank may be moved or copied by any tool.
 
     Parameters
     ----------
@@ -147,6 +149,27 @@ class Bank:
             sweep_temporaries(path)
         return FeatureFolder(path, stored, read_only=self.is_read_only)
 
+    def failures_of(self, digest: str) -> ImageLog:
+        """Return the log of images that can be read and for which one feature could not be computed.
+
+        It holds what was seen at some time: an image that has a row now is no failure any more.
+
+        Parameters
+        ----------
+        digest : str
+            Of the feature's identity, 64 hexadecimal digits.
+        """
+        return ImageLog(self.root / FAILURES_NAME / digest, read_only=self.is_read_only)
+
+    def _failure_logs(self) -> list[ImageLog]:
+        try:
+            names = sorted(path.name for path in (self.root / FAILURES_NAME).iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise explain("list", self.root / FAILURES_NAME, error) from error
+        return [self.failures_of(name) for name in names if _FOLDER_NAME.fullmatch(name)]
+
     def features(self) -> list[FeatureFolder]:
         """Return all features of this bank, ordered by label, then digest.
 
@@ -180,7 +203,7 @@ class Bank:
         list of Problem
             Empty when all is well.
         """
-        problems = self.images.verify()
+        problems = [problem for log in (self.images, *self._failure_logs()) for problem in log.verify()]
         for path in self._folders():
             try:
                 problems += FeatureFolder(path, read_spec(path), read_only=True).verify()
@@ -197,7 +220,7 @@ class Bank:
         return problems
 
     def compact(self) -> int:
-        """Compact every feature and the image log.
+        """Compact every feature and the logs.
 
         Returns
         -------
@@ -210,7 +233,8 @@ class Bank:
             As :meth:`FeatureFolder.compact`.
         """
         self._check_writable()
-        return sum(folder.compact().n_removed for folder in self.features()) + self.images.compact().n_removed
+        n_removed = sum(folder.compact().n_removed for folder in self.features())
+        return n_removed + sum(log.compact().n_removed for log in (self.images, *self._failure_logs()))
 
     def remove(self, digest: str) -> None:
         """Delete one feature with all its rows.
@@ -229,6 +253,7 @@ class Bank:
         for folder in self.features():
             if folder.digest == digest:
                 folder.remove()
+                self.failures_of(digest).remove()
                 return
         raise BankError(
             f"bank: there is no feature with digest {digest!r} in {self.root}, nothing was removed. List them with "
@@ -296,6 +321,9 @@ class Bank:
         if not dry_run:
             for folder in going:
                 folder.remove()
+                self.failures_of(folder.digest).remove()
+            for log in self._failure_logs():
+                log.compact(keep_keys)
             compactions = {folder.digest: folder.compact(keep_keys) for folder in staying}
             compactions[IMAGE_LOG_NAME] = self.images.compact(keep_keys)
         return Pruning(

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from featbank.encoders.registry import EncoderRegistry, list_encoders, make_encoder, register
 from featbank.encoders.spec import ROLES, Encoder, EncoderSpec
-from featbank.encoders.weights import check_weights, find_sources, missing_weights
+from featbank.encoders.weights import (
+    check_weights,
+    find_sources,
+    has_random_weights,
+    missing_weights,
+    random_weights_note,
+)
 
 __all__ = [
     "ROLES",
@@ -13,8 +19,10 @@ __all__ = [
     "EncoderSpec",
     "check_weights",
     "find_sources",
+    "has_random_weights",
     "list_encoders",
     "make_encoder",
     "missing_weights",
+    "random_weights_note",
     "register",
 ]

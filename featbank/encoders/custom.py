@@ -100,7 +100,16 @@ class CustomEncoder(Encoder):
         return self.inner.feature_names()
 
     def _encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.inner._encode(crops)
+        try:
+            return self.inner._encode(crops)
+        except EncoderError:
+            raise
+        except Exception as error:
+            # A user's slip on one photo must not end a run over thousands of others.
+            raise EncoderError(
+                f"encoder {self.spec.name!r}: its code failed on {len(crops)} crops of {crops.shape[1]} x "
+                f"{crops.shape[2]} pixels: {type(error).__name__}: {error}."
+            ) from error
 
 
 def build_custom_encoder(name: str) -> Encoder:

@@ -156,6 +156,28 @@ def find_sources(name: str) -> tuple[WeightsSource, ...]:
     return sources
 
 
+def has_random_weights(name: str) -> bool:
+    """Tell whether an encoder name asks for random weights, so that its features mean nothing."""
+    return name.partition(":")[0] in NETWORK_FAMILIES and parse_encoder_name(name).seed is not None
+
+
+def random_weights_note(bands: Iterable[str]) -> str:
+    """Word what every result of random weights must say.
+
+    Parameters
+    ----------
+    bands : iterable of str
+        Names of the bands; none gives an empty note.
+    """
+    names = ", ".join(bands)
+    if not names:
+        return ""
+    return (
+        f"RANDOM WEIGHTS in {names}: asked for by ?random to try the chain. These features mean nothing, and no score "
+        "made with them does."
+    )
+
+
 def missing_weights(names: Iterable[str]) -> list[WeightsSource]:
     """Return the weights files that are not in the folder, each once, in order of first use.
 

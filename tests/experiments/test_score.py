@@ -57,7 +57,14 @@ def test_scores_are_the_predictions_of_the_run(fitted: Path, tmp_path: Path) -> 
     scores = score_paths(
         fitted / "run/model.skops", [str(fitted / "photos")], Bank(tmp_path / "bank"), workers=1
     )
-    assert list(scores.columns) == ["image", "predicted", "spread", "reason"]
+    assert list(scores.columns) == [
+        "image",
+        "predicted",
+        "predicted_low",
+        "predicted_high",
+        "spread",
+        "reason",
+    ]
     assert len(scores) == 40
     predictions = pd.read_csv(fitted / "run/predictions.csv").query("split == 'test'").copy()
     predictions["image"] = predictions["image"].str.removeprefix("photos/")

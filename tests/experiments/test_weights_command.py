@@ -15,7 +15,7 @@ import pytest
 from experiments.cli import main
 from experiments.fetching import fetch
 from featbank.digest import digest_bytes
-from featbank.encoders.networks.sheets import SHEETS
+from featbank.encoders.networks.catalogue import SHEETS
 from featbank.encoders.weights import WeightsSource
 from featbank.errors import EncoderError
 
@@ -48,7 +48,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def source_at(url: str) -> WeightsSource:
-    return WeightsSource("checkpoint:places365-resnet18", url, "https://example.org", "CC-BY-4.0", "open")
+    return WeightsSource("checkpoint:places365-resnet18", url, "https://example.org", "CC-BY", "open")
 
 
 def test_list_shows_every_checkpoint_and_its_state(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +58,9 @@ def test_list_shows_every_checkpoint_and_its_state(capsys: pytest.CaptureFixture
     assert {row["state"] for row in rows} == {"missing"}
     assert main(["weights", "list", "--recipe", "icl"]) == 0
     text = capsys.readouterr().out
-    assert text.count("checkpoint:") == 4
+    table, _, notes = text.partition("checkpoint:reiqa-quality: takes raw RGB")
+    assert table.count("checkpoint:") == 4
+    assert "checkpoint:keypointrcnn-body: " in notes
 
 
 def test_a_file_comes_over_the_wire_whole_and_leaves_nothing(site: tuple[str, Path], folder: Path) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featbank.encoders import make_encoder
-from featbank.errors import EncoderError, UnknownNameError, ViewError
+from featbank.encoders import Encoder, EncoderSpec, make_encoder
+from featbank.errors import EncoderError, EncoderSetupError, UnknownNameError, ViewError
 from featbank.feature import Feature, compute_features, make_feature
 from featbank.images import Photo
 from featbank.views import parse_view
@@ -107,3 +107,65 @@ def test_wrong_names_and_combinations_are_refused() -> None:
         make_feature("classic:nss", "native", "median")
     with pytest.raises(EncoderError, match="fixed number of crops"):
         make_feature("classic:layout", "tiles_224", "concat")
+
+
+class Picky(Encoder):
+    """Gives the mean colour, or a value that is not finite; all of them share one forward pass."""
+
+    def __init__(self, name: str, value: float | Exception) -> None:
+        super().__init__(
+            EncoderSpec(f"test:{name}", "quality", "mean colour", "none", "none", "none", n_features=3)
+        )
+        self.value = value
+
+    def identity(self) -> dict[str, object]:
+        return {"name": self.spec.name}
+
+    def pass_identity(self) -> dict[str, object]:
+        return {"name": "one pass"}
+
+    def count_macs(self, height: int, width: int) -> int:
+        return height * width
+
+    def _encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if isinstance(self.value, Exception):
+            raise self.value
+        return (crops.mean(axis=(1, 2)) * self.value).astype(np.float32)
+
+
+@pytest.mark.parametrize("value", [np.nan, MemoryError()])
+def test_a_feature_that_fails_takes_no_other_with_it(photo: Photo, value: float | Exception) -> None:
+    view = parse_view("squash_32x32")
+    features = [
+        Feature(Picky("good", 1.0), view),
+        Feature(Picky("bad", value), view),
+        make_feature("classic:layout", "squash_32x32"),
+        Feature(Picky("other", 2.0), view),
+    ]
+    assert features[0].pass_id == features[1].pass_id
+    good, bad, layout, other = compute_features(features, photo)[0]
+    assert isinstance(bad, MemoryError if isinstance(value, MemoryError) else EncoderError)
+    np.testing.assert_allclose(2 * good, other)
+    assert np.array_equal(layout, vector_of(features[2], photo))
+
+
+def test_a_view_that_fails_takes_only_its_own_features(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    from featbank.views import View
+
+    scales = View.scales
+
+    def fussy(self: View, pixels: NDArray[np.uint8], seed: int) -> object:
+        if self.name == "center_32":
+            raise ViewError("center_32: not on this photo")
+        return scales(self, pixels, seed)
+
+    monkeypatch.setattr(View, "scales", fussy)
+    names = ("center_32", "squash_32x32", "center_32")
+    found, _ = compute_features([make_feature("classic:layout", name) for name in names], photo)
+    assert [isinstance(result, ViewError) for result in found] == [True, False, True]
+
+
+def test_an_encoder_that_cannot_run_here_is_no_fault_of_the_photo(photo: Photo) -> None:
+    feature = Feature(Picky("lost", EncoderSetupError("no such device")), parse_view("squash_32x32"))
+    with pytest.raises(EncoderSetupError, match="no such device"):
+        compute_features([feature], photo)

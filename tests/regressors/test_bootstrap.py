@@ -25,16 +25,18 @@ def noisy_pair(n: int, seed: int = 0, levels: int = 0) -> tuple[np.ndarray, np.n
 @pytest.mark.parametrize("levels", [0, 1])
 def test_counts_equal_rows_written_out(name: str, levels: int) -> None:
     y, y_pred = noisy_pair(50, levels=levels)
-    counts = next(bootstrap._draw(np.random.default_rng(0), np.arange(50), 20))
+    counts = next(bootstrap.draw_counts(np.random.default_rng(0), np.arange(50), 20))
     by_hand = [METRICS[name](np.repeat(y, c), np.repeat(y_pred, c)) for c in counts.astype(int)]
     # The refits of the logistic map keep the box of the full set and one start each (see test_logistic).
     tolerance = 0.01 if name == "plcc_logistic" else 1e-12
-    np.testing.assert_allclose(bootstrap._PREPARERS[name](y, y_pred)(counts), by_hand, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(
+        bootstrap.RESAMPLED_METRICS[name](y, y_pred)(counts), by_hand, rtol=0, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("n", [5, 300])
 def test_a_resample_has_as_many_rows_as_the_data(n: int) -> None:
-    counts = np.concatenate(list(bootstrap._draw(np.random.default_rng(0), np.arange(n), 300)))
+    counts = np.concatenate(list(bootstrap.draw_counts(np.random.default_rng(0), np.arange(n), 300)))
     assert counts.shape == (300, n)
     assert (counts.sum(axis=1) == n).all()
     assert abs(counts.mean() - 1) < 1e-12
@@ -44,7 +46,7 @@ def test_a_resample_has_as_many_rows_as_the_data(n: int) -> None:
 
 def test_groups_are_drawn_whole() -> None:
     members = np.array([0, 0, 1, 2, 2, 2])
-    counts = next(bootstrap._draw(np.random.default_rng(0), members, 100))
+    counts = next(bootstrap.draw_counts(np.random.default_rng(0), members, 100))
     assert (counts[:, 0] == counts[:, 1]).all()
     assert (counts[:, 3] == counts[:, 4]).all()
     assert (counts[:, [0, 2, 3]].sum(axis=1) == 3).all()

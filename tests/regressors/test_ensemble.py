@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_p
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from regressors import ensemble
+from regressors import ensemble, members
 from regressors.combine import RULES, fit_combination
 from regressors.ensemble import BandEnsemble, NoSkillWarning
 from regressors.fitting import fit_search, predict_held_out
@@ -362,7 +362,7 @@ def test_another_search_can_take_the_place_of_the_grid_search(monkeypatch: pytes
     def refuse(*arguments: object) -> None:
         raise RuntimeError("predicted again what the search had predicted")
 
-    monkeypatch.setattr(ensemble, "make_search", lambda *a, **k: OwnSearch(make_search(*a, **k)))
+    monkeypatch.setattr(members, "make_search", lambda *a, **k: OwnSearch(make_search(*a, **k)))
     monkeypatch.setattr(ensemble, "predict_held_out", refuse)
     model = small().fit(X, y, sample_weight=weights)
     np.testing.assert_allclose(model.predict(X), expected.predict(X), rtol=1e-12)

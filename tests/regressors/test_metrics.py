@@ -142,6 +142,11 @@ def test_a_constant_is_nan_without_a_warning(name: str, constant: float) -> None
     assert np.isnan(METRICS[name](np.full(10, constant), varied))
 
 
+def test_two_rows_are_ranked_right_or_wrong() -> None:
+    assert [krcc([0.2, 0.3], [1.0, 2.0]), krcc([0.2, 0.3], [2.0, 1.0])] == [1.0, -1.0]
+    assert evaluate([0.2, 0.3], [1.0, 2.0])["srcc"] == pytest.approx(1.0)
+
+
 def test_rounding_around_a_constant_is_no_correlation() -> None:
     y = np.arange(20.0)
     almost = 0.7 + np.spacing(0.7) * (np.arange(20) % 2)

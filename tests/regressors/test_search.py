@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,16 @@ from scipy.linalg import LinAlgWarning
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Lasso, Ridge
 from sklearn.metrics import make_scorer, mean_absolute_error
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit, cross_val_score
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.svm import SVR
+from sklearn.utils.validation import has_fit_parameter
 
+from regressors.bands import BandScaler, SelectBands
 from regressors.ensemble import BandEnsemble
 from regressors.fitting import fit_search, predict_held_out
 from regressors.pipelines import make_pipeline, make_search
@@ -81,6 +86,46 @@ def test_support_vectors_are_scikit_learns(name: str, weighted: bool) -> None:
     plain, shared = both(make_pipeline(name), SVR_GRID, X, y, weights, **settings)
     assert shared.fast_path_.startswith("shared: 8 candidates over 2 subsets")
     assert_equal(plain, shared, X)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), BandScaler({"a": 0.5}, unit_band=True)])
+@pytest.mark.parametrize(
+    ("regressor", "grid"),
+    [
+        (Ridge(), {"alpha": [0.1, 10.0]}),
+        (SVR(), {"C": [1.0, 30.0], "epsilon": [0.2], "gamma": [0.003, 0.03]}),
+        (SVR(kernel="linear"), {"C": [0.3, 3.0]}),
+        (KernelRidge(kernel="rbf"), {"alpha": [0.03, 1.0, 3.0], "gamma": [0.003, 0.03]}),
+        (KernelRidge(), {"kernel": ["linear", "rbf"], "gamma": [0.01], "alpha": [1.0, 10.0]}),
+    ],
+    ids=["ridge", "svr", "linear-svr", "rbf-kernel-ridge", "kernel-ridge"],
+)
+def test_scikit_learns_own_regressors_and_scalers_share_as_well(
+    regressor: Any, grid: dict[str, Any], scaler: Any, weighted: bool
+) -> None:
+    X, y = cnn_table(*WIDE)
+    # Each scaler and each regressor takes its weights or does not, as they do in scikit-learn.
+    steps = [("scale", scaler), ("regress", regressor)]
+    pipeline = Pipeline([("select", SelectBands()), *steps])
+    weights = np.random.default_rng(1).integers(1, 4, size=len(y)).astype(float)
+    routed = {
+        f"{name}__sample_weight": weights
+        for name, step in steps
+        if weighted and has_fit_parameter(step, "sample_weight")
+    }
+    grid = {f"regress__{name}": values for name, values in grid.items()}
+    plain, shared = (
+        kind(clone(pipeline), grid, cv=3, scoring="neg_mean_absolute_error").fit(X, y, **routed)
+        for kind in (GridSearchCV, BandGridSearchCV)
+    )
+    # The linear kernel of what the MinMaxScaler leaves uncentred is scikit-learn's to compute.
+    is_plain = isinstance(scaler, MinMaxScaler) and getattr(regressor, "kernel", "") == "linear"
+    if not is_plain:
+        assert shared.fast_path_.startswith("shared: ")
+        assert "scikit-learn fitted" not in shared.fast_path_
+    # The solver of support vectors stops within its tolerance; sums in another order may stop it elsewhere.
+    assert_equal(plain, shared, X, rtol=1e-7 if isinstance(regressor, SVR) else 1e-8)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -187,7 +232,20 @@ def test_failing_candidates_fail_as_in_scikit_learn() -> None:
     [
         (Ridge(), {"alpha": [1.0]}, {}, "not a Pipeline"),
         (make_pipeline("ridge").set_params(regress=Lasso()), {"regress__alpha": [1.0]}, {}, "Lasso"),
-        (make_pipeline("ridge").set_params(scale=MinMaxScaler()), {"regress__alpha": [1.0]}, {}, "MinMax"),
+        (make_pipeline("ridge").set_params(scale=RobustScaler()), {"regress__alpha": [1.0]}, {}, "Robust"),
+        (
+            make_pipeline("ridge").set_params(scale=MinMaxScaler(clip=True)),
+            {"regress__alpha": [1.0]},
+            {},
+            "clips",
+        ),
+        (
+            make_pipeline("ridge").set_params(scale=MinMaxScaler(), regress=KernelRidge()),
+            {"regress__alpha": [1.0]},
+            {},
+            "no candidate",
+        ),
+        (make_pipeline("ridge").set_params(regress=SVR()), {"regress__gamma": ["scale"]}, {}, "no candidate"),
         (make_pipeline("ridge"), {"regress__fit_intercept": [True]}, {}, "'regress__fit_intercept'"),
         (make_pipeline("ridge"), {"regress__alpha": [1.0]}, {"return_train_score": True}, "training rows"),
         (make_pipeline("ridge"), {"regress__alpha": [1.0]}, {"scoring": lambda e, X, y: 0.0}, "function"),
@@ -212,6 +270,113 @@ def test_repeated_rows_with_different_mos_are_warned_about() -> None:
     with pytest.warns(PrecisionWarning, match="1 of 2 candidates depend on rounding errors"):
         search.fit(X, y)
     assert issubclass(PrecisionWarning, LinAlgWarning)
+
+
+@pytest.mark.parametrize("n_repeated", [0, 15])
+def test_warnings_come_where_and_only_where_digits_are_uncertain(n_repeated: int) -> None:
+    """What two of scikit-learn's own solvers cannot agree on is warned about; ordinary tables are not."""
+    X, y = cnn_table(*WIDE)
+    X.iloc[20 : 20 + n_repeated] = X.iloc[:n_repeated].to_numpy()
+    train, test = np.arange(35), np.arange(35, 40)
+    scaler = StandardScaler().fit(X.iloc[train])
+    Z = scaler.transform(X)
+    spread = np.ptp(y[train])
+    for alpha in 10.0 ** np.arange(-10, 3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=LinAlgWarning)
+            one, other = (
+                Ridge(alpha=alpha, solver=solver).fit(Z[train], y[train]).predict(Z[test])
+                for solver in ("svd", "cholesky")
+            )
+        difference = np.abs(one - other).max() / spread
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            BandGridSearchCV(
+                make_pipeline("ridge"), {"regress__alpha": [alpha]}, cv=[(train, test)], refit=False
+            ).fit(X, y)
+        warned = any(issubclass(warning.category, PrecisionWarning) for warning in caught)
+        if difference > 1e-8:
+            assert warned, alpha
+        if difference < 1e-12:
+            assert not warned, alpha
+        if not n_repeated:
+            assert not warned, alpha
+
+
+def test_metadata_is_routed_as_in_scikit_learn() -> None:
+    X, y = cnn_table(*TALL)
+    rng = np.random.default_rng(0)
+    weights, groups = rng.integers(1, 4, size=90).astype(float), np.arange(90) // 3
+    searches = []
+    with config_context(enable_metadata_routing=True):
+        for kind in (GridSearchCV, BandGridSearchCV):
+            pipeline = make_pipeline("ridge")
+            pipeline["scale"].set_fit_request(sample_weight=False)
+            pipeline["regress"].set_fit_request(sample_weight=True)
+            scorer = make_scorer(mean_absolute_error, greater_is_better=False).set_score_request(
+                sample_weight=True
+            )
+            search = kind(pipeline, RIDGE_GRID, cv=GroupKFold(3), scoring=scorer)
+            searches.append(search.fit(X, y, sample_weight=weights, groups=groups))
+    plain, shared = searches
+    assert shared.fast_path_.startswith("shared: ")
+    assert_equal(plain, shared, X)
+
+
+def test_pandas_output_changes_no_number() -> None:
+    X, y = cnn_table(*TALL)
+    plain, shared = (
+        kind(make_pipeline("ridge").set_output(transform="pandas"), RIDGE_GRID, cv=3).fit(X, y)
+        for kind in (GridSearchCV, BandGridSearchCV)
+    )
+    assert shared.fast_path_.startswith("shared: ")
+    assert_equal(plain, shared, X)
+    scaled = [search.best_estimator_[:-1].transform(X) for search in (plain, shared)]
+    assert isinstance(scaled[0], pd.DataFrame)
+    assert type(scaled[0]) is type(scaled[1])
+    np.testing.assert_allclose(scaled[0], scaled[1], rtol=1e-12)
+
+
+def test_clones_and_parameters_carry_everything() -> None:
+    search = BandGridSearchCV(
+        make_pipeline("ridge"), RIDGE_GRID, cv=4, n_jobs=2, error_score=0.0, memory_limit_gb=2.5
+    )
+    copy = clone(search)
+    assert not hasattr(copy, "cv_results_")
+    ours, plain = copy.get_params(deep=False), GridSearchCV(make_pipeline(), {}).get_params(deep=False)
+    assert set(ours) == set(plain) | {"memory_limit_gb"}
+    assert (ours["cv"], ours["n_jobs"], ours["error_score"], ours["memory_limit_gb"]) == (4, 2, 0.0, 2.5)
+    copy.set_params(estimator__regress__alpha=7.0, memory_limit_gb=None)
+    assert search.estimator["regress"].alpha == 1.0
+    defaults = BandGridSearchCV(make_pipeline(), {}).get_params(deep=False)
+    for name, value in plain.items():
+        assert name in ("estimator", "error_score") or defaults[name] == value
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2, -1])
+def test_the_number_of_threads_changes_nothing(n_jobs: int) -> None:
+    X, y = cnn_table(*WIDE)
+    one = BandGridSearchCV(make_pipeline("ridge"), RIDGE_GRID, cv=3, scoring="r2").fit(X, y)
+    other = clone(one).set_params(n_jobs=n_jobs).fit(X, y)
+    np.testing.assert_array_equal(other.cv_results_["mean_test_score"], one.cv_results_["mean_test_score"])
+
+
+def test_a_nested_search_tunes_the_inner_one() -> None:
+    X, y = cnn_table(*TALL)
+    inner = BandGridSearchCV(make_pipeline("ridge"), {"regress__alpha": [0.1, 10.0]}, cv=2, scoring="r2")
+    outer = GridSearchCV(inner, {"estimator__select__bands": [["a"], ["b", "c"]]}, cv=2, scoring="r2").fit(
+        X, y
+    )
+    reference = GridSearchCV(
+        GridSearchCV(make_pipeline("ridge"), {"regress__alpha": [0.1, 10.0]}, cv=2, scoring="r2"),
+        {"estimator__select__bands": [["a"], ["b", "c"]]},
+        cv=2,
+        scoring="r2",
+    ).fit(X, y)
+    assert outer.best_params_ == reference.best_params_
+    np.testing.assert_allclose(
+        outer.cv_results_["mean_test_score"], reference.cv_results_["mean_test_score"], rtol=1e-8
+    )
 
 
 def test_a_citizen_of_scikit_learn() -> None:

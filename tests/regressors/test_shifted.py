@@ -29,7 +29,7 @@ def test_every_method_solves_the_equations(method: str, n: int) -> None:
 @pytest.mark.parametrize("n", [1, 2, 7, 40, 41])
 def test_the_band_form_is_the_matrix_in_other_coordinates(n: int, width: int) -> None:
     matrix = definite(n)
-    reduced = BandReduction(matrix.copy(), width)
+    reduced = BandReduction(np.array(matrix, order="F"), width)
     band = np.zeros((n, n))
     for below in range(min(width, n - 1) + 1):
         band[np.arange(below, n), np.arange(n - below)] = reduced.band[below, : n - below]

@@ -124,7 +124,8 @@ def uiqa() -> State:
 def hyperiqa() -> State:
     state = _state(_model("resnet50"), "res.", _no_fc)
     for level, (n_in, n_mid, n_cells) in enumerate([(256, 16, 64), (512, 32, 16), (1024, 64, 4)], start=1):
-        state[f"res.lda{level}_pool.0.weight"] = torch.zeros(1).expand(n_mid, n_in, 1, 1)
+        key = f"res.lda{level}_pool.0.weight"
+        state[key] = spread(key, (n_mid, n_in, 1, 1), torch.float32)
         state |= _linear(f"res.lda{level}_fc", n_mid * n_cells, 16)
     state |= _linear("res.lda4_fc", 2048, 176)
     for i, (n_in, n_out) in zip((0, 2, 4), [(2048, 1024), (1024, 512), (512, 112)], strict=True):

@@ -17,6 +17,8 @@ from featbank.encoders.networks.clip import build_clip, build_image_tower
 N_STORED_PROMPTS: Final = 14
 """QualiCLIP's seven pairs of opposite prompts."""
 
+_LOCAL_STAGES: Final = ((256, 16, 64), (512, 32, 16), (1024, 64, 4))
+
 
 class PositionFreeAttentionPool(nn.Module):
     """CLIP ResNet's attention pool without positional embedding: one vector from a map of any size.
@@ -65,6 +67,43 @@ class PooledTrunk(nn.Module):
         return self.trunk(crops)[-1].mean(dim=(2, 3))
 
 
+class DistortionAwareResNet(nn.Module):
+    """HyperIQA's image network: a ResNet-50 whose four stages are each squeezed to a few numbers.
+
+    Grids of averages over 7 x 7 positions and linear layers give 16 numbers for each of the first three stages and
+    176 for the last, which makes crops of 224 x 224 pixels the only size. The 224 numbers together are what its
+    hyper network reads. Layers of the trunk can be tapped on crops of any size with ``until``.
+
+    References
+    ----------
+    Su et al., Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network, CVPR 2020,
+    section 3.2 (local distortion aware module).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = _resnet("resnet50")
+        # Of each stage: channels after its 1 x 1 convolution and cells of its grid; the last has no convolution.
+        for level, (n_channels, n_squeezed, n_cells) in enumerate(_LOCAL_STAGES, start=1):
+            squeeze = nn.Conv2d(n_channels, n_squeezed, 1, bias=False)
+            setattr(self, f"lda{level}_pool", nn.Sequential(squeeze, nn.AvgPool2d(7)))
+            setattr(self, f"lda{level}_fc", nn.Linear(n_squeezed * n_cells, 16))
+        self.lda4_pool = nn.AvgPool2d(7)
+        self.lda4_fc = nn.Linear(2048, 176)
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """Give (n, 224) for crops (n, 3, 224, 224)."""
+        maps = self.trunk.maxpool(self.trunk.relu(self.trunk.bn1(self.trunk.conv1(crops))))
+        # The whole trunk comes first, so that a pass which ends with it meets none of the fixed-size layers.
+        stages = []
+        for level in range(1, 5):
+            maps = getattr(self.trunk, f"layer{level}")(maps)
+            stages.append(maps)
+        cells = [getattr(self, f"lda{level}_pool")(stage).flatten(1) for level, stage in enumerate(stages, 1)]
+        parts = [getattr(self, f"lda{level}_fc")(cell) for level, cell in enumerate(cells, 1)]
+        return torch.cat(parts, dim=1)
+
+
 def _resnet(name: str, **options: object) -> nn.Module:
     network = torchvision.models.get_model(name, weights=None, **options)
     network.fc = nn.Identity()
@@ -88,6 +127,7 @@ def _clip_rn50(*, with_prompts: bool = False) -> nn.Module:
 ARCHITECTURES: Final[dict[str, Callable[[], nn.Module]]] = {
     "resnet18": partial(_resnet, "resnet18"),
     "resnet50": partial(_resnet, "resnet50"),
+    "resnet50-distortion-aware": DistortionAwareResNet,
     # The detection models were trained and are published with a normalisation that adds no epsilon.
     "resnet50-frozen-norm": partial(_resnet, "resnet50", norm_layer=partial(FrozenBatchNorm2d, eps=0.0)),
     "mobilenet-v3-frozen-norm": partial(

@@ -1,4 +1,4 @@
-"""Encoders of published checkpoints: ``checkpoint:NAME``, after the facts of `sheets`."""
+"""Encoders of published checkpoints: ``checkpoint:NAME``, after the facts of `catalogue`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 from featbank.encoders.networks.architectures import ARCHITECTURES, STORED
 from featbank.encoders.networks.blueprint import Blueprint
+from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.networks.clip import N_CONTEXT
 from featbank.encoders.networks.loading import State, map_checkpoint, match_state, read_published
-from featbank.encoders.networks.sheets import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.networks.sources import checkpoint_source
 from featbank.errors import EncoderError
 

@@ -49,7 +49,7 @@ def build_clip(model: str) -> nn.Module:
             f"open_clip architecture {model!r} takes its text tower from another library that downloads it; "
             "choose an architecture of open_clip's own, or the same image tower from timm."
         )
-    device = torch.get_default_device()
+    device = torch.empty(0).device  # older releases of torch do not name the device of a surrounding context
     with _quiet():
         return open_clip.create_model(model, pretrained=None, device=device, load_weights=False)
 

@@ -28,7 +28,7 @@ from featbank.encoders.networks.text import EPOCH as TEXT_EPOCH
 from featbank.encoders.networks.text import N_LEARNED, encode_prompts
 from featbank.encoders.spec import Encoder, EncoderSpec
 from featbank.encoders.weights import content_digest
-from featbank.errors import EncoderError, unknown_name
+from featbank.errors import EncoderError, EncoderSetupError, unknown_name
 
 EPOCH: Final = 1
 """Raised with any change of the code here or in `reading` that moves the features."""
@@ -142,7 +142,7 @@ class NetworkEncoder(Encoder):
 
     def _prompts_identity(self) -> Any:  # noqa: ANN401 - JSON value
         if self.prompts == LEARNED and self.name.seed is None:
-            from featbank.encoders.networks.sheets import LEARNED_PROMPTS
+            from featbank.encoders.networks.catalogue import LEARNED_PROMPTS
 
             return {LEARNED: content_digest(LEARNED_PROMPTS)}
         return list(PROMPTS.get(self.prompts, (self.prompts,)))
@@ -166,6 +166,7 @@ class NetworkEncoder(Encoder):
         EncoderError
             If the network does not take this size.
         """
+        super().check_size(height, width)  # some releases of torch count an empty crop without a word
         return self._try(height, width).count.macs
 
     def check_size(self, height: int, width: int) -> None:
@@ -298,12 +299,12 @@ def choose_device() -> torch.device:
 
     Raises
     ------
-    EncoderError
+    EncoderSetupError
         If cuda was asked for and there is none.
     """
     wanted = os.environ.get(DEVICE_VARIABLE, "auto")
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise EncoderError(
+        raise EncoderSetupError(
             "device cuda was asked for, but torch sees no CUDA device. Use --device auto or cpu."
         )
     is_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())

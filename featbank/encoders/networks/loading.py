@@ -24,7 +24,7 @@ from featbank.digest import digest_file
 from featbank.encoders.networks.blueprint import Blueprint
 from featbank.encoders.networks.sheets import CheckpointSheet
 from featbank.encoders.weights import RECORD_VERSION, WeightsSource, read_record, weights_path
-from featbank.errors import EncoderError
+from featbank.errors import EncoderError, EncoderSetupError
 
 State = dict[str, torch.Tensor]
 _N_SHOWN = 8
@@ -275,24 +275,24 @@ def load_stored(source: WeightsSource, digest: str = "") -> State:
 
     Raises
     ------
-    EncoderError
+    EncoderSetupError
         If it is not there, cannot be read, or its tensors are not the recorded ones.
     """
     from featbank.encoders.weights import describe_missing
 
     path, record = weights_path(source), read_record(source)
     if record is None or not path.is_file():
-        raise EncoderError(describe_missing([source]))
+        raise EncoderSetupError(describe_missing([source]))
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise EncoderError(
+        raise EncoderSetupError(
             f"weights: {str(path)!r} cannot be read ({error}). Run `{source.command}` again."
         ) from error
     found = digest_state(state)
     wanted = digest or str(record["content_sha256"])
     if found != wanted:
-        raise EncoderError(
+        raise EncoderSetupError(
             f"weights: the tensors of {str(path)!r} must have the digest {wanted}, got {found}. The "
             f"file was changed or damaged after it came in; delete it and run `{source.command}` again."
         )

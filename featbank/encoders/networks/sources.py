@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from featbank.encoders.names import EncoderName
+from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.networks.prompts import LEARNED
-from featbank.encoders.networks.sheets import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.weights import WeightsSource
 from featbank.errors import EncoderError, unknown_name
 

@@ -14,6 +14,7 @@ import torch
 from featbank.digest import digest_json
 from featbank.encoders.networks import random_weights
 from featbank.encoders.networks.blueprint import Blueprint
+from featbank.encoders.networks.catalogue import LEARNED_PROMPTS
 from featbank.encoders.networks.clip import (
     LEARNED_CLASSES,
     N_CONTEXT,
@@ -24,7 +25,6 @@ from featbank.encoders.networks.clip import (
 )
 from featbank.encoders.networks.loading import load_stored, match_state
 from featbank.encoders.networks.prompts import LEARNED, PROMPTS
-from featbank.encoders.networks.sheets import LEARNED_PROMPTS
 from featbank.encoders.weights import content_digest, weights_folder
 
 N_LEARNED: Final = len(LEARNED_CLASSES)

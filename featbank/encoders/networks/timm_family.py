@@ -19,6 +19,7 @@ from featbank.encoders.networks.roles import role_of
 from featbank.encoders.weights import WeightsSource
 from featbank.errors import EncoderError, unknown_name
 
+_NO_LICENCES: Final = (None, "", "unknown", "other")
 _OPEN_LICENCES: Final = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0"})
 
 
@@ -42,7 +43,7 @@ def timm_source(model: str) -> WeightsSource:
         If timm knows no such architecture or tag.
     """
     config = _config(model)
-    licence = config.license or "unstated"
+    licence = config.license if config.license not in _NO_LICENCES else "unstated"
     terms = "open" if licence in _OPEN_LICENCES else "unstated" if licence == "unstated" else "restricted"
     hub = config.hf_hub_id
     if hub == "timm/":

@@ -20,6 +20,7 @@ from experiments.report.tables import (
     table_markdown,
     tables_csv,
 )
+from experiments.report.write import render_page
 from tests.support.run_folder import edit_json
 
 
@@ -103,3 +104,14 @@ def test_names_cannot_break_the_markdown_table(make_run: Callable[..., Path], na
     rows = [line for line in table_markdown(read_run(folder)).splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in rows} == {9}
     assert "<script" not in table_markdown(read_run(folder))
+
+
+def test_random_weights_are_said_first_of_all(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    assert "RANDOM" not in table_markdown(read_run(folder))
+    receipt = json.loads((folder / "receipt.json").read_text())
+    receipt["features"][0]["weights"] = "RANDOM, seed 0: features mean nothing"
+    (folder / "receipt.json").write_text(json.dumps(receipt))
+    said = f"RANDOM WEIGHTS in {receipt['features'][0]['band']}"
+    assert said in table_markdown(read_run(folder))
+    assert said in render_page(read_run(folder), {})

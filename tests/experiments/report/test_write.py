@@ -57,6 +57,7 @@ def test_sections_come_in_their_order(page: Element) -> None:
         "verdict",
         "metrics",
         "comparison",
+        "trust",
         "scores",
         "mos",
         "bands",
@@ -183,7 +184,7 @@ def test_every_color_variable_is_defined(written: Path) -> None:
 def test_every_kind_of_run_gives_a_whole_page(folder_of: Callable[[RunOptions], Path], name: str) -> None:
     run = read_run(folder_of(VARIANTS[name]))
     page = _rendered(run)
-    assert len(page.find("section")) == 13
+    assert len(page.find("section")) == 14
     text = page.text
     for leak in ("nan", "None", "inf ", "{{", "{%", "Undefined", "<built-in"):
         assert leak not in text.replace("information", ""), leak

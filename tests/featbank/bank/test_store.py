@@ -208,3 +208,28 @@ def test_pruning_never_empties_a_bank_by_a_slip(tmp_path: Path) -> None:
     with pytest.raises(BankError, match="none of the 3 features"):
         bank.prune(keep_features=["0" * 64], dry_run=False)
     assert contents(tmp_path) == before
+
+
+def test_failures_of_a_feature_are_kept_checked_and_go_with_it(tmp_path: Path) -> None:
+    bank = filled(tmp_path)
+    a, b, _ = bank.features()
+    for feature, keys in ((a, image_keys([8])), (b, image_keys([8, 9]))):
+        bank.failures_of(feature.digest).record(
+            ImageRecord(key, "failed", reason="encoder", message="not finite") for key in keys
+        )
+        bank.failures_of(feature.digest).record([ImageRecord(keys[0], "failed", reason="memory")])
+    assert bank.images.failures().empty
+    assert Bank(tmp_path).failures_of(b.digest).size() == 2
+    assert bank.verify() == []
+    assert bank.compact() > 0
+    assert len(names_in(bank.failures_of(b.digest).path)) == 2  # one shard and its specification
+
+    (shard,) = bank.failures_of(a.digest).path.glob("*.arrow")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert [problem.where for problem in bank.verify()] == [f"failures of {a.digest[:12]}"]
+
+    bank.remove(a.digest)
+    assert not bank.failures_of(a.digest).path.exists()
+    bank.prune(keep_features=[b.digest], keep_keys=image_keys([8]), dry_run=False)
+    assert bank.failures_of(b.digest).failures()["key"].tolist() == image_keys([8])
+    bank.failures_of(a.digest).remove()  # nothing there, nothing happens

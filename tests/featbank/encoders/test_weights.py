@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from featbank.encoders import check_weights, find_sources, missing_weights
-from featbank.encoders.networks.sheets import LEARNED_PROMPTS, SHEETS
+from featbank.encoders import (
+    check_weights,
+    find_sources,
+    has_random_weights,
+    missing_weights,
+    random_weights_note,
+)
+from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.weights import (
     TERMS,
     content_digest,
@@ -108,9 +114,16 @@ def test_every_sheet_states_its_terms() -> None:
     for sheet in SHEETS.values():
         source = sheet.source
         assert source.terms in TERMS
-        assert (source.terms == "open") == (
-            source.licence in {"Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-4.0"}
-        )
+        assert (source.terms == "open") == (source.licence in {"Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY"})
         assert source.page.startswith("https://")
         assert len(source.sha256) in {0, 8, 64}
         assert ("--accept-licence" in source.command) == (source.terms != "open")
+
+
+def test_random_weights_are_seen_by_the_name_alone() -> None:
+    assert has_random_weights("checkpoint:arniqa?taps=layer2&random=0")
+    assert not has_random_weights("checkpoint:arniqa?taps=layer2")
+    assert not has_random_weights("classic:nss")
+    assert not has_random_weights("file:random=0.py:Mine")
+    assert random_weights_note([]) == ""
+    assert "RANDOM WEIGHTS in a, b" in random_weights_note(["a", "b"])

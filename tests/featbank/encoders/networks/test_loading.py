@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from featbank.encoders import make_encoder
 from featbank.encoders.networks.build import blueprint_of, take_in_weights
+from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.networks.checkpoint_family import convert_checkpoint
 from featbank.encoders.networks.loading import (
     check_published,
@@ -25,12 +26,12 @@ from featbank.encoders.networks.loading import (
     read_published,
     take_in,
 )
-from featbank.encoders.networks.sheets import LEARNED_PROMPTS, SHEETS
 from featbank.encoders.weights import WeightsSource, weights_path
 from featbank.errors import EncoderError
 from tests.support.published import LAYOUTS, tensors_of, write
 
 NAMES = sorted(SHEETS)
+PROMPTS_NAME = LEARNED_PROMPTS.name.partition(":")[2]
 
 
 def kept_key(name: str, published: object) -> str:
@@ -78,43 +79,44 @@ def test_the_index_map_of_sequential_trunks_is_right(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_renamed_a_missing_and_a_misshapen_tensor_are_refused(name: str, tmp_path: Path) -> None:
-    sheet = SHEETS[name]
-    with torch.device("meta"):
-        build = blueprint_of(f"checkpoint:{name}")
-        expected = (build.build_stored or build.build)().state_dict()
-    key = kept_key(name, LAYOUTS[name]())
+    def refused(published: object) -> str:
+        path = write(published, tmp_path / "file", python2=name.startswith("places"))
+        with pytest.raises(EncoderError) as caught:
+            convert_checkpoint(name, path)
+        return str(caught.value)
 
+    key = kept_key(name, LAYOUTS[name]())
     renamed = LAYOUTS[name]()
     tensors_of(renamed)[f"other.{key}"] = tensors_of(renamed).pop(key)
-    with pytest.raises(EncoderError, match="missing") as caught:
-        map_checkpoint(sheet, renamed, expected)
+    message = refused(renamed)
+    assert "1 missing" in message
     if name not in {"liqe", "clip-rn50"}:  # whose text tower takes any other key
-        assert f"other.{key}" in str(caught.value)
+        assert f"other.{key}" in message
 
     missing = LAYOUTS[name]()
     del tensors_of(missing)[key]
-    with pytest.raises(EncoderError, match="1 missing"):
-        map_checkpoint(sheet, missing, expected)
+    assert "1 missing" in refused(missing)
 
     misshapen = LAYOUTS[name]()
     tensors_of(misshapen)[key] = torch.zeros(3, 1, 4)
-    with pytest.raises(EncoderError, match=r"\(3, 1, 4\) instead of"):
-        map_checkpoint(sheet, misshapen, expected)
+    assert "(3, 1, 4) instead of" in refused(misshapen)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, PROMPTS_NAME])
 def test_a_wrong_digest_is_refused_before_reading(name: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"something else")
-    source = SHEETS[name].source
+    source = LEARNED_PROMPTS if name == PROMPTS_NAME else SHEETS[name].source
     if source.sha256:
         with pytest.raises(EncoderError, match="SHA-256") as caught:
-            check_published(path, source)
+            take_in_weights(source.name, path, source.licence)
         assert source.sha256 in str(caught.value)
     else:
         assert len(check_published(path, source)) == 64
     with pytest.raises(EncoderError, match="SHA-256"):
-        check_published(path, replace(source, sha256="0" * 64))
+        take_in(
+            path, replace(source, sha256="0" * 64), lambda _: pytest.fail("must not be read"), source.licence
+        )
 
 
 class _Trap:
@@ -127,7 +129,7 @@ class _Trap:
         return Path.touch, (self.target,)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, PROMPTS_NAME])
 @pytest.mark.parametrize("form", ["torch", "pickle"])
 def test_a_malicious_pickle_is_refused_unexecuted(name: str, form: str, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
@@ -243,8 +245,12 @@ def test_nothing_is_kept_of_a_file_that_does_not_fit(weights_home: Path, tmp_pat
 def test_unstated_and_restricted_terms_need_the_licence_by_name(accepted: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"unread")
-    for name in ("contrique", "qualiclip"):
-        source = SHEETS[name].source
+    sources = [*(sheet.source for sheet in SHEETS.values()), LEARNED_PROMPTS]
+    closed = [source for source in sources if source.terms != "open"]
+    assert {source.name.partition(":")[2] for source in closed} == {
+        "contrique", "uiqa-ava-swin-t", "qualiclip", "mobilenet-iqa", "clip-iqa-plus-prompts"
+    }  # fmt: skip
+    for source in closed:
         with pytest.raises(EncoderError, match=f"--accept-licence {source.licence}"):
             take_in(path, source, lambda _: pytest.fail("must not be read"), accepted)
 
@@ -283,3 +289,46 @@ def test_load_stored_says_what_is_missing(weights_home: Path) -> None:
     source = WeightsSource("checkpoint:arniqa", "https://example.org/a", "https://example.org", "MIT", "open")
     with pytest.raises(EncoderError, match="featbank weights fetch checkpoint:arniqa"):
         load_stored(source)
+
+
+def test_hyperiqa_reads_four_stages_as_published(weights_home: Path, tmp_path: Path) -> None:
+    """An independent reading of the paper: averages over a grid of 7 x 7 positions, then a matrix, for each stage."""
+    torch.manual_seed(0)
+    network = torchvision.models.resnet50(weights=None).eval()
+    published = LAYOUTS["hyperiqa"]()
+    heads = {key: torch.randn(tensor.shape) / 40 for key, tensor in published.items() if ".lda" in key}
+    published |= {
+        f"res.{key}": value for key, value in network.state_dict().items() if not key.startswith("fc.")
+    }
+    take_in_weights("checkpoint:hyperiqa", write(published | heads, tmp_path / "koniq_pretrained.pkl"))
+
+    crops = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    maps = ((torch.from_numpy(crops) / 255.0 - mean) / std).permute(0, 3, 1, 2)
+    expected = []
+    with torch.no_grad():
+        for name, layer in network.named_children():
+            if name in {"avgpool", "fc"}:
+                continue
+            maps = layer(maps)
+            if name.startswith("layer"):
+                level = name[-1]
+                squeeze = heads.get(f"res.lda{level}_pool.0.weight")
+                squeezed = (
+                    maps if squeeze is None else torch.einsum("nchw,dc->ndhw", maps, squeeze[:, :, 0, 0])
+                )
+                n, channels, height, width = squeezed.shape
+                grid = (
+                    squeezed.reshape(n, channels, height // 7, 7, width // 7, 7).mean(dim=(3, 5)).flatten(1)
+                )
+                expected.append(
+                    grid @ heads[f"res.lda{level}_fc.weight"].T + heads[f"res.lda{level}_fc.bias"]
+                )
+    whole, trunk = make_encoder("checkpoint:hyperiqa"), make_encoder("checkpoint:hyperiqa?taps=trunk.layer4")
+    vectors, averages = whole.encode_together([whole, trunk], crops)
+    np.testing.assert_allclose(vectors, torch.cat(expected, dim=1).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(averages, maps.mean(dim=(2, 3)).numpy(), rtol=1e-4, atol=1e-5)
+    assert vectors.shape == (2, 224)
+    with pytest.raises(EncoderError, match="does not take crops of 256 x 256"):
+        whole.check_size(256, 256)
+    make_encoder("checkpoint:hyperiqa?until=trunk.layer4").check_size(256, 320)

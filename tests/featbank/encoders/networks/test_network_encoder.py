@@ -12,8 +12,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from experiments.recipe import builtin_recipes, read_recipe
 from featbank.encoders import Encoder, make_encoder
 from featbank.encoders.networks import encoder as encoder_module
+from featbank.encoders.networks import random_weights
+from featbank.encoders.weights import NETWORK_FAMILIES
 from featbank.errors import EncoderError, UnknownNameError
 from featbank.feature import compute_features, make_feature
 from featbank.images import Photo
@@ -100,16 +103,6 @@ def relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
-def test_alone_in_a_batch_of_eight_and_in_any_order(crops: NDArray[np.uint8]) -> None:
-    encoder = make_encoder(f"{MOBILE}?random=0")
-    batch = encoder.encode(crops)
-    order = np.random.default_rng(1).permutation(8)
-    assert relative(encoder.encode(crops[order]), batch[order]) <= 1e-5
-    for i in range(8):
-        assert relative(encoder.encode(crops[i : i + 1]), batch[i : i + 1]) <= 1e-5
-    np.testing.assert_array_equal(encoder.encode(crops), batch)
-
-
 def test_large_crops_are_run_in_small_batches(
     crops: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,29 +112,71 @@ def test_large_crops_are_run_in_small_batches(
     assert relative(encoder.encode(crops), whole) <= 1e-5
 
 
-def test_one_and_two_threads_agree(crops: NDArray[np.uint8]) -> None:
-    encoder = make_encoder("checkpoint:places365-resnet18?random=0")
+def network_encoders() -> list[str]:
+    """Every network that a built-in recipe names, read as the recipe reads it, on random weights."""
+    names = {band.encoder for recipe in builtin_recipes() for band in read_recipe(recipe).bands}
+    return sorted(
+        f"{name}{'&' if '?' in name else '?'}random=7"
+        for name in names
+        if name.partition(":")[0] in NETWORK_FAMILIES
+    )
+
+
+def encode_elsewhere(name: str, crops: NDArray[np.uint8], folder: Path) -> NDArray[np.float32]:
+    """Encode in a process of its own."""
+    np.save(folder / "crops.npy", crops)
+    code = (
+        "import sys, numpy as np; from featbank.encoders import make_encoder; _, name, folder = sys.argv;"
+        "np.save(folder + '/out.npy', make_encoder(name).encode(np.load(folder + '/crops.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code, name, str(folder)], check=True)
+    return np.load(folder / "out.npy")
+
+
+def check_invariance(name: str, crops: NDArray[np.uint8], folder: Path) -> None:
+    """One crop alone, a batch of eight, any order, twice, one thread or two, a new process: the same numbers."""
+    encoder = make_encoder(name)
+
+    def assert_close(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        # A cosine is a product of unit vectors: its own scale is 1, however near to 0 it lies.
+        scale = 1.0 if "prompts=" in name else np.linalg.norm(expected)
+        assert np.linalg.norm(found - expected) <= 1e-5 * scale
+
     n_before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = encoder.encode(crops)
+        batch = encoder.encode(crops)
+        np.testing.assert_array_equal(encoder.encode(crops), batch)
+        order = np.random.default_rng(1).permutation(len(crops))
+        assert_close(encoder.encode(crops[order]), batch[order])
+        for i in range(len(crops)):
+            assert_close(encoder.encode(crops[i : i + 1]), batch[i : i + 1])
         torch.set_num_threads(2)
-        assert relative(encoder.encode(crops), one) <= 1e-5
+        assert_close(encoder.encode(crops), batch)
     finally:
         torch.set_num_threads(n_before)
+    assert_close(encode_elsewhere(name, crops, folder), batch)
+
+
+def test_neither_company_nor_order_nor_threads_nor_a_restart_matter(
+    crops: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    check_invariance(f"{MOBILE}?random=7", crops, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_new_process_gives_the_same(crops: NDArray[np.uint8], tmp_path: Path) -> None:
-    name = f"{MOBILE}?random=7"
-    np.save(tmp_path / "crops.npy", crops)
-    code = (
-        "import sys, numpy as np; from featbank.encoders import make_encoder; folder = sys.argv[1];"
-        f"vectors = make_encoder({name!r}).encode(np.load(folder + '/crops.npy'));"
-        "np.save(folder + '/out.npy', vectors)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    assert relative(np.load(tmp_path / "out.npy"), make_encoder(name).encode(crops)) <= 1e-5
+@pytest.mark.parametrize("name", network_encoders())
+def test_neither_company_nor_order_nor_threads_nor_a_restart_matter_for_any_recipe(
+    name: str, tmp_path: Path
+) -> None:
+    encoder = make_encoder(name)
+    height = width = 112
+    try:
+        encoder.check_size(height, width)
+    except EncoderError:  # a network of one size
+        height, width = encoder.blueprint.native_size
+    crops = np.random.default_rng(0).integers(0, 256, (8, height, width, 3), dtype=np.uint8)
+    check_invariance(name, crops, tmp_path)
 
 
 def test_several_layers_come_from_one_pass(crops: NDArray[np.uint8]) -> None:
@@ -391,3 +426,22 @@ def test_channels_last_maps_are_pooled_over_positions() -> None:
         "torchvision:swin_t/IMAGENET1K_V1?taps=features.1,features.3,features.5,features.7&random=0"
     )
     assert encoder.spec.n_features == 96 + 192 + 384 + 768
+
+
+def test_random_weights_keep_signals_in_scale(crops: NDArray[np.uint8]) -> None:
+    """Rounding errors must not grow: gates behind exploding signals would turn them into errors of per cents."""
+    for name in ("timm:nf_regnet_b1.ra2_in1k?random=7", "timm:ghostnetv2_160.in1k?random=7"):
+        encoder = make_encoder(name)
+        vectors = encoder.encode(crops)
+        assert 1e-6 < np.abs(vectors).max() < 1e3
+        assert relative(encoder.encode(crops[:1]), vectors[:1]) <= 1e-5
+    module = make_encoder("timm:nf_regnet_b1.ra2_in1k?random=7").blueprint.build()
+    random_weights.fill_randomly(module, 7)
+    gains = [tensor for name, tensor in module.named_parameters() if name.endswith(".gain")]
+    assert gains
+    assert all(bool((gain == gain.reshape(-1)[0]).all()) for gain in gains)
+
+
+def test_random_prompts_differ_from_each_other(crops: NDArray[np.uint8]) -> None:
+    found = make_encoder("checkpoint:qualiclip?prompts=stored&random=7").encode(crops[:1])[0]
+    assert len(np.unique(found.round(6))) == 14

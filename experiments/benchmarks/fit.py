@@ -1,0 +1,353 @@
+"""The exact grid search against scikit-learn's own, against himalaya, and against the machine's limit.
+
+Both sides have the same cores: plain `GridSearchCV` one process per core with one BLAS thread each, its faster
+arrangement here, after its processes have started; ours one thread per core, the median of three runs where they
+are short. Both include the refit. Where the plain search would take more than a few minutes it runs on some of
+its fits, and its time is that times the number of fits; the column ``measured`` says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import resource
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from math import comb
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import cpu_count
+from scipy.linalg import LinAlgWarning
+from sklearn.model_selection import GridSearchCV
+from threadpoolctl import threadpool_limits
+
+from regressors.checks import FloatArray
+from regressors.ensemble import BandEnsemble
+from regressors.folds import Fold, make_folds
+from regressors.metrics import SCORERS
+from regressors.pipelines import default_alphas, make_pipeline
+from regressors.search import BandGridSearchCV
+from regressors.subset_scores import SubsetScorer
+
+N_FOLDS = 5
+_REPEATS, _SHORT_S = 3, 10.0
+SVR_GRID = {
+    "regress__C": [1.0, 10.0, 100.0],
+    "regress__epsilon": [0.1, 0.3],
+    "regress__gamma": [0.03, 0.1, 0.3, 1.0],
+}
+
+
+def bench_fit() -> list[dict[str, Any]]:
+    """Measure grid searches, subset search and support vectors.
+
+    Returns
+    -------
+    list of dict
+        One row per comparison: ``what``, ``seconds``, ``baseline``, ``baseline_seconds``, ``ratio``, ``measured``
+        (how much of the baseline ran), ``limit_seconds`` (the same matrix products and reductions at the rate of
+        matrix products measured in this run; nan where that is no bound), ``peak_gb`` (the most memory this
+        process has held so far, tables included), ``score_difference`` (largest difference of scores, relative
+        to the largest score).
+    """
+    rate = gemm_rate()
+    # Processes start, libraries load.
+    for run in (_run_plain, _run_ours):
+        run(*_table(60, 8, 2), [["b0"]], {"regress__alpha": [1.0]}, "ridge")
+    rows = [
+        _ridge_row(1000, 8192, 4, rate),
+        _ridge_row(4269, 1500, 4, rate),
+        _subsets_row(4269, 1500, 8, rate),
+        _svr_row(1000, 1500),
+        _svr_row(4269, 1500, n_measured=1),
+        _ridge_row(4269, 8192, 4, rate, n_measured=2),
+    ]
+    return [*rows, *_himalaya_rows(1000, 1500)]
+
+
+def gemm_rate() -> float:
+    """Measure the rate of matrix products on all cores, one BLAS thread each, in operations per second.
+
+    Returns
+    -------
+    float
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    n = 2000
+    matrix = np.random.default_rng(0).normal(size=(n, n))
+    best = np.inf
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(cpu_count()) as pool:
+        for _ in range(3):
+            started = time.perf_counter()
+            list(pool.map(lambda _: matrix @ matrix, range(cpu_count())))
+            best = min(best, time.perf_counter() - started)
+    return cpu_count() * 2 * n**3 / best
+
+
+def _table(n_rows: int, n_columns: int, n_bands: int) -> tuple[pd.DataFrame, FloatArray]:
+    """Return a float32 table like pooled activations of networks, and a target that shares their causes."""
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(n_rows, 200)) * np.arange(1, 201) ** -0.6
+    mixed = latent @ rng.normal(size=(200, n_columns)) + 0.25 * rng.normal(size=(n_rows, n_columns))
+    mixed = np.maximum(mixed - rng.exponential(0.7, size=n_columns), 0)
+    mixed *= np.exp(0.6 * rng.normal(size=n_columns)) * np.sqrt(1 + mixed)
+    widths = np.diff(np.linspace(0, n_columns, n_bands + 1).astype(int))
+    names = [f"b{band}:{k:04d}" for band, width in enumerate(widths) for k in range(width)]
+    y = 50 + 8 * (latent @ rng.normal(size=200)) + 2 * rng.normal(size=n_rows)
+    return pd.DataFrame(mixed.astype(np.float32), columns=names), y
+
+
+def _bands(n_bands: int) -> list[str]:
+    return [f"b{band}" for band in range(n_bands)]
+
+
+def _folds(y: FloatArray) -> list[Fold]:
+    return make_folds(y, kind="kfold", n_splits=N_FOLDS)
+
+
+def _run_plain(
+    X: pd.DataFrame,
+    y: FloatArray,
+    subsets: Sequence[Sequence[str]],
+    grid: Mapping[str, Sequence[float]],
+    estimator: str,
+    folds: Sequence[Fold] | None = None,
+    *,
+    refit: bool = True,
+) -> tuple[float, GridSearchCV]:
+    """Time scikit-learn's search."""
+    search = GridSearchCV(
+        make_pipeline(estimator),
+        {"select__bands": [list(subset) for subset in subsets], **grid},
+        scoring=SCORERS["srcc"],
+        cv=_folds(y) if folds is None else folds,
+        n_jobs=cpu_count(),
+        refit=refit,
+        error_score="raise",
+    )
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _timed(lambda: search.fit(X, y)), search
+
+
+def _run_ours(
+    X: pd.DataFrame,
+    y: FloatArray,
+    subsets: Sequence[Sequence[str]],
+    grid: Mapping[str, Sequence[float]],
+    estimator: str,
+    folds: Sequence[Fold] | None = None,
+) -> tuple[float, BandGridSearchCV]:
+    search = BandGridSearchCV(
+        make_pipeline(estimator),
+        {"select__bands": [list(subset) for subset in subsets], **grid},
+        scoring=SCORERS["srcc"],
+        cv=_folds(y) if folds is None else folds,
+        n_jobs=cpu_count(),
+        error_score="raise",
+    )
+    seconds = [_timed(lambda: search.fit(X, y))]
+    while len(seconds) < _REPEATS and seconds[0] < _SHORT_S:
+        seconds.append(_timed(lambda: search.fit(X, y)))
+    return median(seconds), search
+
+
+def _timed(work: Callable[[], object]) -> float:
+    with warnings.catch_warnings():
+        # Small penalties are ill-conditioned on both sides, which is no matter here.
+        warnings.simplefilter("ignore", category=LinAlgWarning)
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+
+def _ridge_row(
+    n_rows: int, n_columns: int, n_bands: int, rate: float, *, n_measured: int | None = None
+) -> dict[str, Any]:
+    """All bands and each left out, 13 penalties, 5 folds."""
+    X, y = _table(n_rows, n_columns, n_bands)
+    bands = _bands(n_bands)
+    subsets = [bands, *([band for band in bands if band != out] for out in bands)]
+    alphas = default_alphas()
+    grid = {"regress__alpha": list(alphas)}
+    ours, search = _run_ours(X, y, subsets, grid, "ridge")
+    if n_measured is None:
+        plain, reference = _run_plain(X, y, subsets, grid, "ridge")
+        measured = "whole"
+        difference = _difference(reference, search)
+    else:
+        # All bands, and one left out for all that are; penalties do not change the time of a fit.
+        folds, few = _folds(y)[:n_measured], {"regress__alpha": list(alphas[[3, 9]])}
+        whole, reference = _run_plain(X, y, subsets[:1], few, "ridge", folds, refit=False)
+        less, _ = _run_plain(X, y, subsets[1:2], few, "ridge", folds, refit=False)
+        pipeline = make_pipeline("ridge")
+        plain = len(alphas) * N_FOLDS / (2 * n_measured) * (whole + n_bands * less)
+        plain += _timed(lambda: pipeline.fit(X, y))
+        measured = f"{4 * n_measured} of {len(subsets) * len(alphas) * N_FOLDS} fits, and the refit"
+        difference = _difference(reference, search, n_folds=n_measured)
+    flops = sum(
+        _ridge_flops(n_rows, sum(X.columns.str.startswith(f"{band}:").sum() for band in subset))
+        for subset in subsets
+    ) + _shared_flops(n_rows, n_columns)
+    return _row(
+        f"ridge {n_rows} x {n_columns} float32: {len(subsets)} subsets x {len(alphas)} alphas x {N_FOLDS} folds",
+        ours,
+        plain,
+        measured,
+        limit=float(flops / rate),
+        difference=difference,
+    )
+
+
+def _subsets_row(n_rows: int, n_columns: int, n_bands: int, rate: float) -> dict[str, Any]:
+    """All 255 subsets of 8 bands; the plain side takes one subset of each size."""
+    X, y = _table(n_rows, n_columns, n_bands)
+    bands, alphas = _bands(n_bands), default_alphas()
+    subsets = [list(chosen) for size in range(1, n_bands + 1) for chosen in combinations(bands, size)]
+    model = BandEnsemble("all", cv=_folds(y), n_jobs=cpu_count())
+    scorer = SubsetScorer(X, y, model=model)
+    ours = _timed(lambda: scorer.score(subsets))
+    plain, differences = 0.0, []
+    for size in range(1, n_bands + 1):
+        one = bands[:size]
+        seconds, reference = _run_plain(X, y, [one], {"regress__alpha": list(alphas)}, "ridge", refit=False)
+        plain += comb(n_bands, size) * seconds
+        [score] = scorer.score([one])
+        differences.append(abs(reference.cv_results_["mean_test_score"].max() - score.splits.mean()))
+    width = n_columns / n_bands
+    flops = _shared_flops(n_rows, n_columns) + sum(_ridge_flops(n_rows, len(s) * width) for s in subsets)
+    return _row(
+        f"ridge {n_rows} x {n_columns} float32: {len(subsets)} subsets of {n_bands} bands x {len(alphas)} alphas",
+        ours,
+        plain,
+        f"{n_bands} of {len(subsets)} subsets, one of each size",
+        limit=float(flops / rate),
+        difference=max(differences),
+    )
+
+
+def _svr_row(n_rows: int, n_columns: int, *, n_measured: int | None = None) -> dict[str, Any]:
+    X, y = _table(n_rows, n_columns, 4)
+    subsets = [_bands(4)]
+    ours, search = _run_ours(X, y, subsets, SVR_GRID, "rbf-svr")
+    if n_measured is None:
+        plain, reference = _run_plain(X, y, subsets, SVR_GRID, "rbf-svr")
+        measured = "whole"
+    else:
+        folds = _folds(y)[:n_measured]
+        part, reference = _run_plain(X, y, subsets, SVR_GRID, "rbf-svr", folds, refit=False)
+        again = make_pipeline("rbf-svr").set_params(**search.best_params_)
+        plain = N_FOLDS / n_measured * part + _timed(lambda: again.fit(X, y))
+        measured = f"{n_measured} of {N_FOLDS} folds, and the refit"
+    return _row(
+        f"rbf SVR {n_rows} x {n_columns} float32: {len(search.cv_results_['params'])} points x {N_FOLDS} folds",
+        ours,
+        plain,
+        measured,
+        difference=_difference(reference, search, n_folds=n_measured or N_FOLDS),
+    )
+
+
+def _difference(plain: GridSearchCV, ours: GridSearchCV, *, n_folds: int = N_FOLDS) -> float:
+    """Return the largest difference of the split scores of what both have tried, relative to the best."""
+    place = {str(params): k for k, params in enumerate(ours.cv_results_["params"])}
+    rows = [place[str(params)] for params in plain.cv_results_["params"]]
+    names = [name for name in plain.cv_results_ if name.startswith("split")][:n_folds]
+    pairs = [(ours.cv_results_[name][rows], plain.cv_results_[name]) for name in names]
+    return max(float(np.abs(own - other).max() / np.abs(other).max()) for own, other in pairs)
+
+
+def _ridge_flops(n_rows: int, n_columns: float) -> float:
+    """Operations of one subset's reductions in all folds."""
+    return N_FOLDS * 4 / 3 * min(n_columns, n_rows * (1 - 1 / N_FOLDS)) ** 3
+
+
+def _shared_flops(n_rows: int, n_columns: int) -> float:
+    """Operations of the Gram matrices, or of the kernels of every fold; symmetric products count half."""
+    n_train = n_rows * (1 - 1 / N_FOLDS)
+    if n_columns <= n_train:
+        return n_rows * n_columns**2
+    return N_FOLDS * n_train * (n_train + 2 * (n_rows - n_train)) * n_columns
+
+
+def _himalaya_rows(n_rows: int, n_columns: int, n_candidates: int = 6) -> list[dict[str, Any]]:
+    """Band weights of banded ridge, the same list for both; himalaya standardises once, ours in each fold."""
+    if importlib.util.find_spec("himalaya") is None:
+        return []
+    from himalaya.kernel_ridge import MultipleKernelRidgeCV
+    from himalaya.ridge import GroupRidgeCV
+    from himalaya.scoring import r2_score
+
+    X, y = _table(n_rows, n_columns, 4)
+    bands, alphas = _bands(4), default_alphas()
+    shares = np.random.default_rng(0).dirichlet(np.ones(4), size=n_candidates)
+    weights = [dict(zip(bands, np.sqrt(row), strict=True)) for row in shares]
+    search = BandGridSearchCV(
+        make_pipeline("banded-ridge"),
+        {"scale__band_weights": weights, "regress__alpha": list(alphas)},
+        scoring="r2",
+        cv=_folds(y),
+        n_jobs=cpu_count(),
+    )
+    ours = _timed(lambda: search.fit(X, y))
+    Z = np.array(X, dtype=np.float64)
+    Z -= Z.mean(axis=0)
+    Z /= np.where(np.ptp(Z, axis=0) > 0, Z.std(axis=0), 1.0)
+    parts = [Z[:, X.columns.str.startswith(f"{band}:")] for band in bands]
+    settings = {"n_iter": shares, "alphas": alphas, "score_func": r2_score, "progress_bar": False}
+    grouped = GroupRidgeCV(
+        groups="input", cv=_folds(y), fit_intercept=True, solver_params={**settings, "warn": False}
+    )
+    kernels = MultipleKernelRidgeCV(
+        kernels="precomputed", cv=_folds(y), solver="random_search", solver_params=settings
+    )
+    centred = (y - y.mean())[:, None]
+    # Its decompositions use BLAS threads.
+    with threadpool_limits(limits=cpu_count(), user_api="blas"):
+        sides = [
+            ("GroupRidgeCV", grouped, _timed(lambda: grouped.fit(parts, y[:, None]))),
+            (
+                "MultipleKernelRidgeCV",
+                kernels,
+                _timed(lambda: kernels.fit(np.stack([part @ part.T for part in parts]), centred)),
+            ),
+        ]
+    what = f"banded ridge {n_rows} x {n_columns}: {n_candidates} band weights x {len(alphas)} alphas x {N_FOLDS} folds"
+    return [
+        _row(
+            what,
+            ours,
+            seconds,
+            "whole",
+            baseline=f"himalaya {name}, random search over the same list",
+            difference=abs(float(model.cv_scores_.max()) / search.best_score_ - 1),
+        )
+        for name, model, seconds in sides
+    ]
+
+
+def _row(
+    what: str,
+    seconds: float,
+    baseline_seconds: float,
+    measured: str,
+    *,
+    baseline: str = f"GridSearchCV(n_jobs={cpu_count()})",
+    limit: float = float("nan"),
+    difference: float = float("nan"),
+) -> dict[str, Any]:
+    return {
+        "what": what,
+        "seconds": seconds,
+        "baseline": baseline,
+        "baseline_seconds": baseline_seconds,
+        "ratio": baseline_seconds / seconds,
+        "measured": measured,
+        "limit_seconds": limit,
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "score_difference": difference,
+    }

@@ -1,0 +1,28 @@
+"""Look at the machine and the installation, and say what is missing or could be faster.
+
+Cores and memory, libraries, the BLAS behind numpy and SciPy with its kernels, threads and speed, torch and its devices,
+the weights folder, and whether the bank can be written. Ends with 1 if something will not work.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from experiments.commands import Output
+from experiments.commands.options import add_bank
+
+EXAMPLE = "example: featbank doctor --bank bank"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_bank(parser)
+
+
+def run(options: argparse.Namespace) -> Output:
+    """Examine."""
+    from experiments.doctor import examine, render
+
+    document = examine(Path(options.bank))
+    return Output(document, render(document), exit_code=1 if document["problems"] else 0)

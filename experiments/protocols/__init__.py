@@ -1,0 +1,1 @@
+"""How far a score holds: repeated splits, another dataset, fewer rated photos."""

@@ -1,0 +1,120 @@
+"""Writes the page, the figures and the tables of a comparison of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from experiments.comparison import Comparison
+from experiments.report.compare_figures import cost_figure, differences_figure, scores_figure
+from experiments.report.compare_tables import (
+    MAX_PAIRS,
+    SHOWN_DIFFERENCES,
+    comparison_markdown,
+    cost_rows,
+    difference_rows,
+    differences_csv,
+    drop_rows,
+    score_rows,
+    scores_csv,
+    win_rows,
+)
+from experiments.report.compare_words import comparison_notes, word_comparison
+from experiments.report.drawing import Drawing
+from experiments.report.run_data import METRIC_NAMES
+from experiments.report.tables import SIMULATION_NOTE
+from experiments.report.wording import METRIC_TITLES, plural, split_title
+from experiments.report.write import page_environment, palette, write_whole
+
+PAGE_NAME = "comparison.html"
+FIGURE_NAMES = ("compared_scores", "compared_differences", "compared_cost")
+
+
+def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
+    """Write ``comparison.html``, its figures as PNG, ``scores.csv``, ``differences.csv`` and ``comparison.md``.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    folder : path
+        Made if it is not there; files of an earlier comparison are replaced, others left alone.
+
+    Returns
+    -------
+    Path
+        The page: one file, with no script and no address outside itself.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    drawings = (scores_figure(comparison), differences_figure(comparison), cost_figure(comparison))
+    figures = {drawing.name: drawing for drawing in drawings if drawing is not None}
+    for name in FIGURE_NAMES:
+        if name in figures:
+            figures[name].write_png(place)
+        else:
+            (place / f"{name}.png").unlink(missing_ok=True)
+    write_whole(place / "scores.csv", scores_csv(comparison))
+    write_whole(place / "differences.csv", differences_csv(comparison))
+    write_whole(place / "comparison.md", comparison_markdown(comparison))
+    return write_whole(place / PAGE_NAME, render_comparison(comparison, figures))
+
+
+def render_comparison(comparison: Comparison, figures: Mapping[str, Drawing]) -> str:
+    """Render a comparison as a self-contained HTML document.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    figures : mapping of str to Drawing
+        By their names, as in ``FIGURE_NAMES``; those that are absent are left out of the page.
+
+    Returns
+    -------
+    str
+    """
+    parts = [
+        {
+            "name": part.replace("/", "-"),
+            "title": split_title(part),
+            "n": plural(n, "image"),
+            "rows": score_rows(comparison, part),
+            "differences": [
+                (METRIC_TITLES[metric], difference_rows(comparison, part, metric))
+                for metric in SHOWN_DIFFERENCES
+            ],
+        }
+        for part, n in comparison.parts.items()
+    ]
+    return (
+        page_environment()
+        .get_template("compare.html")
+        .render(
+            title="Comparison of " + plural(len(comparison.runs), "run"),
+            facts=[
+                ("dataset", str(comparison.runs[0].data.section("dataset").get("name") or "not named")),
+                ("runs", ", ".join(run.label for run in comparison.runs)),
+            ],
+            palette=palette(),
+            simulation_note=SIMULATION_NOTE if comparison.is_simulation else "",
+            verdict=word_comparison(comparison),
+            verdict_notes=comparison_notes(comparison),
+            headline=split_title(comparison.headline),
+            metric_titles=[METRIC_TITLES[name] for name in METRIC_NAMES],
+            parts=parts,
+            figures={name: drawing.markup() for name, drawing in figures.items()},
+            n_pairs=len(comparison.runs) * (len(comparison.runs) - 1) // 2,
+            max_pairs=MAX_PAIRS,
+            win_columns=[
+                ("part", "part", ""),
+                *((f"run{i}", run.label, "num") for i, run in enumerate(comparison.runs)),
+            ],
+            win_rows=win_rows(comparison),
+            cost_rows=cost_rows(comparison),
+            drop_rows=drop_rows(comparison),
+        )
+    )

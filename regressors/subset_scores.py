@@ -1,0 +1,343 @@
+"""Scores of band subsets by cross-validation: what each subset's ensemble would earn, at shared cost.
+
+The members of one subset's ensemble are subsets themselves. So the search of every distinct subset is done once,
+from the same kernels or Gram matrices, and an ensemble costs no more than its weights.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.model_selection import ParameterGrid
+from sklearn.pipeline import Pipeline
+
+from regressors.bands import check_labels, locate_bands, unknown_bands
+from regressors.candidates import Candidate, read_candidate
+from regressors.checks import Estimator, FloatArray, IntArray, check_vector, check_weights
+from regressors.combine import cross_combine
+from regressors.ensemble import BandEnsemble, NoSkillWarning
+from regressors.fitting import fit_pipeline, take_rows
+from regressors.fold_table import FoldTable
+from regressors.folds import resolve_folds
+from regressors.lapack import is_available
+from regressors.members import list_members, member_search, restrict_weights
+from regressors.pipelines import readable_params
+from regressors.search_plan import is_prediction_scorer
+from regressors.shared_fits import Answers, answer_candidates
+
+Subset = tuple[str, ...]
+"""Bands in the order of the table."""
+
+# Held-out predictions of all candidates are in memory together; more subsets than fit are searched in turns.
+_MAX_BYTES = 500_000_000
+
+
+class SubsetScore(NamedTuple):
+    """What a subset earns.
+
+    Attributes
+    ----------
+    bands : tuple of str
+        The subset, in the order of the table.
+    splits : float64 array of shape (n_folds,)
+        Score of the held-out rows of each fold, greater is better.
+    params : dict of str to float
+        Chosen hyper-parameters under short names where the subset is one member, otherwise empty.
+    oof_predictions : float64 array of shape (n_rows,)
+        Held-out predictions as `regressors.ensemble.BandEnsemble` gives them; nan where no fold tests.
+    """
+
+    bands: Subset
+    splits: FloatArray
+    params: dict[str, float]
+    oof_predictions: FloatArray
+
+
+class _Member(NamedTuple):
+    held_out: FloatArray
+    params: dict[str, float]
+
+
+class _Echo(RegressorMixin, BaseEstimator):
+    """Predicts its input, so that a scorer judges predictions made elsewhere."""
+
+    def predict(self, predictions: FloatArray) -> FloatArray:
+        return predictions
+
+
+class SubsetScorer:
+    """Cross-validated scores of band subsets of one table, each searched once.
+
+    Every subset gets the score that ``clone(model).fit(table[subset], y)`` has on the held-out rows of its
+    folds. Results are kept, so that a search that asks again, or asks for an ensemble whose members
+    are known, pays nothing.
+
+    Parameters
+    ----------
+    table : data frame of shape (n_rows, n_features)
+        Feature table with string columns "band:0000".
+    y : float array of shape (n_rows,)
+        MOS.
+    model : BandEnsemble, optional
+        Members, estimator, grids, folds and the rule of selection; not fitted. None is one ridge
+        on all bands of the subset, ``BandEnsemble("all")``. Members given as a list are cut to each subset.
+    groups : array of shape (n_rows,), optional
+        Rows of one group never meet across a fold.
+    sample_weight : float array of shape (n_rows,), optional
+        How many rows each row counts for: in every fit, every score, and the weights of the members.
+
+    Raises
+    ------
+    TypeError
+        If the model is no BandEnsemble.
+    ValueError
+        If table, target, weights or folds are not admissible.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from regressors.subset_scores import SubsetScorer
+    >>> rng = np.random.default_rng(0)
+    >>> X = pd.DataFrame(rng.normal(size=(80, 2)), columns=["good:0000", "idle:0000"])
+    >>> scorer = SubsetScorer(X, X["good:0000"] + 0.1 * rng.normal(size=80))
+    >>> [bool(score.splits.mean() > 0.9) for score in scorer.score([["good"], ["idle"]])]
+    [True, False]
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        y: ArrayLike,
+        *,
+        model: BandEnsemble | None = None,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> None:
+        who = "SubsetScorer"
+        if not isinstance(table, pd.DataFrame):
+            raise TypeError(
+                f"{who}: table must be a data frame with columns 'band:0000', got {type(table).__name__}. "
+                "The subsets are found by the names of the columns."
+            )
+        self.model = BandEnsemble("all") if model is None else model
+        if type(self.model) is not BandEnsemble:
+            raise TypeError(
+                f"{who}: model must be a BandEnsemble, got a {type(self.model).__name__}. Average crops first, "
+                "or fit the subsets one by one."
+            )
+        check_labels(who, table)
+        self.table, self.y = table, check_vector(who, "y", y, min_rows=2)
+        if len(table) != len(self.y):
+            raise ValueError(f"{who}: table and y must have one length, got {len(table)} and {len(self.y)}.")
+        self.weights = None if sample_weight is None else check_weights(who, sample_weight, len(self.y))
+        self._located = locate_bands(list(table.columns), table.shape[1])
+        self.bands: Subset = tuple(self._located)
+        self.folds = resolve_folds(who, self.model.cv, table, self.y, groups, self.model.random_state)
+        self._scorer = member_search(self.model, self.bands, self.bands, self.folds).scoring
+        can_share = is_available() and is_prediction_scorer(self._scorer)
+        self._is_plain = bool(self.model.reference) or not can_share
+        self._shared: FoldTable | None = None
+        self._members: dict[Subset, _Member] = {}
+        self._scores: dict[Subset, SubsetScore] = {}
+
+    def order(self, bands: Iterable[str]) -> Subset:
+        """Bring bands into the order of the table.
+
+        Parameters
+        ----------
+        bands : iterable of str
+            Names, any order.
+
+        Returns
+        -------
+        tuple of str
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown, or there is none.
+        """
+        asked = [bands] if isinstance(bands, str) else list(bands)
+        if error := unknown_bands("SubsetScorer", asked, self.bands):
+            raise error
+        if not asked:
+            raise ValueError("SubsetScorer: a subset must name at least one band, got an empty one.")
+        return tuple(band for band in self.bands if band in asked)
+
+    def score(self, subsets: Iterable[Iterable[str]]) -> list[SubsetScore]:
+        """Score subsets, sharing the work among all that are new.
+
+        Parameters
+        ----------
+        subsets : iterable of list of str
+            Bands of each subset, any order.
+
+        Returns
+        -------
+        list of SubsetScore
+            In the order asked.
+
+        Raises
+        ------
+        ValueError
+            If a band is unknown, a subset is empty, or a value of the table is not finite.
+        """
+        asked = [self.order(subset) for subset in subsets]
+        new = [subset for subset in dict.fromkeys(asked) if subset not in self._scores]
+        if self._is_plain:
+            for subset in new:
+                self._scores[subset] = self._plain(subset)
+        else:
+            members = [member for subset in new for member in self._member_bands(subset)]
+            self._search([member for member in dict.fromkeys(members) if member not in self._members])
+            for subset in new:
+                self._scores[subset] = self._combine(subset)
+        return [self._scores[subset] for subset in asked]
+
+    def _member_bands(self, subset: Subset) -> list[Subset]:
+        rule = self.model.members
+        if isinstance(rule, str):
+            return list_members(rule, subset)[1]
+        cut = [tuple(band for band in subset if band in member) for member in rule]
+        return [member for member in dict.fromkeys(cut) if member] or [subset]
+
+    def columns(self, bands: Iterable[str]) -> IntArray:
+        """Return the positions of a subset's columns in the table, in its order."""
+        return np.sort(np.concatenate([self._located[band] for band in self.order(bands)]))
+
+    def ensemble(self, bands: Iterable[str]) -> BandEnsemble:
+        """Make the ensemble of a subset, not fitted: the model with these folds, cut to the subset."""
+        subset = self.order(bands)
+        params: dict[str, Any] = {"cv": self.folds}
+        if not isinstance(self.model.members, str):
+            params["members"] = self._member_bands(subset)
+        if self.model.band_weights is not None:
+            params["band_weights"] = restrict_weights(self.model.band_weights, subset, self.bands)
+        return clone(self.model).set_params(**params)
+
+    def fit(self, bands: Iterable[str]) -> BandEnsemble:
+        """Fit the ensemble of a subset; that it has no skill is for its score to say."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=NoSkillWarning)
+            return self.ensemble(bands).fit(
+                self.table.iloc[:, self.columns(bands)], self.y, sample_weight=self.weights
+            )
+
+    def judge(self, predicted: FloatArray, rows: IntArray) -> float:
+        """Score predictions of some rows by the model's rule, greater is better."""
+        weights = {} if self.weights is None else {"sample_weight": self.weights[rows]}
+        return float(self._scorer(_Echo(), predicted, self.y[rows], **weights))
+
+    def _plain(self, subset: Subset) -> SubsetScore:
+        """Score one subset by fitting its ensemble."""
+        model = self.fit(subset)
+        params = model.member_params_[0] if len(model.members_) == 1 else {}
+        return SubsetScore(subset, self._splits(model.oof_predictions_), params, model.oof_predictions_)
+
+    def _combine(self, subset: Subset) -> SubsetScore:
+        """Combine the members of a subset as the ensemble does: each fold by weights learned on the others."""
+        members = [self._members[bands] for bands in self._member_bands(subset)]
+        if len(members) == 1:
+            only = members[0]
+            return SubsetScore(subset, self._splits(only.held_out), only.params, only.held_out)
+        held_out = np.column_stack([member.held_out for member in members])
+        predicted, _ = cross_combine(
+            self.model.combine, self.y, held_out, self.folds, sample_weight=self.weights
+        )
+        return SubsetScore(subset, self._splits(predicted), {}, predicted)
+
+    def _search(self, members: Sequence[Subset]) -> None:
+        """Choose the hyper-parameters of members, as many at a time as fit into memory."""
+        if not members:
+            return
+        n_points = len(ParameterGrid(self._grid(members[0]).param_grid))
+        n_tested = sum(len(test) for _, test in self.folds)
+        at_once = max(1, _MAX_BYTES // (8 * n_points * n_tested))
+        for start in range(0, len(members), at_once):
+            chunk = members[start : start + at_once]
+            grids = {bands: self._grid(bands) for bands in chunk}
+            points = {bands: list(ParameterGrid(grids[bands].param_grid)) for bands in chunk}
+            candidates = {bands: self._read(grids[bands].estimator, points[bands]) for bands in chunk}
+            table = self._fold_table()
+            known = [candidate for row in candidates.values() for candidate in row if candidate is not None]
+            answers = answer_candidates(table, known, n_jobs=self.model.n_jobs)
+            for bands in chunk:
+                self._members[bands] = self._choose(
+                    grids[bands].estimator, points[bands], candidates[bands], answers
+                )
+
+    def _grid(self, bands: Subset) -> Estimator:
+        return member_search(self.model, bands, self.bands, self.folds)
+
+    def _read(self, pipeline: Pipeline, points: Sequence[Mapping[str, Any]]) -> list[Candidate | None]:
+        defaults = pipeline.get_params()
+        return [
+            read_candidate(pipeline, point, self._located, has_names=True, defaults=defaults)
+            for point in points
+        ]
+
+    def _fold_table(self) -> FoldTable:
+        if self._shared is None:
+            values = np.asarray(self.table.to_numpy(), dtype=np.float64)
+            n_bad = int(np.count_nonzero(~np.isfinite(values)))
+            if n_bad:
+                raise ValueError(
+                    f"SubsetScorer: the table must be finite, got {n_bad} NaN or infinite of {values.size} values. "
+                    "Drop the images or bands without features first."
+                )
+            self._shared = FoldTable(values, self.y, self._located, self.folds, self.weights, self.weights)
+        return self._shared
+
+    def _choose(
+        self,
+        pipeline: Pipeline,
+        points: Sequence[Mapping[str, Any]],
+        candidates: Sequence[Candidate | None],
+        answers: Answers,
+    ) -> _Member:
+        """Pick the candidate of the best mean score, the first of equals, as the grid search does."""
+        predictions = [
+            [self._predict(pipeline, point, candidate, answers, fold) for fold in range(len(self.folds))]
+            for point, candidate in zip(points, candidates, strict=True)
+        ]
+        scores = np.array(
+            [
+                [self.judge(row[fold], test) for fold, (_, test) in enumerate(self.folds)]
+                for row in predictions
+            ]
+        )
+        best = int(np.argmax(np.average(scores, axis=1)))
+        total, n_tested = np.zeros(len(self.y)), np.zeros(len(self.y))
+        for fold, (_, test) in enumerate(self.folds):
+            total[test] += predictions[best][fold]
+            n_tested[test] += 1
+        held_out = np.divide(total, n_tested, out=np.full(len(total), np.nan), where=n_tested > 0)
+        return _Member(held_out, readable_params(points[best]))
+
+    def _predict(
+        self,
+        pipeline: Pipeline,
+        point: Mapping[str, Any],
+        candidate: Candidate | None,
+        answers: Answers,
+        fold: int,
+    ) -> FloatArray:
+        known = None if candidate is None else answers.predictions[candidate][fold]
+        if known is not None:
+            return known
+        # A system that is singular in this precision: scikit-learn has its own way out.
+        train, test = self.folds[fold]
+        weights = None if self.weights is None else self.weights[train]
+        fitted = clone(pipeline).set_params(**point)
+        fit_pipeline(fitted, take_rows(self.table, train), self.y[train], weights)
+        predicted: FloatArray = fitted.predict(take_rows(self.table, test))
+        return predicted
+
+    def _splits(self, predicted: FloatArray) -> FloatArray:
+        return np.array([self.judge(predicted[test], test) for _, test in self.folds])

@@ -1,0 +1,70 @@
+"""One process of a study, for tests that kill it or run several at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.search.evaluation import Evaluation, Evaluator
+from experiments.search.ledger import Ledger, open_storage
+from experiments.search.outcome import trials_frame
+from experiments.search.proposals import Finished
+from experiments.search.space import Configuration, Space
+from experiments.search.worker import Plan, make_plan, run_study
+from tests.support.search_study import SEARCH, study_parts
+
+KINDS = {
+    "exhaustive": ("srcc", "exhaustive", ""),
+    "tpe": ("srcc", "sampled", SEARCH),
+    "nsga2": ("srcc,gmacs", "sampled", SEARCH),
+}
+
+N_TRIALS = 44
+
+
+class CountingEvaluator(Evaluator):
+    """Counts what it evaluates; dies by SIGKILL in the middle of a given call."""
+
+    n_calls_left = -1
+    pause_s = 0.0
+
+    def evaluate(self, configurations: Sequence[Configuration]) -> list[Evaluation]:
+        self.counted = [*getattr(self, "counted", []), *configurations]
+        time.sleep(self.pause_s)
+        results = super().evaluate(configurations)
+        if self.n_calls_left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.n_calls_left -= 1
+        return results
+
+
+def study_of(kind: str) -> tuple[Space, CountingEvaluator, Plan]:
+    """Space, evaluator and plan of a kind of study, always the same."""
+    objectives, method, search = KINDS[kind]
+    space, X, rows = study_parts(["a", "b", "c", "d", "g", "h"], search=search)
+    return space, CountingEvaluator(space, X, rows, 1), make_plan(space, objectives, 7, N_TRIALS, method)
+
+
+def work(folder: Path, kind: str, url: str | None, evaluator: CountingEvaluator) -> list[Finished]:
+    """Work on the study in a folder or a database until it is complete."""
+    space, _, plan = study_of(kind)
+    ledger = Ledger(open_storage(url, folder), "study", space, plan.objectives, {})
+    return run_study(ledger, space, evaluator, plan)
+
+
+def main(folder: str, kind: str, url: str, n_calls_left: str, pause_s: str) -> None:
+    """Work, and print what was found and done as JSON."""
+    space, evaluator, _ = study_of(kind)
+    evaluator.n_calls_left, evaluator.pause_s = int(n_calls_left), float(pause_s)
+    finished = work(Path(folder), kind, url or None, evaluator)
+    counted = [repr(configuration) for configuration in evaluator.counted]
+    sys.stdout.write(json.dumps({"counted": counted, "trials": trials_frame(space, finished).to_csv()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
