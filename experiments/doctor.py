@@ -50,7 +50,7 @@ def examine(bank: Path) -> dict[str, Any]:
 
     from featbank import __version__
     from featbank.encoders.weights import WEIGHTS_VARIABLE, weights_folder
-    from regressors.lapack import is_available
+    from regressors.shared.lapack import is_available
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     weights = weights_folder()

@@ -16,8 +16,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.evaluate import judge, predict_constant, predict_from_metadata, score_baselines, score_parts
-from experiments.examination import (
+from experiments.recipes.reading import Recipe
+from experiments.report.of_run import write_report_of
+from experiments.runs.evaluate import (
+    judge,
+    predict_constant,
+    predict_from_metadata,
+    score_baselines,
+    score_parts,
+)
+from experiments.runs.examination import (
     CONTROL_SEED,
     Training,
     choose_permutations,
@@ -25,26 +33,7 @@ from experiments.examination import (
     run_control,
     write_trust,
 )
-from experiments.intervals import (
-    CONFIDENCE,
-    TRAINING,
-    calibrate_run,
-    check_calibration,
-    describe_coverage,
-    with_interval,
-)
-from experiments.model import (
-    build_ensemble,
-    chosen_parameters,
-    folds_of,
-    members_frame,
-    n_crops_of,
-    save_run_model,
-)
-from experiments.receipt import build_receipt, none_if_nan
-from experiments.recipe import Recipe
-from experiments.reporting import write_report_of
-from experiments.run_folder import (
+from experiments.runs.folder import (
     METRICS,
     MODEL,
     PREDICTIONS,
@@ -53,15 +42,32 @@ from experiments.run_folder import (
     new_run_folder,
     write_json,
 )
-from experiments.split import SealedRows, prepare_rows
-from experiments.trust import alarming
+from experiments.runs.intervals import (
+    CONFIDENCE,
+    TRAINING,
+    calibrate_run,
+    check_calibration,
+    describe_coverage,
+    with_interval,
+)
+from experiments.runs.model import (
+    build_ensemble,
+    chosen_parameters,
+    folds_of,
+    members_frame,
+    n_crops_of,
+    save_run_model,
+)
+from experiments.runs.receipt import build_receipt, none_if_nan
+from experiments.runs.split import SealedRows, prepare_rows
+from experiments.runs.trust import alarming
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.encoders import has_random_weights
 from featbank.errors import RunError
 from featbank.table import Band, build_table, resolve_band
 from regressors.budget import BudgetError, check_budget, sum_gmacs
-from regressors.importance import band_shares
+from regressors.evaluation.importance import band_shares
 
 Log = Callable[[str], None]
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.intervals import HIGH, LOW, with_interval
-from experiments.model import load_run_model
-from experiments.run_folder import MODEL
+from experiments.runs.folder import MODEL
+from experiments.runs.intervals import HIGH, LOW, with_interval
+from experiments.runs.model import load_run_model
 from featbank.bank import Bank
 from featbank.datasets import read_photos
 from featbank.encoders import check_weights, has_random_weights
 from featbank.errors import RunError
 from featbank.extract import FeatureRequest, extract
 from featbank.table import build_table, resolve_band
-from regressors.intervals import ConformalInterval
+from regressors.evaluation.intervals import ConformalInterval
 
 COLUMNS = ["image", "predicted", LOW, HIGH, "spread", "reason"]
 

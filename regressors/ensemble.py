@@ -92,7 +92,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         weights learned without it as well (with a single fold there are no other rows, and the final
         weights are used). Only the choice of hyper-parameters has seen the row. nan where no fold tests it.
     column_means_ : float64 array of shape (n_features_in_,)
-        Weighted means of the columns, the reference point of `regressors.importance`.
+        Weighted means of the columns, the reference point of `regressors.evaluation.importance`.
     n_rows_ : int
         Number of training rows.
     n_features_in_ : int

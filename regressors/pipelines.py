@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from regressors.bands import BandScaler, SelectBands
 from regressors.checks import FloatArray, Folds, Scorer, check_choice
-from regressors.metrics import SCORERS, make_metric_scorer
+from regressors.evaluation.metrics import SCORERS, make_metric_scorer
 from regressors.search import BandGridSearchCV
 from regressors.svr import UnitSVR
 
@@ -191,7 +191,7 @@ def make_search(
     cv : int, splitter, or list of (train, test), default=5
         Folds, as in `GridSearchCV`; better explicit ones from `regressors.folds.make_folds`.
     scoring : str or scorer, default="srcc"
-        A name from `regressors.metrics.SCORERS`, one of scikit-learn's names, or a scorer.
+        A name from `regressors.evaluation.metrics.SCORERS`, one of scikit-learn's names, or a scorer.
     n_jobs : int or None, default=None
         Fits at once, as in `GridSearchCV`.
     random_state : int or None, default=0

@@ -17,12 +17,12 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils import get_tags
 from threadpoolctl import threadpool_limits
 
-from regressors.candidates import Candidate
 from regressors.checks import Estimator, Folds, Scorer, Table
 from regressors.fitting import fit_search, search_context
-from regressors.search_plan import SearchPlan, make_plan
-from regressors.shared_estimator import SharedFits, make_shared_estimator
-from regressors.shared_fits import Answers, answer_candidates
+from regressors.shared.candidates import Candidate
+from regressors.shared.estimator import SharedFits, make_shared_estimator
+from regressors.shared.fits import Answers, answer_candidates
+from regressors.shared.plan import SearchPlan, make_plan
 
 # A random draw of rounding errors moves predictions by less than the worst one does.
 _DOUBTFUL = 1e-9

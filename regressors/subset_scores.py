@@ -18,18 +18,18 @@ from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
 from regressors.bands import check_labels, locate_bands, unknown_bands
-from regressors.candidates import Candidate, read_candidate
 from regressors.checks import Estimator, FloatArray, IntArray, check_vector, check_weights
 from regressors.combine import cross_combine
 from regressors.ensemble import BandEnsemble, NoSkillWarning
 from regressors.fitting import fit_pipeline, take_rows
-from regressors.fold_table import FoldTable
 from regressors.folds import resolve_folds
-from regressors.lapack import is_available
 from regressors.members import list_members, member_search, restrict_weights
 from regressors.pipelines import readable_params
-from regressors.search_plan import is_prediction_scorer
-from regressors.shared_fits import Answers, answer_candidates
+from regressors.shared.candidates import Candidate, read_candidate
+from regressors.shared.fits import Answers, answer_candidates
+from regressors.shared.fold_table import FoldTable
+from regressors.shared.lapack import is_available
+from regressors.shared.plan import is_prediction_scorer
 
 Subset = tuple[str, ...]
 """Bands in the order of the table."""

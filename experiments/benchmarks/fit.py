@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_limits
 
 from regressors.checks import FloatArray
 from regressors.ensemble import BandEnsemble
+from regressors.evaluation.metrics import SCORERS
 from regressors.folds import Fold, make_folds
-from regressors.metrics import SCORERS
 from regressors.pipelines import default_alphas, make_pipeline
 from regressors.search import BandGridSearchCV
 from regressors.subset_scores import SubsetScorer

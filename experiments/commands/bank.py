@@ -132,7 +132,7 @@ def _verify(options: argparse.Namespace) -> Output:
 
 
 def _export(options: argparse.Namespace) -> Output:
-    from experiments.recipe import read_recipe
+    from experiments.recipes.reading import read_recipe
     from featbank.bank import Bank, write_features
     from featbank.datasets import read_dataset
     from featbank.table import build_table, resolve_band
@@ -195,7 +195,7 @@ def _import(options: argparse.Namespace) -> Output:
 
 
 def _prune(options: argparse.Namespace) -> Output:
-    from experiments.recipe import read_recipe
+    from experiments.recipes.reading import read_recipe
     from featbank.bank import Bank
     from featbank.extract import FeatureRequest, open_folder
 

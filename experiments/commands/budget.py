@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Output:
     """Count."""
     from experiments.leaderboard.published import cost_by_recipe
-    from experiments.recipe import read_recipe
+    from experiments.recipes.reading import read_recipe
     from featbank.encoders.macs import COUNTER
     from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX, make_feature
     from regressors.budget import sum_gmacs

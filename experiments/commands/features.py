@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Extract."""
-    from experiments.recipe import read_recipe
+    from experiments.recipes.reading import read_recipe
     from experiments.search.space import list_variants
     from featbank.bank import Bank
     from featbank.datasets import read_dataset

@@ -61,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Fit."""
-    from experiments.console import render_metrics
+    from experiments.commands.console import render_metrics
     from experiments.fit import fit_run
-    from experiments.recipe import read_recipe
+    from experiments.recipes.reading import read_recipe
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
 

@@ -102,7 +102,7 @@ def _views() -> list[dict[str, Any]]:
 
 
 def _recipes() -> list[dict[str, Any]]:
-    from experiments.recipe import builtin_recipes, read_recipe
+    from experiments.recipes.reading import builtin_recipes, read_recipe
 
     recipes = [read_recipe(name) for name in builtin_recipes()]
     return [

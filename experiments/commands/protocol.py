@@ -83,8 +83,8 @@ def run(options: argparse.Namespace) -> Output:
     """Carry a protocol out."""
     from experiments.protocols.outcome import write_outcome
     from experiments.protocols.preparation import prepare
-    from experiments.recipe import read_recipe
-    from experiments.run_folder import check_target
+    from experiments.recipes.reading import read_recipe
+    from experiments.runs.folder import check_target
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
 

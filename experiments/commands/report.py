@@ -41,16 +41,16 @@ def run(options: argparse.Namespace) -> Output:
     """Render."""
     if len(options.runs) > 1:
         return _compare(options)
-    from experiments.reporting import report_of_run
+    from experiments.report.of_run import report_of_run
 
     path = report_of_run(Path(options.runs[0]), options.data)
     return Output({"report": str(path)}, f"report: {path}")
 
 
 def _compare(options: argparse.Namespace) -> Output:
-    from experiments.comparison import compare_runs
     from experiments.report.compare_words import word_comparison
     from experiments.report.compare_write import write_comparison
+    from experiments.runs.comparison import compare_runs
 
     comparison = compare_runs(options.runs, n_resamples=options.resamples)
     folder = Path(options.out) if options.out else Path(options.runs[0]).resolve().parent / "comparison"

@@ -74,8 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Search."""
-    from experiments.console import render_metrics
-    from experiments.recipe import read_recipe
+    from experiments.commands.console import render_metrics
+    from experiments.recipes.reading import read_recipe
     from experiments.search.run import SearchOptions, search_run
     from featbank.bank import Bank
     from featbank.datasets import read_dataset

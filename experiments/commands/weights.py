@@ -120,7 +120,7 @@ def _verified(source: Any) -> str:  # noqa: ANN401 - WeightsSource, imported lat
 
 
 def _sources_of_recipe(name: str) -> list[Any]:
-    from experiments.recipe import read_recipe
+    from experiments.recipes.reading import read_recipe
     from featbank.encoders.weights import find_sources
 
     recipe = read_recipe(name)
@@ -128,7 +128,7 @@ def _sources_of_recipe(name: str) -> list[Any]:
 
 
 def _fetch(options: argparse.Namespace) -> Output:
-    from experiments.fetching import fetch
+    from experiments.commands.fetching import fetch
     from featbank.encoders.weights import find_sources, is_present
     from featbank.errors import EncoderError
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.consistency import disagreements, recomputed_scores
 from experiments.leaderboard.marks import Mark, run_marks
 from experiments.leaderboard.official import check_official, rows_of
 from experiments.leaderboard.published import METRIC_COLUMNS
-from experiments.report.reading import read_run
-from experiments.report.run_data import RunData
+from experiments.runs.consistency import disagreements, recomputed_scores
+from experiments.runs.data import RunData
+from experiments.runs.reading import read_run
 from featbank.errors import RunError
 
 PRINTED_DECIMALS = 4

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.leaderboard.published import PublishedCost, official_parts, published_costs
-from experiments.recipe import AIM2024_BUDGET_GMACS
+from experiments.recipes.reading import AIM2024_BUDGET_GMACS
 
 RETRAINED_GMACS = 200.0
 """What the retrained baselines exceed, by the caption of Table 1."""

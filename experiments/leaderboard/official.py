@@ -8,7 +8,7 @@ from hashlib import sha256
 import pandas as pd
 
 from experiments.leaderboard.published import official_parts
-from experiments.report.run_data import RunData
+from experiments.runs.data import RunData
 from featbank.errors import RunError
 
 DATASET = "uhd-iqa"

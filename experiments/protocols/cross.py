@@ -10,12 +10,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from experiments.evaluate import judge
 from experiments.protocols.outcome import Outcome
 from experiments.protocols.preparation import Material, fit_rows
-from experiments.trust import check_duplicates
+from experiments.runs.evaluate import judge
+from experiments.runs.trust import check_duplicates
 from featbank.errors import RunError
-from regressors.metrics import METRICS
+from regressors.evaluation.metrics import METRICS
 
 NOMINAL: Final = "nominal"
 IDENTITY: Final = "none"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from experiments.receipt import build_receipt
-from experiments.run_folder import RECEIPT, new_run_folder, write_json
+from experiments.runs.folder import RECEIPT, new_run_folder, write_json
+from experiments.runs.receipt import build_receipt
 
 if TYPE_CHECKING:
     from experiments.protocols.preparation import Material
@@ -35,7 +35,7 @@ class Outcome:
     scores : DataFrame
         Every fit, or every predictor.
     summary : DataFrame or None
-        As `regressors.repeated.summarise_scores` gives it.
+        As `regressors.evaluation.repeated.summarise_scores` gives it.
     notes : tuple of str
         What a reader has to know.
     predictions : DataFrame or None
@@ -106,7 +106,7 @@ def write_outcome(
     RunError
         If ``out`` holds something else than a run.
     """
-    from experiments.report.protocol_write import write_protocol_page
+    from experiments.protocols.report import write_protocol_page
 
     first = materials[0]
     receipts = [

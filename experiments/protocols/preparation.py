@@ -13,15 +13,15 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from experiments.model import build_ensemble, folds_of, n_crops_of
-from experiments.recipe import Recipe
-from experiments.split import prepare_rows
+from experiments.recipes.reading import Recipe
+from experiments.runs.model import build_ensemble, folds_of, n_crops_of
+from experiments.runs.split import prepare_rows
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
 from featbank.table import Band, build_table, resolve_band
 from regressors.ensemble import BandEnsemble, NoSkillWarning
-from regressors.metrics import METRICS, evaluate
+from regressors.evaluation.metrics import METRICS, evaluate
 
 ROWS: Final = ("training", "all", "test")
 

@@ -9,8 +9,8 @@ import pandas as pd
 from experiments.protocols.outcome import Outcome
 from experiments.protocols.preparation import Material, run_all, score_fit
 from featbank.errors import RunError
-from regressors.metrics import METRICS
-from regressors.repeated import draw_splits, summarise_scores
+from regressors.evaluation.metrics import METRICS
+from regressors.evaluation.repeated import draw_splits, summarise_scores
 
 
 def run_repeated(

@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from experiments.comparison import Comparison
 from experiments.report.compare_words import LEVEL, leader, p_text, seen_from
 from experiments.report.drawing import Drawing, label_row
 from experiments.report.score_figures import WIDTH
 from experiments.report.theme import Theme
 from experiments.report.wording import fixed, number, plain_label, split_title
+from experiments.runs.comparison import Comparison
 
 MAX_RUNS = 20
 

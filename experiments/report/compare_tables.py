@@ -8,9 +8,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from experiments.comparison import Comparison
 from experiments.report.compare_words import leader, p_text, word_comparison
-from experiments.report.run_data import METRIC_NAMES
 from experiments.report.tables import SIMULATION_NOTE, ScoreRow, column_decimals, markdown_text, spelled
 from experiments.report.wording import (
     CORRELATIONS,
@@ -24,7 +22,9 @@ from experiments.report.wording import (
     plural,
     split_title,
 )
-from regressors.comparison import DEFAULT_METRICS
+from experiments.runs.comparison import Comparison
+from experiments.runs.data import METRIC_NAMES
+from regressors.evaluation.comparison import DEFAULT_METRICS
 
 MAX_PAIRS = 20
 """Pairs that the page and the Markdown list for a metric; the CSV has all."""

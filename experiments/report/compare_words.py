@@ -6,9 +6,9 @@ import math
 
 import pandas as pd
 
-from experiments.comparison import TRAINING, Comparison
 from experiments.report.verdict import Verdict
 from experiments.report.wording import fixed, interval, plural, split_title
+from experiments.runs.comparison import TRAINING, Comparison
 
 LEVEL = 0.05
 """Corrected p below which a difference is called one."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.comparison import Comparison
 from experiments.report.compare_figures import cost_figure, differences_figure, scores_figure
 from experiments.report.compare_tables import (
     MAX_PAIRS,
@@ -21,10 +20,11 @@ from experiments.report.compare_tables import (
 )
 from experiments.report.compare_words import comparison_notes, word_comparison
 from experiments.report.drawing import Drawing
-from experiments.report.run_data import METRIC_NAMES
 from experiments.report.tables import SIMULATION_NOTE
 from experiments.report.wording import METRIC_TITLES, plural, split_title
 from experiments.report.write import page_environment, palette, write_whole
+from experiments.runs.comparison import Comparison
+from experiments.runs.data import METRIC_NAMES
 
 PAGE_NAME = "comparison.html"
 FIGURE_NAMES = ("compared_scores", "compared_differences", "compared_cost")

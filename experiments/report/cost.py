@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from experiments.report.run_data import RunData, as_float
 from experiments.report.sections import flattened, spell_value
 from experiments.report.wording import duration, number, percent, plural
+from experiments.runs.data import RunData, as_float
 
 
 def pass_rows(run: RunData) -> list[dict[str, str]]:

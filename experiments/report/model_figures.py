@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments.report.drawing import Drawing, label_row
-from experiments.report.run_data import RunData, as_float
 from experiments.report.score_figures import DASHES, WIDTH
 from experiments.report.theme import Theme
 from experiments.report.wording import number, percent, plain_label, plural, score_title
+from experiments.runs.data import RunData, as_float
 
 MAX_BARS = 24
 INTERCEPT = "intercept"  # the row of weights.csv that is no member

@@ -12,9 +12,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import gaussian_kde
 
 from experiments.report.drawing import Drawing, label_row
-from experiments.report.run_data import RunData, mos_groups
 from experiments.report.theme import Theme
 from experiments.report.wording import count, fixed, plain_label, plural
+from experiments.runs.data import RunData, mos_groups
 
 WIDTH = 4.9  # inches; 353 units, about the width of a phone, so that text keeps its size there
 DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (

@@ -19,9 +19,9 @@ from experiments.report.model_figures import (
     share_title,
     short_parameter,
 )
-from experiments.report.run_data import SPLITS, RunData, as_float, mos_groups
 from experiments.report.thumbnails import Thumbnail, make_thumbnail
 from experiments.report.wording import MINUS, count, decimals_for, fixed, number, percent, sentence_case
+from experiments.runs.data import SPLITS, RunData, as_float, mos_groups
 
 MAX_MISSES = 12
 MAX_FAILURES = 100

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.report.run_data import METRIC_NAMES, RunData, Scores
 from experiments.report.verdict import CONSTANT, METADATA_RIDGE, word_verdict
 from experiments.report.wording import (
     CORRELATIONS,
@@ -20,6 +19,7 @@ from experiments.report.wording import (
     interval,
     split_title,
 )
+from experiments.runs.data import METRIC_NAMES, RunData, Scores
 from featbank.encoders import random_weights_note
 
 MODEL = "this run"

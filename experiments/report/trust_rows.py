@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from experiments.consistency import disagreements
-from experiments.report.run_data import RunData
 from experiments.report.wording import count, number, percent, split_title
-from experiments.trust import ALARM, CAUTION, check_agreement
+from experiments.runs.consistency import disagreements
+from experiments.runs.data import RunData
+from experiments.runs.trust import ALARM, CAUTION, check_agreement
 
 LEVEL_TITLES = {"ok": "passed", CAUTION: "caution", ALARM: "ALARM"}
 

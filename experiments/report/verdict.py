@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from experiments.report.run_data import RunData, Scores
 from experiments.report.wording import against, count, decimals_for, fixed, interval, percent, plural
+from experiments.runs.data import RunData, Scores
 
 METADATA_RIDGE = "metadata_ridge"
 CONSTANT = "constant"

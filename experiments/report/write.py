@@ -21,8 +21,6 @@ from experiments.report.model_figures import (
     member_weights,
     short_parameter,
 )
-from experiments.report.reading import read_run
-from experiments.report.run_data import METRIC_NAMES, RunData
 from experiments.report.score_figures import comparison, mos_density, predicted_against_mos
 from experiments.report.tables import (
     SIMULATION_NOTE,
@@ -43,7 +41,9 @@ from experiments.report.wording import (
     sentence_case,
     split_title,
 )
-from experiments.trust import ALARM
+from experiments.runs.data import METRIC_NAMES, RunData
+from experiments.runs.reading import read_run
+from experiments.runs.trust import ALARM
 from featbank.encoders import random_weights_note
 
 # What a figure leaves room for beside it; tables.csv has all.

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.model import build_ensemble, folds_of
-from experiments.recipe import RegressionRequest
+from experiments.recipes.reading import RegressionRequest
+from experiments.runs.model import build_ensemble, folds_of
 from experiments.search.space import Configuration, Space, cut_members
 from featbank.errors import RunError
 from regressors.combine import cross_combine
 from regressors.ensemble import NoSkillWarning
+from regressors.evaluation.metrics import srcc
 from regressors.members import list_members
-from regressors.metrics import srcc
 from regressors.search import PrecisionWarning
 from regressors.subset_scores import SubsetScorer
 

@@ -18,9 +18,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from experiments.fit import Origin, fit_run
-from experiments.receipt import none_if_nan
-from experiments.recipe import Recipe
-from experiments.run_folder import METRICS, RECEIPT, read_json
+from experiments.recipes.reading import Recipe
+from experiments.runs.folder import METRICS, RECEIPT, read_json
+from experiments.runs.receipt import none_if_nan
+from experiments.runs.split import prepare_rows
 from experiments.search.evaluation import Evaluator
 from experiments.search.figures import importance_figure, pareto_figure
 from experiments.search.ledger import Ledger, hide_password, open_storage
@@ -29,14 +30,13 @@ from experiments.search.outcome import importance_frame, pareto_front, pick_winn
 from experiments.search.proposals import Finished
 from experiments.search.space import Configuration, Space
 from experiments.search.worker import Plan, make_plan, run_study
-from experiments.split import prepare_rows
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.digest import digest_json
 from featbank.errors import RunError
 from featbank.table import build_table, resolve_band
+from regressors.evaluation.metrics import srcc
 from regressors.folds import Fold, make_folds
-from regressors.metrics import srcc
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

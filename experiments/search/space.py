@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.recipe import BandRequest, Recipe
-from experiments.recipe_search import SearchRequest
+from experiments.recipes.reading import BandRequest, Recipe
+from experiments.recipes.search_space import SearchRequest
 from featbank.errors import RunError
 from regressors.budget import is_within, sum_gmacs
 from regressors.subsets import MAX_SUBSETS

@@ -19,7 +19,7 @@ def modules_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import regressors, regressors.ensemble, regressors.metrics, regressors.persistence",
+        "import regressors, regressors.ensemble, regressors.evaluation.metrics, regressors.persistence",
         "import featbank.table, featbank.datasets, featbank.bank, featbank.extract",
         "import experiments.fit, experiments.score",
     ],
@@ -38,7 +38,9 @@ def test_no_deep_learning_library_is_needed(statement: str) -> None:
 
 
 def test_regressors_know_nothing_of_images_and_features() -> None:
-    loaded = modules_after("import regressors.ensemble, regressors.persistence, regressors.importance")
+    loaded = modules_after(
+        "import regressors.ensemble, regressors.persistence, regressors.evaluation.importance"
+    )
     assert not {"featbank", "experiments", "PIL", "simplejpeg"} & loaded
 
 

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from experiments.cli import main
-from experiments.console import render_metrics
+from experiments.commands.console import render_metrics
 from experiments.fit import fit_run
-from experiments.recipe import parse_recipe
-from experiments.run_folder import new_run_folder
-from experiments.split import SealedRows, prepare_rows
+from experiments.recipes.reading import parse_recipe
+from experiments.runs.folder import new_run_folder
+from experiments.runs.split import SealedRows, prepare_rows
 from featbank.datasets import ImageTable
 from featbank.errors import DatasetError, MissingFeaturesError, RunError
-from regressors.metrics import plcc, srcc
+from regressors.evaluation.metrics import plcc, srcc
 from tests.support.imported_run import RECIPE, prepare
 
 FILES = {

@@ -17,7 +17,7 @@ from PIL import Image
 
 from experiments.cli import main
 from experiments.leaderboard.published import cost_by_recipe
-from experiments.recipe import builtin_recipes, read_recipe
+from experiments.recipes.reading import builtin_recipes, read_recipe
 from featbank.datasets import read_dataset
 from featbank.demo import write_demo
 from featbank.encoders.names import parse_encoder_name

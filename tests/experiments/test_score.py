@@ -9,7 +9,7 @@ import pytest
 
 from experiments.cli import main
 from experiments.fit import fit_run
-from experiments.recipe import parse_recipe
+from experiments.recipes.reading import parse_recipe
 from experiments.score import score_paths
 from featbank.bank import Bank
 from featbank.datasets import read_dataset

@@ -17,9 +17,9 @@ from sklearn.preprocessing import FunctionTransformer
 from regressors import ensemble, members
 from regressors.combine import RULES, fit_combination
 from regressors.ensemble import BandEnsemble, NoSkillWarning
+from regressors.evaluation.metrics import srcc
 from regressors.fitting import fit_search, predict_held_out
 from regressors.folds import make_folds
-from regressors.metrics import srcc
 from regressors.pipelines import make_search
 from tests.support.band_tables import band_table
 

@@ -14,9 +14,9 @@ from sklearn.pipeline import make_pipeline as pipe
 from sklearn.preprocessing import StandardScaler
 
 from regressors.bands import BandScaler
+from regressors.evaluation.metrics import SCORERS, srcc
 from regressors.fitting import fit_pipeline, fit_search, predict_held_out
 from regressors.folds import make_folds
-from regressors.metrics import SCORERS, srcc
 from regressors.pipelines import (
     ESTIMATORS,
     band_weight_candidates,

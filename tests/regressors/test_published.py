@@ -18,11 +18,19 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.svm import SVR
 
 from regressors.bands import SelectBands
-from regressors.bootstrap import bootstrap_ci
 from regressors.ensemble import BandEnsemble
+from regressors.evaluation.bootstrap import bootstrap_ci
+from regressors.evaluation.metrics import (
+    apply_logistic4,
+    fit_logistic4,
+    krcc,
+    plcc,
+    plcc_logistic,
+    rmse,
+    srcc,
+)
 from regressors.fitting import fit_search, predict_held_out
 from regressors.folds import make_folds
-from regressors.metrics import apply_logistic4, fit_logistic4, krcc, plcc, plcc_logistic, rmse, srcc
 from regressors.pipelines import make_pipeline, make_search
 from regressors.search import BandGridSearchCV, PrecisionWarning
 

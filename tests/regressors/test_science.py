@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from regressors.ensemble import BandEnsemble, NoSkillWarning
+from regressors.evaluation.metrics import evaluate, srcc
 from regressors.folds import make_folds
-from regressors.metrics import evaluate, srcc
 
 N_IMAGES, N_COPIES, N_COLUMNS = 80, 5, 200
 

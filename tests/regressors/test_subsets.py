@@ -16,8 +16,8 @@ from sklearn.model_selection import GroupKFold
 from regressors.budget import sum_gmacs
 from regressors.crops import CropEnsemble
 from regressors.ensemble import BandEnsemble
+from regressors.evaluation.metrics import srcc
 from regressors.folds import make_folds
-from regressors.metrics import srcc
 from regressors.subset_scores import SubsetScorer
 from regressors.subsets import MAX_SUBSETS, list_subsets, score_subsets, search_subsets, tabulate_subsets
 from tests.support.band_tables import band_table

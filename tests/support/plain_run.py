@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.consistency import recomputed_scores
-from experiments.run_folder import write_json
+from experiments.runs.consistency import recomputed_scores
+from experiments.runs.folder import write_json
 
 
 def write_plain_run(folder: Path, rows: pd.DataFrame, **changes: Any) -> Path:

@@ -15,12 +15,12 @@ from experiments.protocols.cross import ScaleMap, declare_map, run_cross
 from experiments.protocols.curve import default_sizes, run_curve
 from experiments.protocols.preparation import Material, fit_rows, prepare
 from experiments.protocols.repeated import run_repeated
-from experiments.recipe import parse_recipe
+from experiments.recipes.reading import parse_recipe
 from featbank.bank import Bank
 from featbank.datasets import read_dataset
 from featbank.errors import RunError
 from featbank.importing import import_features
-from regressors.metrics import srcc
+from regressors.evaluation.metrics import srcc
 from tests.support.imported_run import write_scores
 from tests.support.page import read_page
 

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 from experiments.cli import main
-from experiments.comparison import compare_runs
 from experiments.report.compare_figures import cost_figure, differences_figure, scores_figure
 from experiments.report.compare_tables import difference_rows, score_rows
 from experiments.report.compare_words import p_text, seen_from, word_comparison
 from experiments.report.compare_write import write_comparison
+from experiments.runs.comparison import compare_runs
 from featbank.errors import RunError
-from regressors.metrics import evaluate, srcc
+from regressors.evaluation.metrics import evaluate, srcc
 from tests.support.page import by_id, read_page, table_rows
 from tests.support.plain_run import write_plain_run
 

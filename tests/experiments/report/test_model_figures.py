@@ -21,9 +21,9 @@ from experiments.report.model_figures import (
     member_weights,
     short_parameter,
 )
-from experiments.report.reading import read_run
-from experiments.report.run_data import RunData
 from experiments.report.theme import LIGHT, drawing_settings
+from experiments.runs.data import RunData
+from experiments.runs.reading import read_run
 from tests.support.run_folder import edit_json
 
 

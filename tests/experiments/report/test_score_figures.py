@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 
 from experiments.report.drawing import Drawing
-from experiments.report.reading import read_run
-from experiments.report.run_data import RunData
 from experiments.report.score_figures import (
     comparison,
     density_levels,
@@ -22,6 +20,8 @@ from experiments.report.score_figures import (
     quadratic_fit,
 )
 from experiments.report.theme import LIGHT, drawing_settings
+from experiments.runs.data import RunData
+from experiments.runs.reading import read_run
 
 
 def _axes(drawing: Drawing | None):

@@ -8,8 +8,6 @@ import pytest
 
 from experiments.report.cost import cost_sentence, pass_rows, time_rows
 from experiments.report.model_figures import cv_curves
-from experiments.report.reading import read_run
-from experiments.report.run_data import RunData
 from experiments.report.sections import (
     MAX_FAILURES,
     MAX_MISSES,
@@ -28,7 +26,9 @@ from experiments.report.sections import (
     split_counts,
     worst_misses,
 )
-from tests.experiments.report.conftest import expected_misses
+from experiments.runs.data import RunData
+from experiments.runs.reading import read_run
+from tests.experiments.conftest import expected_misses
 from tests.support.run_folder import edit_json, write_json
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments.report.reading import read_run
-from experiments.report.run_data import METRIC_NAMES, RunData
 from experiments.report.tables import (
     SIMULATION_NOTE,
     column_decimals,
@@ -21,6 +19,8 @@ from experiments.report.tables import (
     tables_csv,
 )
 from experiments.report.write import render_page
+from experiments.runs.data import METRIC_NAMES, RunData
+from experiments.runs.reading import read_run
 from tests.support.run_folder import edit_json
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.report.reading import read_run
-from experiments.report.run_data import METRIC_NAMES, RunData, Scores
 from experiments.report.verdict import best_single_band, verdict_notes, word_verdict
+from experiments.runs.data import METRIC_NAMES, RunData, Scores
+from experiments.runs.reading import read_run
 
 
 def _scores(srcc: float, mae: float = 0.05, low: float | None = None) -> Scores:

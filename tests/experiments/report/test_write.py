@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from experiments.report import write_report
-from experiments.report.reading import read_run
-from experiments.report.run_data import METRIC_NAMES, RunData
 from experiments.report.write import FIGURE_NAMES, render_page, write_whole
-from tests.experiments.report.conftest import SMALL, VARIANTS
+from experiments.runs.data import METRIC_NAMES, RunData
+from experiments.runs.reading import read_run
+from tests.experiments.conftest import SMALL, VARIANTS
 from tests.support.page import Element, by_id, read_page, table_rows
 from tests.support.run_folder import RunOptions, edit_json, write_run_folder
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.model import build_ensemble
+from experiments.runs.model import build_ensemble
 from experiments.search.evaluation import NO_SKILL, Evaluation, Evaluator
 from experiments.search.space import Configuration
 from featbank.errors import RunError
-from regressors.metrics import srcc
+from regressors.evaluation.metrics import srcc
 from tests.support.search_study import SEARCH, study_parts
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.cli import main
 from experiments.fit import fit_run
-from experiments.recipe import parse_recipe
+from experiments.recipes.reading import parse_recipe
 from experiments.search.run import SearchOptions, search_run
 from experiments.search.space import LEFT_OUT
 from featbank.errors import RunError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.recipe import parse_recipe
+from experiments.recipes.reading import parse_recipe
 from experiments.search.space import Space, cut_members, restrict_candidates
 from featbank.errors import RunError
 from tests.support.search_study import BANDS, SEARCH, recipe_text, study_parts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.model import build_ensemble
+from experiments.runs.model import build_ensemble
 from experiments.search import worker
 from experiments.search.evaluation import Evaluation, Evaluator
 from experiments.search.ledger import Ledger, hide_password, open_storage

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from experiments.recipe import builtin_recipes, read_recipe
+from experiments.recipes.reading import builtin_recipes, read_recipe
 from featbank.encoders import Encoder, make_encoder
 from featbank.encoders.networks import encoder as encoder_module
 from featbank.encoders.networks import random_weights

@@ -1,0 +1,1 @@
+"""Recipes: the TOML files that ship, and how a recipe is read and checked."""

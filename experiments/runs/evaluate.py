@@ -1,0 +1,140 @@
+"""What a run is compared with, and how its predictions are judged: metrics by split and subset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from experiments.runs.split import split_names
+from regressors.evaluation.bootstrap import bootstrap_ci
+from regressors.evaluation.metrics import evaluate
+
+METADATA_PREFIX = "meta:"
+
+N_BOOTSTRAP = 1000
+
+
+def score_parts(
+    rows: pd.DataFrame, predicted: NDArray[np.float64], *, with_intervals: bool, random_state: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Judge predictions on every evaluated part.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns ``mos``, ``split``, ``subset``.
+    predicted : float array of shape (n_images,)
+        In the order of ``rows``.
+    with_intervals : bool
+        Add 95 % bootstrap intervals over images under ``ci95``.
+    random_state : int
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    dict of str to dict
+        Metrics by part (``validation``, ``validation/exclusive``, ``test``, ``test/exclusive``).
+    """
+    y = rows["mos"].to_numpy(dtype=np.float64)
+    return {
+        part: judge(y[mask], predicted[mask], with_intervals=with_intervals, random_state=random_state)
+        for part, mask in split_names(rows).items()
+        if mask.sum() >= 2
+    }
+
+
+def judge(
+    y: NDArray[np.float64], y_pred: NDArray[np.float64], *, with_intervals: bool, random_state: int = 0
+) -> dict[str, Any]:
+    """Compute every metric of one part; a metric that is not defined becomes None.
+
+    Parameters
+    ----------
+    y, y_pred : float array of shape (n_images,)
+    with_intervals : bool
+        Add 95 % bootstrap intervals over images under ``ci95``.
+    random_state : int
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    dict
+        ``n``, the metrics, and ``ci95``; JSON-able.
+    """
+    scores: dict[str, Any] = {name: _number(value) for name, value in evaluate(y, y_pred).items()}
+    if with_intervals:
+        intervals = bootstrap_ci(y, y_pred, n_resamples=N_BOOTSTRAP, random_state=random_state)
+        scores["ci95"] = {name: [_number(low), _number(high)] for name, (low, high) in intervals.items()}
+    return scores
+
+
+def predict_constant(training: pd.DataFrame, rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Predict the training rows' mean MOS for every row: what any model has to beat in MAE and RMSE."""
+    return np.full(len(rows), training["mos"].mean())
+
+
+def predict_from_metadata(training: pd.DataFrame, rows: pd.DataFrame) -> NDArray[np.float64] | None:
+    """Predict from the dataset's metadata columns alone, without a pixel.
+
+    A ridge on standardised columns, its penalty chosen by leave-one-out inside the training rows.
+
+    Parameters
+    ----------
+    training, rows : DataFrame
+        Columns that start with ``meta:`` are used; missing values take the training rows' median.
+
+    Returns
+    -------
+    float array of shape (n_rows,), or None
+        None where the dataset has no such columns.
+    """
+    columns = [
+        name
+        for name in training.columns
+        if str(name).startswith(METADATA_PREFIX) and training[name].min() < training[name].max()
+    ]
+    if not columns:
+        return None
+    medians = training[columns].median()
+    model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-3, 6, 19)))
+    model.fit(training[columns].fillna(medians).to_numpy(dtype=np.float64), training["mos"].to_numpy())
+    return model.predict(rows[columns].fillna(medians).to_numpy(dtype=np.float64))
+
+
+def score_baselines(
+    rows: pd.DataFrame, predictions: Mapping[str, NDArray[np.float64] | None]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Judge several baselines without intervals.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        The evaluated rows.
+    predictions : mapping of str to array or None
+        Baselines by name; None for one that the dataset does not allow.
+
+    Returns
+    -------
+    dict of str to dict
+        Metrics by baseline and part.
+    """
+    return {
+        name: score_parts(rows, predicted, with_intervals=False)
+        for name, predicted in predictions.items()
+        if predicted is not None
+    }
+
+
+def _number(value: float) -> float | int | None:
+    # JSON has no NaN: a correlation that is not defined (a constant prediction) is null, never zero.
+    if isinstance(value, int | np.integer):
+        return int(value)
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,187 @@
+"""Runs the trust checks of one run, in the order of its report; the checks are those of `experiments.runs.trust`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from experiments.recipes.reading import RegressionRequest
+from experiments.runs.consistency import disagreements
+from experiments.runs.folder import TRUST, write_json
+from experiments.runs.model import build_ensemble
+from experiments.runs.reading import read_run
+from experiments.runs.trust import (
+    Finding,
+    check_agreement,
+    check_columns,
+    check_control,
+    check_coverage,
+    check_duplicates,
+    check_groups,
+    check_range,
+    check_scale,
+    check_skill,
+)
+from regressors.ensemble import NoSkillWarning
+from regressors.evaluation.permutation import PermutationControl, permutation_control
+from regressors.folds import Fold
+
+FEW_ROWS: Final = 500
+"""Training images up to which one shuffle says little: its standard error is one over the root of their number."""
+
+LARGE_WORK: Final = 1e10
+"""Multiplications of one kernel (rows x rows x columns) from which a fit takes more than a few seconds."""
+
+CONTROL_SEED: Final = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a fit saw and gave on the training rows.
+
+    Attributes
+    ----------
+    X : DataFrame of shape (n_rows, n_features)
+    rows : DataFrame
+        Same index; ``group``.
+    y, held_out : float arrays of shape (n_rows,)
+        MOS and out-of-fold predictions.
+    folds : list of (train, test)
+    """
+
+    X: pd.DataFrame
+    rows: pd.DataFrame
+    y: NDArray[np.float64]
+    held_out: NDArray[np.float64]
+    folds: list[Fold]
+
+
+def choose_permutations(request: RegressionRequest, n_rows: int, n_columns: int) -> int:
+    """Choose how many shuffles the control makes: five of a small problem, one of a large one.
+
+    A shuffle of many rows is as telling as several of few, and costs as much as the fit itself. Decided by the size
+    of the problem and not by a clock, so that a run is the same on every machine.
+
+    Parameters
+    ----------
+    request : RegressionRequest
+    n_rows, n_columns : int
+        Of the training table.
+    """
+    if request.estimator.endswith("svr"):
+        return 3 if n_rows <= FEW_ROWS else 1
+    if n_rows <= FEW_ROWS:
+        return 5
+    return 3 if float(n_rows) ** 2 * n_columns <= LARGE_WORK else 1
+
+
+def run_control(
+    request: RegressionRequest,
+    training: Training,
+    n_permutations: int,
+    *,
+    workers: int | None,
+    n_crops: int = 1,
+) -> PermutationControl | None:
+    """Fit the recipe again on shuffled MOS: search, members, combination, on the same folds.
+
+    Parameters
+    ----------
+    request : RegressionRequest
+    training : Training
+    n_permutations : int
+        0 skips the control.
+    workers : int or None
+    n_crops : int
+        As in `experiments.runs.model.build_ensemble`.
+
+    Returns
+    -------
+    PermutationControl or None
+    """
+    if n_permutations == 0:
+        return None
+
+    def fit(y: NDArray[np.float64]) -> NDArray[np.float64]:
+        ensemble = build_ensemble(request, training.folds, workers, n_crops=n_crops)
+        with warnings.catch_warnings():
+            # That nothing is learned from shuffled MOS is what should happen.
+            warnings.simplefilter("ignore", NoSkillWarning)
+            held_out: NDArray[np.float64] = ensemble.fit(training.X, y).oof_predictions_
+        return held_out
+
+    return permutation_control(
+        fit,
+        training.y,
+        training.folds,
+        held_out=training.held_out,
+        n_permutations=n_permutations,
+        random_state=CONTROL_SEED,
+    )
+
+
+def examine(
+    training: Training,
+    X_judged: pd.DataFrame,
+    judged: pd.DataFrame,
+    predicted: NDArray[np.float64],
+    metrics: Mapping[str, Any],
+    control: PermutationControl | None,
+    *,
+    is_official_split: bool,
+) -> list[Finding]:
+    """Run every check that needs the features.
+
+    Parameters
+    ----------
+    training : Training
+    X_judged, judged : DataFrame
+        Features and rows of the judged images, after the seal was broken.
+    predicted : float array of shape (n_judged,)
+    metrics : mapping
+        Content of ``metrics.json``.
+    control : PermutationControl or None
+    is_official_split : bool
+        Whether a published dataset made the split.
+
+    Returns
+    -------
+    list of Finding
+    """
+    findings = [check_columns(training.X, training.y, training.held_out)]
+    if len(judged):
+        findings += [
+            check_duplicates(X_judged, training.X),
+            check_groups(training.rows, judged, predicted, is_official=is_official_split),
+            check_skill(metrics),
+            check_range(judged, predicted),
+            check_coverage(metrics.get("intervals", {})),
+        ]
+    findings.append(check_scale(training.y, training.held_out, predicted))
+    return [*findings, check_control(control)]
+
+
+def write_trust(folder: Path, findings: list[Finding]) -> list[Finding]:
+    """Check that the written metrics follow from the written predictions, and write ``trust.json``.
+
+    Parameters
+    ----------
+    folder : Path
+        Run folder with metrics, predictions and receipt.
+    findings : list of Finding
+
+    Returns
+    -------
+    list of Finding
+        All of them, the last check included.
+    """
+    every = [*findings, check_agreement(disagreements(read_run(folder)))]
+    write_json(folder / TRUST, {"findings": [finding.as_json() for finding in every]})
+    return every

@@ -1,0 +1,201 @@
+"""From a recipe's regression to a fitted ensemble, and to the model file and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.recipes.reading import Recipe, RegressionRequest
+from featbank.datasets import ImageTable
+from featbank.errors import RunError
+from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
+from featbank.table import Band
+from featbank.views import parse_view
+from regressors.crops import CropEnsemble
+from regressors.ensemble import BandEnsemble
+from regressors.evaluation.intervals import ConformalInterval
+from regressors.folds import Fold, make_folds
+from regressors.persistence import load_model, save_model
+
+
+def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
+    """Cut the training rows as the recipe asks.
+
+    Parameters
+    ----------
+    request : RegressionRequest
+    training : DataFrame
+        Columns ``mos`` and ``group``.
+
+    Returns
+    -------
+    list of (int array, int array)
+        Row positions to fit and to test.
+
+    Raises
+    ------
+    RunError
+        If there are too few groups for the folds.
+    """
+    cv = request.cv
+    try:
+        return make_folds(
+            training["mos"].to_numpy(dtype=np.float64),
+            training["group"].to_numpy(),
+            kind=cv.kind,
+            n_splits=cv.n_splits,
+            shuffle=cv.shuffle,
+            random_state=cv.random_state,
+            test_size=cv.test_size,
+        )
+    except ValueError as error:
+        raise RunError(f"fit: the training rows cannot be cut as the recipe's cv asks: {error}") from error
+
+
+def build_ensemble(
+    request: RegressionRequest,
+    folds: list[Fold],
+    workers: int | None,
+    members: list[list[str]] | None = None,
+    n_crops: int = 1,
+    reference: bool = False,
+) -> BandEnsemble:
+    """Build the unfitted ensemble of a recipe.
+
+    Parameters
+    ----------
+    request : RegressionRequest
+    folds : list of (int array, int array)
+        Of the training rows, see `folds_of`.
+    workers : int or None
+        Processes for the grid search; None takes all processors.
+    members : list of list of str or None
+        Other members than the recipe's, for example a single band.
+    n_crops : int
+        Crops of each image where the recipe learns from crops, see `n_crops_of`.
+    reference : bool
+        Search with plain scikit-learn instead of the shared kernels, which give the same numbers faster.
+
+    Returns
+    -------
+    BandEnsemble
+    """
+    own = (
+        request.members if isinstance(request.members, str) else [list(member) for member in request.members]
+    )
+    options: dict[str, Any] = {} if request.rows == "images" else {"n_crops": n_crops}
+    return (CropEnsemble if options else BandEnsemble)(
+        members=own if members is None else members,
+        **options,
+        estimator=request.estimator,
+        alpha=list(request.alpha),
+        C=list(request.C),
+        epsilon=list(request.epsilon),
+        gamma=list(request.gamma),
+        band_weights=list(request.band_weights) or None,
+        unit_band=request.unit_band,
+        cv=folds,
+        combine=request.combine,
+        select_by=request.select_by,
+        n_jobs=workers or -1,
+        random_state=request.cv.random_state,
+        reference=reference,
+    )
+
+
+def n_crops_of(bands: list[Band]) -> int:
+    """Return how many crops the bands of a recipe with ``rows = "crops"`` have.
+
+    Raises
+    ------
+    RunError
+        If they differ, or a band is not computed here.
+    """
+    counts = {
+        band.name: parse_view(band.view).geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX)[0][0]
+        if band.aggregate == "concat"
+        else 0
+        for band in bands
+    }
+    if len(set(counts.values())) > 1 or 0 in counts.values():
+        listed = ", ".join(f"{name} {count or 'unknown'}" for name, count in counts.items())
+        raise RunError(
+            f'fit: regression.rows = "crops" needs the same number of crops in every band, got {listed}.'
+        )
+    return next(iter(counts.values()))
+
+
+def chosen_parameters(ensemble: BandEnsemble, n_rows: int) -> list[dict[str, Any]]:
+    """Return the hyper-parameters of each member and the rows they were chosen on."""
+    return [
+        {"member": name, "params": params, "rows": f"{n_rows} training rows, {len(ensemble.folds_)} folds"}
+        for name, params in zip(ensemble.member_names_, ensemble.member_params_, strict=True)
+    ]
+
+
+def members_frame(ensemble: BandEnsemble) -> pd.DataFrame:
+    """Return one row for each member: ``member``, ``weight``, ``bands``; the intercept is the last row."""
+    rows = [
+        (name, weight, "+".join(bands))
+        for name, weight, bands in zip(
+            ensemble.member_names_, ensemble.weights_, ensemble.member_bands_, strict=True
+        )
+    ]
+    return pd.DataFrame(
+        [*rows, ("intercept", ensemble.intercept_, "")], columns=["member", "weight", "bands"]
+    )
+
+
+def save_run_model(
+    path: Path,
+    ensemble: BandEnsemble,
+    recipe: Recipe,
+    bands: list[Band],
+    table: ImageTable,
+    interval: ConformalInterval | None = None,
+) -> None:
+    """Write the model with everything that scoring needs to compute the same features and its interval."""
+    manifest = {
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest,
+        "dataset": table.name,
+        "simulation": table.is_simulation,
+        "mos_range": [float(bound) for bound in table.mos_range],
+        "interval": None if interval is None else asdict(interval),
+        "bands": [
+            {
+                "name": band.name,
+                "encoder": band.encoder,
+                "view": band.view,
+                "aggregate": band.aggregate,
+                "digest": band.folder.digest,
+            }
+            for band in bands
+        ],
+    }
+    save_model(path, ensemble, manifest)
+
+
+def load_run_model(path: Path) -> tuple[BandEnsemble, dict[str, Any]]:
+    """Load a model file and its manifest.
+
+    Raises
+    ------
+    RunError
+        If there is no such file, or it is damaged, untrusted, or not a featbank model.
+    """
+    if not path.is_file():
+        raise RunError(
+            f"score: no model at {str(path)!r}. Give the model.skops of a run written by `featbank fit`."
+        )
+    try:
+        model, manifest = load_model(path)
+    except (ValueError, TypeError) as error:
+        raise RunError(f"score: {error}") from error
+    if not isinstance(model, BandEnsemble) or "bands" not in manifest:
+        raise RunError(f"score: {str(path)!r} is not a model written by `featbank fit`.")
+    return model, manifest

@@ -1,0 +1,189 @@
+"""Reads a run folder from disk and refuses what is none; the one place of the report that knows file formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.runs.data import METRIC_NAMES, RunData, Scores, as_float
+from featbank.errors import RunError
+
+PREDICTION_COLUMNS = ("image", "split", "subset", "mos", "predicted")
+
+_EMPTY = ("", "nan", "NaN")
+_SCORE_ORDER = ("training_cv", "validation", "validation/exclusive", "test", "test/exclusive")
+
+
+def read_run(run: str | Path) -> RunData:
+    """Read a run folder.
+
+    Parameters
+    ----------
+    run : path
+        Folder written by ``featbank fit``. ``metrics.json``, ``predictions.csv`` and ``receipt.json`` must be
+        there; ``cv_results.csv``, ``weights.csv`` and ``recipe.toml`` may be absent.
+
+    Returns
+    -------
+    RunData
+
+    Raises
+    ------
+    RunError
+        If a file is absent or does not hold what a run folder holds.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise RunError(f"report: expected a run folder, found none at {folder}. `featbank fit` writes one.")
+    metrics = _read_json(folder / "metrics.json")
+    receipt = _read_json(folder / "receipt.json")
+    scores = _score_sets(metrics)
+    if not scores:
+        raise RunError(
+            f"report: {folder / 'metrics.json'} must give the metrics of at least one split, such as 'test' or "
+            f"'training_cv', got the keys {sorted(metrics)}. Run `featbank fit` again."
+        )
+    dataset = receipt.get("dataset")
+    simulation = metrics.get("simulation") or (isinstance(dataset, dict) and dataset.get("simulation"))
+    intervals = metrics.get("intervals")
+    weights = _read_optional_csv(folder / "weights.csv")
+    if "weight" in weights.columns:
+        weights["weight"] = _numeric(weights["weight"], folder / "weights.csv")
+    return RunData(
+        path=folder,
+        scores=scores,
+        baselines=_named_score_sets(metrics.get("baselines")),
+        single_bands=_named_score_sets(metrics.get("single_bands")),
+        predictions=_read_predictions(folder / "predictions.csv"),
+        cv_results=_read_optional_csv(folder / "cv_results.csv"),
+        weights=weights,
+        receipt=receipt,
+        recipe_text=_recipe_text(folder, receipt),
+        gmacs=as_float(metrics.get("gmacs")),
+        params_m=as_float(metrics.get("params_m")),
+        budget_gmacs=as_float(metrics.get("budget_gmacs")),
+        is_simulation=bool(simulation),
+        findings=_read_findings(folder / "trust.json"),
+        intervals=intervals if isinstance(intervals, dict) else {},
+    )
+
+
+def _score_sets(entries: Mapping[str, object]) -> dict[str, Scores]:
+    found = {key: scores for key, entry in entries.items() if (scores := _as_scores(entry)) is not None}
+    ordered = [key for key in _SCORE_ORDER if key in found]
+    return {key: found[key] for key in [*ordered, *(key for key in found if key not in ordered)]}
+
+
+def _named_score_sets(entries: object) -> dict[str, dict[str, Scores]]:
+    if not isinstance(entries, Mapping):
+        return {}
+    return {str(name): _score_sets(sets) for name, sets in entries.items() if isinstance(sets, Mapping)}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(
+            f"report: expected {path.name} in the run folder {path.parent}, found none. "
+            "Give a folder that `featbank fit` has finished."
+        ) from error
+    except ValueError as error:
+        raise RunError(
+            f"report: {path} must be JSON, got: {error}. Run `featbank fit` again; the file is damaged."
+        ) from error
+    if not isinstance(value, dict):
+        raise RunError(
+            f"report: {path} must hold a JSON object, got {type(value).__name__}. Run `featbank fit` again."
+        )
+    return value
+
+
+def _read_findings(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    findings = _read_json(path).get("findings")
+    if not isinstance(findings, list):
+        raise RunError(f"report: {path} must hold a list of findings. Run `featbank fit` again.")
+    return [finding for finding in findings if isinstance(finding, dict)]
+
+
+def _read_predictions(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise RunError(
+            f"report: expected {path.name} in the run folder {path.parent}, found none. "
+            "Give a folder that `featbank fit` has finished."
+        )
+    frame = _read_csv(path)
+    missing = [name for name in PREDICTION_COLUMNS if name not in frame.columns]
+    if missing:
+        raise RunError(
+            f"report: {path} must have the columns {list(PREDICTION_COLUMNS)}, lacks {missing}. "
+            "Run `featbank fit` again."
+        )
+    for name in frame.columns:
+        if name in {"mos", "predicted"} or str(name).startswith("member:"):
+            frame[name] = _numeric(frame[name], path)
+    return frame
+
+
+def _read_optional_csv(path: Path) -> pd.DataFrame:
+    if not path.is_file() or not path.read_bytes().strip():
+        return pd.DataFrame()
+    frame = _read_csv(path)
+    for name in frame.columns:
+        if name in {"member", "bands", "params"}:
+            continue
+        # A hyper-parameter may be a word (a kernel's name): such a column stays text.
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        if bool((numbers.notna() | (frame[name] == "")).all()):
+            frame[name] = numbers
+    return frame
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        # Text first: an image may be called "NA" or "007", which pandas would otherwise turn into something else.
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"report: {path} must be a CSV table, got: {error}. Run `featbank fit` again."
+        ) from error
+
+
+def _numeric(column: pd.Series, path: Path) -> pd.Series:
+    try:
+        return pd.to_numeric(column.mask(column.isin(_EMPTY))).astype("float64")
+    except ValueError as error:
+        raise RunError(
+            f"report: column {column.name!r} of {path} must hold numbers, got: {error}. Run `featbank fit` again."
+        ) from error
+
+
+def _recipe_text(folder: Path, receipt: Mapping[str, Any]) -> str:
+    recipe = receipt.get("recipe")
+    text = recipe.get("text") if isinstance(recipe, dict) else None
+    if text:
+        return str(text)
+    path = folder / "recipe.toml"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _as_scores(entry: object) -> Scores | None:
+    if (
+        not isinstance(entry, Mapping)
+        or not isinstance(entry.get("n"), int)
+        or not set(METRIC_NAMES) & set(entry)
+    ):
+        return None
+    intervals = entry.get("ci95") or {}
+    ci95 = {
+        name: (as_float(bounds[0]), as_float(bounds[1]))
+        for name, bounds in intervals.items()
+        if isinstance(bounds, list) and len(bounds) == 2
+    }
+    return Scores(int(entry["n"]), {name: as_float(entry.get(name)) for name in METRIC_NAMES}, ci95)

@@ -1,0 +1,415 @@
+"""Checks whether a run fools its reader: leaks, copies, shared groups, no skill, compressed scores, chance that scores.
+
+Every check ends in one plain sentence, whether or not it found something. What it found is an alarm where the
+run's scores may not mean what they say, and a caution where a reader has to know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from regressors.bands import band_columns
+from regressors.evaluation.leakage import (
+    FALSE_ALARM,
+    IMPLAUSIBLE_SRCC,
+    find_leaking_columns,
+    find_near_duplicates,
+)
+from regressors.evaluation.metrics import plcc, srcc
+from regressors.evaluation.permutation import PermutationControl
+
+OK: Final = "ok"
+CAUTION: Final = "caution"
+ALARM: Final = "alarm"
+
+IMPLAUSIBLE_HELD_OUT: Final = 0.985
+"""SRCC of held-out predictions above the agreement of raters with themselves."""
+
+COMPRESSED_SLOPE: Final = 1.5
+"""Least-squares slope of MOS over prediction from which predictions are called compressed; 1 is calibrated."""
+
+MIN_ROWS: Final = 20
+"""With fewer judged images a check of ranges says nothing."""
+
+N_SHOWN: Final = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    Attributes
+    ----------
+    check : str
+        Its name.
+    level : str
+        ``ok``, ``caution`` or ``alarm``.
+    sentence : str
+        For people.
+    figures : dict
+        The numbers behind it, JSON-able.
+    """
+
+    check: str
+    level: str
+    sentence: str
+    figures: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a JSON-able dict."""
+        return asdict(self)
+
+
+def check_columns(X: pd.DataFrame, y: NDArray[np.float64], held_out: NDArray[np.float64]) -> Finding:
+    """Look for the MOS among the columns, and for held-out scores too good to come from images.
+
+    Parameters
+    ----------
+    X : DataFrame of shape (n_rows, n_features)
+        Training rows.
+    y, held_out : float arrays of shape (n_rows,)
+        Their MOS and out-of-fold predictions, nan where no fold tests a row.
+    """
+    leaks = find_leaking_columns(X, y)
+    tested = np.isfinite(held_out)
+    whole = srcc(y[tested], held_out[tested]) if tested.sum() >= 2 else math.nan
+    named = {str(X.columns[i]): value for i, value in leaks.items()}
+    figures = {"columns": named, "held_out_srcc": _number(whole)}
+    if named:
+        shown = ", ".join(f"{name} ({value:+.3f})" for name, value in list(named.items())[:N_SHOWN])
+        more = f" and {len(named) - N_SHOWN} more" if len(named) > N_SHOWN else ""
+        return Finding(
+            "target in a column",
+            ALARM,
+            f"{len(named)} of {X.shape[1]:,} columns rank the training images almost as the MOS does: {shown}{more} "
+            "(SRCC). No image statistic does; the MOS, or something made from it, is among the features.",
+            figures,
+        )
+    if tested.sum() >= MIN_ROWS and whole > IMPLAUSIBLE_HELD_OUT:
+        return Finding(
+            "target in a column",
+            ALARM,
+            f"Held-out training images are ranked with SRCC {whole:.4f}, better than raters agree with each other. No "
+            "single column does it, so the MOS is hidden in several, or images are on both sides of the folds.",
+            figures,
+        )
+    return Finding(
+        "target in a column",
+        OK,
+        f"None of {X.shape[1]:,} columns ranks the training images as the MOS does (all below |SRCC| "
+        f"{IMPLAUSIBLE_SRCC:g}).",
+        figures,
+    )
+
+
+def check_duplicates(X_judged: pd.DataFrame, X_training: pd.DataFrame) -> Finding:
+    """Look for judged images that are, or nearly are, training images, by all features and by those of each band.
+
+    Another compression changes the statistics of noise, a slight crop the layout: each leaves some band as it was.
+
+    Parameters
+    ----------
+    X_judged, X_training : DataFrame
+        Features, index the image names.
+    """
+    bands = band_columns(X_training.columns)
+    tables = [list(X_training.columns), *(bands.values() if len(bands) > 1 else ())]
+    nearest: dict[int, tuple[float, int]] = {}
+    for columns in tables:
+        found = find_near_duplicates(
+            X_judged[columns], X_training[columns], false_alarm=FALSE_ALARM / len(tables)
+        )
+        for row, partner, ratio in zip(found.rows, found.partners, found.ratios, strict=True):
+            nearest[int(row)] = min(nearest.get(int(row), (2.0, 0)), (float(ratio), int(partner)))
+    pairs = [
+        {
+            "image": str(X_judged.index[row]),
+            "training_image": str(X_training.index[partner]),
+            "ratio": round(ratio, 4),
+        }
+        for row, (ratio, partner) in sorted(nearest.items(), key=lambda item: (item[1][0], item[0]))
+    ]
+    figures = {"pairs": pairs[:100], "n": len(pairs), "n_judged": len(X_judged)}
+    if pairs:
+        shown = "; ".join(f"{pair['image']} like {pair['training_image']}" for pair in pairs[:N_SHOWN])
+        return Finding(
+            "duplicates across splits",
+            ALARM,
+            f"{len(pairs):,} of {len(X_judged):,} judged images look like copies of training images by their features: "
+            f"{shown}. Scores on them are scores on images that the model was taught.",
+            figures,
+        )
+    return Finding(
+        "duplicates across splits",
+        OK,
+        f"None of {len(X_judged):,} judged images lies suspiciously close to a training image by its features.",
+        figures,
+    )
+
+
+def check_groups(
+    training: pd.DataFrame, judged: pd.DataFrame, predicted: NDArray[np.float64], *, is_official: bool = False
+) -> Finding:
+    """Count judged images whose group also taught, and score those whose group did not.
+
+    Parameters
+    ----------
+    training, judged : DataFrame
+        Columns ``group``, ``mos`` and ``split``.
+    predicted : float array of shape (n_judged,)
+    is_official : bool
+        Whether the split is a published dataset's own: then shared groups are a fact to know and no mistake.
+    """
+    taught = set(training["group"])
+    is_shared = judged["group"].isin(taught).to_numpy()
+    splits: dict[str, dict[str, Any]] = {}
+    parts = []
+    for split in dict.fromkeys(judged["split"]):
+        rows = (judged["split"] == split).to_numpy()
+        unseen = rows & ~is_shared
+        n_shared = int((rows & is_shared).sum())
+        score = math.nan
+        if unseen.sum() >= MIN_ROWS:
+            score = srcc(judged["mos"].to_numpy(dtype=np.float64)[unseen], predicted[unseen])
+        splits[str(split)] = {
+            "n": int(rows.sum()),
+            "n_shared": n_shared,
+            "srcc_unseen_groups": _number(score),
+            "n_unseen_groups": int(unseen.sum()),
+        }
+        if n_shared:
+            text = f"{n_shared:,} of {int(rows.sum()):,} {split} images ({n_shared / rows.sum():.1%})"
+            if math.isfinite(score):
+                text += f", the other {int(unseen.sum()):,} alone having SRCC {score:.3f}"
+            parts.append(text)
+    figures = {"splits": splits, "n_groups_shared": len(taught & set(judged["group"]))}
+    if parts:
+        return Finding(
+            "groups across splits",
+            CAUTION if is_official else ALARM,
+            f"{'; '.join(parts)} come from a group (uploader, scene, reference) that has training images too"
+            + (", by the dataset's own split" if is_official else "")
+            + ". A score on known groups is no score on new ones.",
+            figures,
+        )
+    return Finding(
+        "groups across splits", OK, "No group has images both in training and among the judged ones.", figures
+    )
+
+
+def check_skill(metrics: Mapping[str, Any]) -> Finding:
+    """Compare the errors on every part with those of the mean training MOS."""
+    constant = metrics.get("baselines", {}).get("constant", {})
+    worse = {}
+    figures: dict[str, Any] = {}
+    for part, floor in constant.items():
+        scores = metrics[part]
+        figures[part] = {name: [scores[name], floor[name]] for name in ("mae", "rmse")}
+        over = [
+            f"{name.upper()} {scores[name]:.4g} against {floor[name]:.4g}"
+            for name in ("mae", "rmse")
+            if scores[name] > floor[name]
+        ]
+        if over:
+            worse[part] = f"{part}: {', '.join(over)}"
+    if worse:
+        # A subset of a few images may go wrong by chance; a whole split may not.
+        is_whole = any("/" not in part and metrics[part]["n"] >= MIN_ROWS for part in worse)
+        return Finding(
+            "worse than a constant",
+            ALARM if is_whole else CAUTION,
+            f"The mean training MOS, said for every image, errs less than this model ({'; '.join(worse.values())}).",
+            figures,
+        )
+    text = (
+        "The model errs less than the mean training MOS on every part."
+        if constant
+        else "No images to judge by."
+    )
+    return Finding("worse than a constant", OK, text, figures)
+
+
+def check_range(judged: pd.DataFrame, predicted: NDArray[np.float64]) -> Finding:
+    """See whether predictions span as much as their correlation with MOS warrants.
+
+    Parameters
+    ----------
+    judged : DataFrame
+        Columns ``mos`` and ``split``.
+    predicted : float array of shape (n_judged,)
+    """
+    name = "compressed range"
+    narrow, figures = [], {}
+    for split in dict.fromkeys(judged["split"]):
+        rows = (judged["split"] == split).to_numpy()
+        y, y_pred = judged["mos"].to_numpy(dtype=np.float64)[rows], predicted[rows]
+        if len(y) < MIN_ROWS or np.ptp(y) == 0:
+            continue
+        share = float(np.std(y_pred) / np.std(y))
+        r = plcc(y, y_pred)
+        slope = r / share if share > 0 else math.nan
+        error = _slope_error(r, share, len(y))
+        figures[str(split)] = {"share": share, "slope": _number(slope), "slope_error": _number(error)}
+        # A ridge that shrinks as it should has slope 1, whatever its share; only more is compression.
+        if math.isnan(r) or slope - 2 * error > COMPRESSED_SLOPE:
+            detail = (
+                "they are constant"
+                if math.isnan(r)
+                else f"one point of them stands for {slope:.1f} MOS points"
+            )
+            narrow.append(f"{split}: they spread {share:.0%} as much as the MOS, and {detail}")
+    if narrow:
+        return Finding(
+            name,
+            CAUTION,
+            f"Predictions are squeezed together ({'; '.join(narrow)}): ranks may be right, but the scores are not on "
+            "the MOS scale.",
+            figures,
+        )
+    text = "Predictions span as much of the scale as their correlation with MOS warrants."
+    return Finding(
+        name, OK, text if figures else f"Fewer than {MIN_ROWS} judged images: not checked.", figures
+    )
+
+
+def check_scale(
+    y: NDArray[np.float64], held_out: NDArray[np.float64], predicted: NDArray[np.float64]
+) -> Finding:
+    """Look for predictions far off the scale, which outlying features cause.
+
+    Parameters
+    ----------
+    y, held_out : float arrays of shape (n_training,)
+        MOS and out-of-fold predictions of the training images.
+    predicted : float array of shape (n_judged,)
+    """
+    name = "predictions off the scale"
+    span = float(np.ptp(y))
+    low, high = float(y.min()) - span, float(y.max()) + span
+    known = held_out[np.isfinite(held_out)]
+    n_held_out, n_judged = (int(((values < low) | (values > high)).sum()) for values in (known, predicted))
+    figures = {"low": low, "high": high, "n_out_of_fold": n_held_out, "n_judged": n_judged}
+    if n_held_out or n_judged:
+        where = " and ".join(
+            f"{n} of {len(values):,} {what}"
+            for n, values, what in ((n_judged, predicted, "judged"), (n_held_out, known, "out-of-fold"))
+            if n
+        )
+        return Finding(
+            name,
+            ALARM if n_judged else CAUTION,
+            f"{where} predictions lie farther outside the training MOS than these are wide ({low:.3g} to {high:.3g}): "
+            "a column holds values unlike those the model learned from. MAE, RMSE and PLCC are spoiled by it.",
+            figures,
+        )
+    return Finding(name, OK, "No prediction lies far outside the range of the training MOS.", figures)
+
+
+def check_control(control: PermutationControl | None) -> Finding:
+    """Judge the permutation control."""
+    name = "permutation control"
+    if control is None:
+        return Finding(name, OK, "Not run: no permutations were asked for.", {"n": 0})
+    n = len(control.shuffled)
+    figures = {
+        "n": n,
+        "mean": control.mean,
+        "spread": control.spread,
+        "standard_error": control.standard_error,
+        "shuffled": [float(value) for value in control.shuffled],
+        "score": control.score,
+    }
+    times = "once" if n == 1 else f"{n} times"
+    spread = f" ± {control.spread:.3f}" if n > 1 else ""
+    text = f"Refitted {times} on shuffled MOS, the pipeline scores SRCC {control.mean:.3f}{spread} on held-out folds"
+    if control.is_leaking:
+        return Finding(
+            name,
+            ALARM,
+            f"{text}, where there is nothing to learn: held-out images leak into the fit.",
+            figures,
+        )
+    if control.n_above:
+        return Finding(
+            name,
+            CAUTION,
+            f"{text}; {control.n_above} of {n} shuffles score as high as the true MOS ({control.score:.3f}), so the "
+            "features may hold nothing about quality.",
+            figures,
+        )
+    return Finding(name, OK, f"{text}, the true MOS {control.score:.3f}.", figures)
+
+
+def check_coverage(intervals: Mapping[str, Any]) -> Finding:
+    """Compare the coverage of the prediction intervals with what they promise.
+
+    Parameters
+    ----------
+    intervals : mapping
+        The ``intervals`` of ``metrics.json``; empty where none could be calibrated.
+    """
+    name = "interval coverage"
+    if not intervals:
+        return Finding(name, OK, "No intervals: too few training images to calibrate them.", {})
+    promised = intervals["confidence"]
+    parts = intervals["coverage"]
+    short = [
+        f"{part}: {entry['share']:.1%} of {entry['n']:,}"
+        for part, entry in parts.items()
+        if entry["n"] >= MIN_ROWS and entry["share"] < entry["expected"][0]
+    ]
+    if short:
+        return Finding(
+            name,
+            CAUTION,
+            f"Intervals promise {promised:.0%} and cover less ({'; '.join(short)}): these images are unlike the "
+            f"{intervals.get('calibrated_on', 'training')} images that the intervals were calibrated on.",
+            dict(parts),
+        )
+    covered = ", ".join(f"{part} {entry['share']:.1%}" for part, entry in parts.items())
+    text = (
+        f"Intervals of {promised:.0%} cover {covered}."
+        if parts
+        else "No judged images to show the coverage on."
+    )
+    return Finding(name, OK, text, dict(parts))
+
+
+def check_agreement(disagreements: Sequence[str]) -> Finding:
+    """Judge whether the written metrics follow from the written predictions."""
+    name = "metrics follow from predictions"
+    figures = {"disagreements": list(disagreements)}
+    if disagreements:
+        return Finding(
+            name,
+            ALARM,
+            f"metrics.json does not follow from predictions.csv: {disagreements[0]}"
+            + (f", and {len(disagreements) - 1} more." if len(disagreements) > 1 else "."),
+            figures,
+        )
+    return Finding(
+        name, OK, "Computed anew from predictions.csv, every metric is the one in metrics.json.", figures
+    )
+
+
+def alarming(findings: Sequence[Finding]) -> list[str]:
+    """Return the sentences of the alarms, for the console."""
+    return [f"{finding.check}: {finding.sentence}" for finding in findings if finding.level == ALARM]
+
+
+def _slope_error(r: float, share: float, n: int) -> float:
+    """Return the standard error of the least-squares slope of MOS over prediction."""
+    if share <= 0 or math.isnan(r) or n < 3:
+        return math.nan
+    return math.sqrt(max(0.0, 1 - r**2) / (n - 2)) / share
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

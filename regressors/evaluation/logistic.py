@@ -1,0 +1,369 @@
+"""The four-parameter logistic map from predictions to MOS, fitted by least squares.
+
+The map is the one of the Video Quality Experts Group,
+
+    f(x) = b2 + (b1 - b2) / (1 + exp(-(x - b3) / b4)),  b4 > 0.
+
+For a given centre b3 and width b4 the best b1 and b2 follow from a straight-line regression, so that the
+fit is a search over two numbers only, and the PLCC after the map depends on these two alone. The search is
+over a stated compact box: it cannot diverge, depends on no optimiser's start, and always ends with a map.
+
+Everything here works on many weightings of the same rows at once, because the bootstrap refits the map on
+each of its resamples.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from regressors.checks import FloatArray, IntArray, check_pair, check_vector, check_weights
+
+MIN_POINTS = 5
+"""Four parameters pass through any four points; below five different ones a fit says nothing."""
+
+# The box. The centre may lie half a range outside the data, for relations that only bend one way. The width
+# runs from a tenth of the standard deviation of x (a narrower map is a cliff between two images: on 59 videos
+# the unbounded optimum sets one of them apart and gains 0.1 of PLCC) to a straight line (over three
+# deviations, tanh(3 / 200) differs from its argument by less than 1e-4 of it).
+CENTRE_MARGIN = 0.5
+_WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0, 100.0)
+_N_CENTRES = 49
+_FLAT = 1e-6  # a map whose deviation over the rows is less is constant there: its shape would be rounding
+_MAX_STEPS = 40
+
+
+class Logistic4(NamedTuple):
+    """The fitted map; call `apply_logistic4` to use it.
+
+    Attributes
+    ----------
+    upper : float
+        b1, the value far to the right, in MOS points.
+    lower : float
+        b2, the value far to the left, in MOS points; above ``upper`` when the map decreases.
+    centre : float
+        b3, where the map is half-way, in units of the prediction.
+    width : float
+        b4 > 0, in units of the prediction.
+    """
+
+    upper: float
+    lower: float
+    centre: float
+    width: float
+
+
+def apply_logistic4(parameters: Logistic4, y_pred: ArrayLike) -> FloatArray:
+    """Map predictions to the MOS scale.
+
+    Parameters
+    ----------
+    parameters : Logistic4
+        What `fit_logistic4` returned.
+    y_pred : float array of shape (n_images,)
+        Predicted quality, on the scale the map was fitted on.
+
+    Returns
+    -------
+    float64 array of shape (n_images,)
+        MOS points.
+
+    Raises
+    ------
+    ValueError
+        If ``y_pred`` is not a finite vector.
+
+    Examples
+    --------
+    >>> from regressors.evaluation.logistic import Logistic4, apply_logistic4
+    >>> apply_logistic4(Logistic4(upper=5.0, lower=1.0, centre=0.0, width=1.0), [0.0]).tolist()
+    [3.0]
+    """
+    x = check_vector("apply_logistic4", "y_pred", y_pred)
+    # tanh instead of exp: no overflow far to the left.
+    rise = 0.5 + 0.5 * np.tanh(0.5 * (x - parameters.centre) / parameters.width)
+    return parameters.lower + (parameters.upper - parameters.lower) * rise
+
+
+def fit_logistic4(
+    y: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike | None = None
+) -> Logistic4 | None:
+    """Fit the four-parameter logistic map from prediction to MOS by least squares.
+
+    The result is the best map with the centre at most half a range outside the predictions and a width between
+    0.1 and 100 of their standard deviations. Starts are the best of 49 centres for each of 8 widths over that
+    box; Gauss-Newton steps with damping refine them (variable projection) and the best is kept.
+
+    Parameters
+    ----------
+    y : float array of shape (n_images,)
+        MOS on the dataset's own scale.
+    y_pred : float array of shape (n_images,)
+        Predicted quality, any scale.
+    sample_weight : float array of shape (n_images,), optional
+        How many rows each row counts for.
+
+    Returns
+    -------
+    Logistic4, or None
+        None when no map exists: fewer than five different pairs of MOS and prediction, or a constant
+        argument. There is no silent replacement by a straight line.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ or a value is not finite.
+
+    Notes
+    -----
+    The direction is free, as in the field's scripts: predictions that rank the images backwards get a
+    decreasing map (``upper < lower``) and a positive PLCC after it. Read it beside SRCC.
+
+    References
+    ----------
+    .. [1] Video Quality Experts Group, "Final report on the validation of objective models of video quality
+       assessment", 2000, equation for the logistic mapping of objective scores.
+    .. [2] G. Golub and V. Pereyra, "The differentiation of pseudo-inverses and nonlinear least squares
+       problems whose variables separate", SIAM J. Numer. Anal. 10, 1973.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regressors.evaluation.logistic import apply_logistic4, fit_logistic4
+    >>> x = np.linspace(-3, 3, 50)
+    >>> y = 1 + 4 / (1 + np.exp(-x / 0.5))
+    >>> fitted = fit_logistic4(y, x)
+    >>> bool(np.abs(apply_logistic4(fitted, x) - y).max() < 1e-6)
+    True
+    """
+    mos, predicted = check_pair("fit_logistic4", y, y_pred)
+    weights = np.ones(len(mos))
+    if sample_weight is not None:
+        weights = check_weights("fit_logistic4", sample_weight, len(mos))
+        mos, predicted, weights = mos[weights > 0], predicted[weights > 0], weights[weights > 0]
+    if len(mos) == 0 or np.ptp(mos) == 0 or np.ptp(predicted) == 0:
+        return None
+    if len(np.unique(np.column_stack([mos, predicted]), axis=0)) < MIN_POINTS:
+        return None
+    search = LogisticSearch(mos, predicted, weights)
+    centre, width, _ = search.fit(weights[np.newaxis], n_starts=len(_WIDTHS))
+    rise = 0.5 * np.tanh(0.5 * (search.x - centre[0]) / width[0])
+    mean_rise, mean_y = np.average(rise, weights=weights), np.average(mos, weights=weights)
+    centred = rise - mean_rise
+    slope = np.sum(weights * centred * (mos - mean_y)) / np.sum(weights * centred**2)
+    lower = mean_y - slope * (0.5 + mean_rise)
+    return Logistic4(
+        upper=float(lower + slope),
+        lower=float(lower),
+        centre=float(search.shift + search.scale * centre[0]),
+        width=float(search.scale * width[0]),
+    )
+
+
+class LogisticSearch:
+    """Least-squares search of the map's centre and width, for many weightings of the same rows at once.
+
+    Parameters
+    ----------
+    y : float64 array of shape (n_rows,)
+        MOS, not constant.
+    x : float64 array of shape (n_rows,)
+        Predictions, not constant; their range and deviation set the box.
+    weights : float64 array of shape (n_rows,)
+        Row weights of the mean and deviation that set the box.
+
+    Attributes
+    ----------
+    shift, scale : float
+        Mean and standard deviation of the predictions, in which centre and width are counted.
+    x : float64 array of shape (n_rows,)
+        Standardised predictions.
+    """
+
+    def __init__(self, y: FloatArray, x: FloatArray, weights: FloatArray) -> None:
+        self.shift = float(np.average(x, weights=weights))
+        self.scale = float(np.abs(x - self.shift).max())
+        # Two steps, so that squares of tiny numbers do not vanish.
+        self.scale *= float(np.sqrt(np.average(((x - self.shift) / self.scale) ** 2, weights=weights)))
+        self.x = (x - self.shift) / self.scale
+        centred = y - y.mean()
+        self._y = centred / np.abs(centred).max()
+        margin = CENTRE_MARGIN * float(np.ptp(self.x))
+        self._centre_bounds = (float(self.x.min()) - margin, float(self.x.max()) + margin)
+        self._width_bounds = (float(np.log(_WIDTHS[0])), float(np.log(_WIDTHS[-1])))
+        self._grid = self._make_grid()
+
+    def fit(
+        self, weights: FloatArray, *, n_starts: int = 1, tolerance: float = 1e-12
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Find the best centre and width for each weighting.
+
+        Parameters
+        ----------
+        weights : float64 array of shape (n_weightings, n_rows)
+            Non-negative row weights.
+        n_starts : int, default=1
+            Refinements from the best points of the grid, one per width, of which the best is kept.
+        tolerance : float, default=1e-12
+            Gain of the squared correlation in one step below which the search ends.
+
+        Returns
+        -------
+        centre, width : float64 arrays of shape (n_weightings,)
+            In standard deviations of the predictions.
+        r2 : float64 array of shape (n_weightings,)
+            Squared correlation between MOS and mapped prediction, in [0, 1]; NaN where a weighting leaves
+            fewer than two distinct values.
+        """
+        weights = weights / weights.sum(axis=1, keepdims=True)
+        mean_y = weights @ self._y
+        ss_y = weights @ self._y**2 - mean_y**2
+        centres, log_widths = self._best_of_grid(weights, mean_y, n_starts)  # (n_weightings, n_starts)
+        r2 = np.full(centres.shape, np.nan)
+        live = np.flatnonzero(ss_y > 1e-14)
+        if live.size:
+            rows = np.repeat(live, n_starts)
+            state = _Refinement(self, weights[rows], mean_y[rows], ss_y[rows])
+            found = state.run(centres[live].ravel(), log_widths[live].ravel(), tolerance)
+            centres[live], log_widths[live], r2[live] = (part.reshape(-1, n_starts) for part in found)
+        best = np.argmax(np.nan_to_num(r2, nan=-1.0), axis=1)
+        chosen = np.arange(len(weights)), best
+        return centres[chosen], np.exp(log_widths[chosen]), r2[chosen]
+
+    def _best_of_grid(
+        self, weights: FloatArray, mean_y: FloatArray, n_starts: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the best centre at each width, for the ``n_starts`` best widths."""
+        rise, centre, log_width = self._grid
+        mean = weights @ rise  # (n_weightings, n_grid)
+        variance = weights @ rise**2 - mean**2
+        covariance = weights @ (rise * self._y[:, None]) - mean * mean_y[:, None]
+        variance = np.where(variance > 1e-9, variance, np.inf)  # flat on these rows: never the best
+        r2 = (covariance**2 / variance).reshape(len(weights), _N_CENTRES, len(_WIDTHS))
+        by_width = np.argmax(r2, axis=1)  # (n_weightings, n_widths)
+        ranked = np.argsort(-np.take_along_axis(r2, by_width[:, None], axis=1)[:, 0], axis=1, kind="stable")
+        widths = ranked[:, :n_starts]
+        flat = np.take_along_axis(by_width, widths, axis=1) * len(_WIDTHS) + widths
+        return centre[flat], log_width[flat]
+
+    def _make_grid(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        centres = np.linspace(*self._centre_bounds, _N_CENTRES)
+        centre, log_width = (g.ravel() for g in np.meshgrid(centres, np.log(_WIDTHS), indexing="ij"))
+        rise = np.tanh(0.5 * (self.x[:, None] - centre) / np.exp(log_width))  # (n_rows, n_grid)
+        # Centred and scaled over all rows first: the moments of a weighting then lose no digits for flat maps.
+        rise -= rise.mean(axis=0)
+        deviation = np.sqrt(np.mean(rise**2, axis=0))
+        rise *= np.where(deviation > _FLAT, 1 / np.maximum(deviation, _FLAT), 0.0)
+        return rise, centre, log_width
+
+    @property
+    def bounds(self) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper corner of the box over (centre, log width)."""
+        return (
+            np.array([self._centre_bounds[0], self._width_bounds[0]]),
+            np.array([self._centre_bounds[1], self._width_bounds[1]]),
+        )
+
+    @property
+    def y(self) -> FloatArray:
+        """MOS, centred, largest absolute value one."""
+        return self._y
+
+
+class _Refinement:
+    """Damped Gauss-Newton over (centre, log width), linear parameters projected out (reference [2], Kaufman)."""
+
+    def __init__(
+        self, search: LogisticSearch, weights: FloatArray, mean_y: FloatArray, ss_y: FloatArray
+    ) -> None:
+        self._x, self._y = search.x, search.y
+        self._low, self._high = search.bounds
+        self._weights, self._mean_y, self._ss_y = weights, mean_y, ss_y
+
+    def run(
+        self, centre: FloatArray, log_width: FloatArray, tolerance: float
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        theta = np.stack([centre, log_width], axis=1)  # (n, 2)
+        gradient, hessian, r2 = self._derivatives(theta, np.arange(len(theta)))
+        damping = np.full(len(theta), 1e-3)
+        active = np.arange(len(theta))
+        for _ in range(_MAX_STEPS):
+            step = self._step(theta[active], gradient[active], hessian[active], damping[active])
+            trial = np.clip(theta[active] + step, self._low, self._high)
+            new_gradient, new_hessian, new_r2 = self._derivatives(trial, active)
+            better = new_r2 > r2[active]
+            gain = np.where(better, new_r2 - r2[active], 0.0)
+            moved = active[better]
+            theta[moved], gradient[moved], hessian[moved] = (
+                trial[better],
+                new_gradient[better],
+                new_hessian[better],
+            )
+            r2[moved] = new_r2[better]
+            damping[active] *= np.where(better, 0.1, 10.0)
+            # Done: a good step that gained nothing, or no step that gains even when it is tiny.
+            done = (better & (gain < tolerance)) | (damping[active] > 1e8)
+            active = active[~done]
+            if not active.size:
+                break
+        return theta[:, 0], theta[:, 1], np.clip(r2, 0.0, 1.0)
+
+    def _step(
+        self, theta: FloatArray, gradient: FloatArray, hessian: FloatArray, damping: FloatArray
+    ) -> FloatArray:
+        # A coordinate at its bound that wants to leave the box is held; the other one moves alone.
+        held = ((theta <= self._low) & (gradient < 0)) | ((theta >= self._high) & (gradient > 0))
+        g = np.where(held, 0.0, gradient)
+        cross = np.where(held.any(axis=1), 0.0, hessian[:, 0, 1])
+        diagonal = np.stack([hessian[:, 0, 0], hessian[:, 1, 1]], axis=1)
+        # Where the map fits perfectly, or centre and width do the same, these are rounding of either sign.
+        floor = np.maximum(1e-12 * diagonal.max(axis=1, keepdims=True), 1e-30)
+        diagonal = np.maximum(diagonal * (1.0 + damping[:, None]), floor)
+        determinant = np.maximum(diagonal[:, 0] * diagonal[:, 1] - cross**2, floor[:, 0] ** 2)
+        step = np.stack(
+            [diagonal[:, 1] * g[:, 0] - cross * g[:, 1], diagonal[:, 0] * g[:, 1] - cross * g[:, 0]], axis=1
+        )
+        return np.clip(step / determinant[:, None], -1.0, 1.0)
+
+    def _derivatives(self, theta: FloatArray, rows: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return descent direction, Gauss-Newton matrix and r2 at ``theta`` of the weightings ``rows``.
+
+        Everything is made of weighted sums of products of four vectors: the map r, its derivatives f and g
+        by centre and log width, and y. The constant and r are projected out of f and g afterwards, on the
+        sums. That loses digits of the step for nearly straight maps, but none of r2, which decides.
+        """
+        w, y, mean_y = self._weights[rows], self._y, self._mean_y[rows]
+        width = np.exp(theta[:, 1])[:, None]
+        v = (self._x - theta[:, :1]) / width  # (n, n_rows), as all of these
+        r = np.tanh(0.5 * v)
+        r *= 0.5
+        f = r * r
+        f -= 0.25
+        f /= width
+        g = f * v
+        g *= width
+        r -= np.einsum("ij,ij->i", w, r)[:, None]
+        wr, wf, wg = w * r, w * f, w * g
+        rr = np.einsum("ij,ij->i", wr, r)
+        usable = rr > _FLAT**2
+        rr = np.where(usable, rr, 1.0)
+        slope = np.where(usable, wr @ y / rr, 0.0)
+        r2 = slope**2 * rr / self._ss_y[rows]
+
+        sums, against_r, against_y = [], [], []
+        for weighted in (wf, wg):
+            total = weighted.sum(axis=1)
+            sums.append(total)
+            against_r.append(np.einsum("ij,ij->i", weighted, r))
+            against_y.append(weighted @ y - total * mean_y)
+        gradient = np.stack([slope * (against_y[k] - slope * against_r[k]) for k in range(2)], axis=1)
+        hessian = np.empty((len(rows), 2, 2))
+        for i, j, weighted, other in ((0, 0, wf, f), (0, 1, wf, g), (1, 1, wg, g)):
+            product = (
+                np.einsum("ij,ij->i", weighted, other) - sums[i] * sums[j] - against_r[i] * against_r[j] / rr
+            )
+            hessian[:, i, j] = hessian[:, j, i] = slope**2 * product
+        return gradient, hessian, r2

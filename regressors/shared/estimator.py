@@ -1,0 +1,137 @@
+"""An estimator that looks its predictions up, for scikit-learn's own search to run over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.pipeline import Pipeline
+
+from regressors.checks import Estimator, FloatArray, IntArray, Table
+from regressors.fitting import take_rows
+from regressors.shared.fits import Answers
+from regressors.shared.plan import SearchPlan
+
+
+class SharedFits:
+    """The answers of a shared computation, and plain fits for what it left open.
+
+    Parameters
+    ----------
+    X : data frame or float array of shape (n_rows, n_features)
+        Feature table.
+    y : float array of shape (n_rows,)
+        MOS.
+    plan : SearchPlan
+        Pipeline, candidates, folds and metadata.
+    answers : Answers
+        Predictions by candidate.
+    """
+
+    def __init__(self, X: Table, y: ArrayLike | None, plan: SearchPlan, answers: Answers) -> None:
+        self._X, self._y = X, np.asarray(y)
+        self._plan = plan
+        self._answers = answers
+        # By training rows: the folds that have them, each with its test rows.
+        self._folds: dict[bytes, dict[bytes, int]] = {}
+        for number, (train, test) in enumerate(plan.folds):
+            self._folds.setdefault(train.tobytes(), {})[test.tobytes()] = number
+
+    def predictions(self, parameters: Mapping[str, Any], train: IntArray) -> dict[bytes, FloatArray] | None:
+        """Return the predictions of a candidate by the bytes of the test rows; None if any is missing."""
+        candidate = self._plan.read(parameters)
+        folds = self._folds.get(train.tobytes())
+        if candidate is None or folds is None:
+            return None
+        known = self._answers.predictions.get(candidate)
+        found = {test: None if known is None else known[fold] for test, fold in folds.items()}
+        complete = {test: predicted for test, predicted in found.items() if predicted is not None}
+        return complete if len(complete) == len(found) else None
+
+    def fit_plain(self, parameters: Mapping[str, Any], train: IntArray) -> Pipeline:
+        """Fit the pipeline by scikit-learn on some rows."""
+        pipeline = clone(self._plan.pipeline).set_params(**clone(dict(parameters), safe=False))
+        n_rows = len(self._y)
+        if np.array_equal(train, np.arange(n_rows)):
+            return pipeline.fit(self._X, self._y, **self._plan.fit_params)
+        params = {
+            name: value if value is None else np.asarray(value)[train]
+            for name, value in self._plan.fit_params.items()
+        }
+        return pipeline.fit(take_rows(self._X, train), self._y[train], **params)
+
+    def predict_plain(self, pipeline: Pipeline, rows: IntArray) -> FloatArray:
+        """Predict some rows by a fitted pipeline."""
+        return pipeline.predict(take_rows(self._X, rows))
+
+    def held_out(self, parameters: Mapping[str, Any]) -> FloatArray:
+        """Return each row's prediction, the mean over the folds that test it; nan where none does."""
+        total, n_tested = np.zeros(len(self._y)), np.zeros(len(self._y))
+        for train, test in self._plan.folds:
+            known = self.predictions(parameters, train)
+            if known is None:
+                predicted = self.predict_plain(self.fit_plain(parameters, train), test)
+            else:
+                predicted = known[test.tobytes()]
+            np.add.at(total, test, predicted)
+            np.add.at(n_tested, test, 1)
+        return np.divide(total, n_tested, out=np.full(len(total), np.nan), where=n_tested > 0)
+
+
+class _SharedEstimator(RegressorMixin, BaseEstimator):
+    """A candidate of a search whose table is the positions of the rows, shape (n_rows, 1)."""
+
+    def __init__(self, shared: SharedFits) -> None:
+        self.shared = shared
+        self._parameters: dict[str, Any] = {}
+
+    def __sklearn_clone__(self) -> Estimator:
+        # The answers are shared, not copied.
+        twin = _SharedEstimator(self.shared)
+        twin._parameters = dict(self._parameters)
+        return twin
+
+    def set_params(self, **parameters: object) -> Estimator:
+        """Take the parameters of the pipeline."""
+        self._parameters |= parameters
+        return self
+
+    def fit(self, rows: IntArray, y: ArrayLike) -> Estimator:
+        """Look the candidate up, or fit it by scikit-learn."""
+        self._train = rows[:, 0]
+        self._known = self.shared.predictions(self._parameters, self._train)
+        self._fitted = (
+            None if self._known is not None else self.shared.fit_plain(self._parameters, self._train)
+        )
+        return self
+
+    def predict(self, rows: IntArray) -> FloatArray:
+        """Return the predictions of the test rows."""
+        if self._known is not None:
+            return self._known[rows[:, 0].tobytes()]
+        return self.shared.predict_plain(self._fitted, rows[:, 0])
+
+    def pipeline(self) -> Pipeline:
+        """Return the fitted pipeline."""
+        if self._fitted is None:
+            self._fitted = self.shared.fit_plain(self._parameters, self._train)
+        return self._fitted
+
+
+def make_shared_estimator(shared: SharedFits) -> Estimator:
+    """Make the estimator over which a search runs.
+
+    Parameters
+    ----------
+    shared : SharedFits
+        Answers and plain fits.
+
+    Returns
+    -------
+    estimator
+        With `fit` and `predict` on row positions of shape (n_rows, 1), and `pipeline`, the fitted pipeline.
+    """
+    return _SharedEstimator(shared)

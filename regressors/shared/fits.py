@@ -1,0 +1,231 @@
+"""Held-out predictions of many candidates from computations shared among them.
+
+In each fold the candidates that differ only in their penalty share one reduction of one matrix; those that differ
+in bands or band weights share the kernels or the Gram matrix that these matrices are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from joblib import effective_n_jobs
+from threadpoolctl import threadpool_limits
+
+from regressors.checks import FloatArray
+from regressors.shared.candidates import Candidate
+from regressors.shared.fold_table import ColumnScale, FoldGram, FoldTable, SharedGram
+from regressors.shared.kernel_fits import (
+    Found,
+    Kernels,
+    Scales,
+    band_factors,
+    fit_kernel_ridge,
+    fit_support_vectors,
+    ridge_answers,
+    weighted_kernel,
+)
+from regressors.shared.memory import plan_memory
+from regressors.shared.shifted import solve_shifted
+
+
+@dataclass
+class Answers:
+    """Held-out predictions by candidate.
+
+    Attributes
+    ----------
+    predictions : dict of Candidate to list of float64 array, or None
+        For each fold the predictions of its test rows; None where the shared computation has no answer.
+    doubt : dict of Candidate to float
+        Largest effect of rounding errors on the predictions that a random draw found, in ranges of MOS.
+    seconds : float
+        Time of the computation.
+    """
+
+    predictions: dict[Candidate, list[FloatArray | None]] = field(default_factory=dict)
+    doubt: dict[Candidate, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, candidate: Candidate, fold: int, predicted: FloatArray, doubt: float) -> None:
+        """Note the predictions of one fold, unless they are not finite."""
+        if np.isfinite(predicted).all():
+            self.predictions[candidate][fold] = predicted
+            self.doubt[candidate] = max(self.doubt.get(candidate, 0.0), doubt)
+
+
+def answer_candidates(
+    table: FoldTable,
+    candidates: Iterable[Candidate],
+    *,
+    n_jobs: int | None = None,
+    memory_limit_gb: float | None = None,
+) -> Answers:
+    """Predict the held-out rows of every fold by every candidate.
+
+    Parameters
+    ----------
+    table : FoldTable
+        Features, target, weights and folds.
+    candidates : iterable of Candidate
+        What to answer; repeats are answered once.
+    n_jobs : int or None, default=None
+        Matrices at once, in threads. Each computes with one BLAS thread: several of them inside a reduction
+        were measured to be many times slower than one.
+    memory_limit_gb : float or None, default=None
+        Gigabytes (1e9 bytes) that the computation may hold besides the table. To keep to it, folds wait for each
+        other and fewer matrices are in work at once; None sets no limit.
+
+    Returns
+    -------
+    Answers
+
+    Raises
+    ------
+    ValueError
+        If one fold with one matrix at a time needs more memory than the limit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regressors.shared.candidates import Candidate
+    >>> from regressors.shared.fold_table import FoldTable
+    >>> from regressors.shared.fits import answer_candidates
+    >>> X = np.arange(6.0)[:, None]
+    >>> table = FoldTable(X, X[:, 0], {"a": np.array([0])}, [(np.arange(4), np.array([4, 5]))])
+    >>> plain = Candidate("ridge", ("a",), (1.0,), False, (1e-9,))
+    >>> answer_candidates(table, [plain]).predictions[plain][0].round(6).tolist()
+    [4.0, 5.0]
+    """
+    distinct = list(dict.fromkeys(candidates))
+    answers = Answers({candidate: [None] * len(table.folds) for candidate in distinct})
+    groups: dict[Candidate, list[Candidate]] = {}
+    for candidate in distinct:
+        key = replace(candidate, values=(), solver=())
+        groups.setdefault(key, []).append(candidate)
+    bands = [band for band in table.bands if any(band in group.bands for group in groups)]
+    folds = range(len(table.folds))
+    n_workers = max(1, effective_n_jobs(n_jobs))
+    with threadpool_limits(limits=1, user_api="blas"), ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(n_workers))
+        try:
+            places = [(band, fold) for fold in folds for band in bands]
+            learned = list(pool.map(lambda place: table.column_scale(*place), places))
+            scales: list[dict[str, ColumnScale]] = [{} for _ in folds]
+            for (band, fold), scale in zip(places, learned, strict=True):
+                scales[fold][band] = scale
+            primal = [{key for key in groups if _is_primal(key, table, fold, scales[fold])} for fold in folds]
+            in_gram = [band for band in bands if any(band in key.bands for keys in primal for key in keys)]
+            budget = plan_memory(table, groups, primal, in_gram, n_workers, memory_limit_gb)
+            if budget.n_workers < n_workers:
+                pool = stack.enter_context(ThreadPoolExecutor(budget.n_workers))
+            gram = SharedGram(table, in_gram, run=pool.map, stored=budget.stores_grams) if in_gram else None
+            found: list[tuple[int, Future[Found]]] = []
+            for fold in folds:
+                tasks = _submit_fold(pool, table, groups, fold, scales[fold], gram, primal[fold])
+                found += [(fold, task) for task in tasks]
+                if budget.folds_wait:
+                    wait(tasks)
+            for fold, task in found:
+                for candidate, predicted, doubt in task.result():
+                    answers.add(candidate, fold, predicted, doubt)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return answers
+
+
+def _is_primal(key: Candidate, table: FoldTable, fold: int, scales: Scales) -> bool:
+    # On the wrong side of the rank the small penalties lose digits: the matrix is singular without them.
+    n_columns = sum(int(np.count_nonzero(scales[band].factor)) for band in key.bands)
+    return key.family == "ridge" and n_columns <= len(table.train_rows(fold))
+
+
+def _submit_fold(
+    pool: Executor,
+    table: FoldTable,
+    groups: Mapping[Candidate, Sequence[Candidate]],
+    fold: int,
+    scales: Scales,
+    gram: SharedGram | None,
+    primal: Set[Candidate],
+) -> list[Future[Found]]:
+    """Queue the work of one fold: first what its candidates share, then the candidates, who wait for it.
+
+    The queue is served in order, so that nobody waits for what has not begun, and little more than one fold is in
+    memory at a time: only the waiting tasks hold what is shared.
+    """
+    tasks: list[Future[Found]] = []
+    if gram is not None and primal:
+        normal = pool.submit(gram.fold, fold, scales)
+        tasks += [
+            pool.submit(_primal_ridge, table, groups[key], normal, gram, fold, scales)
+            for key in groups
+            if key in primal
+        ]
+    dual = [key for key in groups if key not in primal]
+    kernels = {
+        band: pool.submit(table.kernel, band, fold, scales[band])
+        for band in scales
+        if any(band in key.bands for key in dual)
+    }
+    for key in dual:
+        own = {band: kernels[band] for band in key.bands}
+        if key.family == "ridge":
+            tasks.append(pool.submit(_dual_ridge, table, groups[key], own, fold, scales))
+            continue
+        by_gamma: dict[float, list[Candidate]] = {}
+        for candidate in groups[key]:
+            by_gamma.setdefault(candidate.values[-1], []).append(candidate)
+        solve = fit_kernel_ridge if key.family == "kernel-ridge" else fit_support_vectors
+        tasks += [pool.submit(solve, table, members, own, fold, scales) for members in by_gamma.values()]
+    return tasks
+
+
+def _primal_ridge(
+    table: FoldTable,
+    candidates: Sequence[Candidate],
+    waited: Future[FoldGram],
+    gram: SharedGram,
+    fold: int,
+    scales: Scales,
+) -> Found:
+    """Solve (C G C + alpha I) b = C r and predict y_mean + Z_test C b, with C the factors of the columns."""
+    normal = waited.result()
+    bands = candidates[0].bands
+    columns = gram.columns(bands)
+    widths = [len(table.bands[band]) for band in bands]
+    factors = np.repeat(band_factors(candidates[0], scales), widths)
+    used = np.concatenate([scales[band].factor > 0 for band in bands])
+    columns, factors = columns[used], factors[used]
+    matrix = np.ascontiguousarray(normal.gram[np.ix_(columns, columns)])
+    matrix *= factors
+    matrix *= factors[:, None]
+    solved = solve_shifted(matrix, factors * normal.right[columns], [c.values[0] for c in candidates])
+    return ridge_answers(table, fold, candidates, normal.test[:, columns] * factors, solved, normal.y_mean)
+
+
+def _dual_ridge(
+    table: FoldTable,
+    candidates: Sequence[Candidate],
+    kernels: Kernels,
+    fold: int,
+    scales: Scales,
+) -> Found:
+    """Solve (H K H + alpha I) c = H (y - y_mean) and predict y_mean + K_test H c, with H the roots of the weights."""
+    train, test = weighted_kernel(candidates[0], kernels, scales)
+    weights, target = table.train_weights(fold), table.y[table.train_rows(fold)]
+    y_mean = float(weights @ target) / float(weights.sum())
+    if table.fit_weight is not None:
+        root = np.sqrt(weights)
+        train *= root
+        train *= root[:, None]
+        test = test * root
+        target = root * (target - y_mean)
+    else:
+        target = target - y_mean
+    solved = solve_shifted(train, target, [c.values[0] for c in candidates])
+    return ridge_answers(table, fold, candidates, test, solved, y_mean)
