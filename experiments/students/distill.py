@@ -23,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional
 
-from experiments.model import load_run_model
-from experiments.run_folder import MODEL
+from experiments.runs.folder import MODEL
+from experiments.runs.model import load_run_model
 from experiments.students.card import write_card
 from experiments.students.crops import crop_size, keep_crops
 from experiments.students.export import WEIGHTS_FILE, load_stored, write_student
@@ -45,7 +45,7 @@ from featbank.images import read_photo
 from featbank.keys import keys_of_files
 from featbank.table import build_table, resolve_band
 from featbank.views import parse_view
-from regressors.metrics import srcc
+from regressors.evaluation.metrics import srcc
 
 _EVALUATE_EVERY: Final = 200
 _N_TIMED: Final = 5

@@ -21,7 +21,7 @@ from sklearn.svm import SVR
 
 from experiments.students.network import StudentNetwork
 from experiments.students.weak_set import JUDGE, WeakSet
-from regressors.metrics import srcc
+from regressors.evaluation.metrics import srcc
 
 _ALPHA: Final = tuple(np.logspace(-3, 5, 9))
 
