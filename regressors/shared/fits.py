@@ -226,6 +226,10 @@ def _dual_ridge(
         test = test * root
         target = root * (target - y_mean)
     else:
+        root = np.ones(len(target))
         target = target - y_mean
+    # A centred kernel is singular along the roots of the weights, to which the target is orthogonal. With the mean
+    # eigenvalue there the solutions are the same, and small penalties no worse conditioned than the others.
+    train += np.outer(root * (np.trace(train) / (len(root) * (root @ root))), root)
     solved = solve_shifted(train, target, [c.values[0] for c in candidates])
     return ridge_answers(table, fold, candidates, test, solved, y_mean)
