@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 
@@ -86,6 +87,8 @@ def _run(name: str, arguments: list[str]) -> int:
     except SystemExit as stop:  # argparse has printed its message
         return int(stop.code or 0)
     as_json = bool(options.json)
+    # A worker process that grew is replaced by a fresh one between two jobs; nothing is lost, and no one can act on it.
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)
     # Off the main thread (a test, a notebook) termination stays the caller's matter.
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, _interrupt)
@@ -106,6 +109,14 @@ def _run(name: str, arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: a user never meets a traceback
         if os.environ.get("FEATBANK_DEBUG"):
             traceback.print_exc()
+        if "BrokenProcessPool" in {
+            base.__name__ for base in type(error).__mro__
+        }:  # by name: importing it is slow
+            return _fail(
+                f"{name}: a worker process was killed, most often for lack of memory; what was finished is kept. "
+                "Close other programs or give fewer --workers, then run the same command again.",
+                as_json,
+            )
         return _fail(
             f"{name}: unexpected {type(error).__name__}: {error}. This is a defect of featbank; please report it "
             "with the output of the same command under FEATBANK_DEBUG=1.",

@@ -1,8 +1,11 @@
 """The command line: exit codes, one JSON document, sentences instead of tracebacks, a quick start."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -131,6 +134,24 @@ def test_an_interruption_is_one_sentence(
     monkeypatch.setattr("featbank.datasets.read_dataset", interrupted)
     assert main(["check", str(tmp_path)]) == 1
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
+def test_a_killed_worker_is_one_sentence_and_the_rest_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments", "demo", str(tmp_path / "demo"), "--photos", "60"]
+    command += ["--width", "640", "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60.0
+    while not list((tmp_path / "demo").rglob("*.jpg")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [pid for pid in children if b"loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    _, message = process.communicate(timeout=60.0)
+    assert process.returncode == 1
+    assert "Traceback" not in message
+    assert "fewer --workers" in message
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 def test_the_module_is_the_command() -> None:
