@@ -101,9 +101,12 @@ class RationalKrylov:
         """Return the inverse at the pole, (A + pole I)^-1, times vectors of shape (n, n_vectors)."""
         return solve_cholesky(self._matrix, vectors)
 
-    def energy(self, residuals: FloatArray) -> FloatArray:
-        """Bound the errors that leave residuals of shape (n, n_shifts), in the norm of the training predictions."""
-        squares = np.einsum("ij,ij->j", residuals, self.invert(residuals))
+    def energy(self, residuals: FloatArray, inverted: FloatArray) -> FloatArray:
+        """Bound the errors that leave residuals of shape (n, n_shifts), in the norm of the training predictions.
+
+        ``inverted`` is what `invert` makes of the residuals.
+        """
+        squares = np.einsum("ij,ij->j", residuals, inverted)
         return np.sqrt(np.maximum(squares, 0.0)) * np.sqrt(self.inflation)
 
     def restore(self) -> None:
@@ -173,7 +176,7 @@ class RationalKrylov:
 
     def _relative(self, right: FloatArray, x: FloatArray, residuals: FloatArray) -> float:
         scale = np.sqrt(max(float((right @ x).max()), np.finfo(np.float64).tiny))
-        return float(self.energy(residuals).max() / scale)
+        return float(self.energy(residuals, self.invert(residuals)).max() / scale)
 
     def _verified(self, x: FloatArray, error: float, right: FloatArray) -> FloatArray | None:
         """Return solutions whose residuals by the matrix itself are small, too."""

@@ -170,8 +170,10 @@ def _by_krylov(
     space = RationalKrylov(matrix.T, right, shifts)
     if space.x is not None:
         disturbance = perturb(space.x)
-        if space.energy(disturbance).max() <= _CALM * np.sqrt(max(float((right @ space.x).max()), 0.0)):
-            return ShiftedSolutions(space.x, space.invert(disturbance) * space.inflation)
+        change = space.invert(disturbance)
+        scale = np.sqrt(max(float((right @ space.x).max()), 0.0))
+        if space.energy(disturbance, change).max() <= _CALM * scale:
+            return ShiftedSolutions(space.x, change * space.inflation)
     space.restore()
     return None
 
