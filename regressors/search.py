@@ -10,22 +10,17 @@ from copy import deepcopy
 from typing import Any, cast
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils import get_tags
-from threadpoolctl import threadpool_limits
 
 from regressors.checks import Estimator, Folds, Scorer, Table
 from regressors.fitting import fit_search, search_context
 from regressors.shared.candidates import Candidate
 from regressors.shared.estimator import SharedFits, make_shared_estimator
-from regressors.shared.fits import Answers, answer_candidates
+from regressors.shared.fits import DOUBTFUL, Answers, answer_candidates
 from regressors.shared.plan import SearchPlan, make_plan
-
-# A random draw of rounding errors moves predictions by less than the worst one does.
-_DOUBTFUL = 1e-9
 
 
 class PrecisionWarning(LinAlgWarning):
@@ -41,7 +36,7 @@ class BandGridSearchCV(GridSearchCV):
     Gram matrix, when there are fewer columns than rows) are computed once, summed over each subset of bands, and
     reduced once for all values of alpha; support-vector regressors get their kernels precomputed. Everything else is
     scikit-learn's: its own search runs over estimators that look their predictions up, so that scores, ranks,
-    failures and warnings are its own, and the best candidate is refitted as a pipeline like any other.
+    failures and warnings are its own, and the best candidate is a pipeline fitted on all rows like any other.
 
     Any other pipeline, grid, scorer or table is searched by plain `GridSearchCV`; ``fast_path_`` says why.
 
@@ -195,9 +190,7 @@ class BandGridSearchCV(GridSearchCV):
                 setattr(self, name, getattr(inner, name))
         if self.refit:
             start = time.perf_counter()
-            # Nothing else runs now, so that BLAS may have the cores that the folds had.
-            with threadpool_limits(limits=max(1, effective_n_jobs(self.n_jobs)), user_api="blas"):
-                self.best_estimator_ = inner.best_estimator_.pipeline()
+            self.best_estimator_ = inner.best_estimator_.pipeline(self.n_jobs)
             self.refit_time_ += time.perf_counter() - start
             if hasattr(self.best_estimator_, "feature_names_in_"):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_
@@ -263,7 +256,7 @@ def _answer(plans: Sequence[SearchPlan], search: BandGridSearchCV) -> Answers:
 
 def _warn_of_doubt(plan: SearchPlan, answers: Answers) -> None:
     doubts: dict[Candidate, float] = {c: answers.doubt.get(c, 0.0) for c in plan.candidates if c is not None}
-    doubtful = [candidate for candidate, doubt in doubts.items() if doubt > _DOUBTFUL]
+    doubtful = [candidate for candidate, doubt in doubts.items() if doubt > DOUBTFUL]
     if doubtful:
         largest = max(candidate.values[0] for candidate in doubtful)
         warnings.warn(

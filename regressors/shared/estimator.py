@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
 
 from regressors.checks import Estimator, FloatArray, IntArray, Table
 from regressors.fitting import take_rows
-from regressors.shared.fits import Answers
+from regressors.shared.fits import DOUBTFUL, Answers
 from regressors.shared.plan import SearchPlan
+from regressors.shared.refit import refit_ridge
 
 
 class SharedFits:
@@ -63,6 +66,25 @@ class SharedFits:
         }
         return pipeline.fit(take_rows(self._X, train), self._y[train], **params)
 
+    def is_refit(self, train: IntArray) -> bool:
+        """Say whether these training rows are all of the table, and no fold's."""
+        return train.tobytes() not in self._folds and np.array_equal(train, np.arange(len(self._y)))
+
+    def refit(self, parameters: Mapping[str, Any], train: IntArray, n_jobs: int | None) -> Pipeline:
+        """Fit the pipeline on all rows, from what is computed already where that is safe."""
+        candidate = self._plan.read(parameters)
+        is_known = candidate is not None and candidate in self._answers.doubt
+        if candidate is not None and is_known and self._answers.doubt[candidate] <= DOUBTFUL:
+            pipeline = clone(self._plan.pipeline).set_params(**clone(dict(parameters), safe=False))
+            fitted = refit_ridge(
+                pipeline, self._X, self._y, self._plan.table, candidate, self._answers.gram, n_jobs=n_jobs
+            )
+            if fitted is not None:
+                return fitted
+        # Nothing else runs now, so that BLAS may have the cores that the folds had.
+        with threadpool_limits(limits=max(1, effective_n_jobs(n_jobs)), user_api="blas"):
+            return self.fit_plain(parameters, train)
+
     def predict_plain(self, pipeline: Pipeline, rows: IntArray) -> FloatArray:
         """Predict some rows by a fitted pipeline."""
         return pipeline.predict(take_rows(self._X, rows))
@@ -100,12 +122,12 @@ class _SharedEstimator(RegressorMixin, BaseEstimator):
         return self
 
     def fit(self, rows: IntArray, y: ArrayLike) -> Estimator:
-        """Look the candidate up, or fit it by scikit-learn."""
+        """Look the candidate up, or fit it by scikit-learn; the best one, on all rows, is left to `pipeline`."""
         self._train = rows[:, 0]
         self._known = self.shared.predictions(self._parameters, self._train)
-        self._fitted = (
-            None if self._known is not None else self.shared.fit_plain(self._parameters, self._train)
-        )
+        self._fitted = None
+        if self._known is None and not self.shared.is_refit(self._train):
+            self._fitted = self.shared.fit_plain(self._parameters, self._train)
         return self
 
     def predict(self, rows: IntArray) -> FloatArray:
@@ -114,10 +136,10 @@ class _SharedEstimator(RegressorMixin, BaseEstimator):
             return self._known[rows[:, 0].tobytes()]
         return self.shared.predict_plain(self._fitted, rows[:, 0])
 
-    def pipeline(self) -> Pipeline:
-        """Return the fitted pipeline."""
+    def pipeline(self, n_jobs: int | None) -> Pipeline:
+        """Return the pipeline fitted on the training rows, all of the table's."""
         if self._fitted is None:
-            self._fitted = self.shared.fit_plain(self._parameters, self._train)
+            self._fitted = self.shared.refit(self._parameters, self._train, n_jobs)
         return self._fitted
 
 
@@ -132,6 +154,6 @@ def make_shared_estimator(shared: SharedFits) -> Estimator:
     Returns
     -------
     estimator
-        With `fit` and `predict` on row positions of shape (n_rows, 1), and `pipeline`, the fitted pipeline.
+        With `fit` and `predict` on row positions of shape (n_rows, 1), and `pipeline`, which fits the pipeline.
     """
     return _SharedEstimator(shared)

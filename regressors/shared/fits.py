@@ -15,9 +15,9 @@ import numpy as np
 from joblib import effective_n_jobs
 from threadpoolctl import threadpool_limits
 
-from regressors.checks import FloatArray
+from regressors.checks import FloatArray, IntArray
 from regressors.shared.candidates import Candidate
-from regressors.shared.fold_table import ColumnScale, FoldGram, FoldTable, SharedGram
+from regressors.shared.fold_table import ColumnScale, FoldGram, FoldTable, SharedGram, as_slice
 from regressors.shared.kernel_fits import (
     Found,
     Kernels,
@@ -29,7 +29,12 @@ from regressors.shared.kernel_fits import (
     weighted_kernel,
 )
 from regressors.shared.memory import plan_memory
-from regressors.shared.shifted import solve_shifted
+from regressors.shared.shifted import ShiftedSolutions, solve_shifted
+
+DOUBTFUL = 1e-9
+"""Effect of rounding on predictions, in ranges of MOS, from which on no digits are promised.
+
+A random draw of rounding errors moves predictions by less than the worst one does."""
 
 
 @dataclass
@@ -44,11 +49,14 @@ class Answers:
         Largest effect of rounding errors on the predictions that a random draw found, in ranges of MOS.
     seconds : float
         Time of the computation.
+    gram : SharedGram, or None
+        Of the bands that were solved by Gram matrices.
     """
 
     predictions: dict[Candidate, list[FloatArray | None]] = field(default_factory=dict)
     doubt: dict[Candidate, float] = field(default_factory=dict)
     seconds: float = 0.0
+    gram: SharedGram | None = None
 
     def add(self, candidate: Candidate, fold: int, predicted: FloatArray, doubt: float) -> None:
         """Note the predictions of one fold, unless they are not finite."""
@@ -117,12 +125,13 @@ def answer_candidates(
             scales: list[dict[str, ColumnScale]] = [{} for _ in folds]
             for (band, fold), scale in zip(places, learned, strict=True):
                 scales[fold][band] = scale
-            primal = [{key for key in groups if _is_primal(key, table, fold, scales[fold])} for fold in folds]
+            primal = [{key for key in groups if is_primal(key, table, fold, scales[fold])} for fold in folds]
             in_gram = [band for band in bands if any(band in key.bands for keys in primal for key in keys)]
             budget = plan_memory(table, groups, primal, in_gram, n_workers, memory_limit_gb)
             if budget.n_workers < n_workers:
                 pool = stack.enter_context(ThreadPoolExecutor(budget.n_workers))
             gram = SharedGram(table, in_gram, run=pool.map, stored=budget.stores_grams) if in_gram else None
+            answers.gram = gram
             found: list[tuple[int, Future[Found]]] = []
             for fold in folds:
                 tasks = _submit_fold(pool, table, groups, fold, scales[fold], gram, primal[fold])
@@ -138,7 +147,24 @@ def answer_candidates(
     return answers
 
 
-def _is_primal(key: Candidate, table: FoldTable, fold: int, scales: Scales) -> bool:
+def is_primal(key: Candidate, table: FoldTable, fold: int, scales: Scales) -> bool:
+    """Say whether a candidate is solved by a Gram matrix; otherwise by a kernel.
+
+    Parameters
+    ----------
+    key : Candidate
+        Family, bands and weights.
+    table : FoldTable
+        Target, weights and folds.
+    fold : int
+        Number of the fold.
+    scales : mapping of str to ColumnScale
+        Of each band.
+
+    Returns
+    -------
+    bool
+    """
     # On the wrong side of the rank the small penalties lose digits: the matrix is singular without them.
     n_columns = sum(int(np.count_nonzero(scales[band].factor)) for band in key.bands)
     return key.family == "ridge" and n_columns <= len(table.train_rows(fold))
@@ -195,17 +221,51 @@ def _primal_ridge(
 ) -> Found:
     """Solve (C G C + alpha I) b = C r and predict y_mean + Z_test C b, with C the factors of the columns."""
     normal = waited.result()
-    bands = candidates[0].bands
+    columns, factors, matrix = primal_system(candidates[0], normal, gram, scales)
+    solved = solve_shifted(matrix, factors * normal.right[columns], [c.values[0] for c in candidates])
+    if not (factors == 1).all():
+        solved = ShiftedSolutions(solved.x * factors[:, None], solved.change * factors[:, None])
+    return ridge_answers(table, fold, candidates, normal.test[:, as_slice(columns)], solved, normal.y_mean)
+
+
+def primal_system(
+    candidate: Candidate, normal: FoldGram, gram: SharedGram, scales: Scales
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Cut the system of one candidate out of the normal equations of all bands.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        Bands and weights.
+    normal : FoldGram
+        Normal equations.
+    gram : SharedGram
+        Where they come from.
+    scales : mapping of str to ColumnScale
+        Of each band.
+
+    Returns
+    -------
+    columns : int array of shape (n_used,)
+        Positions in the normal equations of the columns that vary.
+    factors : float64 array of shape (n_used,)
+        What each is multiplied by.
+    matrix : float64 array of shape (n_used, n_used)
+        C G C.
+    """
+    bands = candidate.bands
     columns = gram.columns(bands)
-    widths = [len(table.bands[band]) for band in bands]
-    factors = np.repeat(band_factors(candidates[0], scales), widths)
+    widths = [len(scales[band].factor) for band in bands]
+    factors = np.repeat(band_factors(candidate, scales), widths)
     used = np.concatenate([scales[band].factor > 0 for band in bands])
     columns, factors = columns[used], factors[used]
-    matrix = np.ascontiguousarray(normal.gram[np.ix_(columns, columns)])
-    matrix *= factors
-    matrix *= factors[:, None]
-    solved = solve_shifted(matrix, factors * normal.right[columns], [c.values[0] for c in candidates])
-    return ridge_answers(table, fold, candidates, normal.test[:, columns] * factors, solved, normal.y_mean)
+    rows = normal.gram[as_slice(columns)]
+    matrix = np.array(rows[:, as_slice(columns)], order="C")
+    # Most weights are 1, and a product would be one more pass over the matrix.
+    if not (factors == 1).all():
+        matrix *= factors
+        matrix *= factors[:, None]
+    return columns, factors, matrix
 
 
 def _dual_ridge(
@@ -217,15 +277,41 @@ def _dual_ridge(
 ) -> Found:
     """Solve (H K H + alpha I) c = H (y - y_mean) and predict y_mean + K_test H c, with H the roots of the weights."""
     train, test = weighted_kernel(candidates[0], kernels, scales)
+    root, target, y_mean = dual_system(table, fold, train)
+    solved = solve_shifted(train, target, [c.values[0] for c in candidates])
+    if table.fit_weight is not None:
+        test = test * root
+    return ridge_answers(table, fold, candidates, test, solved, y_mean)
+
+
+def dual_system(table: FoldTable, fold: int, kernel: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    """Turn a kernel into the matrix H K H of its ridge, in place.
+
+    Parameters
+    ----------
+    table : FoldTable
+        Target, weights and folds.
+    fold : int
+        Number of the fold.
+    kernel : float64 array of shape (n_train, n_train)
+        Of centred rows; overwritten.
+
+    Returns
+    -------
+    root : float64 array of shape (n_train,)
+        Roots of the weights, the diagonal of H.
+    target : float64 array of shape (n_train,)
+        H (y - y_mean).
+    y_mean : float
+        Weighted mean of MOS.
+    """
     weights, target = table.train_weights(fold), table.y[table.train_rows(fold)]
     y_mean = float(weights @ target) / float(weights.sum())
+    root = np.sqrt(weights)
     if table.fit_weight is not None:
-        root = np.sqrt(weights)
-        train *= root
-        train *= root[:, None]
-        test = test * root
-        target = root * (target - y_mean)
-    else:
-        target = target - y_mean
-    solved = solve_shifted(train, target, [c.values[0] for c in candidates])
-    return ridge_answers(table, fold, candidates, test, solved, y_mean)
+        kernel *= root
+        kernel *= root[:, None]
+    # A centred kernel is singular along the roots of the weights, to which the target is orthogonal. With the mean
+    # eigenvalue there the solutions are the same, and small penalties no worse conditioned than the others.
+    kernel += np.outer(root * (np.trace(kernel) / (len(root) * (root @ root))), root)
+    return root, root * (target - y_mean), y_mean

@@ -7,7 +7,7 @@ Means and deviations are those that `sklearn.preprocessing.StandardScaler` learn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from regressors.folds import Fold
 
 # Columns at a time, so that the rows of a chunk stay in the cache through all passes over them.
 _CHUNK = 64
+_WIDE_CHUNK = 256
 _EPS = float(np.finfo(np.float64).eps)
 # A column whose training variance is below this part of its global mean square loses digits in a shared Gram matrix.
 _CANCELS = 1e-3
@@ -34,11 +35,14 @@ class ColumnScale(NamedTuple):
         1 / deviation; 1 for columns constant up to rounding, 0 for columns exactly constant.
     varies : bool array of shape (n_columns,)
         Whether the column is not constant up to rounding.
+    variance : float64 array of shape (n_columns,)
+        Of each column, whatever its size.
     """
 
     mean: FloatArray
     factor: FloatArray
     varies: np.ndarray
+    variance: FloatArray
 
 
 class BandKernel(NamedTuple):
@@ -111,9 +115,11 @@ class FoldTable:
 
     def __post_init__(self) -> None:
         for band, columns in self.bands.items():
-            first = int(columns[0])
-            run = slice(first, first + len(columns))
-            self._slices[band] = run if np.array_equal(columns, np.arange(run.start, run.stop)) else columns
+            self._slices[band] = as_slice(columns)
+
+    def whole(self) -> FoldTable:
+        """Return the same table with one fold, that trains on all rows and tests none."""
+        return replace(self, folds=[(np.arange(len(self.y)), np.empty(0, dtype=np.intp))])
 
     def train_rows(self, fold: int) -> IntArray:
         """Return the training rows of a fold that the regressor sees: those of positive weight."""
@@ -144,29 +150,33 @@ class FoldTable:
         heavy = slice(None) if weights is None else weights > 0
         total = float(len(rows)) if weights is None else float(weights.sum())
         n_columns = len(self.bands[band])
-        mean, variance, exact = np.empty(n_columns), np.empty(n_columns), np.empty(n_columns, dtype=bool)
-        extent = np.empty(n_columns)
+        mean, variance, extent = np.empty(n_columns), np.empty(n_columns), np.empty(n_columns)
+        exact = np.zeros(n_columns, dtype=bool)
         for start in range(0, n_columns, _CHUNK):
             part = slice(start, min(start + _CHUNK, n_columns))
             chunk = self._cut(band, rows, part)
-            exact[part] = (chunk[heavy] == chunk[heavy][0]).all(axis=0)
             if self.scaling == "range":
                 extent[part] = np.ptp(chunk, axis=0)
             mean[part] = (chunk.sum(axis=0) if weights is None else weights @ chunk) / total
             chunk -= mean[part]
             # The corrected two-pass formula, as in the scaler.
             shift = chunk.sum(axis=0) if weights is None else weights @ chunk
-            chunk *= chunk
-            squares = chunk.sum(axis=0) if weights is None else weights @ chunk
+            if weights is None:
+                squares = np.einsum("ij,ij->j", chunk, chunk)
+            else:
+                squares = np.einsum("i,ij,ij->j", weights, chunk, chunk)
             variance[part] = (squares - shift**2 / total) / total
+        # Chan, Golub and LeVeque's bound on the rounding of the variance, by which the scaler finds constants.
+        varies = variance > total * _EPS * variance + (total * mean * _EPS) ** 2
+        for column in np.flatnonzero(~varies):
+            [values] = self._cut(band, rows, slice(column, column + 1)).T
+            exact[column] = (values[heavy] == values[heavy][0]).all()
         if self.scaling == "range":
             # The scaler leaves a range of rounding size as it is.
             extent[extent < 10 * _EPS] = 1.0
-            return ColumnScale(mean, np.where(exact, 0.0, 1.0 / extent), ~exact)
-        # Chan, Golub and LeVeque's bound on the rounding of the variance, by which the scaler finds constants.
-        varies = variance > total * _EPS * variance + (total * mean * _EPS) ** 2
+            return ColumnScale(mean, np.where(exact, 0.0, 1.0 / extent), ~exact, variance)
         deviation = np.sqrt(np.where(varies, variance, 1.0))
-        return ColumnScale(mean, np.where(exact, 0.0, 1.0 / deviation), varies & ~exact)
+        return ColumnScale(mean, np.where(exact, 0.0, 1.0 / deviation), varies & ~exact, variance)
 
     def kernel(self, band: str, fold: int, scale: ColumnScale) -> BandKernel:
         """Compute the inner products of a band's standardised rows in one fold.
@@ -185,6 +195,38 @@ class FoldTable:
         BandKernel
             Over `train_rows`, centred at their weighted mean.
         """
+        trained, tested, centre = self.standardised(band, fold, scale)
+        test = self.folds[fold][1]
+        norms = np.einsum("ij,ij->i", tested, tested)
+        # A column that is constant on the training rows may vary on the test rows. The scaler leaves it in its
+        # own unit; no inner product with a training row shows it, but distances do.
+        constant = np.flatnonzero(scale.factor == 0)
+        off = self.features[test[:, None], self.bands[band][constant]] - centre[constant]
+        norms += np.einsum("ij,ij->i", off, off)
+        return BandKernel(trained @ trained.T, tested @ trained.T, norms)
+
+    def standardised(
+        self, band: str, fold: int, scale: ColumnScale
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Standardise a band's columns in one fold, without those that are constant on the training rows.
+
+        Parameters
+        ----------
+        band : str
+            Name of the band.
+        fold : int
+            Number of the fold.
+        scale : ColumnScale
+            Of this band in this fold.
+
+        Returns
+        -------
+        trained : float64 array of shape (n_train, n_used)
+            Of `train_rows`, centred at their weighted mean.
+        tested : float64 array of shape (n_test, n_used)
+        centre : float64 array of shape (n_columns,)
+            What was subtracted.
+        """
         rows, test = self.train_rows(fold), self.folds[fold][1]
         used = np.flatnonzero(scale.factor)
         centre = scale.mean
@@ -197,13 +239,7 @@ class FoldTable:
                 centre[part] += weights @ (self._cut(band, rows, part) - scale.mean[part]) / weights.sum()
         trained = self._standardise(band, rows, centre, scale.factor, used)
         tested = self._standardise(band, test, centre, scale.factor, used)
-        norms = np.einsum("ij,ij->i", tested, tested)
-        # A column that is constant on the training rows may vary on the test rows. The scaler leaves it in its
-        # own unit; no inner product with a training row shows it, but distances do.
-        constant = np.flatnonzero(scale.factor == 0)
-        off = self.features[test[:, None], self.bands[band][constant]] - centre[constant]
-        norms += np.einsum("ij,ij->i", off, off)
-        return BandKernel(trained @ trained.T, tested @ trained.T, norms)
+        return trained, tested, centre
 
     def _standardise(
         self, band: str, rows: IntArray, centre: FloatArray, factor: FloatArray, used: IntArray
@@ -213,8 +249,7 @@ class FoldTable:
             part = slice(start, min(start + _CHUNK, len(centre)))
             chunk = self._cut(band, rows, part)
             chunk -= centre[part]
-            chunk *= factor[part]
-            standardised[:, part] = chunk
+            np.multiply(chunk, factor[part], out=standardised[:, part])
         return standardised if len(used) == len(centre) else standardised[:, used]
 
     def _cut(self, band: str, rows: IntArray, part: slice) -> FloatArray:
@@ -258,17 +293,14 @@ class SharedGram:
         stored: bool = True,
     ) -> None:
         self._table = table
-        self._bands = tuple(bands)
+        self.bands = tuple(bands)
         columns = np.concatenate([table.bands[band] for band in bands])
         self._columns = columns
         weights = np.ones(len(table.y)) if table.fit_weight is None else table.fit_weight
         self._weights = weights
-        self._centred = np.take(table.features, columns, axis=1)
-        self._mean = self._centred.mean(axis=0)
-        self._centred -= self._mean
-        spread = np.sqrt(np.einsum("ij,ij->j", self._centred, self._centred) / len(weights))
-        self._spread = np.where(spread > 0, spread, 1.0)
-        self._centred /= self._spread
+        self._centred = np.empty((len(weights), len(columns)))
+        self._spread = np.empty(len(columns))
+        list(run(self._centre, range(0, len(columns), _WIDE_CHUNK)))
         others = [self._others(fold) for fold in range(len(table.folds))]
         self._left_out = [
             rows if rows is not None and len(rows) <= len(weights) / 2 else None for rows in others
@@ -287,6 +319,16 @@ class SharedGram:
         elif shared:
             self._total = self._gram(np.arange(len(weights)))
 
+    def _centre(self, start: int) -> None:
+        """Centre and scale some columns over all rows."""
+        part = slice(start, start + _WIDE_CHUNK)
+        chunk = np.take(self._table.features, self._columns[part], axis=1)
+        chunk -= chunk.mean(axis=0)
+        spread = np.sqrt(np.einsum("ij,ij->j", chunk, chunk) / len(chunk))
+        spread[spread == 0] = 1.0
+        self._spread[part] = spread
+        np.divide(chunk, spread, out=self._centred[:, part])
+
     def fold(self, fold: int, scales: Mapping[str, ColumnScale]) -> FoldGram:
         """Assemble the normal equations of one fold.
 
@@ -301,8 +343,36 @@ class SharedGram:
         -------
         FoldGram
         """
-        table, rows, test = self._table, self._table.train_rows(fold), self._table.folds[fold][1]
-        factor = np.concatenate([scales[band].factor for band in self._bands]) * self._spread
+        left_out, part = self._left_out[fold], self._parts[fold]
+        if left_out is None or self._total is None:
+            gram = self._gram(self._table.train_rows(fold))
+        else:
+            gram = self._total - (self._gram(left_out) if part is None else part)
+        return self._standardise(self._table, fold, scales, gram)
+
+    def whole(self, scales: Mapping[str, ColumnScale]) -> FoldGram:
+        """Assemble the normal equations of all rows.
+
+        Parameters
+        ----------
+        scales : mapping of str to ColumnScale
+            Of each band over all rows.
+
+        Returns
+        -------
+        FoldGram
+            Without test rows.
+        """
+        table = self._table.whole()
+        gram = self._gram(table.train_rows(0)) if self._total is None else self._total.copy()
+        return self._standardise(table, 0, scales, gram)
+
+    def _standardise(
+        self, table: FoldTable, fold: int, scales: Mapping[str, ColumnScale], gram: FloatArray
+    ) -> FoldGram:
+        """Turn products of globally centred training rows, overwritten, into those of standardised ones."""
+        rows, test = table.train_rows(fold), table.folds[fold][1]
+        factor = np.concatenate([scales[band].factor for band in self.bands]) * self._spread
         weights = table.train_weights(fold)
         total = float(weights.sum())
         target = table.y[rows]
@@ -311,13 +381,7 @@ class SharedGram:
         both = np.zeros((len(table.y), 2))
         np.add.at(both, rows, np.column_stack([weights / total, weights * (target - y_mean)]))
         mean, right = (self._centred.T @ both).T
-        left_out = self._left_out[fold]
-        if left_out is None or self._total is None:
-            gram = self._gram(rows)
-        else:
-            part = self._parts[fold]
-            gram = self._total - (self._gram(left_out) if part is None else part)
-        before = np.diagonal(self._total if self._total is not None else gram).copy()
+        before = np.diagonal(gram if self._total is None else self._total).copy()
         gram -= np.outer(total * mean, mean)
         tested = self._centred[test] - mean
         weak = np.flatnonzero((np.diagonal(gram) < _CANCELS * before) & (factor > 0))
@@ -330,11 +394,11 @@ class SharedGram:
 
     def columns(self, bands: Sequence[str]) -> IntArray:
         """Return the positions of some bands' columns in the Gram matrix."""
-        widths = [len(self._table.bands[band]) for band in self._bands]
+        widths = [len(self._table.bands[band]) for band in self.bands]
         stops = np.cumsum(widths)
         runs = {
             band: np.arange(stop - width, stop)
-            for band, stop, width in zip(self._bands, stops, widths, strict=True)
+            for band, stop, width in zip(self.bands, stops, widths, strict=True)
         }
         return np.concatenate([runs[band] for band in bands])
 
@@ -379,6 +443,13 @@ class SharedGram:
         outside[train] = False
         others = np.flatnonzero(outside)
         return others if len(others) + len(train) == len(outside) else None
+
+
+def as_slice(positions: IntArray) -> slice | IntArray:
+    """Return consecutive positions as a slice, which takes no copy; others as they are."""
+    first = int(positions[0]) if len(positions) else 0
+    run = np.arange(first, first + len(positions))
+    return slice(first, first + len(positions)) if np.array_equal(positions, run) else positions
 
 
 def _is_partition(rows: IntArray, n_rows: int) -> bool:

@@ -30,8 +30,11 @@ _ROUTINES = {
     "dpotrf": (lapack, "cidii"),
     "dpotrs": (lapack, "ciididii"),
     "dptsv": (lapack, "iidddii"),
+    "dsymm": (blas, "cciiddididdi"),
+    "dsymv": (blas, "ciddididdi"),
     "dsyr2k": (blas, "cciiddididdi"),
     "dsytrd": (lapack, "cididdddii"),
+    "dtrsv": (blas, "cccididi"),
 }
 
 
@@ -194,21 +197,50 @@ def cholesky(matrix: FloatArray) -> bool:
 
 
 def solve_cholesky(factor: FloatArray, right: FloatArray) -> FloatArray:
-    """Solve a system by the factor of `cholesky`.
+    """Solve systems by the factor of `cholesky`.
 
     Parameters
     ----------
     factor : float64 array of shape (n, n), Fortran order
-    right : float64 array of shape (n,)
+        Only its lower triangle is read.
+    right : float64 array of shape (n,) or (n, n_vectors)
 
     Returns
     -------
-    float64 array of shape (n,)
+    float64 array of the shape of ``right``, Fortran order
     """
-    solution = np.array(right)
-    n = len(solution)
-    _call("dpotrs", b"L", n, 1, factor, _leading(factor), solution, n, 0)
+    solution = np.array(right, order="F")
+    n, lead = len(solution), _leading(factor)
+    if solution.size == n:
+        # Many times faster on one vector than what is made for several.
+        for transposed in (b"N", b"T"):
+            _call("dtrsv", b"L", transposed, b"N", n, factor, lead, solution, 1)
+    else:
+        _call("dpotrs", b"L", n, solution.shape[1], factor, lead, solution, n, 0)
     return solution
+
+
+def multiply_symmetric(matrix: FloatArray, vectors: FloatArray) -> FloatArray:
+    """Multiply a symmetric matrix by vectors.
+
+    Parameters
+    ----------
+    matrix : float64 array of shape (n, n), Fortran order
+        Only its upper triangle is read.
+    vectors : float64 array of shape (n,) or (n, n_vectors), Fortran order
+
+    Returns
+    -------
+    float64 array of the shape of ``vectors``, Fortran order
+    """
+    n, lead = len(matrix), _leading(matrix)
+    product = np.zeros(vectors.shape, order="F")
+    if vectors.size == n:
+        _call("dsymv", b"U", n, 1.0, matrix, lead, vectors, 1, 0.0, product, 1)
+    else:
+        m = vectors.shape[1]
+        _call("dsymm", b"L", b"U", n, m, 1.0, matrix, lead, vectors, n, 0.0, product, n)
+    return product
 
 
 def factorise_band(band: FloatArray) -> bool:

@@ -1,7 +1,8 @@
 """One symmetric matrix, many diagonal shifts: the linear systems of a whole path of ridge penalties.
 
-Three exact ways, chosen by size: a Cholesky factorisation per shift when there are few; reduction to tridiagonal
-form for small matrices, reduction to band form (`regressors.shared.band_reduction`) for large ones. After a
+Four exact ways: a Cholesky factorisation per shift when there are few; reduction to tridiagonal form for small
+matrices; for larger ones a small space (`regressors.shared.rational_krylov`), or, where the spectrum makes that space
+large, reduction to tridiagonal or band form (`regressors.shared.band_reduction`). After a
 reduction one more shift costs next to nothing. The crossing points were measured with OpenBLAS on one thread.
 Other threads run meanwhile, see `regressors.shared.lapack`.
 """
@@ -24,13 +25,18 @@ from regressors.shared.lapack import (
     solve_tridiagonal,
     tridiagonalise,
 )
+from regressors.shared.rational_krylov import RationalKrylov, max_vectors
 
-METHODS = ("cholesky", "tridiagonal", "band")
+METHODS = ("cholesky", "krylov", "tridiagonal", "band")
 
 # Up to this size the LAPACK reduction to tridiagonal form is at least as fast as ours to band form.
 _LARGEST_TRIDIAGONAL = 1400
 # A wider band makes the products of matrices faster and the systems of each shift dearer.
 _BAND_WIDTH = 192
+# From this size on the space of a few dozen vectors is found faster than a reduction.
+_SMALLEST_KRYLOV = 600
+# Responses to rounding below this part of the predictions are bounded, not drawn.
+_CALM = 1e-10
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -42,7 +48,8 @@ class ShiftedSolutions(NamedTuple):
     x : float64 array of shape (n, n_shifts)
         Solutions; nan where a shifted matrix is not positive definite in this precision.
     change : float64 array of shape (n, n_shifts)
-        How ``x`` responds to one random perturbation of A of the size of its rounding errors.
+        How ``x`` responds to one random perturbation of A of the size of its rounding errors; or more, where
+        that is still tiny.
     """
 
     x: FloatArray
@@ -61,10 +68,14 @@ def choose_method(n: int, n_shifts: int) -> str:
 
     Returns
     -------
-    {"cholesky", "tridiagonal", "band"}
+    {"cholesky", "krylov", "tridiagonal", "band"}
     """
     if n_shifts <= (3 if n <= _LARGEST_TRIDIAGONAL else 5) or n < 3:
         return "cholesky"
+    return "krylov" if n >= _SMALLEST_KRYLOV else _reduction(n)
+
+
+def _reduction(n: int) -> str:
     return "tridiagonal" if n <= _LARGEST_TRIDIAGONAL else "band"
 
 
@@ -83,10 +94,11 @@ def extra_numbers(n: int, n_shifts: int) -> int:
     int
     """
     vectors = 6 * n * n_shifts
-    if choose_method(n, n_shifts) == "band":
-        # The reflections are a second triangle.
-        return vectors + n * n // 2 + (n_shifts + 2) * (_BAND_WIDTH + 1) * n
-    return vectors + n * n + 64 * n
+    if choose_method(n, n_shifts) == "cholesky" or _reduction(n) == "tridiagonal":
+        return vectors + n * n + 64 * n
+    # The reflections are a second triangle.
+    reduction = n * n // 2 + (n_shifts + 2) * (_BAND_WIDTH + 1) * n
+    return vectors + max(reduction, 3 * max_vectors(n) * n)
 
 
 def solve_shifted(
@@ -107,7 +119,7 @@ def solve_shifted(
         Right-hand side r.
     shifts : sequence of float
         Positive shifts.
-    method : {"auto", "cholesky", "tridiagonal", "band"}, default="auto"
+    method : {"auto", "cholesky", "krylov", "tridiagonal", "band"}, default="auto"
         How to solve; "auto" is `choose_method`.
 
     Returns
@@ -136,11 +148,34 @@ def solve_shifted(
         spread = np.sqrt(((size[:, None] / _EPS * x) ** 2).sum(axis=0))
         return (size * draw)[:, None] * spread
 
+    if chosen == "krylov":
+        solved = _by_krylov(matrix, right, shifts, perturb)
+        if solved is not None:
+            return solved
+        chosen = _reduction(n)
     if chosen == "cholesky":
         return _by_cholesky(matrix, right, shifts, perturb)
     solve = _tridiagonal(matrix) if chosen == "tridiagonal" else _band(matrix)
     x = solve(np.repeat(right[:, None], len(shifts), axis=1), shifts)
     return ShiftedSolutions(x, solve(perturb(x), shifts))
+
+
+def _by_krylov(
+    matrix: FloatArray,
+    right: FloatArray,
+    shifts: Sequence[float],
+    perturb: Callable[[FloatArray], FloatArray],
+) -> ShiftedSolutions | None:
+    """Solve in a small space; None, and the matrix as it was, where that is not enough."""
+    space = RationalKrylov(matrix.T, right, shifts)
+    if space.x is not None:
+        disturbance = perturb(space.x)
+        change = space.invert(disturbance)
+        scale = np.sqrt(max(float((right @ space.x).max()), 0.0))
+        if space.energy(disturbance, change).max() <= _CALM * scale:
+            return ShiftedSolutions(space.x, change * space.inflation)
+    space.restore()
+    return None
 
 
 def _by_cholesky(

@@ -27,6 +27,7 @@ from regressors.ensemble import BandEnsemble
 from regressors.fitting import fit_search, predict_held_out
 from regressors.pipelines import make_pipeline, make_search
 from regressors.search import BandGridSearchCV, PrecisionWarning, fit_searches
+from regressors.shared.estimator import SharedFits
 from tests.support.cnn_tables import cnn_table
 
 WIDE, TALL = (40, {"a": 30, "b": 20, "c": 10}), (90, {"a": 12, "b": 8, "c": 6})
@@ -75,6 +76,36 @@ def test_ridge_is_scikit_learns(name: str, grid: Any, size: Any, weighted: bool)
     assert shared.fast_path_.startswith("shared: ")
     assert "scikit-learn fitted" not in shared.fast_path_
     assert_equal(plain, shared, X)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("size", [WIDE, TALL], ids=["wide", "tall"])
+@pytest.mark.parametrize(
+    ("name", "grid"), [("ridge", RIDGE_GRID), ("banded-ridge", BANDED_GRID)], ids=["ridge", "banded"]
+)
+def test_the_best_ridge_is_fitted_from_what_is_shared(
+    name: str, grid: Any, size: Any, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = cnn_table(*size)
+    X = X.iloc[:, np.random.default_rng(2).permutation(X.shape[1])]
+    weights = np.random.default_rng(1).integers(0, 4, size=len(y)) if weighted else None
+    settings = {"scoring": make_search(name, list(size[1]), scoring="rmse").scoring, "cv": 3}
+    plain, shared = (
+        kind(make_pipeline(name), grid, error_score="raise", **settings)
+        for kind in (GridSearchCV, BandGridSearchCV)
+    )
+    fit_search(plain, X, y, weights)
+    with monkeypatch.context() as patched:
+        patched.setattr(SharedFits, "fit_plain", None)
+        fit_search(shared, X, y, weights)
+    for theirs, ours in zip(plain.best_estimator_, shared.best_estimator_, strict=True):
+        assert vars(theirs).keys() == vars(ours).keys()
+    theirs, ours = plain.best_estimator_[-1], shared.best_estimator_[-1]
+    assert type(theirs.intercept_) is type(ours.intercept_)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=1e-10)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-8, atol=1e-10 * np.abs(theirs.coef_).max())
+    for attribute in ("n_features_in_", "n_iter_", "solver_"):
+        assert getattr(ours, attribute) == getattr(theirs, attribute)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -334,7 +365,7 @@ def test_pandas_output_changes_no_number() -> None:
     scaled = [search.best_estimator_[:-1].transform(X) for search in (plain, shared)]
     assert isinstance(scaled[0], pd.DataFrame)
     assert type(scaled[0]) is type(scaled[1])
-    np.testing.assert_allclose(scaled[0], scaled[1], rtol=1e-12)
+    np.testing.assert_allclose(scaled[0], scaled[1], rtol=1e-12, atol=1e-12)
 
 
 def test_clones_and_parameters_carry_everything() -> None:

@@ -35,7 +35,19 @@ def test_cholesky(n: int) -> None:
     np.testing.assert_allclose(
         lapack.solve_cholesky(factor, right), np.linalg.solve(matrix, right), rtol=1e-8
     )
+    several = np.asfortranarray(np.column_stack([right, right + 1]))
+    np.testing.assert_allclose(
+        lapack.solve_cholesky(factor, several), np.linalg.solve(matrix, several), rtol=1e-8
+    )
     assert not lapack.cholesky(np.asfortranarray(-matrix))
+
+
+@pytest.mark.parametrize("shape", [(1,), (30,), (30, 1), (30, 4)])
+def test_symmetric_products_read_the_upper_triangle_alone(shape: tuple[int, ...]) -> None:
+    matrix = definite(shape[0])
+    upper = part_of_larger(np.asfortranarray(np.triu(matrix)))
+    vectors = np.asfortranarray(np.random.default_rng(0).normal(size=shape))
+    np.testing.assert_allclose(lapack.multiply_symmetric(upper, vectors), matrix @ vectors, rtol=1e-11)
 
 
 @pytest.mark.parametrize("n", [2, 3, 50])
