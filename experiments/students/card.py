@@ -8,7 +8,7 @@ SIMULATION = "Teacher and photographs are a simulation: these figures prove noth
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}"
 
 
 def write_card(result: dict[str, Any]) -> str:
@@ -26,23 +26,26 @@ def write_card(result: dict[str, Any]) -> str:
         f"A student of the run `{result['teacher']}`: {plan['architecture']} with the stem `{plan['stem']}`, view "
         f"`{plan['view']}`, {plan['n_embedding']} features.",
         "",
-        "| rows | photos | SRCC student to teacher | SRCC student to MOS | SRCC teacher to MOS |",
-        "|---|---|---|---|---|",
+        "| rows | learned from | photos | SRCC student to teacher | SRCC student to MOS | SRCC teacher to MOS |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['rows']} | {row['n']} | {_number(row['srcc_teacher'])} | {_number(row['srcc_mos'])} | "
+        f"| {row['rows']} | {'yes' if row['learned'] else 'no'} | {row['n']} | {_number(row['srcc_teacher'])} "
+        f"[{_number(row['interval'][0])}, {_number(row['interval'][1])}] | {_number(row['srcc_mos'])} | "
         f"{_number(row['srcc_mos_teacher'])} |"
         for row in result["agreement"]
     ]
     ratio = result["seconds_teacher"] / result["seconds_student"]
     lines += [
         "",
-        "Training photographs are among those learned from: only the other rows say how well the student generalises.",
+        "Only photographs that were not learned from say how well the student does. Intervals are 95 %, by resampled "
+        "groups.",
         "",
         "| | student | teacher |",
         "|---|---|---|",
         f"| GMACs per UHD photo | {result['gmacs']:.3f} | {result['gmacs_teacher']:.3f} |",
-        f"| seconds per photo, decoding included | {result['seconds_student']:.3f} | {result['seconds_teacher']:.3f} |",
+        f"| seconds per photo | {result['seconds_student']:.3f} | {result['seconds_teacher']:.3f} |",
+        f"| of which decoding | {result['seconds_decode']:.3f} | {result['seconds_decode']:.3f} |",
         f"| parameters | {result['params_m']:.3f} M | |",
         "",
         f"The teacher takes {ratio:.1f} times as long. Learned from {result['n_learned']} photographs in "

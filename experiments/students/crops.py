@@ -127,15 +127,17 @@ def keep_crops(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         mark.unlink(missing_ok=True)
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
         jobs = Parallel(n_jobs=min(workers, len(photos)), return_as="generator")(
             delayed(_cut)(file, key, view, n_crops, seed) for file, key in photos
         )
-        for k, crops in enumerate(
-            tqdm(jobs, total=len(photos), desc="crops", disable=None if show_progress else True)
-        ):
-            out[k] = crops
-        out.flush()
+        # Not through a memory map: a full disk would then kill the process instead of raising.
+        with path.open("wb") as file:
+            head = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, head)
+            for crops in tqdm(
+                jobs, total=len(photos), desc="crops", disable=None if show_progress else True
+            ):
+                file.write(np.ascontiguousarray(crops))
         mark.write_text(json.dumps(digest), encoding="utf-8")
     except OSError as error:
         raise RunError(

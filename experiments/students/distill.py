@@ -1,7 +1,6 @@
 """Distils a fitted run into a student: its bands and its scores, matched by MSE (report, section 2.6).
 
-The teacher's features are standardised and reduced by principal components on the photographs that are
-learned from; validation and test photographs are never learned from, not even without their MOS.
+The teacher's features are standardised and reduced by principal components before they are matched.
 """
 
 from __future__ import annotations
@@ -10,45 +9,32 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional
 
-from experiments.runs.folder import MODEL
-from experiments.runs.model import load_run_model
+from experiments.students.against_teacher import compare_costs, compare_scores
 from experiments.students.card import write_card
 from experiments.students.crops import crop_size, keep_crops
 from experiments.students.export import WEIGHTS_FILE, load_stored, write_student
+from experiments.students.lesson import Targets, make_targets, split_lesson, take_lesson
 from experiments.students.loop import Batch, Schedule, train
 from experiments.students.network import Heads, StudentNetwork
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
-from featbank.encoders.students.description import (
-    StudentDescription,
-    describe_student,
-    shipped_students,
-    students_folder,
-)
+from featbank.encoders.students.description import StudentDescription, shipped_students, students_folder
 from featbank.errors import RunError
-from featbank.extract import FeatureRequest, extract
-from featbank.feature import compute_features, make_feature
-from featbank.images import read_photo
-from featbank.keys import keys_of_files
-from featbank.table import build_table, resolve_band
 from featbank.views import parse_view
 from regressors.evaluation.metrics import srcc
 
 _EVALUATE_EVERY: Final = 200
-_N_TIMED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -88,147 +74,6 @@ class DistillPlan:
     score_weight: float = 1.0
     start: str = ""
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What the teacher says of every photograph.
-
-    Attributes
-    ----------
-    rows : DataFrame
-        ``path, mos, split, subset, group, digest``; index ``image_id``.
-    features : float64 array of shape (n_photos, n_features)
-        The teacher's bands, side by side.
-    scores : float64 array of shape (n_photos,)
-        Predicted MOS.
-    requests : list of FeatureRequest
-        The teacher's features by name.
-    name : str
-        Of the teacher's recipe.
-    simulation : bool
-    """
-
-    rows: pd.DataFrame
-    features: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    requests: list[FeatureRequest]
-    name: str
-    simulation: bool
-
-
-def take_lesson(table: ImageTable, teacher: Path, bank: Bank, workers: int | None) -> Lesson:
-    """Let the teacher see every photograph; features that the bank lacks are computed.
-
-    Parameters
-    ----------
-    table : ImageTable
-        MOS may be unknown.
-    teacher : Path
-        Run folder or its model.
-    bank : Bank
-    workers : int or None
-
-    Raises
-    ------
-    RunError
-        If the teacher cannot be loaded, or uses features that were imported.
-    """
-    ensemble, manifest = load_run_model(teacher / MODEL if teacher.is_dir() else teacher)
-    imported = [band["name"] for band in manifest["bands"] if band["encoder"].startswith("imported:")]
-    if imported:
-        raise RunError(
-            f"distill: the teacher uses imported features ({', '.join(imported)}), which cannot be computed for other "
-            "photos. Distil a run of computed bands."
-        )
-    entries = manifest["bands"]
-    bands = [
-        resolve_band(bank, "photos", b["name"], b["encoder"], b["view"], b["aggregate"]) for b in entries
-    ]
-    requests = [FeatureRequest(band.encoder, band.view, band.aggregate) for band in bands]
-    images = list(zip(table.frame["image_id"], table.frame["path"], strict=True))
-    summary = extract(images, requests, bank, workers=workers, show_progress=True)
-    failed = {failure["image"] for failure in summary.failures}
-    frame = table.frame[~table.frame["image_id"].isin(failed)]
-    features = build_table(replace(table, frame=frame), bands, bank, "featbank distill")
-    rows = features.rows.copy()
-    rows["digest"] = keys_of_files(rows["path"].tolist())
-    return Lesson(
-        rows,
-        features.X.to_numpy(dtype=np.float64),
-        np.asarray(ensemble.predict(features.X), dtype=np.float64),
-        requests,
-        str(manifest["recipe"]),
-        bool(manifest["simulation"]),
-    )
-
-
-def split_lesson(
-    rows: pd.DataFrame, seed: int, share: float = 0.2
-) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """Return positions to learn from and to watch; whole groups are held out, given splits are kept.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Columns ``split`` and ``group``.
-    seed : int
-    share : float
-        Of the groups to hold out where the dataset has no validation split.
-    """
-    split = rows["split"].to_numpy()
-    if (split == "training").any():
-        learn = split == "training"
-        watch = split == "validation"
-        if watch.any():
-            return np.flatnonzero(learn), np.flatnonzero(watch)
-    else:
-        learn = np.ones(len(rows), dtype=bool)
-    groups = rows["group"].to_numpy(dtype=str)
-    names = np.unique(groups[learn])
-    held = np.random.default_rng(seed).permutation(names)[: max(1, round(share * len(names)))]
-    watch = learn & np.isin(groups, held)
-    return np.flatnonzero(learn & ~watch), np.flatnonzero(watch)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The teacher's features and scores, as the student is to match them.
-
-    Attributes
-    ----------
-    features : float32 array of shape (n_photos, n_components)
-        Principal components, each of unit variance on the photographs learned from.
-    scores : float32 array of shape (n_photos,)
-        Standardised on them.
-    mean, std : float
-        Of the scores, to get back to MOS.
-    explained : float
-        Share of the standardised features' variance that the components keep.
-    """
-
-    features: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    mean: float
-    std: float
-    explained: float
-
-
-def make_targets(lesson: Lesson, learn: NDArray[np.int_], n_components: int) -> Targets:
-    """Standardise and reduce, by the photographs learned from alone."""
-    scaler = StandardScaler().fit(lesson.features[learn])
-    scaled = scaler.transform(lesson.features)
-    n = min(n_components, len(learn) - 1, scaled.shape[1])
-    pca = PCA(n, whiten=True, random_state=0).fit(scaled[learn])
-    mean, std = float(lesson.scores[learn].mean()), float(lesson.scores[learn].std()) or 1.0
-    return Targets(
-        # Whitened: without it the first component alone would make the loss.
-        np.clip(pca.transform(scaled), -4.0, 4.0).astype(np.float32),
-        ((lesson.scores - mean) / std).astype(np.float32),
-        mean,
-        std,
-        float(pca.explained_variance_ratio_.sum()),
-    )
 
 
 class _Student(nn.Module):
@@ -321,8 +166,8 @@ def distill(
     Returns
     -------
     dict
-        ``encoder``, ``folder``, ``gmacs``, ``params_m``, ``seconds_student``, ``seconds_teacher`` (per photograph) and
-        ``agreement``: by split and subset ``n``, ``srcc_teacher``, ``srcc_mos``, ``srcc_mos_teacher``.
+        ``encoder``, ``folder``, ``teacher``, ``simulation``, ``plan``, ``n_learned``, ``components``, ``explained``,
+        ``train_s``, ``agreement`` (see `compare_scores`) and what `compare_costs` returns.
 
     Raises
     ------
@@ -373,7 +218,7 @@ def distill(
         device=device,
         log=show,
     )
-    agreement = _agreement(lesson, predict_scores(student, crops, range(len(lesson.rows)), device))
+    agreement = compare_scores(lesson, predict_scores(student, crops, range(len(lesson.rows)), device), learn)
     result: dict[str, Any] = {
         "encoder": f"featbank:{name}",
         "folder": str(folder),
@@ -395,8 +240,8 @@ def distill(
         view=plan.view,
         n_features=0, n_params=0, size_multiple=1, min_size=1, layers=(), sha256="",
     )  # fmt: skip
-    description = write_student(folder, student.network, facts, "", half=False)
-    result |= _costs(name, description, lesson, plan)
+    write_student(folder, student.network, facts, "", half=False)
+    result |= compare_costs(name, plan.view, lesson)
     (folder / "README.md").write_text(write_card(result), encoding="utf-8")
     (folder / "receipt.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(work)
@@ -412,60 +257,9 @@ def _losses(plan: DistillPlan, module: nn.Module, batch: Batch) -> dict[str, tor
 
 
 def _start_from(start: str, network: StudentNetwork) -> None:
-    from importlib import resources
-
-    describe_student(start)
     path = resources.files("featbank.encoders.students") / start / WEIGHTS_FILE
     if not load_stored(Path(str(path)), network):
         raise RunError(
             f"distill: the shipped student {start!r} has another architecture than {network.architecture!r}. "
             "Start from random weights: --start none."
         )
-
-
-def _agreement(lesson: Lesson, predicted: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Compare student, teacher and MOS by split and subset; rows learned from are marked as such."""
-    rows = lesson.rows
-    out = []
-    for split in dict.fromkeys(rows["split"]):
-        for subset in ("", "exclusive"):
-            chosen = (rows["split"] == split).to_numpy()
-            if subset:
-                chosen &= (rows["subset"] == subset).to_numpy()
-            if chosen.sum() < 3:
-                continue
-            mos = rows["mos"].to_numpy(dtype=np.float64)[chosen]
-            known = np.isfinite(mos)
-            own, taught = predicted[chosen], lesson.scores[chosen]
-            has_mos = known.sum() > 2
-            out.append(
-                {
-                    "rows": f"{split or 'all'}{'/' + subset if subset else ''}",
-                    "n": int(chosen.sum()),
-                    "srcc_teacher": srcc(taught, own),
-                    "srcc_mos": srcc(mos[known], own[known]) if has_mos else None,
-                    "srcc_mos_teacher": srcc(mos[known], taught[known]) if has_mos else None,
-                }
-            )
-    return out
-
-
-def _costs(name: str, description: StudentDescription, lesson: Lesson, plan: DistillPlan) -> dict[str, Any]:
-    """Measure seconds per photograph of both, on the same photographs, one after the other in this process."""
-    own = [make_feature(f"featbank:{name}", plan.view, "mean")]
-    taught = [make_feature(request.encoder, request.view, request.aggregate) for request in lesson.requests]
-    paths = lesson.rows["path"].tolist()[: _N_TIMED + 1]
-    seconds: dict[str, list[float]] = {"student": [], "teacher": []}
-    for path in paths:
-        for who, features in (("student", own), ("teacher", taught)):
-            started = time.perf_counter()
-            compute_features(features, read_photo(path))
-            seconds[who].append(time.perf_counter() - started)
-    return {
-        "gmacs": own[0].gmacs(),
-        "gmacs_teacher": sum(feature.gmacs() for feature in taught),
-        "params_m": description.n_params / 1e6,
-        # The first photograph opens networks and tables; medians, because machines are noisy.
-        "seconds_student": float(np.median(seconds["student"][1:])),
-        "seconds_teacher": float(np.median(seconds["teacher"][1:])),
-    }
