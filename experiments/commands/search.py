@@ -64,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: a journal file in the run folder)",
     )
     parser.add_argument(
+        "--reference", action="store_true", help="search with plain scikit-learn: the same numbers, slower"
+    )
+    parser.add_argument(
         "--test-fraction",
         metavar="F",
         type=float,
@@ -96,6 +99,7 @@ def run(options: argparse.Namespace) -> Output:
             options.method,
             options.outer_folds,
             options.storage,
+            options.reference,
         ),
         workers=options.workers,
         test_fraction=options.test_fraction,

@@ -67,6 +67,8 @@ class Evaluator:
         Same index, with ``mos`` and ``group``.
     workers : int or None
         Folds at once; None takes all processors.
+    reference : bool, default=False
+        Search members with plain scikit-learn: the same numbers, slower.
 
     Raises
     ------
@@ -74,7 +76,15 @@ class Evaluator:
         If the rows cannot be cut into folds as the recipe asks, or it learns from crops.
     """
 
-    def __init__(self, space: Space, table: pd.DataFrame, rows: pd.DataFrame, workers: int | None) -> None:
+    def __init__(
+        self,
+        space: Space,
+        table: pd.DataFrame,
+        rows: pd.DataFrame,
+        workers: int | None,
+        *,
+        reference: bool = False,
+    ) -> None:
         regression = space.recipe.regression
         if regression.rows != "images":
             raise RunError(
@@ -84,7 +94,7 @@ class Evaluator:
         self.space, self.table, self.rows = space, table, rows
         self.y: NDArray[np.float64] = rows["mos"].to_numpy(dtype=np.float64)
         self.folds = folds_of(regression, rows)
-        self._workers = workers
+        self._workers, self._reference = workers, reference
         self._scorers: dict[tuple[str, bool], SubsetScorer] = {}
 
     def evaluate(self, configurations: Sequence[Configuration]) -> list[Evaluation]:
@@ -148,7 +158,7 @@ class Evaluator:
         float64 array of shape (n_others,)
         """
         request = self.space.recipe_of(configuration, "").regression
-        model = build_ensemble(request, self.folds, self._workers)
+        model = build_ensemble(request, self.folds, self._workers, reference=self._reference)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NoSkillWarning)
             warnings.simplefilter("ignore", PrecisionWarning)
@@ -193,7 +203,7 @@ class Evaluator:
                 combine="uniform",
                 band_weights=self._variant_weights(self.space.recipe.regression),
             )
-            model = build_ensemble(request, self.folds, self._workers)
+            model = build_ensemble(request, self.folds, self._workers, reference=self._reference)
             self._scorers[kind] = SubsetScorer(self.table, self.y, model=model)
         return self._scorers[kind]
 

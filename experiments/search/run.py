@@ -68,6 +68,8 @@ class SearchOptions:
         Outer folds of the nested search, each of which costs one more search; 0 leaves it out.
     storage : str or None
         Database URL; None for a journal in the run folder.
+    reference : bool
+        Search members with plain scikit-learn, and the winner's as well: the same numbers, slower.
     """
 
     budget_gmacs: float | None = None
@@ -77,6 +79,7 @@ class SearchOptions:
     method: str = "auto"
     n_outer_folds: int = 5
     storage: str | None = None
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def search_run(
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     training = prepared.frame[prepared.frame["split"] == "training"]
     X = features.X.loc[training.index]
-    spec = _spec(space, plan, training, {band.name: band.folder.digest for band in bands})
+    spec = _spec(space, plan, training, {band.name: band.folder.digest for band in bands}, options)
     name = f"{recipe.name}-{digest_json(spec)[:12]}"
     _check_out(out, name)
     out.mkdir(parents=True, exist_ok=True)
@@ -165,9 +168,10 @@ def search_run(
         + _scope(space, plan)
     )
 
-    finished = _search(
-        storage, name, space, plan, Evaluator(space, X, training, workers), "search", show_progress
-    )
+    def evaluator(some: pd.DataFrame, rows: pd.DataFrame) -> Evaluator:
+        return Evaluator(space, some, rows, workers, reference=options.reference)
+
+    finished = _search(storage, name, space, plan, evaluator(X, training), "search", show_progress)
     winner = pick_winner(finished)
     log(
         f"best of {len(finished)}: SRCC {winner.evaluation.value:.4f}, {winner.evaluation.gmacs:.3f} GMACs, "
@@ -183,7 +187,7 @@ def search_run(
             X,
             training,
             fold,
-            workers,
+            evaluator,
             show_progress,
         )
         for k, fold in enumerate(folds, 1)
@@ -208,6 +212,7 @@ def search_run(
                 features_command=features_command,
                 origin=origin,
                 with_report=with_report,
+                reference=options.reference,
                 log=log,
             )
     return {"search": document, "metrics": metrics}
@@ -273,21 +278,25 @@ def _nest(
     X: pd.DataFrame,
     training: pd.DataFrame,
     fold: Fold,
-    workers: int | None,
+    make_evaluator: Callable[[pd.DataFrame, pd.DataFrame], Evaluator],
     show_progress: bool,
 ) -> _Nested:
     """Repeat the whole search on the training rows of an outer fold; judge its winner on the test rows."""
     fit, test = fold
-    evaluator = Evaluator(space, X.iloc[fit], training.iloc[fit], workers)
+    evaluator = make_evaluator(X.iloc[fit], training.iloc[fit])
     finished = _search(storage, name, space, plan, evaluator, name.rpartition("/")[2], show_progress)
     chosen = pick_winner(finished).proposal.configuration
     predicted = evaluator.fit_predict(chosen, X.iloc[test])
     return _Nested(srcc(training["mos"].to_numpy()[test], predicted), chosen)
 
 
-def _spec(space: Space, plan: Plan, training: pd.DataFrame, digests: dict[str, str]) -> dict[str, Any]:
+def _spec(
+    space: Space, plan: Plan, training: pd.DataFrame, digests: dict[str, str], options: SearchOptions
+) -> dict[str, Any]:
     """Everything that decides what the trials are; processes share a study when theirs is equal."""
     return {
+        # A study is computed in one way throughout, so that two can be compared.
+        **({"reference": True} if options.reference else {}),
         "recipe": space.recipe.digest,
         "budget_gmacs": space.budget_gmacs,
         "objectives": plan.objectives,

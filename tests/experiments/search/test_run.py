@@ -62,6 +62,19 @@ def test_the_run_folder_is_that_of_a_fit_and_holds_the_study(folder: Path) -> No
     assert search["nested_srcc"] == pytest.approx(np.mean([fold["srcc"] for fold in search["nested_folds"]]))
 
 
+def test_plain_scikit_learn_gives_the_same_search(folder: Path) -> None:
+    assert main(command(folder, folder / "plain", "--reference")) == 0
+    ours, theirs = (pd.read_csv(folder / run / "trials.csv") for run in ("run", "plain"))
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-8, atol=1e-8)
+    ours, theirs = (pd.read_csv(folder / run / "predictions.csv") for run in ("run", "plain"))
+    assert np.allclose(ours["predicted"], theirs["predicted"], rtol=0, atol=1e-8)
+    ours, theirs = (
+        json.loads((folder / run / "receipt.json").read_text())["search"] for run in ("run", "plain")
+    )
+    assert ours["study"] != theirs["study"]
+    assert ours["nested_srcc"] == pytest.approx(theirs["nested_srcc"], abs=1e-8)
+
+
 def test_the_winners_run_is_the_fit_of_its_recipe(folder: Path, tmp_path: Path) -> None:
     recipe = parse_recipe((folder / "run/recipe.toml").read_text(), "winner")
     trials = pd.read_csv(folder / "run/trials.csv")
