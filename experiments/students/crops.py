@@ -134,10 +134,8 @@ def keep_crops(
         with path.open("wb") as file:
             head = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, head)
-            for crops in tqdm(
-                jobs, total=len(photos), desc="crops", disable=None if show_progress else True
-            ):
-                file.write(np.ascontiguousarray(crops))
+            for crops in tqdm(jobs, total=len(photos), desc="crops", disable=None if show_progress else True):
+                file.write(crops.tobytes())
         mark.write_text(json.dumps(digest), encoding="utf-8")
     except OSError as error:
         raise RunError(

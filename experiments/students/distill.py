@@ -29,7 +29,12 @@ from experiments.students.loop import Batch, Schedule, train
 from experiments.students.network import Heads, StudentNetwork
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
-from featbank.encoders.students.description import StudentDescription, shipped_students, students_folder
+from featbank.encoders.students.description import (
+    CARD_FILE,
+    StudentDescription,
+    shipped_students,
+    students_folder,
+)
 from featbank.errors import RunError
 from featbank.views import parse_view
 from regressors.evaluation.metrics import srcc
@@ -242,7 +247,7 @@ def distill(
     )  # fmt: skip
     write_student(folder, student.network, facts, "", half=False)
     result |= compare_costs(name, plan.view, lesson)
-    (folder / "README.md").write_text(write_card(result), encoding="utf-8")
+    (folder / CARD_FILE).write_text(write_card(result), encoding="utf-8")
     (folder / "receipt.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(work)
     return result

@@ -21,6 +21,7 @@ from experiments.students.network import MIN_SIZE, StudentNetwork
 from featbank.digest import digest_bytes
 from featbank.encoders.macs import count_forward
 from featbank.encoders.students.description import (
+    CARD_FILE,
     DESCRIPTION_FILE,
     NETWORK_FILE,
     LayerCost,
@@ -28,7 +29,6 @@ from featbank.encoders.students.description import (
 )
 from featbank.errors import RunError
 
-CARD_FILE: Final = "README.md"
 WEIGHTS_FILE: Final = "weights.safetensors"
 OPSET: Final = 18
 _MIN_HALVED: Final = 64

@@ -27,7 +27,7 @@ from featbank.images import read_photo
 TRAINED_MEASURES: Final = ("mdsi", "multi_scale_gmsd", "ms_ssim", "dss")
 """Ratings to learn from: Nafchi 2016, Zhang 2017 (multi-scale GMSD), Wang 2003, Balanov 2015.
 
-SR-SIM (Zhang 2012) was tried and left out: the library's gives equal pictures 0.51 to 1, depending on what they show."""
+SR-SIM (Zhang 2012) was tried and left out: the library's gives equal pictures 0.51 to 1, by what they show."""
 
 JUDGE: Final = "haarpsi"
 """Reisenhofer et al. 2018; never trained on."""
@@ -195,7 +195,7 @@ def make_weak_set(photographs: Sequence[Path], folder: Path, plan: WeakSetPlan, 
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for _, shard in shards:
             with np.load(shard, allow_pickle=False) as data:
-                file.write(np.ascontiguousarray(data["pictures"]))
+                file.write(data["pictures"].tobytes())
     ratings.to_csv(folder / "ratings.csv", index=False)
     (folder / "plan.json").write_text(json.dumps({**asdict(plan), "photographs": len(shards)}, indent=1))
 

@@ -22,6 +22,7 @@ FAMILY: Final = "featbank"
 DESCRIPTION_VERSION: Final = 1
 NETWORK_FILE: Final = "network.onnx"
 DESCRIPTION_FILE: Final = "student.json"
+CARD_FILE: Final = "README.md"
 MAX_NETWORK_BYTES: Final = 200 * 2**20
 """A student is small by definition; a larger file is something else and is not read."""
 

@@ -55,15 +55,20 @@ class StudentEncoder(Encoder):
     def identity(self) -> dict[str, Any]:
         """Return everything that can change the numbers."""
         return {
-            "name": self.spec.name,
-            "weights": self.description.sha256,
-            "numerics": "fp32",
-            "epoch": EPOCH,
+            **self.pass_identity(),
+            "taps": ["embedding"],
+            "pooling": "in the graph",
         }
 
     def pass_identity(self) -> dict[str, Any]:
-        """Return the same: a student's vector is its whole output."""
-        return self.identity()
+        """Return what can change the forward pass: a student's graph holds all of it."""
+        return {
+            "name": self.spec.name,
+            "weights": self.description.sha256,
+            "normalisation": "in the graph",
+            "numerics": "fp32",
+            "epoch": EPOCH,
+        }
 
     def count_macs(self, height: int, width: int) -> int:
         """Return the multiply-accumulates for one crop, by the description's layers.

@@ -38,7 +38,18 @@ estimator = "ridge"
 alpha = [1.0, 10.0, 100.0]
 cv = { kind = "grouped", n_splits = 3, shuffle = true, random_state = 0 }
 """
-OPTIONS = ["--view", "tiles_2x2/center_64", "--steps", "25", "--crops", "6", "--workers", "1", "--start", "none"]
+OPTIONS = [
+    "--view",
+    "tiles_2x2/center_64",
+    "--steps",
+    "25",
+    "--crops",
+    "6",
+    "--workers",
+    "1",
+    "--start",
+    "none",
+]
 
 
 @pytest.fixture(scope="module")

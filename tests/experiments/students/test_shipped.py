@@ -21,14 +21,22 @@ from experiments.students.weak_set import JUDGE, WeakSetPlan, make_weak_set, rea
 
 SIZE = 192
 PLAN = ShippedPlan(
-    architecture="mobilenetv3_small_050", n_embedding=16, crop=64, patches=3, versions=6, n_steps=12, held_out=0.4
+    architecture="mobilenetv3_small_050",
+    n_embedding=16,
+    crop=64,
+    patches=3,
+    versions=6,
+    n_steps=12,
+    held_out=0.4,
 )
 
 
 @pytest.fixture(scope="module")
 def made(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("weak") / "set"
-    make_weak_set(photographs[:12], folder, WeakSetPlan(size=SIZE, patches_per_mp=1.0, versions=16), workers=1)
+    make_weak_set(
+        photographs[:12], folder, WeakSetPlan(size=SIZE, patches_per_mp=1.0, versions=16), workers=1
+    )
     weak_set = read_weak_set(folder)
     return weak_set, picture_statistics(weak_set, folder, 1), folder
 
@@ -55,7 +63,9 @@ def test_statistics_are_computed_once_and_read_back(made):
     weak_set, statistics, folder = made
     assert statistics.shape[0] == len(weak_set.ratings)
     assert np.isfinite(statistics).all()
-    assert np.array_equal(picture_statistics(replace(weak_set, pictures=weak_set.pictures[:0]), folder, 1), statistics)
+    assert np.array_equal(
+        picture_statistics(replace(weak_set, pictures=weak_set.pictures[:0]), folder, 1), statistics
+    )
 
 
 def test_batches_depend_on_the_step_alone_and_show_nothing_held_out(made):
@@ -102,7 +112,7 @@ def test_a_stopped_training_ends_with_the_weights_of_an_undisturbed_one(made, tm
 
 
 def test_embeddings_are_judged_by_photographs_that_no_readout_saw(made):
-    weak_set, statistics, _ = made
+    weak_set, _, _ = made
     y = weak_set.ratings[JUDGE].to_numpy()
     rng = np.random.default_rng(0)
     good = np.column_stack([y, rng.normal(size=(len(y), 4))]).astype(np.float32)
@@ -140,8 +150,7 @@ def test_the_untrained_network_has_the_statistics_of_the_pictures(made):
     assert 0.3 < normed.std(dim=0).median() < 3.0
 
 
-def test_the_ridge_readout_chooses_its_penalty_on_grouped_folds(made):
-    weak_set, _, _ = made
+def test_the_ridge_readout_chooses_its_penalty_on_grouped_folds():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 40)).astype(np.float32)
     groups = np.repeat(np.arange(20), 10).astype(str)

@@ -7,14 +7,14 @@ import pytest
 pytest.importorskip("torch", reason="needs the optional packages of network encoders")
 pytest.importorskip("piq", reason="needs the optional packages of students")
 
-from experiments.students.weak_set import (  # noqa: E402 - torch may be missing
+from experiments.students.weak_set import (
     JUDGE,
     TRAINED_MEASURES,
     WeakSetPlan,
     make_weak_set,
     read_weak_set,
 )
-from featbank.errors import DatasetError  # noqa: E402
+from featbank.errors import DatasetError
 
 PLAN = WeakSetPlan(size=192, patches_per_mp=1.0, versions=8, seed=0)
 
