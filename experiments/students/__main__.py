@@ -106,9 +106,11 @@ def _judge(options: argparse.Namespace) -> None:
         "untrained": embed(fresh, chosen.pictures, device=options.device),
         "nss": picture_statistics(weak_set, work / "set", options.workers)[held_out],
     }
-    table = judge(chosen, blocks)
-    table.to_csv(work / "judged.csv", index=False)
-    _log.info("%s", table.round(3).to_string())
+    scores, differences = judge(chosen, blocks)
+    scores.to_csv(work / "judged.csv", index=False)
+    differences.to_csv(work / "differences.csv", index=False)
+    _log.info("%s", scores.round(3).T.to_string())
+    _log.info("%s", differences.round(3).to_string())
     curve = small_sample_curve(chosen, blocks)
     curve.to_csv(work / "curve.csv", index=False)
     _log.info("%s", curve.round(3).to_string())

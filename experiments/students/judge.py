@@ -19,10 +19,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
+from experiments.students.distortions import HELD_OUT_CHAINS
 from experiments.students.network import StudentNetwork
 from experiments.students.weak_set import JUDGE, WeakSet
+from regressors.evaluation.comparison import compare_paired
 from regressors.evaluation.metrics import srcc
 
+_FEWEST: Final = 10
+"""Pictures of a kind, fewer of which get no score."""
 _ALPHA: Final = tuple(np.logspace(-3, 5, 9))
 
 
@@ -90,9 +94,9 @@ def judge(
     weak_set: WeakSet,
     blocks: dict[str, NDArray[np.float32]],
     *,
-    n_fit: int = 3000,
+    n_folds: int = 2,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compare feature blocks on held-out photographs.
 
     Parameters
@@ -101,37 +105,43 @@ def judge(
         The rows of held-out photographs alone.
     blocks : dict of float32 array of shape (n, n_features)
         Features of its pictures by name; natural-scene statistics and student are also tried side by side.
-    n_fit : int
-        Pictures that readouts are fitted on, of one half of the photographs; those of the other are predicted.
+    n_folds : int
+        Folds of photographs: readouts are fitted on the pictures of all but one and predict those of that one.
     seed : int
 
     Returns
     -------
-    DataFrame
-        One row for each block and readout: ``srcc`` to the judge over all predicted pictures, and one column
-        for each kind.
+    scores : DataFrame
+        One row for each block and readout: ``srcc`` to the judge over all pictures, ``held_out_chains`` over those
+        of `HELD_OUT_CHAINS`, and one column for each kind.
+    differences : DataFrame
+        Every pair of blocks with the same readout, see `compare_paired`; photographs drawn with replacement.
     """
     ratings = weak_set.ratings
-    photos = ratings["photo"].to_numpy(dtype=str)
-    rng = np.random.default_rng(seed)
-    names = rng.permutation(np.unique(photos))
-    fitted_on = np.isin(photos, names[: len(names) // 2])
-    fit_rows = rng.permutation(np.flatnonzero(fitted_on))[:n_fit]
-    test_rows = np.flatnonzero(~fitted_on)
+    photos, kinds = ratings["photo"].to_numpy(dtype=str), ratings["kind"].to_numpy(dtype=str)
     y = ratings[JUDGE].to_numpy()
-    out = []
-    for name, X in {**blocks, **_joined(blocks)}.items():
-        for readout, fit in (("ridge", fit_ridge), ("rbf-svr", fit_svr)):
-            predicted = fit(X[fit_rows], y[fit_rows], photos[fit_rows]).predict(
-                X[test_rows].astype(np.float64)
-            )
-            row = {"features": name, "readout": readout, "srcc": srcc(y[test_rows], predicted)}
-            for kind in sorted(ratings["kind"].unique()):
-                chosen = (ratings["kind"].to_numpy() == kind)[test_rows]
-                if chosen.sum() > 10 and np.ptp(y[test_rows][chosen]) > 0:
-                    row[kind] = srcc(y[test_rows][chosen], predicted[chosen])
-            out.append(row)
-    return pd.DataFrame(out)
+    folds = list(GroupKFold(n_folds, shuffle=True, random_state=seed).split(y, groups=photos))
+    scores, differences = [], []
+    for readout, fit in (("ridge", fit_ridge), ("rbf-svr", fit_svr)):
+        predictions = {}
+        for name, X in {**blocks, **_joined(blocks)}.items():
+            predicted = np.empty(len(y))
+            for fitted_on, tested in folds:
+                model = fit(X[fitted_on], y[fitted_on], photos[fitted_on])
+                predicted[tested] = model.predict(X[tested].astype(np.float64))
+            predictions[name] = predicted
+            row = {"features": name, "readout": readout, "srcc": srcc(y, predicted)}
+            chains = np.isin(kinds, HELD_OUT_CHAINS)
+            for label, chosen in {
+                "held_out_chains": chains,
+                **{k: kinds == k for k in np.unique(kinds)},
+            }.items():
+                if chosen.sum() > _FEWEST and np.ptp(y[chosen]) > 0:
+                    row[label] = srcc(y[chosen], predicted[chosen])
+            scores.append(row)
+        pairs = compare_paired(y, predictions, metrics=["srcc"], groups=photos, n_resamples=1000)
+        differences.append(pairs.assign(readout=readout))
+    return pd.DataFrame(scores), pd.concat(differences, ignore_index=True)
 
 
 def _joined(blocks: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:

@@ -119,10 +119,12 @@ def test_embeddings_are_judged_by_photographs_that_no_readout_saw(made):
     # Knows every photograph, and nothing of quality.
     codes = np.unique(weak_set.ratings["photo"], return_inverse=True)[1]
     blind = np.eye(codes.max() + 1, dtype=np.float32)[codes]
-    table = judge(weak_set, {"good": good, "blind": blind}, n_fit=120)
+    table, differences = judge(weak_set, {"good": good, "blind": blind})
     scores = table.set_index(["features", "readout"])["srcc"]
     assert scores["good", "ridge"] > 0.95
     assert not scores["blind", "ridge"] > 0.3
+    assert (differences["low"] > 0).all()
+    assert set(differences["readout"]) == {"ridge", "rbf-svr"}
     assert "nss+student" not in scores.index.get_level_values(0)
     noise = rng.normal(size=good.shape).astype(np.float32)
     curve = small_sample_curve(weak_set, {"good": good, "noise": noise}, sizes=(3, 6), n_draws=8)
