@@ -4,6 +4,7 @@
 ``train``  the network, resumable (about an hour on two cores, minutes on a GPU)
 ``judge``  its figures on held-out photographs, as CSV
 ``ship``   its files, into the package
+``levels`` scores of a fitted run on held-out photographs distorted level by level, as CSV
 """
 
 from __future__ import annotations
@@ -34,21 +35,27 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("step", choices=("set", "train", "judge", "ship"))
+    parser.add_argument("step", choices=("set", "train", "judge", "ship", "levels"))
     parser.add_argument(
-        "--photos", metavar="DIR", nargs="+", default=[], help="folders of photographs, for `set`"
+        "--photos",
+        metavar="DIR",
+        nargs="+",
+        default=[],
+        help="folders of photographs, for `set` and `levels`",
     )
+    parser.add_argument("--run", metavar="RUN", default="runs/starter", help="fitted run, for `levels`")
     parser.add_argument(
         "--work", metavar="DIR", default="student", help="folder for everything (default: student)"
     )
     parser.add_argument("--versions", type=int, default=30, help="distorted versions of a patch, for `set`")
-    parser.add_argument("--steps", type=int, default=6000, help="training steps (default: 6000)")
+    parser.add_argument("--steps", type=int, default=5000, help="training steps (default: 5000)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     try:
-        {"set": _set, "train": _train, "judge": _judge, "ship": _ship}[options.step](options)
+        steps = {"set": _set, "train": _train, "judge": _judge, "ship": _ship, "levels": _levels}
+        steps[options.step](options)
     except FeatbankError as error:
         _log.error("%s", error)
         return 1
@@ -58,16 +65,19 @@ def main(argv: list[str] | None = None) -> int:
 def _set(options: argparse.Namespace) -> None:
     from experiments.students.weak_set import WeakSetPlan, make_weak_set, read_weak_set
 
-    photographs = sorted(
+    folder, photographs = Path(options.work) / "set", _photographs(options)
+    make_weak_set(photographs, folder, WeakSetPlan(versions=options.versions), options.workers)
+    _log.info(
+        "%d pictures of %d photographs in %s", len(read_weak_set(folder).ratings), len(photographs), folder
+    )
+
+
+def _photographs(options: argparse.Namespace) -> list[Path]:
+    return sorted(
         path
         for folder in options.photos
         for path in Path(folder).rglob("*")
         if path.suffix.lower() in _PHOTOGRAPHS
-    )
-    folder = Path(options.work) / "set"
-    make_weak_set(photographs, folder, WeakSetPlan(versions=options.versions), options.workers)
-    _log.info(
-        "%d pictures of %d photographs in %s", len(read_weak_set(folder).ratings), len(photographs), folder
     )
 
 
@@ -136,6 +146,17 @@ def _ship(options: argparse.Namespace) -> None:
     _log.info(
         "%s: %d parameters, %.3f GMACs at 224 px", folder, facts.n_params, facts.count_macs(224, 224) / 1e9
     )
+
+
+def _levels(options: argparse.Namespace) -> None:
+    from experiments.students.levels import falling_pairs, score_levels
+    from experiments.students.weak_set import is_held_out
+
+    photographs = [path for path in _photographs(options) if is_held_out(path.name)]
+    scores = score_levels(Path(options.run), photographs, workers=options.workers)
+    Path(options.work).mkdir(parents=True, exist_ok=True)
+    scores.to_csv(Path(options.work) / "levels.csv", index=False)
+    _log.info("%d photographs\n%s", len(photographs), falling_pairs(scores).round(3).to_string(index=False))
 
 
 def _load(work: Path) -> StudentNetwork:

@@ -27,6 +27,7 @@ MIN_SIZE: Final = 64
 _LUMA: Final = (0.299, 0.587, 0.114)
 _WINDOW: Final = 7
 _STD_FLOOR: Final = 1e-6
+_MOST_DEVIATIONS: Final = 4.0
 _CONTRAST_FLOOR: Final = 1.0 / 255.0
 
 
@@ -77,7 +78,7 @@ class StudentNetwork(nn.Module):
             self.eval()
             n_pooled = self.pooled(torch.zeros(1, 3, MIN_SIZE, MIN_SIZE)).shape[1]
             self.train(was_training)
-        # Statistics of stages differ by orders of magnitude; the norm is folded into the linear layer on export.
+        # Statistics of stages differ by orders of magnitude.
         self.pooled_norm = nn.BatchNorm1d(n_pooled)
         self.embed = nn.Linear(n_pooled, n_embedding)
 
@@ -113,8 +114,9 @@ class StudentNetwork(nn.Module):
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Return embeddings of shape (n, n_embedding) of crops (n, 3, height, width) in [0, 1]."""
-        embedding: torch.Tensor = self.embed(self.pooled_norm(self.pooled(crops)))
-        return embedding
+        # Some channels are silent on most pictures: on the others they would be many deviations away.
+        normed = self.pooled_norm(self.pooled(crops)).clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+        return functional.hardswish(self.embed(normed))
 
 
 def _normalised(luma: torch.Tensor) -> torch.Tensor:
@@ -129,7 +131,7 @@ def _normalised(luma: torch.Tensor) -> torch.Tensor:
 
 
 class Heads(nn.Module):
-    """What is read off the embedding during training; not part of the student.
+    """What is read off the embedding during training, linearly, as a ridge will; not part of the student.
 
     Parameters
     ----------
@@ -140,12 +142,7 @@ class Heads(nn.Module):
 
     def __init__(self, n_embedding: int, widths: Mapping[str, int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleDict(
-            {
-                name: nn.Sequential(nn.Hardswish(), nn.Linear(n_embedding, width))
-                for name, width in widths.items()
-            }
-        )
+        self.layers = nn.ModuleDict({name: nn.Linear(n_embedding, width) for name, width in widths.items()})
 
     def forward(self, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the outputs (n, width) by name."""

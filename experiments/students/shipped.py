@@ -53,10 +53,10 @@ class ShippedPlan:
     architecture: str = "mobilenetv3_small_075"
     stem: str = "unshuffle"
     n_embedding: int = 128
-    crop: int = 160
+    crop: int = 128
     patches: int = 8
     versions: int = 8
-    n_steps: int = 6000
+    n_steps: int = 5000
     learning_rate: float = 3e-3
     rank_weight: float = 0.5
     kind_weight: float = 0.1

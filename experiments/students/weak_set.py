@@ -218,8 +218,12 @@ class WeakSet:
     def held_out(self, share: float = 0.15) -> NDArray[np.bool_]:
         """Tell which rows belong to photographs that are held out, by the photograph's name alone."""
         photos = self.ratings["photo"]
-        value = {name: seed_from("held out", name) / 2.0**64 for name in photos.unique()}
-        return np.asarray(photos.map(value).to_numpy() < share)
+        return photos.map({name: is_held_out(name, share) for name in photos.unique()}).to_numpy(dtype=bool)
+
+
+def is_held_out(name: str, share: float = 0.15) -> bool:
+    """Tell whether the photograph of this file name is held out from training."""
+    return seed_from("held out", name) / 2.0**64 < share
 
 
 def read_weak_set(folder: Path) -> WeakSet:
