@@ -1,4 +1,4 @@
-"""Asks of a fitted run what anyone would try first: its score should fall, level by level, as a photograph gets worse."""
+"""Asks of a fitted run what anyone would try first: its score should fall, level by level, as a photo gets worse."""
 
 from __future__ import annotations
 
