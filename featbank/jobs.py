@@ -14,6 +14,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from featbank.allocation import keep_freed_memory
 from featbank.bank import ImageRecord
 from featbank.errors import ImageError
 from featbank.feature import Failure, Feature, compute_features, make_feature
@@ -126,6 +127,12 @@ def compute(job: Job) -> Outcome:
     return outcome
 
 
+def compute_in_worker(job: Job) -> Outcome:
+    """Compute in a process that exists for nothing else."""
+    keep_freed_memory()
+    return compute(job)
+
+
 def _failed_record(key: str, error: ImageError | Failure, who: str = "") -> ImageRecord:
     reason = (
         error.reason if isinstance(error, ImageError) else type(error).__name__.removesuffix("Error").lower()
@@ -155,4 +162,4 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
         batch_size=1,
         inner_max_num_threads=1,
     )
-    yield from parallel(delayed(compute)(job) for job in jobs)
+    yield from parallel(delayed(compute_in_worker)(job) for job in jobs)

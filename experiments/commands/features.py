@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> Output:
     """Extract."""
     from experiments.recipes.reading import read_recipe
     from experiments.recipes.variants import list_variants
+    from featbank.allocation import keep_freed_memory
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
     from featbank.encoders import check_weights, has_random_weights
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> Output:
     from featbank.known_features import known_folder
 
     check_device(options.device)
+    keep_freed_memory()  # with one worker this process does the work
     recipe = read_recipe(options.recipe)
     # What a search may choose is computed with the rest.
     bands = [variant.request for row in list_variants(recipe).values() for variant in row]
