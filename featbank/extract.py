@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from featbank.bank import Bank, FeatureFolder, ImageRecord
+from featbank.cluster import run_on_cluster
 from featbank.digest import seed_from
 from featbank.errors import BankError
 from featbank.extraction_log import log_extraction
@@ -110,6 +111,7 @@ def extract(
     bank: Bank,
     *,
     workers: int | None = None,
+    cluster: str | None = None,
     retry_failed: bool = False,
     rehash: bool = False,
     show_progress: bool = False,
@@ -126,6 +128,9 @@ def extract(
         Where features are looked up and written.
     workers : int or None
         Processes; None takes one for each processor this process may use.
+    cluster : str or None
+        Address of a Dask scheduler, ``dask://HOST:PORT``, whose workers compute instead of processes of this machine.
+        They read the photos at the same paths; this process writes the bank.
     retry_failed : bool
         Try again images that an earlier run recorded as unreadable.
     rehash : bool
@@ -145,6 +150,8 @@ def extract(
         If a request cannot be built; nothing was computed then.
     EncoderSetupError
         If an encoder cannot run here at all, for lack of its device or whole weights; finished rows stay.
+    ClusterError
+        If the cluster cannot be reached or is lost; finished rows stay.
     """
     started = time.perf_counter()
     workers = workers or cpu_count()
@@ -157,7 +164,7 @@ def extract(
     seconds.update(decode=0.0, views=0.0)
     bar = tqdm(total=len(jobs), unit="photo", desc="features", disable=None if show_progress else True)
     try:
-        for outcome in run_jobs(jobs, workers):
+        for outcome in run_on_cluster(jobs, cluster) if cluster and jobs else run_jobs(jobs, workers):
             writer.add(outcome)
             bar.update()
             failed = list(outcome.failures.values()) if outcome.key is not None else [outcome.record]
@@ -241,7 +248,7 @@ def _missing_jobs(
         if wanted and key in known:
             summary.failures.append(_failure(image_id, known[key]))
         elif wanted:
-            jobs[key] = Job(path, image_id, key, wanted)
+            jobs[key] = Job(path, image_id, key, wanted, tuple(folders[r].digest for r in wanted))
         else:
             summary.n_cached += 1
     summary.n_images = len(seen)

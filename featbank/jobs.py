@@ -5,6 +5,7 @@ Jobs and outcomes are small and can be sent to another process or another machin
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from featbank.allocation import keep_freed_memory
 from featbank.bank import ImageRecord
-from featbank.errors import ImageError
+from featbank.digest import digest_json
+from featbank.errors import EncoderSetupError, ImageError
 from featbank.feature import Failure, Feature, compute_features, make_feature
 from featbank.images import DECODE_POLICY, Photo, read_photo
 
@@ -43,12 +45,15 @@ class Job:
     key : str
         SHA-256 of its bytes when it was listed.
     wanted : tuple of FeatureRequest
+    digests : tuple of str
+        For each of them the digest of the identity under which it will be stored.
     """
 
     path: str
     image_id: str
     key: str
     wanted: tuple[FeatureRequest, ...]
+    digests: tuple[str, ...]
 
 
 @dataclass
@@ -87,6 +92,20 @@ def built(request: FeatureRequest) -> Feature:
     return make_feature(request.encoder, request.view, request.aggregate)
 
 
+@lru_cache(maxsize=256)
+def _built_as(request: FeatureRequest, digest: str) -> Feature:
+    """Build a feature whose numbers belong under a key, or refuse: this may be another machine than the bank's."""
+    feature = built(request)
+    found = digest_json(feature.identity)
+    if found != digest:
+        raise EncoderSetupError(
+            f"{feature.label}: the worker on {socket.gethostname()} computes this feature under the key {found[:12]}, "
+            f"but the bank's is {digest[:12]}: its featbank, its libraries or its weights differ. Install the same "
+            "versions on all machines; nothing of this photo was stored."
+        )
+    return feature
+
+
 def _photo_record(photo: Photo) -> ImageRecord:
     # Only what follows from the image alone, so that it does not matter which features were computed with it.
     height, width = photo.pixels.shape[:2]
@@ -103,7 +122,13 @@ def _photo_record(photo: Photo) -> ImageRecord:
 
 
 def compute(job: Job) -> Outcome:
-    """Turn one photo into its vectors, or into the reasons why not; never raises for the photo's sake."""
+    """Turn one photo into its vectors, or into the reasons why not; never raises for the photo's sake.
+
+    Raises
+    ------
+    EncoderSetupError
+        If an encoder cannot run here at all, or gives numbers that belong under another key.
+    """
     outcome = Outcome(job)
     started = time.perf_counter()
     try:
@@ -113,7 +138,7 @@ def compute(job: Job) -> Outcome:
         return outcome
     finally:
         outcome.decode_s = time.perf_counter() - started
-    features = [built(request) for request in job.wanted]
+    features = [_built_as(request, digest) for request, digest in zip(job.wanted, job.digests, strict=True)]
     found, timing = compute_features(features, photo)
     # The key is the digest of the bytes that were decoded, should the file have changed since it was listed.
     outcome.key = photo.digest

@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read every file again, also those whose size and times are unchanged",
     )
     parser.add_argument(
+        "--cluster",
+        metavar="dask://HOST:PORT",
+        help="let the workers of a Dask scheduler compute; they read the photos at the same paths",
+    )
+    parser.add_argument(
         "--shard",
         metavar="I/N",
         type=shard_spec,
@@ -50,13 +55,21 @@ def run(options: argparse.Namespace) -> Output:
     from experiments.recipes.variants import list_variants
     from featbank.allocation import keep_freed_memory
     from featbank.bank import Bank
+    from featbank.cluster import check_cluster
     from featbank.datasets import read_dataset
     from featbank.encoders import check_weights, has_random_weights
-    from featbank.errors import DatasetError
+    from featbank.errors import ClusterError, DatasetError
     from featbank.extract import FeatureRequest, extract, take_shard
     from featbank.known_features import known_folder
 
     check_device(options.device)
+    if options.cluster:
+        check_cluster(options.cluster)
+        if options.device != "auto":
+            raise ClusterError(
+                f"features: --device {options.device} means this machine, but the cluster's workers compute. Start "
+                f"them with FEATBANK_DEVICE={options.device} instead."
+            )
     keep_freed_memory()  # with one worker this process does the work
     recipe = read_recipe(options.recipe)
     # What a search may choose is computed with the rest.
@@ -81,6 +94,7 @@ def run(options: argparse.Namespace) -> Output:
         requests,
         bank,
         workers=options.workers,
+        cluster=options.cluster,
         retry_failed=options.retry_failed,
         rehash=options.rehash,
         show_progress=True,
