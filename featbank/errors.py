@@ -62,6 +62,10 @@ class BankError(FeatbankError, OSError):
     """A bank that cannot be read or written; its finished shards stay intact."""
 
 
+class ClusterError(FeatbankError, OSError):
+    """A cluster that cannot be reached or used; what was finished is in the bank."""
+
+
 class MissingFeaturesError(FeatbankError, LookupError):
     """Features that the bank does not hold; the message gives the command that computes them."""
 

@@ -8,59 +8,32 @@ image names, never a MOS.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
+from joblib import cpu_count
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from featbank.bank import Bank, FeatureFolder, ImageRecord
-from featbank.errors import BankError, ImageError
+from featbank.cluster import run_on_cluster
+from featbank.digest import seed_from
+from featbank.errors import BankError
 from featbank.extraction_log import log_extraction
-from featbank.feature import Failure, Feature, compute_features, make_feature
-from featbank.images import DECODE_POLICY, Photo, read_photo
+from featbank.jobs import DECODE_EPOCH, FeatureRequest, Job, Outcome, built, run_jobs
 from featbank.keys import keys_of_files
+from featbank.known_features import known_folder, remember_folder
 
-DECODE_EPOCH = int(DECODE_POLICY["epoch"])
+__all__ = ["ExtractionSummary", "FeatureRequest", "extract", "open_folder", "take_shard"]
+
 RETRIED_REASONS = ("memory", "missing", "unreadable", "not-a-file")
 """Failures that do not lie in the image's bytes, so the image is tried again."""
 
 FLUSH_ROWS = 256
 FLUSH_S = 30.0
 """A shard is written when this many rows wait, or when the oldest has waited this long."""
-
-
-@dataclass(frozen=True)
-class FeatureRequest:
-    """A feature by name: small enough to send to a worker, which builds the encoder itself."""
-
-    encoder: str
-    view: str
-    aggregate: str = "mean"
-
-
-@dataclass(frozen=True)
-class _Job:
-    path: str
-    image_id: str
-    key: str
-    wanted: tuple[FeatureRequest, ...]
-
-
-@dataclass
-class _Outcome:
-    job: _Job
-    key: str | None = None
-    vectors: dict[FeatureRequest, NDArray[np.float32]] = field(default_factory=dict)
-    failures: dict[FeatureRequest, ImageRecord] = field(default_factory=dict)
-    record: ImageRecord | None = None
-    decode_s: float = 0.0
-    views_s: float = 0.0
-    encode_s: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -88,60 +61,6 @@ class ExtractionSummary:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-@lru_cache(maxsize=256)
-def _built(request: FeatureRequest) -> Feature:
-    # One encoder for each worker process, however many photos it sees.
-    return make_feature(request.encoder, request.view, request.aggregate)
-
-
-def _photo_record(photo: Photo) -> ImageRecord:
-    # Only what follows from the image alone, so that it does not matter which features were computed with it.
-    height, width = photo.pixels.shape[:2]
-    return ImageRecord(
-        key=photo.digest,
-        status="ok",
-        width=width,
-        height=height,
-        format=photo.format,
-        mode=photo.mode,
-        actions=photo.actions,
-        epoch=DECODE_EPOCH,
-    )
-
-
-def _compute(job: _Job) -> _Outcome:
-    """Turn one photo into its vectors, or into the reasons why not; never raises for the photo's sake."""
-    outcome = _Outcome(job)
-    started = time.perf_counter()
-    try:
-        photo = read_photo(job.path)
-    except (ImageError, MemoryError) as error:
-        outcome.record = _failed_record(job.key, error)
-        return outcome
-    finally:
-        outcome.decode_s = time.perf_counter() - started
-    features = [_built(request) for request in job.wanted]
-    found, timing = compute_features(features, photo)
-    # The key is the digest of the bytes that were decoded, should the file have changed since it was listed.
-    outcome.key = photo.digest
-    for request, feature, result in zip(job.wanted, features, found, strict=True):
-        if isinstance(result, np.ndarray):
-            outcome.vectors[request] = result
-        else:
-            outcome.failures[request] = _failed_record(photo.digest, result, f"feature {feature.label}: ")
-    outcome.record = _photo_record(photo)
-    outcome.views_s, outcome.encode_s = timing.views_s, timing.encode_s
-    return outcome
-
-
-def _failed_record(key: str, error: ImageError | Failure, who: str = "") -> ImageRecord:
-    reason = (
-        error.reason if isinstance(error, ImageError) else type(error).__name__.removesuffix("Error").lower()
-    )
-    message = f"{who}{str(error) or 'out of memory'}"
-    return ImageRecord(key=key, status="failed", reason=reason, message=message, epoch=DECODE_EPOCH)
-
-
 class _Writer:
     """Gathers rows and writes them as shards, every `FLUSH_ROWS` rows or `FLUSH_S` seconds."""
 
@@ -156,7 +75,7 @@ class _Writer:
         self._last_flush = time.monotonic()
         self.write_s = 0.0
 
-    def add(self, outcome: _Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         if outcome.record is not None:
             self._records.append(outcome.record)
         if outcome.key is not None:
@@ -192,7 +111,9 @@ def extract(
     bank: Bank,
     *,
     workers: int | None = None,
+    cluster: str | None = None,
     retry_failed: bool = False,
+    rehash: bool = False,
     show_progress: bool = False,
 ) -> ExtractionSummary:
     """Compute what the bank lacks, photo by photo; running it again computes nothing.
@@ -207,8 +128,13 @@ def extract(
         Where features are looked up and written.
     workers : int or None
         Processes; None takes one for each processor this process may use.
+    cluster : str or None
+        Address of a Dask scheduler, ``dask://HOST:PORT``, whose workers compute instead of processes of this machine.
+        They read the photos at the same paths; this process writes the bank.
     retry_failed : bool
         Try again images that an earlier run recorded as unreadable.
+    rehash : bool
+        Read every file to see whether it changed, also where size, times and inode are as they were.
     show_progress : bool
         Draw a bar with rate, time left and failures on standard error, if it is a terminal.
 
@@ -224,18 +150,21 @@ def extract(
         If a request cannot be built; nothing was computed then.
     EncoderSetupError
         If an encoder cannot run here at all, for lack of its device or whole weights; finished rows stay.
+    ClusterError
+        If the cluster cannot be reached or is lost; finished rows stay.
     """
     started = time.perf_counter()
     workers = workers or cpu_count()
     summary = ExtractionSummary()
     folders = {request: open_folder(bank, request) for request in dict.fromkeys(requests)}
-    jobs = _missing_jobs(images, folders, bank, retry_failed, summary)
+    keys = keys_of_files([path for _, path in images], cache=bank.stat_cache, rehash=rehash)
+    jobs = _missing_jobs(images, keys, folders, {} if retry_failed else _known_failures(bank), summary)
     writer = _Writer(bank, folders)
     seconds = summary.seconds
     seconds.update(decode=0.0, views=0.0)
     bar = tqdm(total=len(jobs), unit="photo", desc="features", disable=None if show_progress else True)
     try:
-        for outcome in _outcomes(jobs, workers):
+        for outcome in run_on_cluster(jobs, cluster) if cluster and jobs else run_jobs(jobs, workers):
             writer.add(outcome)
             bar.update()
             failed = list(outcome.failures.values()) if outcome.key is not None else [outcome.record]
@@ -272,21 +201,41 @@ def extract(
 
 def open_folder(bank: Bank, request: FeatureRequest) -> FeatureFolder:
     """Open, or create, the bank's folder of one requested feature."""
-    feature = _built(request)
-    return bank.open(feature.identity, feature.n_features, feature.label)
+    folder = known_folder(bank, request)
+    if folder is None:
+        feature = built(request)
+        folder = bank.open(feature.identity, feature.n_features, feature.label)
+        remember_folder(bank, request, folder)
+    return folder
+
+
+def take_shard(images: Sequence[tuple[str, str]], index: int, count: int) -> list[tuple[str, str]]:
+    """Take one of several disjoint parts of a dataset, for schedulers that start the same command many times.
+
+    Parameters
+    ----------
+    images : sequence of (image_id, path)
+    index, count : int
+        Which part, from 0, of how many.
+
+    Returns
+    -------
+    list of (image_id, path)
+        Those whose name falls to this part. The name alone decides, so images added later move no other one,
+        no file is read to split the work, and the parts are of about equal size.
+    """
+    return [image for image in images if seed_from(image[0]) % count == index]
 
 
 def _missing_jobs(
     images: Sequence[tuple[str, str]],
+    keys: Sequence[str | None],
     folders: dict[FeatureRequest, FeatureFolder],
-    bank: Bank,
-    retry_failed: bool,
+    known: dict[str, ImageRecord],
     summary: ExtractionSummary,
-) -> list[_Job]:
-    keys = keys_of_files([path for _, path in images])
+) -> list[Job]:
     missing = {request: set(folder.missing([k for k in keys if k])) for request, folder in folders.items()}
-    known = {} if retry_failed else _known_failures(bank)
-    jobs: dict[str, _Job] = {}
+    jobs: dict[str, Job] = {}
     seen: set[str] = set()
     for (image_id, path), key in zip(images, keys, strict=True):
         if key is None:
@@ -299,7 +248,7 @@ def _missing_jobs(
         if wanted and key in known:
             summary.failures.append(_failure(image_id, known[key]))
         elif wanted:
-            jobs[key] = _Job(path, image_id, key, wanted)
+            jobs[key] = Job(path, image_id, key, wanted, tuple(folders[r].digest for r in wanted))
         else:
             summary.n_cached += 1
     summary.n_images = len(seen)
@@ -322,19 +271,3 @@ def _known_failures(bank: Bank) -> dict[str, ImageRecord]:
 def _failure(image_id: str, record: ImageRecord | None) -> dict[str, str]:
     reason, message = (record.reason, record.message) if record else ("unknown", "")
     return {"image": image_id, "reason": reason, "message": message}
-
-
-def _outcomes(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:
-    if workers == 1 or len(jobs) <= 1:
-        yield from map(_compute, jobs)
-        return
-    # One photo a task: a task takes about a second, and a row lost to a kill is one photo. Two tasks a worker
-    # wait at most, which bounds memory whatever the number of photos.
-    parallel = Parallel(
-        n_jobs=workers,
-        return_as="generator_unordered",
-        pre_dispatch=2 * workers,
-        batch_size=1,
-        inner_max_num_threads=1,
-    )
-    yield from parallel(delayed(_compute)(job) for job in jobs)

@@ -18,7 +18,7 @@ from featbank.digest import digest_json, seed_from
 from featbank.encoders import Encoder, make_encoder
 from featbank.errors import EncoderError, EncoderSetupError, ViewError
 from featbank.images import DECODE_POLICY, Photo
-from featbank.views import View, parse_view
+from featbank.views import SharedBeginnings, View, parse_view
 
 AGGREGATES = ("mean", "mean+std", "concat")
 """Ways to turn the vectors of a view's crops into one: mean, mean and standard deviation, or all in order."""
@@ -205,7 +205,8 @@ def compute_features(
 ) -> tuple[list[NDArray[np.float32] | Failure], Timing]:
     """Compute several features of one decoded photo; each distinct view is taken once, each pass runs once.
 
-    A feature that cannot be computed takes no other one with it.
+    Views that begin with the same resize share its result. A feature that cannot be computed takes no other one
+    with it.
 
     Parameters
     ----------
@@ -226,11 +227,13 @@ def compute_features(
     """
     timing = Timing()
     found: dict[int, NDArray[np.float32] | Failure] = {}
-    for name in dict.fromkeys(feature.view.name for feature in features):
+    views = {feature.view.name: feature.view for feature in features}
+    beginnings = SharedBeginnings([view.beginnings() for view in views.values()])
+    for name, view in views.items():
         positions = [i for i, feature in enumerate(features) if feature.view.name == name]
         started = time.perf_counter()
         try:
-            scales = features[positions[0]].view.scales(photo.pixels, seed_from(photo.digest, name))
+            scales = view.scales(photo.pixels, seed_from(photo.digest, name), beginnings)
         except (ViewError, MemoryError) as error:
             found.update(dict.fromkeys(positions, error))
             continue

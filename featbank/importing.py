@@ -85,7 +85,7 @@ def import_features(
         bank.remove(old.digest)
     folder = bank.open(identity, matrix.shape[1], f"{IMPORTED_PREFIX}{band}")
     paths = dict(zip(image_ids, table.frame["path"], strict=True))
-    file_keys = keys_of_files([paths[image_id] for image_id in ids])
+    file_keys = keys_of_files([paths[image_id] for image_id in ids], cache=bank.stat_cache)
     keys = [
         file_key or key_of_name(table.name, image_id)
         for file_key, image_id in zip(file_keys, ids, strict=True)

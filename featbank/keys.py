@@ -8,10 +8,10 @@ is known by its dataset and name instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from featbank.digest import digest_bytes, digest_file
+from featbank.digest import digest_bytes
+from featbank.stat_cache import StatCache
 
 
 def key_of_name(dataset: str, image_id: str) -> str:
@@ -32,7 +32,9 @@ def key_of_name(dataset: str, image_id: str) -> str:
     return digest_bytes(f"featbank image without file\0{dataset}\0{image_id}".encode())
 
 
-def keys_of_files(paths: Sequence[str | Path], workers: int = 2) -> list[str | None]:
+def keys_of_files(
+    paths: Sequence[str | Path], workers: int = 2, *, cache: StatCache | None = None, rehash: bool = False
+) -> list[str | None]:
     """Digest many files.
 
     Parameters
@@ -40,18 +42,14 @@ def keys_of_files(paths: Sequence[str | Path], workers: int = 2) -> list[str | N
     paths : sequence of str or Path, length n_images
     workers : int
         Threads; hashing releases the interpreter lock.
+    cache : StatCache, optional
+        Where the digests of unchanged files are remembered; by default every file is read.
+    rehash : bool
+        Read every file all the same.
 
     Returns
     -------
     list of (str or None), length n_images
-        The SHA-256 of each file, or None where there is no file or it cannot be read.
+        The SHA-256 of each file, or None where there is no regular file or it cannot be read.
     """
-
-    def key(path: str | Path) -> str | None:
-        try:
-            return digest_file(path)
-        except OSError:
-            return None
-
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        return list(pool.map(key, paths))
+    return (cache or StatCache(None)).digests(paths, workers=workers, rehash=rehash)

@@ -131,8 +131,14 @@ def resolve_band(
     )
 
 
-def image_keys(table: ImageTable) -> pd.DataFrame:
+def image_keys(table: ImageTable, bank: Bank) -> pd.DataFrame:
     """Return both keys of every image.
+
+    Parameters
+    ----------
+    table : ImageTable
+    bank : Bank
+        Its stat cache spares reading files that have not changed.
 
     Returns
     -------
@@ -142,7 +148,7 @@ def image_keys(table: ImageTable) -> pd.DataFrame:
     frame = table.frame
     return pd.DataFrame(
         {
-            "file_key": keys_of_files(list(frame["path"])),
+            "file_key": keys_of_files(list(frame["path"]), cache=bank.stat_cache),
             "name_key": [key_of_name(table.name, image_id) for image_id in frame["image_id"]],
         },
         index=pd.Index(frame["image_id"], name="image_id"),
@@ -174,7 +180,7 @@ def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: s
     MissingFeaturesError
         If the bank lacks features of readable images, or of every image.
     """
-    keys = image_keys(table)
+    keys = image_keys(table, bank)
     reasons = _known_reasons(bank.images)
     refused = {band.name: _known_reasons(bank.failures_of(band.folder.digest)) for band in bands}
     chosen = {band.name: _row_keys(keys, band.folder) for band in bands}

@@ -19,6 +19,7 @@ from joblib import cpu_count
 from experiments.benchmarks.bank import bench_bank
 from experiments.benchmarks.extraction import bench_extraction
 from experiments.benchmarks.fit import bench_fit
+from experiments.benchmarks.views import bench_rerun, bench_views
 from featbank.demo import write_demo
 
 
@@ -61,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
             photos = write_demo(Path(folder) / "photos", n_photos=options.photos, workers=cpu_count())
             rows += bench_extraction(photos, Path(folder), options.repeats)
             rows += bench_bank(Path(folder), options.repeats)
+            rows += bench_views(sorted(map(str, photos.rglob("*.jpg"))), options.repeats)
+            rows += bench_rerun(Path(folder), options.repeats)
         _record(rows, "results.csv")
     if options.part != "features":
         _record(bench_fit(), "fit.csv")

@@ -10,9 +10,18 @@ import argparse
 import os
 
 from experiments.commands import Output
-from experiments.commands.options import add_bank, add_compute, add_data, add_recipe, check_device
+from experiments.commands.options import (
+    add_bank,
+    add_compute,
+    add_data,
+    add_recipe,
+    check_device,
+    shard_spec,
+)
 
-EXAMPLE = "example: featbank features ~/uhd-iqa --recipe starter --bank bank"
+EXAMPLE = """examples:
+  featbank features ~/uhd-iqa --recipe starter --bank bank
+  featbank features ~/uhd-iqa --recipe icl --bank /shared/bank --shard $SLURM_ARRAY_TASK_ID/16"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,25 +31,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bank(parser)
     add_compute(parser)
     parser.add_argument("--retry-failed", action="store_true", help="try again photos recorded as unreadable")
+    parser.add_argument(
+        "--rehash",
+        action="store_true",
+        help="read every file again, also those whose size and times are unchanged",
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="dask://HOST:PORT",
+        help="let the workers of a Dask scheduler compute; they read the photos at the same paths",
+    )
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        type=shard_spec,
+        help="only part I (from 0) of N of the images; all parts may run at once into one bank",
+    )
 
 
 def run(options: argparse.Namespace) -> Output:
     """Extract."""
     from experiments.recipes.reading import read_recipe
-    from experiments.search.space import list_variants
+    from experiments.recipes.variants import list_variants
+    from featbank.allocation import keep_freed_memory
     from featbank.bank import Bank
+    from featbank.cluster import check_cluster
     from featbank.datasets import read_dataset
     from featbank.encoders import check_weights, has_random_weights
-    from featbank.errors import DatasetError
-    from featbank.extract import FeatureRequest, extract
+    from featbank.errors import ClusterError, DatasetError
+    from featbank.extract import FeatureRequest, extract, take_shard
+    from featbank.known_features import known_folder
 
     check_device(options.device)
+    if options.cluster:
+        check_cluster(options.cluster)
+        if options.device != "auto":
+            raise ClusterError(
+                f"features: --device {options.device} means this machine, but the cluster's workers compute. Start "
+                f"them with FEATBANK_DEVICE={options.device} instead."
+            )
+    keep_freed_memory()  # with one worker this process does the work
     recipe = read_recipe(options.recipe)
     # What a search may choose is computed with the rest.
     bands = [variant.request for row in list_variants(recipe).values() for variant in row]
     _check_precision(options.precision, [band.encoder for band in bands])
-    # All missing weights at once, before any image is read.
-    check_weights(band.encoder for band in bands if not band.encoder.startswith("imported:"))
     if options.device != "auto":
         os.environ["FEATBANK_DEVICE"] = options.device  # worker processes inherit it
     table = read_dataset(options.data, images=options.images)
@@ -49,22 +83,31 @@ def run(options: argparse.Namespace) -> Output:
         for band in bands
         if not band.encoder.startswith("imported:")
     ]
+    bank = Bank(options.bank)
+    # All missing weights at once, before any image is read; asking for them imports the networks' libraries.
+    check_weights(request.encoder for request in requests if known_folder(bank, request) is None)
+    images = list(zip(table.frame["image_id"], table.frame["path"], strict=True))
+    if options.shard:
+        images = take_shard(images, *options.shard)
     summary = extract(
-        list(zip(table.frame["image_id"], table.frame["path"], strict=True)),
+        images,
         requests,
-        Bank(options.bank),
+        bank,
         workers=options.workers,
+        cluster=options.cluster,
         retry_failed=options.retry_failed,
+        rehash=options.rehash,
         show_progress=True,
     )
-    if requests and summary.n_images == 0:
+    if requests and images and summary.n_images == 0:
         raise DatasetError(
-            f"features: not one of the {len(table.frame)} images of {options.data!r} has a readable file. "
+            f"features: not one of the {len(images)} images of {options.data!r} has a readable file. "
             "Name their folder with --images DIR, or look with `featbank check`."
         )
-    document = {
+    document: dict[str, object] = {
         "dataset": table.name,
         "recipe": recipe.name,
+        "shard": "{}/{}".format(*options.shard) if options.shard else None,
         "images": summary.n_images,
         "computed": summary.n_computed,
         "cached": summary.n_cached,

@@ -24,6 +24,18 @@ def non_negative_int(text: str) -> int:
     return number
 
 
+def shard_spec(text: str) -> tuple[int, int]:
+    """Parse ``I/N``, part I (from 0) of N, for argparse."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isascii() and index.isdigit() and count.isascii() and count.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be spelt I/N, such as 0/2, got {text!r}")
+    if not int(index) < int(count):
+        raise argparse.ArgumentTypeError(
+            f"parts are counted from 0: I must be below N, such as 0/2 and 1/2, got {text!r}"
+        )
+    return int(index), int(count)
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the dataset and where its images lie."""
     parser.add_argument(

@@ -28,10 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Output:
     """Score."""
     from experiments.score import score_paths
+    from featbank.allocation import keep_freed_memory
     from featbank.bank import Bank
     from featbank.encoders import random_weights_note
 
     check_device(options.device)
+    keep_freed_memory()  # with one worker this process does the work
     scores = score_paths(Path(options.model), options.paths, Bank(options.bank), workers=options.workers)
     failed = int(scores["predicted"].isna().sum())
     document = {

@@ -219,7 +219,7 @@ def search_run(
 
 
 def _variants(recipe: Recipe) -> list[Any]:
-    from experiments.search.space import list_variants
+    from experiments.recipes.variants import list_variants
 
     return [variant.request for row in list_variants(recipe).values() for variant in row]
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.recipes.reading import BandRequest, Recipe
+from experiments.recipes.reading import Recipe
 from experiments.recipes.search_space import SearchRequest
+from experiments.recipes.variants import list_variants
 from featbank.errors import RunError
 from regressors.budget import is_within, sum_gmacs
 from regressors.subsets import MAX_SUBSETS
@@ -29,25 +30,6 @@ MAX_EXHAUSTIVE = MAX_SUBSETS
 _AVERAGES = ("uniform", "simplex")
 
 Listed = tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to compute a band.
-
-    Attributes
-    ----------
-    name : str
-        The band's own name for the recipe's own variant, else with the view and aggregate that differ.
-    band : str
-        Band of the recipe.
-    request : BandRequest
-        Encoder, view and aggregate, under ``name``.
-    """
-
-    name: str
-    band: str
-    request: BandRequest
 
 
 @dataclass(frozen=True)
@@ -69,35 +51,6 @@ class Configuration:
     unit_band: bool
     members: str | Listed
     combine: str
-
-
-def list_variants(recipe: Recipe) -> dict[str, tuple[Variant, ...]]:
-    """List every way in which a search may compute each band; the recipe's own comes first.
-
-    Parameters
-    ----------
-    recipe : Recipe
-
-    Returns
-    -------
-    dict of str to tuple of Variant
-        By band, in the recipe's order.
-    """
-    search = recipe.search or SearchRequest()
-    found: dict[str, tuple[Variant, ...]] = {}
-    for band in recipe.bands:
-        views = dict.fromkeys([band.view, *search.view.get(band.name, ())])
-        aggregates = dict.fromkeys([band.aggregate, *search.aggregate.get(band.name, ())])
-        variants = []
-        for view, aggregate in itertools.product(views, aggregates):
-            parts = [view] if view != band.view else []
-            parts += [aggregate] if aggregate != band.aggregate else []
-            name = "@".join([band.name, *parts])
-            variants.append(
-                Variant(name, band.name, replace(band, name=name, view=view, aggregate=aggregate))
-            )
-        found[band.name] = tuple(variants)
-    return found
 
 
 class Space:

@@ -15,8 +15,10 @@ from featbank.bank.image_log import IMAGE_LOG_NAME, ImageLog
 from featbank.bank.spec import SPEC_NAME, FeatureSpec, read_spec
 from featbank.bank.verification import Problem, check_files
 from featbank.errors import BankError
+from featbank.stat_cache import StatCache
 
 FAILURES_NAME = "failures"
+STAT_CACHE_NAME = "stat-cache.arrow"
 _FOLDER_NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -52,8 +54,9 @@ class Bank:
     """Features of images on disk, one folder each, named by what they are.
 
     Layout: ``ROOT/<digest of the identity>/spec.json`` and ``<sha256>.arrow`` beside it, ``ROOT/images/`` for the
-    log, ``ROOT/failures/<digest>/`` for readable images whose feature could not be computed. Everything else in the
-    folder is left alone. The bank may be moved or copied by any tool.
+    log, ``ROOT/failures/<digest>/`` for readable images whose feature could not be computed, ``ROOT/stat-cache.arrow``
+    for the digests of files that have not changed since they were read (`StatCache`; may be deleted). Everything else
+    in the folder is left alone. The bank may be moved or copied by any tool.
 
     Parameters
     ----------
@@ -86,6 +89,7 @@ class Bank:
             self._make_root(create and not read_only)
         self.images = ImageLog(self.root / IMAGE_LOG_NAME, read_only=read_only)
         self.images.check_version()
+        self.stat_cache = StatCache(self.root / STAT_CACHE_NAME, read_only=read_only)
 
     def _make_root(self, may_create: bool) -> None:
         # Asked of the operating system in one step: a neighbour may be making the same folder.
@@ -233,6 +237,7 @@ class Bank:
             As :meth:`FeatureFolder.compact`.
         """
         self._check_writable()
+        sweep_temporaries(self.root)
         n_removed = sum(folder.compact().n_removed for folder in self.features())
         return n_removed + sum(log.compact().n_removed for log in (self.images, *self._failure_logs()))
 
@@ -319,6 +324,7 @@ class Bank:
         n_bytes += round(sum(row_bytes[digest] * n for digest, n in rows.items()))
         compactions: dict[str, Compaction] = {}
         if not dry_run:
+            sweep_temporaries(self.root)
             for folder in going:
                 folder.remove()
                 self.failures_of(folder.digest).remove()

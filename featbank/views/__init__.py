@@ -7,6 +7,7 @@ of encoders: the mean and deviation of a checkpoint belong to the encoder.
 
 from featbank.views.catalogue import ViewExample, list_views
 from featbank.views.grammar import VIEW_GRAMMAR, parse_view
+from featbank.views.sharing import SharedBeginnings
 from featbank.views.spec import View
 
-__all__ = ["VIEW_GRAMMAR", "View", "ViewExample", "list_views", "parse_view"]
+__all__ = ["VIEW_GRAMMAR", "SharedBeginnings", "View", "ViewExample", "list_views", "parse_view"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from featbank.errors import ViewError
 from featbank.views.grids import Five, Fragments, Mosaic, Regions, Tiles
-from featbank.views.resize import DEFAULT_FILTER, FILTERS
+from featbank.views.resize import DEFAULT_FILTER, FILTER_NAMES
 from featbank.views.spec import PAIRS, View
 from featbank.views.steps import Center, Down, Short, Square, Squash, Step, Width
 
@@ -26,7 +26,8 @@ A view is steps joined by '/', with '+half' or '+halfimage' at the end if wanted
   mosaic_3x3          those regions shuffled by the seed and stitched
   fragments_15x32, fragments_15x32x10   one 32-pixel window of each cell of a 15 x 15 grid, stitched; 10 draws
   five_224            centre and four corners
-A resizing step may name its filter: short_512~bilinear (bicubic unless stated, bilinear, lanczos).
+A resizing step may name its filter: short_512~bilinear (bicubic unless stated, bilinear, lanczos, and fast: bicubic
+through torch, nine times quicker, not the same to the last level, so kept apart in the bank).
 '+half' adds the half-scale of every crop, '+halfimage' the same crops of the halved image.
 Examples: short_512/center_480, width_960/tiles_224, center_320+half, tiles_3x3/squash_224x224."""
 """The spelling of views, as shown by errors and by the listing of views."""
@@ -117,10 +118,10 @@ def _parse_step(text: str, word: str) -> list[Step]:
     _, _, does_resize, build = fitting[0]
     if filter_name is not None and not does_resize:
         raise _error(text, f"names a filter in {word!r}, which does not resize")
-    if filter_name is not None and filter_name not in FILTERS:
-        near = difflib.get_close_matches(filter_name, FILTERS, n=1)
+    if filter_name is not None and filter_name not in FILTER_NAMES:
+        near = difflib.get_close_matches(filter_name, FILTER_NAMES, n=1)
         hint = f"; did you mean {near[0]!r}" if near else ""
-        raise _error(text, f"names the filter {filter_name!r}, not one of {', '.join(FILTERS)}{hint}")
+        raise _error(text, f"names the filter {filter_name!r}, not one of {', '.join(FILTER_NAMES)}{hint}")
     _check_numbers(text, word, family, numbers)
     return build(numbers, filter_name or DEFAULT_FILTER)
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from featbank.digest import digest_bytes
 from featbank.errors import ViewError
+from featbank.views.fast_resize import FAST_FILTER, resize_fast
 
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -22,6 +23,11 @@ FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 """Filters by name: cubic convolution with a = -0.5, triangle, and Lanczos with three lobes."""
+
+FILTER_NAMES = (*FILTERS, FAST_FILTER)
+"""Every filter a view may name. The last one reduces by another library's bicubic (`featbank.views.fast_resize`)
+and enlarges by Pillow's: there the libraries differ more, by the order of their passes, and little time is spent.
+"""
 
 DEFAULT_FILTER = "bicubic"
 
@@ -39,17 +45,25 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int, filter_name: str)
     height, width : int
         Size of the result in pixels.
     filter_name : str
-        A key of `FILTERS`.
+        One of `FILTER_NAMES`.
 
     Returns
     -------
     uint8 array of shape (height, width, 3)
         ``pixels`` itself where the size is already right.
+
+    Raises
+    ------
+    ViewError
+        If the filter's library is not installed.
     """
     if pixels.shape[:2] == (height, width):
         return pixels
+    if filter_name == FAST_FILTER and height <= pixels.shape[0] and width <= pixels.shape[1]:
+        return resize_fast(pixels, height, width)
     # Pillow's own box argument would let the filter reach beyond the slice, which no published recipe does.
-    resized = Image.fromarray(pixels).resize((width, height), resample=FILTERS[filter_name])
+    resample = FILTERS[DEFAULT_FILTER if filter_name == FAST_FILTER else filter_name]
+    resized = Image.fromarray(pixels).resize((width, height), resample=resample)
     return np.array(resized)
 
 

@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbank.errors import ViewError
-from featbank.views.resize import DEFAULT_FILTER, FILTERS, MAX_OUTPUT_PIXELS, half_size, halve, probe_filter
+from featbank.views.fast_resize import FAST_FILTER
+from featbank.views.resize import (
+    DEFAULT_FILTER,
+    FILTER_NAMES,
+    MAX_OUTPUT_PIXELS,
+    half_size,
+    halve,
+    probe_filter,
+)
+from featbank.views.sharing import Beginning, SharedBeginnings, leading
 from featbank.views.steps import Pixels, Resizing, Squash, Step
 
 PAIRS = ("", "half", "halfimage")
@@ -69,7 +78,9 @@ class View:
                 words.append(step.spelling)
         return ("/".join(words) or "native") + (f"+{self.pair}" if self.pair else "")
 
-    def scales(self, pixels: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.uint8], ...]:
+    def scales(
+        self, pixels: NDArray[np.uint8], seed: int, shared: SharedBeginnings | None = None
+    ) -> tuple[NDArray[np.uint8], ...]:
         """Take the view from an image.
 
         Parameters
@@ -79,6 +90,8 @@ class View:
         seed : int
             Not negative; decides mosaics and fragments, and nothing else. Equal seeds give equal crops, on
             every machine and in every version of numpy.
+        shared : SharedBeginnings, optional
+            Of this image alone: what other views of it have in common with this one. The crops are the same.
 
         Returns
         -------
@@ -96,12 +109,22 @@ class View:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise ViewError(f"View.scales: seed must be an integer not below 0, got {seed!r}.")
         self.geometry(*pixels.shape[:2])  # refuses what would need too much memory before it does
-        first = self._crops(pixels, int(seed))
+        shared = shared or SharedBeginnings([])
+        first = self._crops(pixels, int(seed), shared, is_halved=False)
         if self.pair == "half":
             return _stack(first), _stack([halve(crop) for crop in first])
         if self.pair == "halfimage":
-            return _stack(first), _stack(self._crops(halve(pixels), int(seed)))
+            halved = shared.take((True, ()), lambda: halve(pixels))
+            return _stack(first), _stack(self._crops(halved, int(seed), shared, is_halved=True))
         return (_stack(first),)
+
+    def beginnings(self) -> set[Beginning]:
+        """Return what the view makes of the whole image before it cuts crops, for `SharedBeginnings`."""
+        count = leading(self.steps)
+        found: set[Beginning] = {(False, self.steps[:end]) for end in range(1, count + 1)}
+        if self.pair == "halfimage":
+            found |= {(True, self.steps[:end]) for end in range(count + 1)}
+        return found
 
     def geometry(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
         """Give the shapes that `scales` yields, without pixels.
@@ -163,8 +186,8 @@ class View:
             "pair": self.pair,
             "pair_filter": DEFAULT_FILTER if self.pair else "",
             "resize": {
-                "implementation": "pillow-uint8",
-                "probes": {name: probe_filter(name) for name in FILTERS if name in used},
+                "implementation": "pillow-uint8" + (", torch-uint8" if FAST_FILTER in used else ""),
+                "probes": {name: probe_filter(name) for name in FILTER_NAMES if name in used},
             },
             "epoch": EPOCH,
         }
@@ -187,9 +210,16 @@ class View:
             shapes.append((n_crops, part_height, part_width))
         return shapes
 
-    def _crops(self, pixels: Pixels, seed: int) -> list[Pixels]:
+    def _crops(self, pixels: Pixels, seed: int, shared: SharedBeginnings, *, is_halved: bool) -> list[Pixels]:
+        count = leading(self.steps)
+        for end in range(1, count + 1):
+            # Called at once, before the loop moves its variables on.
+            pixels = shared.take(
+                (is_halved, self.steps[:end]),
+                lambda: self.steps[end - 1].cut(pixels, ())[0],  # noqa: B023
+            )
         crops = [pixels]
-        for i, step in enumerate(self.steps):
+        for i, step in enumerate(self.steps[count:], count):
             # Each step and each crop has random numbers of its own.
             crops = [part for j, crop in enumerate(crops) for part in step.cut(crop, (seed, i, j))]
         return crops

@@ -8,7 +8,7 @@ import pytest
 from featbank.bank import Bank
 from featbank.digest import digest_file
 from featbank.errors import UnknownNameError
-from featbank.extract import FeatureRequest, extract, open_folder
+from featbank.extract import FeatureRequest, extract, open_folder, take_shard
 from featbank.extraction_log import measured_seconds
 from tests.support.datasets import write_image
 
@@ -85,3 +85,14 @@ def test_measured_seconds_are_means_over_photos(photos: list[tuple[str, str]], t
     with (bank.root / "extractions.jsonl").open("a") as log:
         log.write('{"cut')  # by a kill
     assert measured_seconds(bank.root) == measured
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_parts_are_disjoint_even_and_do_not_move_when_images_are_added(count: int) -> None:
+    images = [(f"{n}.jpg", f"/photos/{n}.jpg") for n in range(1000)]
+    parts = [take_shard(images, index, count) for index in range(count)]
+    assert sorted(image for part in parts for image in part) == sorted(images)
+    assert all(abs(len(part) - 1000 / count) < 100 for part in parts)
+    more = [("new.jpg", "/photos/new.jpg"), *reversed(images)]
+    for index, part in enumerate(parts):
+        assert set(part) <= set(take_shard(more, index, count))

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from experiments.recipes.reading import parse_recipe, read_recipe
-from experiments.search.space import list_variants
+from experiments.recipes.variants import list_variants
 from featbank.errors import RecipeError
 
 BASE = """

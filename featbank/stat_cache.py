@@ -1,0 +1,190 @@
+"""Remembers the digests of files that lie as they lay, so that a re-run need not read every photo again.
+
+A file counts as unchanged while its size, both its times, its inode and its device are those it had when it was
+hashed. Where that proves nothing, the content decides: a file touched within `DOUBT_S` seconds of being
+hashed could change again within one tick of the file system's clock, so its digest is used and not remembered.
+
+This is a cache and nothing else: it may be deleted, may lose an update to a neighbour, and is ignored when it
+is damaged. Nothing in it is true on another machine, and nothing in it will match there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import stat
+import struct
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+
+DOUBT_S = 2.0
+"""Files changed less than this many seconds before they were hashed are hashed again next time."""
+
+SAVE_S = 60.0
+"""While hashing goes on, what was learned is saved after this many seconds."""
+
+_STAMP = struct.Struct(">qqqQQ")
+_DIGEST_BYTES = 32
+_SCHEMA = pa.schema([("path", pa.binary()), ("entry", pa.binary(_STAMP.size + _DIGEST_BYTES))])
+_CHUNK = 4096
+
+
+class StatCache:
+    """Digests of files by path and status, kept in one file.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file; None remembers nothing.
+    read_only : bool
+        Use what is there, write nothing.
+    doubt_s : float
+        As `DOUBT_S`, in seconds.
+    """
+
+    def __init__(self, path: Path | None, *, read_only: bool = False, doubt_s: float = DOUBT_S) -> None:
+        self.path = path
+        self.is_read_only = read_only
+        self.doubt_s = doubt_s
+
+    def digests(
+        self, paths: Sequence[str | Path], *, workers: int = 2, rehash: bool = False
+    ) -> list[str | None]:
+        """Return the SHA-256 of each file, reading only those that are new or may have changed.
+
+        Parameters
+        ----------
+        paths : sequence of str or Path, length n_files
+        workers : int
+            Threads; hashing releases the interpreter lock.
+        rehash : bool
+            Read every file, whatever is remembered, and remember it anew.
+
+        Returns
+        -------
+        list of (str or None), length n_files
+            64 hexadecimal digits, or None where there is no regular file or it cannot be read.
+        """
+        known = {} if rehash else self._load()
+        found: list[str | None] = [None] * len(paths)
+        unread: list[int] = []
+        for place, path in enumerate(paths):
+            try:
+                status = os.stat(path)  # noqa: PTH116 - a Path for each of a million files takes longer than this
+            except (OSError, ValueError):  # ValueError: a zero byte in the name
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                continue  # a pipe would wait for a writer
+            entry = known.get(os.fsencode(path))
+            if entry is not None and entry[: _STAMP.size] == _stamp(status):
+                found[place] = entry[_STAMP.size :].hex()
+            else:
+                unread.append(place)
+        if unread:
+            self._read_files(paths, unread, found, workers)
+        return found
+
+    def _read_files(
+        self, paths: Sequence[str | Path], unread: list[int], found: list[str | None], workers: int
+    ) -> None:
+        learned: dict[bytes, bytes] = {}
+        saved, pause = time.monotonic(), SAVE_S
+        with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+            # By chunks: a waiting task for each of a million files would take more memory than the digests.
+            for chunk in _chunks(unread):
+                for place, result in zip(
+                    chunk, pool.map(self._read_file, (paths[i] for i in chunk)), strict=True
+                ):
+                    if result is None:
+                        continue
+                    digest, stamp = result
+                    found[place] = digest.hex()
+                    if stamp is not None:
+                        learned[os.fsencode(paths[place])] = stamp + digest
+                started = time.monotonic()
+                if started - saved > pause:
+                    self._save(learned)
+                    learned, saved = {}, time.monotonic()
+                    pause = max(SAVE_S, 20 * (saved - started))
+        self._save(learned)
+
+    def _read_file(self, path: str | Path) -> tuple[bytes, bytes | None] | None:
+        """Hash a file; its stamp is None where a later change might leave the same stamp."""
+        started_ns = time.time_ns()
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123 - as above
+                before = os.fstat(file.fileno())
+                digest = hashlib.file_digest(file, "sha256").digest()
+                after = os.fstat(file.fileno())
+        except (OSError, ValueError):
+            return None
+        changed_ns = max(after.st_mtime_ns, after.st_ctime_ns)
+        is_settled = changed_ns < started_ns - round(self.doubt_s * 1e9)
+        is_same = _stamp(before) == _stamp(after)
+        return digest, _stamp(after) if is_settled and is_same else None
+
+    def _load(self) -> dict[bytes, bytes]:
+        """Return what is remembered; nothing where the file is missing or damaged."""
+        if self.path is None:
+            return {}
+        try:
+            data = self.path.read_bytes()
+        except OSError:
+            return {}
+        body = memoryview(data)[_DIGEST_BYTES:]
+        if hashlib.sha256(body).digest() != data[:_DIGEST_BYTES]:
+            return {}
+        try:
+            table = pa.ipc.open_file(pa.py_buffer(body)).read_all()
+        except (pa.ArrowException, OSError, ValueError):
+            return {}
+        if not table.schema.equals(_SCHEMA):
+            return {}
+        return dict(zip(table["path"].to_pylist(), table["entry"].to_pylist(), strict=True))
+
+    def _save(self, learned: dict[bytes, bytes]) -> None:
+        """Add to the file in one step. A neighbour's update may be lost; its files are then hashed once more."""
+        if not learned or self.is_read_only or self.path is None:
+            return
+        entries = self._load() | learned
+        columns = [
+            pa.array(column, type=field.type)
+            for column, field in zip(zip(*sorted(entries.items()), strict=True), _SCHEMA, strict=True)
+        ]
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, _SCHEMA) as writer:
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_SCHEMA))
+        body = memoryview(sink.getvalue())
+        temporary = self.path.parent / f".{uuid.uuid4().hex}.tmp"
+        try:
+            with temporary.open("xb") as file:
+                file.write(hashlib.sha256(body).digest())
+                file.write(body)
+            temporary.replace(self.path)
+        except OSError as error:
+            # The work goes on without: what is lost is the time of hashing again.
+            logging.getLogger(__name__).info("stat cache %s cannot be written: %s", self.path, error)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _stamp(status: os.stat_result) -> bytes:
+    return _STAMP.pack(
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino & (2**64 - 1),
+        status.st_dev & (2**64 - 1),
+    )
+
+
+def _chunks(places: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(places), _CHUNK):
+        yield places[start : start + _CHUNK]

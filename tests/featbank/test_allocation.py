@@ -1,0 +1,35 @@
+"""Freed memory is kept: the second photo faults no page that the first one had."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, sys
+import numpy as np
+from featbank.allocation import keep_freed_memory
+if sys.argv[1] == "keep" and not keep_freed_memory():
+    print("other library")
+    raise SystemExit
+for round in range(12):
+    if round == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for megabytes in (40, 80, 160):
+        np.ones(megabytes << 20, np.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(mode: str) -> int:
+    done = subprocess.run([sys.executable, "-c", CODE, mode], capture_output=True, text=True, check=True)
+    if done.stdout.strip() == "other library":
+        pytest.skip("the C library is not glibc")
+    return int(done.stdout)
+
+
+def test_large_blocks_are_not_faulted_in_again() -> None:
+    kept = faults("keep")
+    assert kept < faults("leave") / 20
