@@ -101,8 +101,11 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _judge(options: argparse.Namespace) -> None:
+    import numpy as np
+
     from experiments.students.judge import embed, judge, small_sample_curve, untrained
     from experiments.students.shipped import picture_statistics
+    from experiments.students.shipped_card import CURVE, DIFFERENCES, SCORES
     from experiments.students.weak_set import read_weak_set
 
     work = Path(options.work)
@@ -110,28 +113,33 @@ def _judge(options: argparse.Namespace) -> None:
     network = _load(work)
     held_out = weak_set.held_out()
     chosen = replace(weak_set, pictures=weak_set.pictures[held_out], ratings=weak_set.ratings[held_out])
-    fresh = untrained(network, weak_set.pictures[~held_out][:2048])
+    others = np.flatnonzero(~held_out)
+    fresh = untrained(network, weak_set.pictures[others[:: max(1, len(others) // 2048)]])
     blocks = {
         "student": embed(network, chosen.pictures, device=options.device),
         "untrained": embed(fresh, chosen.pictures, device=options.device),
         "nss": picture_statistics(weak_set, work / "set", options.workers)[held_out],
     }
     scores, differences = judge(chosen, blocks)
-    scores.to_csv(work / "judged.csv", index=False)
-    differences.to_csv(work / "differences.csv", index=False)
+    scores.to_csv(work / SCORES, index=False)
+    differences.to_csv(work / DIFFERENCES, index=False)
     _log.info("%s", scores.round(3).T.to_string())
     _log.info("%s", differences.round(3).to_string())
     curve = small_sample_curve(chosen, blocks)
-    curve.to_csv(work / "curve.csv", index=False)
+    curve.to_csv(work / CURVE, index=False)
     _log.info("%s", curve.round(3).to_string())
 
 
 def _ship(options: argparse.Namespace) -> None:
     import featbank
     from experiments.students.export import write_student
-    from featbank.encoders.students.description import StudentDescription
+    from experiments.students.shipped import ShippedPlan
+    from experiments.students.shipped_card import write_shipped_card
+    from featbank.encoders.students.description import FAMILY, StudentDescription
 
-    network = _load(Path(options.work))
+    work = Path(options.work)
+    network = _load(work)
+    card = write_shipped_card(f"{FAMILY}:{SHIPPED_NAME}", SHIPPED_VIEW, ShippedPlan(), work)
     facts = StudentDescription(
         name=SHIPPED_NAME,
         title="Small MobileNet trained on weakly rated distortions of photographs",
@@ -142,7 +150,7 @@ def _ship(options: argparse.Namespace) -> None:
         n_features=0, n_params=0, size_multiple=1, min_size=1, layers=(), sha256="",
     )  # fmt: skip
     folder = Path(featbank.__file__).parent / "encoders" / "students" / SHIPPED_NAME
-    facts = write_student(folder, network, facts, (Path(options.work) / "card.md").read_text("utf-8"))
+    facts = write_student(folder, network, facts, card)
     _log.info(
         "%s: %d parameters, %.3f GMACs at 224 px", folder, facts.n_params, facts.count_macs(224, 224) / 1e9
     )

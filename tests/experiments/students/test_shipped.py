@@ -17,6 +17,7 @@ from experiments.students.shipped import (  # noqa: E402
     picture_statistics,
     train_shipped,
 )
+from experiments.students.shipped_card import CURVE, DIFFERENCES, SCORES, write_shipped_card  # noqa: E402
 from experiments.students.weak_set import JUDGE, WeakSetPlan, make_weak_set, read_weak_set  # noqa: E402
 
 SIZE = 192
@@ -158,3 +159,28 @@ def test_the_ridge_readout_chooses_its_penalty_on_grouped_folds():
     groups = np.repeat(np.arange(20), 10).astype(str)
     search = fit_ridge(X, rng.normal(size=200), groups)
     assert search.best_params_["regress__alpha"] >= 100
+
+
+def test_the_card_is_made_of_what_the_judge_found(made):
+    weak_set, _, folder = made
+    y = weak_set.ratings[JUDGE].to_numpy()
+    rng = np.random.default_rng(0)
+    noise = {name: rng.normal(size=(len(y), 5)).astype(np.float32) for name in ("untrained", "nss")}
+    student = np.column_stack([y, y**2]).astype(np.float32)
+    blocks = {"student": student, **noise}
+    scores, differences = judge(weak_set, blocks)
+    curve = small_sample_curve(weak_set, blocks, sizes=(3,), n_draws=2)
+    for table, file in ((scores, SCORES), (differences, DIFFERENCES), (curve, CURVE)):
+        table.to_csv(folder.parent / file, index=False)
+    card = write_shipped_card("featbank:pupil", "tiles_2x2/center_64", PLAN, folder.parent)
+    assert card.startswith("# featbank:pupil\n")
+    assert "learned from 12 photographs" in card
+    best = scores.set_index(["features", "readout"]).loc[("student", "ridge"), "srcc"]
+    assert f"| student | ridge | {best:.3f} |" in card
+    [gain] = differences[
+        (differences["first"] == "nss")
+        & (differences["second"] == "nss+student")
+        & (differences["readout"] == "ridge")
+    ]["difference"]
+    assert gain < 0
+    assert f"- ridge: +{-gain:.3f} [+" in card
