@@ -35,7 +35,7 @@ def write_shipped_card(name: str, view: str, plan: ShippedPlan, work: Path) -> s
     made = json.loads((work / "set" / "plan.json").read_text(encoding="utf-8"))
     scores, differences, curve = (pd.read_csv(work / file) for file in (SCORES, DIFFERENCES, CURVE))
     kinds = [kind for kind in (*DISTORTIONS, *CHAINS) if kind in scores]
-    columns = ["features", "readout", "srcc", "held_out_chains"]
+    columns = [name for name in ("features", "readout", "srcc", "held_out_chains") if name in scores]
     gain = differences[(differences["first"] == "nss") & (differences["second"] == "nss+student")]
     lines = [
         f"# {name}",
