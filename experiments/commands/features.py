@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
 from experiments.commands import Output
 from experiments.commands.options import (
@@ -77,15 +78,17 @@ def run(options: argparse.Namespace) -> Output:
     _check_precision(options.precision, [band.encoder for band in bands])
     if options.device != "auto":
         os.environ["FEATBANK_DEVICE"] = options.device  # worker processes inherit it
-    table = read_dataset(options.data, images=options.images)
     requests = [
         FeatureRequest(band.encoder, band.view, band.aggregate)
         for band in bands
         if not band.encoder.startswith("imported:")
     ]
+    # All missing weights at once, before any image is read or a bank is made; asking for them imports the networks'
+    # libraries.
+    old = Bank(options.bank) if Path(options.bank).is_dir() else None
+    check_weights(r.encoder for r in requests if old is None or known_folder(old, r) is None)
+    table = read_dataset(options.data, images=options.images)
     bank = Bank(options.bank)
-    # All missing weights at once, before any image is read; asking for them imports the networks' libraries.
-    check_weights(request.encoder for request in requests if known_folder(bank, request) is None)
     images = list(zip(table.frame["image_id"], table.frame["path"], strict=True))
     if options.shard:
         images = take_shard(images, *options.shard)

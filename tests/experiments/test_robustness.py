@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from featbank.bank import Bank
+from featbank.bank.store import STAT_CACHE_NAME
 from tests.support.odd_files import write_odd_files
 
 RECIPE = """
@@ -70,14 +71,14 @@ def features(project: Path, bank: str, *options: str) -> subprocess.CompletedPro
 
 
 def contents(bank: Path) -> dict[str, bytes]:
-    """Bytes of every file of a bank after compaction, but for the log of seconds."""
+    """Bytes of every file of a bank after compaction, but for the log of seconds and what one machine remembers."""
     opened = Bank(bank)
     assert not opened.verify()
     opened.compact()
     return {
         str(path.relative_to(bank)): path.read_bytes()
         for path in sorted(bank.rglob("*"))
-        if path.is_file() and path.name != "extractions.jsonl"
+        if path.is_file() and path.name not in ("extractions.jsonl", STAT_CACHE_NAME)
     }
 
 
