@@ -231,6 +231,8 @@ def write_student(
         scratch.mkdir(parents=True)
         (scratch / NETWORK_FILE).write_bytes(data)
         save_file(_stored_state(network, half=half), scratch / WEIGHTS_FILE)
+        # The library writes for the owner alone; an installed package is read by all.
+        (scratch / WEIGHTS_FILE).chmod((scratch / NETWORK_FILE).stat().st_mode)
         (scratch / CARD_FILE).write_text(card, encoding="utf-8")
         (scratch / DESCRIPTION_FILE).write_text(facts.to_json(), encoding="utf-8")
         if folder.exists():

@@ -43,16 +43,17 @@ def write_shipped_card(name: str, view: str, plan: ShippedPlan, work: Path) -> s
         f"{plan.architecture} with the stem `{plan.stem}`, {plan.n_embedding} features, for the view `{view}`. "
         "Weights and graph are Apache-2.0, as the package; `python -m experiments.students` made them, from scratch.",
         "",
-        f"It learned from {made['photographs']} photographs (19 wallpapers of 3840 pixels under CC0, the others web "
-        "pictures of about 500 pixels, one object each), shrunk, cut to patches and put through "
+        f"It was made with {made['photographs']} photographs (19 wallpapers of 3840 pixels under CC0, the others web "
+        f"pictures of about 500 pixels, one object each); {100 * plan.held_out:.0f} % of them, by name, were held out. "
+        "They were shrunk, cut to patches and put through "
         f"{len(DISTORTIONS)} kinds of distortion and {len(CHAINS) - len(HELD_OUT_CHAINS)} chains of them at "
         f"{N_LEVELS} levels. Nobody rated them: the targets are {', '.join(TRAINED_MEASURES)}, which compare each "
         "with its flawless patch, the order of versions of one patch, the kind, and natural-scene statistics. "
         "No photograph is part of this package.",
         "",
-        f"Judged by {JUDGE}, which it never saw, on photographs that were held out by name "
-        f"({100 * plan.held_out:.0f} %); readouts are fitted on one half of them and predict the other. SRCC; the "
-        f"last column on the chains {' and '.join(HELD_OUT_CHAINS)} alone, which it never met.",
+        f"Judged by {JUDGE}, which it never saw, on the photographs held out; "
+        "readouts are fitted on one half of them and predict the other. SRCC; the last "
+        f"column on the chains {' and '.join(HELD_OUT_CHAINS)} alone, which it never met.",
         "",
         *_table(scores[columns]),
         "",

@@ -174,7 +174,7 @@ def test_the_card_is_made_of_what_the_judge_found(made):
         table.to_csv(folder.parent / file, index=False)
     card = write_shipped_card("featbank:pupil", "tiles_2x2/center_64", PLAN, folder.parent)
     assert card.startswith("# featbank:pupil\n")
-    assert "learned from 12 photographs" in card
+    assert "made with 12 photographs" in card
     best = scores.set_index(["features", "readout"]).loc[("student", "ridge"), "srcc"]
     assert f"| student | ridge | {best:.3f} |" in card
     [gain] = differences[
