@@ -7,6 +7,7 @@ RUN ?= runs/$(RECIPE)
 DEVICE ?= auto
 PART ?= all
 BUDGET ?= 50
+STUDENT ?= student
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,14 +19,14 @@ export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-encoders demo features fit search report notebooks test test-slow lint format types imports check bench clean
+.PHONY: help setup setup-encoders demo features fit search distill report notebooks test test-slow lint format types imports check bench clean
 
 help: ## show this list
 	@echo "featbank: photographs to quality scores with frozen features and classic regression"
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-15s %s\n", $$1, $$2}'
 	@echo
-	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) BANK=$(BANK) RUN=$(RUN) DEVICE=$(DEVICE) BUDGET=$(BUDGET)"
+	@echo "Variables: DATA=$(DATA) RECIPE=$(RECIPE) BANK=$(BANK) RUN=$(RUN) DEVICE=$(DEVICE) BUDGET=$(BUDGET) STUDENT=$(STUDENT)"
 	@echo "Example:   make features fit DATA=~/uhd-iqa RECIPE=starter"
 
 # Two stamps: users need the package alone, developers its tools as well.
@@ -42,12 +43,12 @@ $(VENV)/.ready-dev: pyproject.toml
 	@touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-encoders: pyproject.toml | $(VENV)/.ready-dev
-	$(BIN)/python -m pip install --quiet --editable '.[encoders]'
+	$(BIN)/python -m pip install --quiet --editable '.[students]'
 	@touch $@
 
 setup: $(VENV)/.ready-dev ## make the private environment in .venv, with the developer's tools
 
-setup-encoders: $(VENV)/.ready-encoders ## add the network encoders' libraries (6 GB on disk); their tests then run too
+setup-encoders: $(VENV)/.ready-encoders ## add the libraries of network encoders and students (6 GB on disk); their tests then run too
 
 demo: demo/uhd-iqa-metadata.csv ## render the built-in photo set into demo/ (a simulation)
 
@@ -67,6 +68,9 @@ fit: features ## fit, evaluate, and write the run folder with its report
 
 search: features ## find the best band subset within BUDGET; resumable, run it in several terminals at once
 	$(FEATBANK) search $(DATA) --recipe $(RECIPE) --bank $(BANK) --budget $(BUDGET) --out runs/search-$(RECIPE)
+
+distill: $(VENV)/.ready-encoders $(DATA_READY) ## distil the fitted RUN into the small encoder featbank:STUDENT
+	$(FEATBANK) distill $(DATA) --teacher $(RUN) --out $(STUDENT) --bank $(BANK) --device $(DEVICE)
 
 report: $(VENV)/.ready ## write the run's report again
 	$(FEATBANK) report $(RUN)

@@ -28,6 +28,7 @@ COMMANDS = {
     "fit": "fit, evaluate and write a run folder",
     "score": "predict the MOS of new images with a fitted model",
     "search": "find the best band subsets under a budget; resumable, shared by processes",
+    "distill": "train a small network on a fitted run's features and scores",
     "doctor": "say what this machine and installation offer and lack",
     "report": "write a run's report again, or compare several runs",
     "protocol": "repeated splits, another dataset, fewer photos: how far a score holds",

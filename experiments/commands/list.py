@@ -58,7 +58,32 @@ def _encoders() -> list[dict[str, Any]]:
             "title": spec.title,
         }
         for spec in list_encoders()
-    ] + _networks()
+    ] + [*_students(), *_networks()]
+
+
+def _students() -> list[dict[str, Any]]:
+    """Rows of the students that ship or were distilled here."""
+    from featbank.encoders.students.description import (
+        FAMILY,
+        describe_student,
+        distilled_students,
+        shipped_students,
+    )
+
+    facts = [describe_student(name) for name in dict.fromkeys([*shipped_students(), *distilled_students()])]
+    return [
+        {
+            "name": f"{FAMILY}:{student.name}",
+            "role": "mobile",
+            "columns": student.n_features,
+            "gmacs_224": student.count_macs(224, 224) / 1e9,
+            "params_m": student.n_params / 1e6,
+            "weights": student.sha256[:12],
+            "licence": student.licence,
+            "title": student.title,
+        }
+        for student in facts
+    ]
 
 
 def _networks() -> list[dict[str, Any]]:

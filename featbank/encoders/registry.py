@@ -142,6 +142,7 @@ def _default_registry() -> EncoderRegistry:
         registry.register(spec, path)
     for family in ("timm", "open_clip", "torchvision", "checkpoint"):
         registry.register_family(family, "featbank.encoders.networks.build:build_network_encoder")
+    registry.register_family("featbank", "featbank.encoders.students.encoder:build_student")
     for family in ("file", "plugin"):
         registry.register_family(family, "featbank.encoders.custom:build_custom_encoder")
     return registry

@@ -1,0 +1,102 @@
+"""Distil a fitted run into a small network that is used like every other encoder.
+
+The student matches the teacher's features and scores by MSE on crops of the photographs (report, section
+2.6). MOS is not needed. An interrupted call is taken up where it stopped. The result is the encoder
+featbank:NAME, with its weights, description, receipt and model card in the weights folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.commands import Output
+from experiments.commands.options import add_bank, add_data, add_workers, check_device, positive_int
+
+EXAMPLE = "example: featbank distill ~/photos --teacher runs/starter --out my_student"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_data(parser)
+    parser.add_argument("--teacher", metavar="RUN", required=True, help="fitted run, or its model.skops")
+    parser.add_argument("--out", metavar="NAME", required=True, help="name of the student: a plain word")
+    parser.add_argument(
+        "--student",
+        metavar="ARCH",
+        default="mobilenetv3_small_075",
+        help="MobileNet V3 or V4 of timm (default: mobilenetv3_small_075)",
+    )
+    parser.add_argument(
+        "--stem",
+        choices=("unshuffle", "strided"),
+        default="unshuffle",
+        help="how pixels enter: unshuffle keeps the pixel grid (default: unshuffle)",
+    )
+    parser.add_argument(
+        "--view",
+        metavar="VIEW",
+        default="tiles_5x5/center_224",
+        help="view with crops of one size (default: tiles_5x5/center_224)",
+    )
+    parser.add_argument(
+        "--start",
+        metavar="NAME",
+        default="auto",
+        help="shipped student to start from, 'none' for random weights (default: auto, the shipped one that fits)",
+    )
+    parser.add_argument("--steps", metavar="N", type=positive_int, default=1500, help="default: 1500")
+    parser.add_argument(
+        "--crops", metavar="N", type=positive_int, default=16, help="crops kept of each photo (default: 16)"
+    )
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: auto)"
+    )
+    add_bank(parser)
+    add_workers(parser)
+
+
+def run(options: argparse.Namespace) -> Output:
+    """Distil."""
+    from featbank.encoders import make_encoder
+
+    check_device(options.device)
+    make_encoder(
+        "timm:mobilenetv3_small_100.lamb_in1k"
+    )  # says how to install torch and timm where they are missing
+    import torch
+
+    from experiments.students.distill import DistillPlan, distill
+    from featbank.bank import Bank
+    from featbank.datasets import read_dataset
+    from featbank.encoders.students.description import describe_student, shipped_students
+
+    start = "" if options.start == "none" else options.start
+    if start == "auto":
+        architecture = f"{options.student}, stem {options.stem}"
+        fitting = [n for n in shipped_students() if describe_student(n).architecture == architecture]
+        start = fitting[0] if fitting else ""
+    plan = DistillPlan(
+        architecture=options.student,
+        stem=options.stem,
+        view=options.view,
+        n_steps=options.steps,
+        n_crops=options.crops,
+        start=start,
+        seed=options.seed,
+    )
+    is_cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
+    result = distill(
+        read_dataset(options.data, images=options.images),
+        Path(options.teacher),
+        options.out,
+        Bank(options.bank),
+        plan,
+        device="cuda" if is_cuda else "cpu",
+        workers=options.workers,
+        log=lambda line: print(line, file=sys.stderr),
+    )
+    card = (Path(result["folder"]) / "README.md").read_text(encoding="utf-8")
+    return Output(result, f"{card}\nfolder: {result['folder']}")

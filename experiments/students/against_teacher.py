@@ -1,0 +1,109 @@
+"""Compares a student with its teacher: agreement with it and with MOS, multiply-accumulates, seconds."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.students.lesson import Lesson
+from featbank.feature import compute_features, make_feature
+from featbank.images import read_photo
+from regressors.evaluation.bootstrap import bootstrap_ci
+from regressors.evaluation.metrics import srcc
+
+_FEWEST_ROWS: Final = 3
+_N_TIMED: Final = 5
+
+
+def compare_scores(
+    lesson: Lesson, predicted: NDArray[np.float64], learn: NDArray[np.int_]
+) -> list[dict[str, Any]]:
+    """Compare student, teacher and MOS, by split, subset and whether the student learned from the photographs.
+
+    Parameters
+    ----------
+    lesson : Lesson
+    predicted : float64 array of shape (n_photos,)
+        The student's scores, on any scale.
+    learn : int array
+        Positions of the photographs learned from.
+
+    Returns
+    -------
+    list of dict
+        ``rows`` (split and subset), ``learned``, ``n``, ``srcc_teacher`` and its 95 % ``interval`` (groups drawn with
+        replacement), ``srcc_mos`` and ``srcc_mos_teacher``; None where undefined, as without MOS. Fewer than 3
+        photographs get no entry.
+    """
+    rows = lesson.rows
+    learned = np.isin(np.arange(len(rows)), learn)
+    out = []
+    for split in dict.fromkeys(rows["split"]):
+        for is_learned in (True, False):
+            for subset in ("", "exclusive"):
+                chosen = (rows["split"] == split).to_numpy() & (learned == is_learned)
+                if subset:
+                    chosen &= (rows["subset"] == subset).to_numpy()
+                if chosen.sum() < _FEWEST_ROWS:
+                    continue
+                groups = rows["group"].to_numpy(dtype=str)[chosen]
+                own, taught = predicted[chosen], lesson.scores[chosen]
+                ends = bootstrap_ci(taught, own, groups=groups, metrics=["srcc"])["srcc"]
+                mos = rows["mos"].to_numpy(dtype=np.float64)[chosen]
+                known = np.isfinite(mos)
+                has_mos = known.sum() >= _FEWEST_ROWS
+                out.append(
+                    {
+                        "rows": "/".join(filter(None, (split or "all", subset))),
+                        "learned": is_learned,
+                        "n": int(chosen.sum()),
+                        "srcc_teacher": _defined(srcc(taught, own)),
+                        "interval": [*map(_defined, ends)],
+                        "srcc_mos": _defined(srcc(mos[known], own[known])) if has_mos else None,
+                        "srcc_mos_teacher": _defined(srcc(mos[known], taught[known])) if has_mos else None,
+                    }
+                )
+    return out
+
+
+def _defined(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def compare_costs(name: str, view: str, lesson: Lesson) -> dict[str, float]:
+    """Measure seconds per photograph of both, on the same photographs, one after the other in this process.
+
+    Parameters
+    ----------
+    name : str
+        Of the student, without its family.
+    view : str
+    lesson : Lesson
+
+    Returns
+    -------
+    dict
+        ``gmacs``, ``gmacs_teacher`` (per UHD photograph), ``params_m`` (of the student, millions), ``seconds_decode``,
+        ``seconds_student``, ``seconds_teacher`` (the latter two with decoding).
+    """
+    own = [make_feature(f"featbank:{name}", view, "mean")]
+    taught = [make_feature(request.encoder, request.view, request.aggregate) for request in lesson.requests]
+    seconds: dict[str, list[float]] = {"decode": [], "student": [], "teacher": []}
+    # The first photograph opens networks and tables.
+    for path in lesson.rows["path"].tolist()[: _N_TIMED + 1]:
+        for who, features in (("decode", []), ("student", own), ("teacher", taught)):
+            started = time.perf_counter()
+            photo = read_photo(path)
+            if features:
+                compute_features(features, photo)
+            seconds[who].append(time.perf_counter() - started)
+    return {
+        "gmacs": own[0].gmacs(),
+        "gmacs_teacher": sum(feature.gmacs() for feature in taught),
+        "params_m": own[0].encoder.n_params / 1e6,
+        # Medians, because machines are noisy.
+        **{f"seconds_{who}": float(np.median(values[1:] or values)) for who, values in seconds.items()},
+    }

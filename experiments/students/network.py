@@ -1,0 +1,149 @@
+"""The student: a MobileNet trunk of timm, read at every stage, ending in one embedding.
+
+Two things differ from an ImageNet classifier, because quality lies in the finest detail. The stem keeps the
+pixel grid: blocks of 2 x 2 pixels become channels (Shi et al. 2016, pixel shuffle reversed) instead of being
+skipped by a strided filter, at the cost of the strided one; the eight-pixel grid of JPEG survives. And a
+locally normalised luma (MSCN; Mittal, Moorthy and Bovik 2012) is a fourth input channel, so that weak noise
+and weak blur are of the same size as strong edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import timm
+import torch
+from timm.models.mobilenetv3 import MobileNetV3
+from torch import nn
+from torch.nn import functional
+
+from featbank.errors import EncoderError
+
+STEMS: Final = ("unshuffle", "strided")
+MIN_SIZE: Final = 64
+"""Shortest side of a crop in pixels: leaves at least 2 x 2 positions at the deepest stage."""
+
+_LUMA: Final = (0.299, 0.587, 0.114)
+_WINDOW: Final = 7
+_STD_FLOOR: Final = 1e-6
+_MOST_DEVIATIONS: Final = 4.0
+_CONTRAST_FLOOR: Final = 1.0 / 255.0
+
+
+class StudentNetwork(nn.Module):
+    """Crops to embeddings.
+
+    Parameters
+    ----------
+    architecture : str
+        timm's name of a MobileNet V3 or V4, for example ``mobilenetv3_small_075``.
+    stem : {"unshuffle", "strided"}
+        How pixels reach the first stage, see above; ``strided`` is timm's own.
+    n_embedding : int
+        Length of the embedding.
+
+    Raises
+    ------
+    EncoderError
+        If timm does not know the architecture, or it is not a MobileNet.
+    """
+
+    def __init__(self, architecture: str, stem: str = "unshuffle", n_embedding: int = 128) -> None:
+        super().__init__()
+        if stem not in STEMS:
+            raise EncoderError(f"student: stem must be one of {', '.join(STEMS)}, got {stem!r}.")
+        if not timm.models.is_model(architecture) or not architecture.startswith("mobilenet"):
+            known = ", ".join(timm.list_models("mobilenetv[34]*small*"))
+            raise EncoderError(
+                f"student: the architecture must be a MobileNet V3 or V4 of timm, got {architecture!r}. "
+                f"For example one of {known}."
+            )
+        trunk = timm.create_model(architecture, pretrained=False, num_classes=0)
+        if not isinstance(trunk, MobileNetV3):
+            raise EncoderError(
+                f"student: {architecture!r} is not built like a MobileNet V3 or V4; choose another."
+            )
+        self.architecture, self.stem_kind, self.n_embedding = architecture, stem, n_embedding
+        n_stem = trunk.conv_stem.out_channels
+        if stem == "unshuffle":
+            self.stem: nn.Module = nn.Conv2d(16, n_stem, 3, padding=1, bias=False)
+        else:
+            self.stem = nn.Conv2d(4, n_stem, 3, stride=2, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.stem.weight, mode="fan_out", nonlinearity="relu")
+        self.stem_norm = trunk.bn1
+        self.stages = trunk.blocks
+        with torch.no_grad():
+            was_training = self.training
+            self.eval()
+            n_pooled = self.pooled(torch.zeros(1, 3, MIN_SIZE, MIN_SIZE)).shape[1]
+            self.train(was_training)
+        # Statistics of stages differ by orders of magnitude.
+        self.pooled_norm = nn.BatchNorm1d(n_pooled)
+        self.embed = nn.Linear(n_pooled, n_embedding)
+
+    @property
+    def size_multiple(self) -> int:
+        """Crops' sides must be a multiple of this many pixels."""
+        return 2 if self.stem_kind == "unshuffle" else 1
+
+    def pooled(self, crops: torch.Tensor) -> torch.Tensor:
+        """Return mean and standard deviation of every stage's channels.
+
+        Parameters
+        ----------
+        crops : float Tensor of shape (n, 3, height, width)
+            sRGB in [0, 1].
+
+        Returns
+        -------
+        Tensor of shape (n, n_pooled)
+        """
+        luma = sum(weight * crops[:, k : k + 1] for k, weight in enumerate(_LUMA))
+        maps = torch.cat([(crops - 0.5) * 4.0, _normalised(luma)], dim=1)
+        if self.stem_kind == "unshuffle":
+            maps = functional.pixel_unshuffle(maps, 2)
+        maps = self.stem_norm(self.stem(maps))
+        pooled = []
+        for stage in self.stages:
+            maps = stage(maps)
+            mean = maps.mean(dim=(2, 3), keepdim=True)
+            spread = ((maps - mean) ** 2).mean(dim=(2, 3))
+            pooled += [mean.flatten(1), torch.sqrt(spread + _STD_FLOOR)]
+        return torch.cat(pooled, dim=1)
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """Return embeddings of shape (n, n_embedding) of crops (n, 3, height, width) in [0, 1]."""
+        # Some channels are silent on most pictures: on the others they would be many deviations away.
+        normed = self.pooled_norm(self.pooled(crops)).clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+        return functional.hardswish(self.embed(normed))
+
+
+def _normalised(luma: torch.Tensor) -> torch.Tensor:
+    """Subtract the local mean and divide by the local deviation; windows at the border see what is inside."""
+
+    def local(values: torch.Tensor) -> torch.Tensor:
+        return functional.avg_pool2d(values, _WINDOW, stride=1, padding=_WINDOW // 2, count_include_pad=False)
+
+    mean = local(luma)
+    contrast = torch.sqrt(functional.relu(local(luma * luma) - mean * mean) + _STD_FLOOR)
+    return (luma - mean) / (contrast + _CONTRAST_FLOOR)
+
+
+class Heads(nn.Module):
+    """What is read off the embedding during training, linearly, as a ridge will; not part of the student.
+
+    Parameters
+    ----------
+    n_embedding : int
+    widths : mapping of str to int
+        Number of outputs by name of the head.
+    """
+
+    def __init__(self, n_embedding: int, widths: Mapping[str, int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({name: nn.Linear(n_embedding, width) for name, width in widths.items()})
+
+    def forward(self, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the outputs (n, width) by name."""
+        return {name: layer(embedding) for name, layer in self.layers.items()}

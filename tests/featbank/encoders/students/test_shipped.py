@@ -1,0 +1,66 @@
+"""The students in this package: they keep every encoder's contract, and their bounds of size and cost."""
+
+from importlib import resources
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from experiments.commands.list import run as list_things
+from featbank.encoders import Encoder, make_encoder
+from featbank.encoders.students.description import (
+    CARD_FILE,
+    NETWORK_FILE,
+    describe_student,
+    read_network,
+    shipped_students,
+)
+from featbank.feature import make_feature
+from tests.support.encoder_contract import EncoderContract
+
+MAX_BYTES = 4_000_000
+MAX_GMACS = 2.0
+
+
+@pytest.mark.parametrize("encoder", [f"featbank:{name}" for name in shipped_students()], indirect=True)
+class TestShippedStudents(EncoderContract):
+    sizes = ((64, 64), (66, 200))
+    bad_size = (62, 64)
+    tolerance = 1e-5
+
+    @pytest.fixture
+    def encoder(self, request: pytest.FixtureRequest) -> Encoder:
+        return make_encoder(request.param)
+
+    def assert_same(self, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        # Relative to the vector's size: a single feature near zero has no relative accuracy.
+        assert np.linalg.norm(found - expected) <= self.tolerance * np.linalg.norm(expected)
+
+    def test_declares_what_the_registry_lists(self, encoder: Encoder) -> None:
+        from argparse import Namespace
+
+        [row] = [
+            row
+            for row in list_things(Namespace(what="encoders")).document["encoders"]
+            if row["name"] == encoder.spec.name
+        ]
+        assert row["columns"] == encoder.spec.n_features
+        assert row["licence"] == encoder.spec.licence == "Apache-2.0"
+        assert row["weights"] == encoder.spec.weights
+
+    def test_is_small_and_cheap_at_its_own_view(self, encoder: Encoder) -> None:
+        facts = describe_student(encoder.spec.name.partition(":")[2])
+        folder = resources.files("featbank.encoders.students") / facts.name
+        assert sum(len(item.read_bytes()) for item in folder.iterdir()) <= MAX_BYTES
+        assert len(read_network(facts)) == len((folder / NETWORK_FILE).read_bytes())
+        assert 0 < make_feature(encoder.spec.name, facts.view, "mean").gmacs() <= MAX_GMACS
+
+    def test_has_a_card(self, encoder: Encoder) -> None:
+        name = encoder.spec.name.partition(":")[2]
+        card = (resources.files("featbank.encoders.students") / name / CARD_FILE).read_text("utf-8")
+        assert card.startswith(f"# {encoder.spec.name}\n")
+        assert "| " in card
+
+
+def test_there_is_one() -> None:
+    assert "mobile" in shipped_students()
