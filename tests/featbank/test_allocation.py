@@ -17,7 +17,7 @@ if sys.argv[1] == "keep" and not keep_freed_memory():
 for round in range(12):
     if round == 2:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for megabytes in (40, 80, 160):
+    for megabytes in (36, 48, 60):
         np.ones(megabytes << 20, np.uint8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
