@@ -1,7 +1,7 @@
 """Makes the student that the package ships: ``python -m experiments.students STEP``, in this order.
 
 ``set``    weakly rated pictures of the photographs in a folder (0.1 s of one processor each)
-``train``  the network, resumable (about an hour on two cores, minutes on a GPU)
+``train``  the network, resumable (35 minutes on one core)
 ``judge``  its figures on held-out photographs, as CSV
 ``ship``   its files, into the package
 ``levels`` scores of a fitted run on held-out photographs distorted level by level, as CSV

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from torch import nn
 from torch.nn import functional
 
@@ -232,8 +232,3 @@ def train_shipped(
         log=log,
     )
     return network.eval()
-
-
-def rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Spearman's coefficient, quickly, for progress lines."""
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
