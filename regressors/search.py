@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from copy import deepcopy
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from sklearn.utils import get_tags
 from regressors.checks import Estimator, Folds, Scorer, Table
 from regressors.fitting import fit_search, search_context
 from regressors.shared.candidates import Candidate
-from regressors.shared.estimator import SharedFits, make_shared_estimator
+from regressors.shared.estimator import SharedFits, make_shared_estimator, quick_rows
 from regressors.shared.fits import DOUBTFUL, Answers, answer_candidates
 from regressors.shared.plan import SearchPlan, make_plan
 
@@ -179,9 +179,22 @@ class BandGridSearchCV(GridSearchCV):
             verbose=self.verbose,
             error_score=self.error_score,
         )
-        inner.fit(np.arange(len(plan.table.y))[:, None], y, **plan.score_params)
+        with closing(shared):
+            if self.refit and self.memory_limit_gb is None:
+                shared.prepare_refit(self.n_jobs)
+            self._search_shared(inner, shared, plan, y, answers.seconds)
+        _warn_of_doubt(plan, answers)
+        self.fast_path_ = plan.describe(answers)
+        return self
+
+    def _search_shared(
+        self, inner: GridSearchCV, shared: SharedFits, plan: SearchPlan, y: ArrayLike | None, seconds: float
+    ) -> None:
+        """Run scikit-learn's search over the shared answers, and take what it found."""
+        rows = quick_rows(np.arange(len(plan.table.y))[:, None])
+        inner.fit(rows, quick_rows(y) if type(y) is np.ndarray else y, **plan.score_params)
         n_fits = len(plan.candidates) * len(plan.folds)
-        inner.cv_results_["mean_fit_time"] += answers.seconds / n_fits
+        inner.cv_results_["mean_fit_time"] += seconds / n_fits
         for name in ("cv_results_", "scorer_", "multimetric_", "n_splits_"):
             setattr(self, name, getattr(inner, name))
         for name in ("best_index_", "best_score_", "best_params_", "refit_time_"):
@@ -196,9 +209,6 @@ class BandGridSearchCV(GridSearchCV):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_
         if hasattr(self, "best_index_"):
             self.oof_predictions_ = shared.held_out(self.best_params_)
-        _warn_of_doubt(plan, answers)
-        self.fast_path_ = plan.describe(answers)
-        return self
 
 
 def fit_searches(

@@ -27,6 +27,7 @@ MIN_SIZE: Final = 64
 _LUMA: Final = (0.299, 0.587, 0.114)
 _WINDOW: Final = 7
 _STD_FLOOR: Final = 1e-6
+_SPREAD_FLOOR: Final = 1e-4
 _MOST_DEVIATIONS: Final = 4.0
 _CONTRAST_FLOOR: Final = 1.0 / 255.0
 
@@ -88,7 +89,10 @@ class StudentNetwork(nn.Module):
         return 2 if self.stem_kind == "unshuffle" else 1
 
     def pooled(self, crops: torch.Tensor) -> torch.Tensor:
-        """Return mean and standard deviation of every stage's channels.
+        """Return mean and logarithm of the deviation of the stem's and every stage's channels.
+
+        Blur and noise show in ratios of deviations, whatever the photograph's contrast; in logarithms ratios
+        are differences, which a linear layer can take.
 
         Parameters
         ----------
@@ -104,12 +108,10 @@ class StudentNetwork(nn.Module):
         if self.stem_kind == "unshuffle":
             maps = functional.pixel_unshuffle(maps, 2)
         maps = self.stem_norm(self.stem(maps))
-        pooled = []
+        pooled = _pool(maps)
         for stage in self.stages:
             maps = stage(maps)
-            mean = maps.mean(dim=(2, 3), keepdim=True)
-            spread = ((maps - mean) ** 2).mean(dim=(2, 3))
-            pooled += [mean.flatten(1), torch.sqrt(spread + _STD_FLOOR)]
+            pooled += _pool(maps)
         return torch.cat(pooled, dim=1)
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
@@ -119,11 +121,21 @@ class StudentNetwork(nn.Module):
         return functional.hardswish(self.embed(normed))
 
 
+def _pool(maps: torch.Tensor) -> list[torch.Tensor]:
+    mean = maps.mean(dim=(2, 3), keepdim=True)
+    spread = ((maps - mean) ** 2).mean(dim=(2, 3))
+    return [mean.flatten(1), 0.5 * torch.log(spread + _SPREAD_FLOOR)]
+
+
 def _normalised(luma: torch.Tensor) -> torch.Tensor:
     """Subtract the local mean and divide by the local deviation; windows at the border see what is inside."""
 
     def local(values: torch.Tensor) -> torch.Tensor:
-        return functional.avg_pool2d(values, _WINDOW, stride=1, padding=_WINDOW // 2, count_include_pad=False)
+        # The window is a product of two, which are faster one after the other.
+        pad = _WINDOW // 2
+        for window, padding in (((_WINDOW, 1), (pad, 0)), ((1, _WINDOW), (0, pad))):
+            values = functional.avg_pool2d(values, window, stride=1, padding=padding, count_include_pad=False)
+        return values
 
     mean = local(luma)
     contrast = torch.sqrt(functional.relu(local(luma * luma) - mean * mean) + _STD_FLOOR)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from threadpoolctl import threadpool_limits
 
 from regressors.checks import Estimator, FloatArray, IntArray, Table
 from regressors.fitting import take_rows
+from regressors.shared.candidates import Candidate
 from regressors.shared.fits import DOUBTFUL, Answers
 from regressors.shared.plan import SearchPlan
-from regressors.shared.refit import refit_ridge
+from regressors.shared.refit import RidgeRefit, can_refit
 
 
 class SharedFits:
@@ -42,6 +43,24 @@ class SharedFits:
         self._folds: dict[bytes, dict[bytes, int]] = {}
         for number, (train, test) in enumerate(plan.folds):
             self._folds.setdefault(train.tobytes(), {})[test.tobytes()] = number
+        self._ahead: RidgeRefit | None = None
+
+    def prepare_refit(self, n_jobs: int | None) -> None:
+        """Begin in other threads what any of the ridge candidates needs to be fitted on all rows."""
+        candidates = self._plan.candidates
+        # Candidates that scikit-learn must fit need the cores themselves.
+        if all(can_refit(self._plan.table, candidate) for candidate in candidates):
+            self._prepare([candidate for candidate in candidates if candidate is not None], n_jobs)
+
+    def _prepare(self, candidates: Sequence[Candidate], n_jobs: int | None) -> None:
+        answers = self._answers
+        self._ahead = RidgeRefit(self._plan.table, candidates, answers.scales, answers.gram, n_jobs=n_jobs)
+
+    def close(self) -> None:
+        """End what was begun in other threads."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
     def predictions(self, parameters: Mapping[str, Any], train: IntArray) -> dict[bytes, FloatArray] | None:
         """Return the predictions of a candidate by the bytes of the test rows; None if any is missing."""
@@ -75,12 +94,14 @@ class SharedFits:
         candidate = self._plan.read(parameters)
         is_known = candidate is not None and candidate in self._answers.doubt
         if candidate is not None and is_known and self._answers.doubt[candidate] <= DOUBTFUL:
+            if self._ahead is None and can_refit(self._plan.table, candidate):
+                self._prepare([candidate], n_jobs)
             pipeline = clone(self._plan.pipeline).set_params(**clone(dict(parameters), safe=False))
-            fitted = refit_ridge(
-                pipeline, self._X, self._y, self._plan.table, candidate, self._answers.gram, n_jobs=n_jobs
-            )
-            if fitted is not None:
-                return fitted
+            if self._ahead is not None:
+                fitted = self._ahead.fit(pipeline, self._X, self._y, candidate)
+                if fitted is not None:
+                    return fitted
+        self.close()
         # Nothing else runs now, so that BLAS may have the cores that the folds had.
         with threadpool_limits(limits=max(1, effective_n_jobs(n_jobs)), user_api="blas"):
             return self.fit_plain(parameters, train)
@@ -101,6 +122,35 @@ class SharedFits:
             np.add.at(total, test, predicted)
             np.add.at(n_tested, test, 1)
         return np.divide(total, n_tested, out=np.full(len(total), np.nan), where=n_tested > 0)
+
+
+class _QuickRows(np.ndarray):
+    """An array whose rows scikit-learn takes without first asking of what library it is.
+
+    Its search cuts four arrays for every candidate and fold; for plain arrays asking takes longer than cutting, while
+    of anything with an ``iloc`` it takes rows at once.
+    """
+
+    iloc = None
+
+    def take(self, rows: IntArray, axis: int = 0, **options: object) -> np.ndarray:  # type: ignore[override]
+        """Return some rows, as a plain array."""
+        return np.asarray(self)[rows]
+
+
+def quick_rows(array: np.ndarray) -> np.ndarray:
+    """Return a view of an array whose rows scikit-learn takes quickly.
+
+    Parameters
+    ----------
+    array : array of shape (n_rows, ...)
+
+    Returns
+    -------
+    array of the same shape
+        Parts of it are plain arrays.
+    """
+    return array.view(_QuickRows)
 
 
 class _SharedEstimator(RegressorMixin, BaseEstimator):

@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from regressors.checks import FloatArray, IntArray
 from regressors.shared.candidates import Candidate
-from regressors.shared.fold_table import ColumnScale, FoldGram, FoldTable, SharedGram, as_slice
+from regressors.shared.column_scale import ColumnScale, join_scales
+from regressors.shared.fold_table import FoldTable, as_slice
 from regressors.shared.kernel_fits import (
     Found,
     Kernels,
@@ -29,12 +30,16 @@ from regressors.shared.kernel_fits import (
     weighted_kernel,
 )
 from regressors.shared.memory import plan_memory
+from regressors.shared.shared_gram import FoldGram, SharedGram
 from regressors.shared.shifted import ShiftedSolutions, solve_shifted
 
 DOUBTFUL = 1e-9
 """Effect of rounding on predictions, in ranges of MOS, from which on no digits are promised.
 
 A random draw of rounding errors moves predictions by less than the worst one does."""
+
+_WIDTH = 1024
+"""Columns whose scales one task learns."""
 
 
 @dataclass
@@ -51,12 +56,15 @@ class Answers:
         Time of the computation.
     gram : SharedGram, or None
         Of the bands that were solved by Gram matrices.
+    scales : mapping of str to ColumnScale
+        Of each band over all rows.
     """
 
     predictions: dict[Candidate, list[FloatArray | None]] = field(default_factory=dict)
     doubt: dict[Candidate, float] = field(default_factory=dict)
     seconds: float = 0.0
     gram: SharedGram | None = None
+    scales: Scales = field(default_factory=dict)
 
     def add(self, candidate: Candidate, fold: int, predicted: FloatArray, doubt: float) -> None:
         """Note the predictions of one fold, unless they are not finite."""
@@ -120,11 +128,7 @@ def answer_candidates(
     with threadpool_limits(limits=1, user_api="blas"), ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(n_workers))
         try:
-            places = [(band, fold) for fold in folds for band in bands]
-            learned = list(pool.map(lambda place: table.column_scale(*place), places))
-            scales: list[dict[str, ColumnScale]] = [{} for _ in folds]
-            for (band, fold), scale in zip(places, learned, strict=True):
-                scales[fold][band] = scale
+            *scales, answers.scales = _learn_scales(pool, table, bands)
             primal = [{key for key in groups if is_primal(key, table, fold, scales[fold])} for fold in folds]
             in_gram = [band for band in bands if any(band in key.bands for keys in primal for key in keys)]
             budget = plan_memory(table, groups, primal, in_gram, n_workers, memory_limit_gb)
@@ -145,6 +149,22 @@ def answer_candidates(
             pool.shutdown(cancel_futures=True)
             raise
     return answers
+
+
+def _learn_scales(pool: Executor, table: FoldTable, bands: Sequence[str]) -> list[dict[str, ColumnScale]]:
+    """Return the scales of each band in every fold, and last over all rows."""
+    places = [
+        (band, slice(start, min(start + _WIDTH, len(table.bands[band]))))
+        for band in bands
+        for start in range(0, len(table.bands[band]), _WIDTH)
+    ]
+    parts: dict[str, list[list[ColumnScale]]] = {band: [] for band in bands}
+    for (band, _), part in zip(
+        places, pool.map(lambda place: table.column_scales(*place), places), strict=True
+    ):
+        parts[band].append(part)
+    folds = range(len(table.folds) + 1)
+    return [{band: join_scales([part[fold] for part in parts[band]]) for band in bands} for fold in folds]
 
 
 def is_primal(key: Candidate, table: FoldTable, fold: int, scales: Scales) -> bool:

@@ -14,7 +14,8 @@ from sklearn.svm import SVR
 
 from regressors.checks import FloatArray
 from regressors.shared.candidates import Candidate
-from regressors.shared.fold_table import BandKernel, ColumnScale, FoldTable
+from regressors.shared.column_scale import ColumnScale
+from regressors.shared.fold_table import BandKernel, FoldTable
 from regressors.shared.shifted import ShiftedSolutions, solve_shifted
 
 Scales = Mapping[str, ColumnScale]

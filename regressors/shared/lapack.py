@@ -30,12 +30,16 @@ _ROUTINES = {
     "dpotrf": (lapack, "cidii"),
     "dpotrs": (lapack, "ciididii"),
     "dptsv": (lapack, "iidddii"),
+    "dgemm": (blas, "cciiiddididdi"),
     "dsymm": (blas, "cciiddididdi"),
     "dsymv": (blas, "ciddididdi"),
+    "dsyrk": (blas, "cciiddiddi"),
     "dsyr2k": (blas, "cciiddididdi"),
     "dsytrd": (lapack, "cididdddii"),
     "dtrsv": (blas, "cccididi"),
 }
+
+_TILE = 256
 
 
 def is_available() -> bool:
@@ -241,6 +245,46 @@ def multiply_symmetric(matrix: FloatArray, vectors: FloatArray) -> FloatArray:
         m = vectors.shape[1]
         _call("dsymm", b"L", b"U", n, m, 1.0, matrix, lead, vectors, n, 0.0, product, n)
     return product
+
+
+def add_own_products(total: FloatArray, rows: FloatArray) -> None:
+    """Add the inner products of rows among each other to the upper triangle of a matrix, in place.
+
+    Parameters
+    ----------
+    total : float64 array of shape (n, n), C order
+    rows : float64 array of shape (n, k), C order
+    """
+    n, k = rows.shape
+    # What is C order here is the transpose in Fortran's.
+    _call("dsyrk", b"L", b"T", n, k, 1.0, rows, max(1, k), 1.0, total, max(1, n))
+
+
+def add_products(total: FloatArray, left: FloatArray, right: FloatArray) -> None:
+    """Add the inner products of rows with other rows to a matrix, in place.
+
+    Parameters
+    ----------
+    total : float64 array of shape (n_left, n_right), C order
+    left : float64 array of shape (n_left, k), C order
+    right : float64 array of shape (n_right, k), C order
+    """
+    (m, k), n = right.shape, len(left)
+    _call(
+        "dgemm", b"T", b"N", m, n, k, 1.0, right, max(1, k), left, max(1, k), 1.0, total, max(1, m)
+    )  # fmt: skip
+
+
+def mirror(matrix: FloatArray) -> None:
+    """Copy the upper triangle of a matrix, C order, into the lower one, in place."""
+    n = len(matrix)
+    for start in range(0, n, _TILE):
+        part, rest = slice(start, start + _TILE), slice(start + _TILE, n)
+        corner = np.triu(matrix[part, part], 1)
+        corner += corner.T
+        np.fill_diagonal(corner, np.diagonal(matrix)[part])
+        matrix[part, part] = corner
+        matrix[rest, part] = matrix[part, rest].T
 
 
 def factorise_band(band: FloatArray) -> bool:

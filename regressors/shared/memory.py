@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from regressors.shared.candidates import Candidate
-from regressors.shared.fold_table import FoldTable
+from regressors.shared.fold_table import WIDE_CHUNK, FoldTable
 from regressors.shared.shifted import extra_numbers
 
 _NUMBER = 8
@@ -101,6 +101,8 @@ def _needed(
     width = {band: len(columns) for band, columns in table.bands.items()}
     n_gram = sum(width[band] for band in in_gram)
     answers = sum(len(test) for _, test in table.folds) * sum(len(members) for members in groups.values())
+    # Mean, factor, variance and a flag of each column, in each fold and over all rows.
+    scales = 4 * (len(table.folds) + 1) * sum(width.values())
     # Gram matrices: the centred table, the sum, each fold's part if kept, and rows cut out for one.
     shared = 0.0
     if in_gram:
@@ -112,18 +114,19 @@ def _needed(
         dual = [key for key in groups if key not in primal[fold]]
         bands = {band for key in dual for band in key.bands}
         held = len(bands) * (n_train + n_test) * n_train
-        # A worker sums a kernel and reduces it, or standardises the rows of a band.
+        # A worker sums a kernel and reduces it, or standardises some columns of a band.
         work = 0.0
         for key in groups:
             size = sum(width[band] for band in key.bands) if key in primal[fold] else n_train
             own = 2 * size**2 + n_test * size + extra_numbers(size, len(groups[key]))
             work = max(work, own)
         if bands:
-            work = max(work, max(width[band] for band in bands) * (n_train + n_test) + 2 * n_train**2)
+            widest = min(max(width[band] for band in bands), WIDE_CHUNK)
+            work = max(work, 2 * widest * (n_train + n_test))
         if primal[fold]:
             held += 2 * n_gram**2 + n_test * n_gram
             work = max(work, 2.0 * n_gram**2)
         # A lone worker ends one fold before it begins the next.
         n_held = 1 if folds_wait or n_workers == 1 else 2
         most = max(most, n_held * held + n_workers * work)
-    return _NUMBER * (answers + shared + most)
+    return _NUMBER * (answers + scales + shared + most)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from regressors.shared import fold_table
-from regressors.shared.fold_table import FoldTable, SharedGram
+from regressors.shared import shared_gram
+from regressors.shared.column_scale import ColumnScale, join_scales
+from regressors.shared.fold_table import FoldTable
+from regressors.shared.shared_gram import SharedGram
 
 N = 40
 BANDS = {"a": np.arange(6), "b": np.array([6, 9, 11]), "c": np.array([7, 8, 10])}
@@ -60,18 +62,27 @@ def scaled(table: FoldTable, band: str, fold: int) -> tuple[np.ndarray, np.ndarr
     return scaler.transform(X[table.train_rows(fold)]), scaler.transform(X[test]), scaler
 
 
+def learned(table: FoldTable, band: str, fold: int, how: str) -> ColumnScale:
+    """The scales of a fold: from its own rows, or from sums shared with the others, in two runs of columns."""
+    if how == "own rows":
+        return table.column_scale(band, fold)
+    width = len(table.bands[band])
+    return join_scales([table.column_scales(band, part)[fold] for part in (slice(0, 2), slice(2, width))])
+
+
 def close(actual: np.ndarray, desired: np.ndarray, tolerance: float = 1e-9) -> None:
     np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * np.abs(desired).max(initial=1e-300))
 
 
+@pytest.mark.parametrize("how", ["own rows", "shared sums"])
 @pytest.mark.parametrize("weighted", ["no", "both"])
 @pytest.mark.parametrize("folds", FOLDS)
-def test_scales_are_the_scalers(folds: str, weighted: str) -> None:
+def test_scales_are_the_scalers(folds: str, weighted: str, how: str) -> None:
     table = table_of(folds, weighted)
     for fold in range(len(table.folds)):
         for band in BANDS:
             _, _, scaler = scaled(table, band, fold)
-            scale = table.column_scale(band, fold)
+            scale = learned(table, band, fold, how)
             np.testing.assert_allclose(scale.mean, scaler.mean_, rtol=1e-12, atol=1e-15)
             used = scale.factor > 0
             np.testing.assert_allclose(1 / scale.factor[used], scaler.scale_[used], rtol=1e-9)
@@ -79,12 +90,13 @@ def test_scales_are_the_scalers(folds: str, weighted: str) -> None:
             np.testing.assert_array_equal(scale.varies, scaler.scale_ == np.sqrt(scaler.var_))
 
 
-def test_ranges_are_the_scalers() -> None:
+@pytest.mark.parametrize("how", ["own rows", "shared sums"])
+def test_ranges_are_the_scalers(how: str) -> None:
     table = table_of("partition", "no", "range")
     for fold in range(2):
         for band in BANDS:
             _, _, scaler = scaled(table, band, fold)
-            scale = table.column_scale(band, fold)
+            scale = learned(table, band, fold, how)
             used = scale.factor > 0
             np.testing.assert_allclose(scale.factor[used], scaler.scale_[used], rtol=1e-12)
             np.testing.assert_array_equal(scaler.data_range_[~used], 0)
@@ -118,7 +130,7 @@ def test_gram_matrices_of_folds_are_plain_products(
     folds: str, weighted: str, stored: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if stored == "one at a time":
-        monkeypatch.setattr(fold_table, "_MAX_STORED_BYTES", 0)
+        monkeypatch.setattr(shared_gram, "_MAX_STORED_BYTES", 0)
     table = table_of(folds, weighted)
     chosen = ["a", "b"]
     gram = SharedGram(table, chosen, stored=stored != "no part")

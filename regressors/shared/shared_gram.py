@@ -1,0 +1,219 @@
+"""Gram matrices of all folds from one: normal equations by subtraction of the rows that a fold leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from regressors.checks import FloatArray, IntArray
+from regressors.shared.column_scale import CANCELS, CHUNK, ColumnScale
+from regressors.shared.fold_table import FoldTable, as_slice
+
+# Rows of a Gram matrix at a time, so that they stay in the cache through all passes over them.
+_TILE = 64
+_MAX_STORED_BYTES = 1_000_000_000
+
+
+class FoldGram(NamedTuple):
+    """Normal equations of the standardised columns, in one fold.
+
+    Attributes
+    ----------
+    gram : float64 array of shape (n_columns, n_columns)
+        Z' W Z over the training rows.
+    right : float64 array of shape (n_columns,)
+        Z' W (y - mean y).
+    test : float64 array of shape (n_test, n_columns)
+        Standardised test rows.
+    y_mean : float
+        Weighted mean of MOS.
+    """
+
+    gram: FloatArray
+    right: FloatArray
+    test: FloatArray
+    y_mean: float
+
+
+class SharedGram:
+    """Gram matrix of globally centred columns, from which each fold's is had by subtraction.
+
+    With Xc the columns centred and scaled over all rows, the training rows T of a fold and the others R::
+
+        Xc_T' W Xc_T = Xc' W Xc - Xc_R' W Xc_R
+        Z' W Z       = D (Xc_T' W Xc_T - w m m') D
+
+    so that all folds of a cross-validation cost one product of matrices. Columns whose training variance is a tiny
+    part of their global one would lose digits in the difference: their rows are computed directly.
+
+    Parameters
+    ----------
+    table : FoldTable
+        The table.
+    bands : sequence of str
+        Bands whose columns enter, in this order.
+    run : callable, default=map
+        Computes independent parts, as the ``map`` of an executor does.
+    stored : bool, default=True
+        Whether the parts of all folds are kept, up to 1 GB; otherwise each fold computes its own.
+    """
+
+    def __init__(
+        self,
+        table: FoldTable,
+        bands: Sequence[str],
+        *,
+        run: Callable[..., Any] = map,
+        stored: bool = True,
+    ) -> None:
+        self._table = table
+        self.bands = tuple(bands)
+        columns = np.concatenate([table.bands[band] for band in bands])
+        self._columns = columns
+        weights = np.ones(len(table.y)) if table.fit_weight is None else table.fit_weight
+        self._weights = weights
+        self._centred = np.empty((len(weights), len(columns)))
+        self._spread = np.empty(len(columns))
+        list(run(self._centre, range(0, len(columns), CHUNK)))
+        self._left_out = [table.left_out(fold) for fold in range(len(table.folds))]
+        self._parts: list[FloatArray | None] = [None] * len(table.folds)
+        self._total: FloatArray | None = None
+        shared = [rows for rows in self._left_out if rows is not None]
+        size = len(columns) ** 2 * 8
+        if shared and stored and size * (len(shared) + 1) <= _MAX_STORED_BYTES:
+            self._parts = list(run(lambda rows: None if rows is None else self._gram(rows), self._left_out))
+        joined = np.sort(np.concatenate(shared)) if shared else np.empty(0, dtype=np.intp)
+        if shared and all(part is not None for part in self._parts) and _is_partition(joined, len(weights)):
+            self._total = sum(
+                (part for part in self._parts if part is not None), np.zeros((len(columns),) * 2)
+            )
+        elif shared:
+            self._total = self._gram(np.arange(len(weights)))
+
+    def _centre(self, start: int) -> None:
+        """Centre and scale some columns over all rows."""
+        part = slice(start, start + CHUNK)
+        # A selection by positions is a copy, one by a slice is not.
+        chunk = np.array(self._table.features[:, as_slice(self._columns[part])], order="C")
+        chunk -= chunk.mean(axis=0)
+        spread = np.sqrt(np.einsum("ij,ij->j", chunk, chunk) / len(chunk))
+        spread[spread == 0] = 1.0
+        self._spread[part] = spread
+        np.divide(chunk, spread, out=self._centred[:, part])
+
+    def fold(self, fold: int, scales: Mapping[str, ColumnScale]) -> FoldGram:
+        """Assemble the normal equations of one fold.
+
+        Parameters
+        ----------
+        fold : int
+            Number of the fold.
+        scales : mapping of str to ColumnScale
+            Of each band in this fold.
+
+        Returns
+        -------
+        FoldGram
+        """
+        left_out, part = self._left_out[fold], self._parts[fold]
+        if left_out is None or self._total is None:
+            gram = self._gram(self._table.train_rows(fold))
+        else:
+            gram = self._total - (self._gram(left_out) if part is None else part)
+        return self._standardise(self._table, fold, scales, gram)
+
+    def whole(self, scales: Mapping[str, ColumnScale]) -> FoldGram:
+        """Assemble the normal equations of all rows.
+
+        Parameters
+        ----------
+        scales : mapping of str to ColumnScale
+            Of each band over all rows.
+
+        Returns
+        -------
+        FoldGram
+            Without test rows.
+        """
+        table = self._table.whole()
+        gram = self._gram(table.train_rows(0)) if self._total is None else self._total.copy()
+        return self._standardise(table, 0, scales, gram)
+
+    def _standardise(
+        self, table: FoldTable, fold: int, scales: Mapping[str, ColumnScale], gram: FloatArray
+    ) -> FoldGram:
+        """Turn products of globally centred training rows, overwritten, into those of standardised ones."""
+        rows, test = table.train_rows(fold), table.folds[fold][1]
+        factor = np.concatenate([scales[band].factor for band in self.bands]) * self._spread
+        weights = table.train_weights(fold)
+        total = float(weights.sum())
+        target = table.y[rows]
+        y_mean = float(weights @ target) / total
+        # Training rows may repeat; a row's place in these vectors counts each time.
+        both = np.zeros((len(table.y), 2))
+        np.add.at(both, rows, np.column_stack([weights / total, weights * (target - y_mean)]))
+        mean, right = (self._centred.T @ both).T
+        before = np.diagonal(gram if self._total is None else self._total).copy()
+        for start in range(0, len(gram), _TILE):
+            tile = slice(start, start + _TILE)
+            gram[tile] -= (total * mean[tile])[:, None] * mean
+        tested = self._centred[test] - mean
+        weak = np.flatnonzero((np.diagonal(gram) < CANCELS * before) & (factor > 0))
+        if len(weak):
+            self._repair(gram, right, tested, weak, rows, test, weights, target - y_mean, mean)
+        for start in range(0, len(gram), _TILE):
+            tile = slice(start, start + _TILE)
+            gram[tile] *= factor
+            gram[tile] *= factor[tile, None]
+        tested *= factor
+        return FoldGram(gram, right * factor, tested, y_mean)
+
+    def columns(self, bands: Sequence[str]) -> IntArray:
+        """Return the positions of some bands' columns in the Gram matrix."""
+        widths = [len(self._table.bands[band]) for band in self.bands]
+        stops = np.cumsum(widths)
+        runs = {
+            band: np.arange(stop - width, stop)
+            for band, stop, width in zip(self.bands, stops, widths, strict=True)
+        }
+        return np.concatenate([runs[band] for band in bands])
+
+    def _repair(
+        self,
+        gram: FloatArray,
+        right: FloatArray,
+        tested: FloatArray,
+        weak: IntArray,
+        rows: IntArray,
+        test: IntArray,
+        weights: FloatArray,
+        target: FloatArray,
+        mean: FloatArray,
+    ) -> None:
+        """Compute the rows of weak columns from the table itself, about the mean of the training rows."""
+        values, columns = self._table.features, self._columns[weak]
+        direct = values[rows[:, None], columns]
+        centre = direct.mean(axis=0)
+        direct -= centre
+        shift = weights @ direct / weights.sum()
+        direct = (direct - shift) / self._spread[weak]
+        tested[:, weak] = (values[test[:, None], columns] - centre - shift) / self._spread[weak]
+        weighted = direct * weights[:, None]
+        crossed = (self._centred[rows] - mean).T @ weighted
+        gram[:, weak] = crossed
+        gram[weak, :] = crossed.T
+        gram[np.ix_(weak, weak)] = direct.T @ weighted
+        right[weak] = target @ weighted
+
+    def _gram(self, rows: IntArray) -> FloatArray:
+        chosen = self._centred[rows]
+        if self._table.fit_weight is not None:
+            chosen *= np.sqrt(self._weights[rows])[:, None]
+        gram: FloatArray = chosen.T @ chosen
+        return gram
+
+
+def _is_partition(rows: IntArray, n_rows: int) -> bool:
+    return len(rows) == n_rows and np.array_equal(rows, np.arange(n_rows))
