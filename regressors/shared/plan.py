@@ -25,6 +25,7 @@ from regressors.shared.fold_table import FoldTable
 
 # What make_scorer returns. Its kind says that a scorer asks an estimator for nothing but predictions.
 _SCORER = type(make_scorer(r2_score))
+_TILE = (32, 256)
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,21 @@ def _matrix(X: Table) -> FloatArray | None:
         X = X.to_numpy()
     if type(X) is not np.ndarray or X.ndim != 2 or X.dtype.kind not in "fiu":
         return None
-    values = np.asarray(X, dtype=np.float64)
+    values = _by_rows(X)
     return values if np.isfinite(values).all() else None
+
+
+def _by_rows(X: np.ndarray) -> FloatArray:
+    """Return the table in float64 and C order: data frames give columns, of which rows are gathered slowly."""
+    if X.flags.c_contiguous:
+        return np.asarray(X, dtype=np.float64)
+    values = np.empty(X.shape)
+    # In tiles, so that what is read by columns stays in the cache until it is used up.
+    for row in range(0, X.shape[0], _TILE[0]):
+        for column in range(0, X.shape[1], _TILE[1]):
+            tile = slice(row, row + _TILE[0]), slice(column, column + _TILE[1])
+            values[tile] = X[tile]
+    return values
 
 
 def _route(
