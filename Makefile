@@ -43,7 +43,7 @@ $(VENV)/.ready-dev: pyproject.toml
 	@touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-encoders: pyproject.toml | $(VENV)/.ready-dev
-	$(BIN)/python -m pip install --quiet --editable '.[students]'
+	$(BIN)/python -m pip install --quiet --editable '.[students,openvino]'
 	@touch $@
 
 setup: $(VENV)/.ready-dev ## make the private environment in .venv, with the developer's tools
@@ -102,7 +102,7 @@ imports: $(VENV)/.ready-dev ## check the import contracts
 
 check: lint types imports test ## everything a commit must pass
 
-bench: $(VENV)/.ready-dev ## measure speed as ratios, side by side in one run (PART=features, fit or all)
+bench: $(VENV)/.ready-dev ## measure speed as ratios, side by side in one run (PART=features, networks, fit or all)
 	$(BIN)/python -m experiments.benchmarks --part $(PART)
 
 clean: ## remove the demo set, the bank, the runs and the tools' caches (not the environment)

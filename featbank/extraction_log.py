@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import time
 from pathlib import Path
+
+from featbank.encoders.engine import ENGINE_VARIABLE
 
 EXTRACTION_LOG = "extractions.jsonl"
 
@@ -28,6 +31,7 @@ def log_extraction(root: Path, n_computed: int, workers: int, seconds: dict[str,
     entry = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds["wall"])),
         "machine": platform.machine(),
+        "engine": os.environ.get(ENGINE_VARIABLE) or "torch",
         "workers": workers,
         "n_computed": n_computed,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},

@@ -19,6 +19,7 @@ from joblib import cpu_count
 from experiments.benchmarks.bank import bench_bank
 from experiments.benchmarks.extraction import bench_extraction
 from experiments.benchmarks.fit import bench_fit
+from experiments.benchmarks.networks import bench_networks
 from experiments.benchmarks.views import bench_rerun, bench_views
 from featbank.demo import write_demo
 
@@ -42,9 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
         "--part",
-        choices=("all", "features", "fit"),
+        choices=("all", "features", "networks", "fit"),
         default="all",
-        help="features: extraction and bank, into results.csv; fit: grid searches, into fit.csv (default: both)",
+        help="features: extraction and bank, into results.csv; networks: engines, into networks.csv; fit: grid "
+        "searches, into fit.csv (default: all)",
     )
     parser.add_argument(
         "--photos",
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         "--repeats", type=int, default=3, help="runs of each side, in turn; the median counts"
     )
     options = parser.parse_args(argv)
-    if options.part != "fit":
+    if options.part in ("all", "features"):
         rows = []
         with tempfile.TemporaryDirectory(prefix="featbank-bench-") as folder:
             photos = write_demo(Path(folder) / "photos", n_photos=options.photos, workers=cpu_count())
@@ -65,7 +67,13 @@ def main(argv: list[str] | None = None) -> int:
             rows += bench_views(sorted(map(str, photos.rglob("*.jpg"))), options.repeats)
             rows += bench_rerun(Path(folder), options.repeats)
         _record(rows, "results.csv")
-    if options.part != "features":
+    if options.part in ("all", "networks"):
+        with tempfile.TemporaryDirectory(prefix="featbank-bench-") as folder:
+            photos = write_demo(Path(folder) / "photos", n_photos=options.photos, workers=cpu_count())
+            rows = bench_networks(sorted(map(str, photos.rglob("*.jpg"))), options.repeats)
+        if rows:
+            _record(rows, "networks.csv")
+    if options.part in ("all", "fit"):
         _record(bench_fit(), "fit.csv")
     return 0
 

@@ -7,7 +7,6 @@ does not stop the run.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from experiments.commands import Output
@@ -16,7 +15,7 @@ from experiments.commands.options import (
     add_compute,
     add_data,
     add_recipe,
-    check_device,
+    apply_compute,
     shard_spec,
 )
 
@@ -63,21 +62,20 @@ def run(options: argparse.Namespace) -> Output:
     from featbank.extract import FeatureRequest, extract, take_shard
     from featbank.known_features import known_folder
 
-    check_device(options.device)
     if options.cluster:
         check_cluster(options.cluster)
-        if options.device != "auto":
-            raise ClusterError(
-                f"features: --device {options.device} means this machine, but the cluster's workers compute. Start "
-                f"them with FEATBANK_DEVICE={options.device} instead."
-            )
+        for name, value, unset in (("device", options.device, "auto"), ("engine", options.engine, None)):
+            if value != unset:
+                raise ClusterError(
+                    f"features: --{name} {value} means this machine, but the cluster's workers compute. Start them "
+                    f"with FEATBANK_{name.upper()}={value} instead."
+                )
+    apply_compute(options)
     keep_freed_memory()  # with one worker this process does the work
     recipe = read_recipe(options.recipe)
     # What a search may choose is computed with the rest.
     bands = [variant.request for row in list_variants(recipe).values() for variant in row]
     _check_precision(options.precision, [band.encoder for band in bands])
-    if options.device != "auto":
-        os.environ["FEATBANK_DEVICE"] = options.device  # worker processes inherit it
     requests = [
         FeatureRequest(band.encoder, band.view, band.aggregate)
         for band in bands

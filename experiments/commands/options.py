@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 
 from featbank.errors import EncoderError
 
@@ -71,6 +72,11 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run (default: auto)"
     )
     parser.add_argument(
+        "--engine",
+        choices=("torch", "onnxruntime", "openvino"),
+        help="what runs networks on processors; compared with torch before it is used (default: torch)",
+    )
+    parser.add_argument(
         "--precision",
         choices=("fp32", "bf16"),
         default="fp32",
@@ -87,6 +93,24 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         help="processes (default: the processors this process may use)",
     )
+
+
+def apply_compute(options: argparse.Namespace) -> None:
+    """Check where and how encoders run, and tell the encoders of this process and of its workers.
+
+    Raises
+    ------
+    EncoderError
+        If the device or the engine is not there.
+    """
+    from featbank.encoders.engine import check_engine
+
+    check_device(options.device)
+    if options.engine is not None:
+        check_engine(options.engine)
+        os.environ["FEATBANK_ENGINE"] = options.engine
+    if options.device != "auto":
+        os.environ["FEATBANK_DEVICE"] = options.device
 
 
 def check_device(device: str) -> None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from experiments.commands import Output
-from experiments.commands.options import add_bank, add_compute, check_device
+from experiments.commands.options import add_bank, add_compute, apply_compute
 
 EXAMPLE = "example: featbank score runs/starter/model.skops photos/ --csv scores.csv"
 
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> Output:
     from featbank.bank import Bank
     from featbank.encoders import random_weights_note
 
-    check_device(options.device)
+    apply_compute(options)
     keep_freed_memory()  # with one worker this process does the work
     scores = score_paths(Path(options.model), options.paths, Bank(options.bank), workers=options.workers)
     failed = int(scores["predicted"].isna().sum())

@@ -7,8 +7,7 @@ loads them, once a process for all encoders that share a network.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from featbank.encoders.macs import ForwardCount, build_on_meta, count_forward
+from featbank.encoders.engine import choose_engine
 from featbank.encoders.names import EncoderName
 from featbank.encoders.networks import random_weights
 from featbank.encoders.networks.blueprint import Blueprint
-from featbank.encoders.networks.loading import image_state, load_stored
+from featbank.encoders.networks.engines import Forward, open_engine
+from featbank.encoders.networks.modules import DTYPES, Trial, load_network, skeleton, tap_reader, try_pass
 from featbank.encoders.networks.prompts import LEARNED, PROMPTS, STORED
-from featbank.encoders.networks.reading import OUT, expand_taps, pool, run_taps
+from featbank.encoders.networks.reading import OUT, Read, TapReader, expand_taps
 from featbank.encoders.networks.text import EPOCH as TEXT_EPOCH
 from featbank.encoders.networks.text import N_LEARNED, encode_prompts
 from featbank.encoders.spec import Encoder, EncoderSpec
@@ -31,21 +31,11 @@ from featbank.encoders.weights import content_digest
 from featbank.errors import EncoderError, EncoderSetupError, unknown_name
 
 EPOCH: Final = 1
-"""Raised with any change of the code here or in `reading` that moves the features."""
+"""Raised with any change of the code here, in `modules` or in `reading` that moves the features."""
 
 DEVICE_VARIABLE: Final = "FEATBANK_DEVICE"
 BATCH_PIXELS: Final = 2**21
 """Crops run together while they have at most this many pixels: bounds memory whatever the view."""
-
-_DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """What one forward pass on the meta device showed."""
-
-    count: ForwardCount
-    widths: tuple[int, ...]
 
 
 class NetworkEncoder(Encoder):
@@ -73,17 +63,17 @@ class NetworkEncoder(Encoder):
         self.prompts = name.options.get("prompts", "")
         self.precision = name.options.get("precision", "fp32")
         self.l2 = name.options.get("l2", "1" if blueprint.l2 else "0") == "1"
-        skeleton = _skeleton(blueprint)
+        bare = skeleton(blueprint)
         if self.until:
-            (self.until,) = _only(expand_taps(skeleton, [self.until], name.text), name.text)
-        self.taps = expand_taps(skeleton, name.taps or (self.until or OUT,), name.text)
+            (self.until,) = _only(expand_taps(bare, [self.until], name.text), name.text)
+        self.taps = expand_taps(bare, name.taps or (self.until or OUT,), name.text)
         if self.until and OUT in self.taps:
             raise EncoderError(
                 f"encoder {name.text!r}: the tap {OUT!r} is never reached until {self.until!r}."
             )
         n_features = sum(self._try(*blueprint.native_size).widths)
         if self.prompts:
-            n_features = self._check_prompts(skeleton)
+            n_features = self._check_prompts(bare)
         super().__init__(
             EncoderSpec(
                 name=name.text,
@@ -209,8 +199,8 @@ class NetworkEncoder(Encoder):
     def _run(self, encoders: Sequence[NetworkEncoder], crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Run all crops in batches of bounded size and read every encoder's vectors."""
         device = choose_device()
-        module = _loaded(self.blueprint, self.name.seed, self._weights_digest(), self.precision, str(device))
-        taps = tuple(dict.fromkeys(tap for encoder in encoders for tap in encoder.taps))
+        reads = tuple(dict.fromkeys(read for encoder in encoders for read in encoder._reads))
+        forward = self._forward(reads, device, crops.shape[1:3])
         mean = torch.tensor(self.blueprint.mean, device=device).view(1, 3, 1, 1)
         std = torch.tensor(self.blueprint.std, device=device).view(1, 3, 1, 1)
         n_batch = max(1, BATCH_PIXELS // (crops.shape[1] * crops.shape[2]))
@@ -220,39 +210,52 @@ class NetworkEncoder(Encoder):
                 # A copy: crops may be read-only or a view of other memory, and are never changed.
                 pixels = torch.from_numpy(np.array(crops[start : start + n_batch])).to(device)
                 batch = (pixels.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
-                layers = run_taps(
-                    module,
-                    batch.to(_DTYPES[self.precision], memory_format=torch.channels_last),
-                    taps,
-                    self.until,
-                )
+                pooled = dict(zip(reads, forward(batch), strict=True))
                 for block, encoder in zip(blocks, encoders, strict=True):
-                    block.append(encoder._read(layers, module).cpu())
+                    block.append(encoder._join(pooled, device).cpu())
         return [torch.cat(block).numpy() for block in blocks]
 
-    def _read(self, layers: dict[str, torch.Tensor], module: nn.Module | None) -> torch.Tensor:
-        """Turn tapped layers into (n, n_features) float32."""
-        vectors = [self._pool(layers[tap]) for tap in self.taps]
+    @property
+    def _reads(self) -> tuple[Read, ...]:
+        return tuple((tap, self.name.pool) for tap in self.taps)
+
+    def _forward(self, reads: tuple[Read, ...], device: torch.device, size: tuple[int, int]) -> Forward:
+        """Return the forward pass by the chosen engine."""
+        engine = choose_engine(self.precision, device.type)
+        if engine != "torch":
+            return _by_engine(
+                engine,
+                self.precision,
+                self.blueprint,
+                self.name.seed,
+                self._weights_digest(),
+                reads,
+                self.until,
+                size,
+            )
+        reader = tap_reader(self._network(device), self.blueprint, reads, self.until)
+        dtype = DTYPES[self.precision]
+        return lambda batch: reader(batch.to(dtype, memory_format=torch.channels_last))
+
+    def _network(self, device: torch.device) -> nn.Module:
+        return load_network(
+            self.blueprint, self.name.seed, self._weights_digest(), self.precision, str(device)
+        )
+
+    def _join(self, pooled: Mapping[Read, torch.Tensor], device: torch.device) -> torch.Tensor:
+        """Turn pooled layers into (n, n_features) float32."""
+        vectors = [pooled[read] for read in self._reads]
         if self.l2:
             vectors = [nn.functional.normalize(vector, dim=1) for vector in vectors]
         joined = torch.cat(vectors, dim=1)
-        if not self.prompts or module is None:
+        if not self.prompts:
             return joined
-        features = self._prompt_features(module).to(joined.device)
+        features = self._prompt_features(device).to(joined.device)
         return nn.functional.normalize(joined, dim=1) @ features.T
 
-    def _pool(self, layer: torch.Tensor) -> torch.Tensor:
-        return pool(
-            layer,
-            self.name.pool,
-            channels_last=self.blueprint.channels_last,
-            n_prefix_tokens=self.blueprint.n_prefix_tokens,
-            who=self.name.text,
-        )
-
-    def _try(self, height: int, width: int) -> _Trial:
+    def _try(self, height: int, width: int) -> Trial:
         try:
-            return _trial(self.blueprint, self.taps, self.until, self.name.pool, height, width)
+            return try_pass(self.blueprint, self.taps, self.until, self.name.pool, height, width)
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:
             if isinstance(error, EncoderError):
                 raise
@@ -263,12 +266,12 @@ class NetworkEncoder(Encoder):
                 f"is {native} pixels; choose a view that ends in such crops, for example with /squash_224x224."
             ) from error
 
-    def _check_prompts(self, skeleton: nn.Module) -> int:
+    def _check_prompts(self, bare: nn.Module) -> int:
         """Return how many prompts there are, after checking that this network can be compared with them."""
         if self.taps != (OUT,):
             raise EncoderError(f"encoder {self.name.text!r}: prompts need the tap {OUT!r} alone.")
-        if self.prompts == STORED and hasattr(skeleton, "prompts_features"):
-            return int(skeleton.prompts_features.shape[0])
+        if self.prompts == STORED and hasattr(bare, "prompts_features"):
+            return int(bare.prompts_features.shape[0])
         if not self.blueprint.text_model or self.prompts == STORED:
             raise EncoderError(
                 f"encoder {self.name.text!r}: prompts={self.prompts} needs "
@@ -288,9 +291,9 @@ class NetworkEncoder(Encoder):
             )
         return len(PROMPTS[self.prompts])
 
-    def _prompt_features(self, module: nn.Module) -> torch.Tensor:
+    def _prompt_features(self, device: torch.device) -> torch.Tensor:
         if self.prompts == STORED:
-            return nn.functional.normalize(module.prompts_features.float(), dim=1)
+            return nn.functional.normalize(self._network(device).prompts_features.float(), dim=1)
         return encode_prompts(self.blueprint, self.prompts, self.name.seed)
 
 
@@ -321,58 +324,26 @@ def _only(names: tuple[str, ...], who: str) -> tuple[str]:
     return (names[0],)
 
 
-@lru_cache(maxsize=128)
-def _skeleton(blueprint: Blueprint) -> nn.Module:
-    """Build the network on the meta device: shapes without memory."""
-    return freeze(build_on_meta(blueprint.build))
-
-
-@lru_cache(maxsize=4096)
-def _trial(
-    blueprint: Blueprint, taps: tuple[str, ...], until: str, kinds: tuple[str, ...], height: int, width: int
-) -> _Trial:
-    """Run one pass on the meta device."""
-    skeleton = _skeleton(blueprint)
-    widths: list[int] = []
-
-    class _Reader(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = skeleton
-
-        def forward(self, crops: torch.Tensor) -> None:
-            layers = run_taps(self.network, crops, taps, until)
-            widths.extend(
-                pool(
-                    layers[tap],
-                    kinds,
-                    channels_last=blueprint.channels_last,
-                    n_prefix_tokens=blueprint.n_prefix_tokens,
-                    who=blueprint.base,
-                ).shape[1]
-                for tap in taps
-            )
-
-    count = count_forward(_Reader(), torch.empty(1, 3, height, width, device="meta"))
-    return _Trial(count, tuple(widths))
-
-
-def freeze(module: nn.Module) -> nn.Module:
-    """Set evaluation mode and take away every gradient."""
-    return module.eval().requires_grad_(False)
-
-
 @lru_cache(maxsize=16)
-def _loaded(blueprint: Blueprint, seed: int | None, digest: str, precision: str, device: str) -> nn.Module:
-    """Build the network with its weights, whose digest is part of the key of the cache."""
-    # The library's initialisation is overwritten; it must not move the caller's random numbers.
-    with torch.random.fork_rng(devices=[]):
-        module = blueprint.build()
-    if seed is None:
-        expected = module.state_dict()
-        stored = load_stored(blueprint.source, digest)
-        module.load_state_dict(image_state(blueprint, stored, expected), strict=True)
-    else:
-        random_weights.fill_randomly(module, seed)
-    # Channels last: with one thread and few crops torch otherwise leaves the fast convolutions aside.
-    return freeze(module).to(device=device, dtype=_DTYPES[precision], memory_format=torch.channels_last)
+def _by_engine(
+    engine: str,
+    precision: str,
+    blueprint: Blueprint,
+    seed: int | None,
+    digest: str,
+    reads: tuple[Read, ...],
+    until: str,
+    size: tuple[int, int],
+) -> Forward:
+    """Open the network's graph by another engine; torch's own network is only loaded to export it."""
+    identity = {
+        "name": blueprint.base,
+        "weights": digest,
+        "reads": [[tap, list(kinds)] for tap, kinds in reads],
+        "until": until,
+    }
+
+    def reader() -> TapReader:
+        return tap_reader(load_network(blueprint, seed, digest, "fp32", "cpu"), blueprint, reads, until)
+
+    return open_engine(engine, precision, reader, identity, size)

@@ -15,6 +15,10 @@ OUT = "out"
 """The tap that stands for the network's own vector."""
 
 
+Read = tuple[str, tuple[str, ...]]
+"""A layer and the ways it is pooled."""
+
+
 class _Stop(Exception):  # noqa: N818 - a signal, not an error
     """Ends a forward pass at the layer named by ``until``."""
 
@@ -173,3 +177,48 @@ def pool(
         "cls": lambda: tokens[:, 0],
     }
     return torch.cat([pooled[kind]() for kind in kinds], dim=1)
+
+
+class TapReader(nn.Module):
+    """One forward pass, read at layers and pooled.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    reads : sequence of (str, tuple of str)
+        Layers and how they are pooled.
+    until : str
+        Layer after which the pass stops, empty for the whole network.
+    channels_last, n_prefix_tokens, who
+        As in `pool`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        reads: Sequence[Read],
+        until: str,
+        *,
+        channels_last: bool,
+        n_prefix_tokens: int,
+        who: str,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.reads = tuple(reads)
+        self.until = until
+        self.channels_last, self.n_prefix_tokens, self.who = channels_last, n_prefix_tokens, who
+
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return one (n, n_columns) for each read."""
+        layers = run_taps(self.network, crops, list(dict.fromkeys(tap for tap, _ in self.reads)), self.until)
+        return tuple(
+            pool(
+                layers[tap],
+                kinds,
+                channels_last=self.channels_last,
+                n_prefix_tokens=self.n_prefix_tokens,
+                who=self.who,
+            )
+            for tap, kinds in self.reads
+        )

@@ -12,15 +12,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from experiments.recipes.reading import builtin_recipes, read_recipe
 from featbank.encoders import Encoder, make_encoder
 from featbank.encoders.networks import encoder as encoder_module
-from featbank.encoders.networks import random_weights
-from featbank.encoders.weights import NETWORK_FAMILIES
+from featbank.encoders.networks import random_weights, reading
+from featbank.encoders.networks.modules import load_network
 from featbank.errors import EncoderError, UnknownNameError
 from featbank.feature import compute_features, make_feature
 from featbank.images import Photo
 from tests.support.encoder_contract import EncoderContract
+from tests.support.network_encoders import network_encoders, small_size
 
 MOBILE = "timm:mobilenetv3_large_100.ra_in1k"
 TAPS = "blocks.0,blocks.2,blocks.6"
@@ -112,16 +112,6 @@ def test_large_crops_are_run_in_small_batches(
     assert relative(encoder.encode(crops), whole) <= 1e-5
 
 
-def network_encoders() -> list[str]:
-    """Every network that a built-in recipe names, read as the recipe reads it, on random weights."""
-    names = {band.encoder for recipe in builtin_recipes() for band in read_recipe(recipe).bands}
-    return sorted(
-        f"{name}{'&' if '?' in name else '?'}random=7"
-        for name in names
-        if name.partition(":")[0] in NETWORK_FAMILIES
-    )
-
-
 def encode_elsewhere(name: str, crops: NDArray[np.uint8], folder: Path) -> NDArray[np.float32]:
     """Encode in a process of its own."""
     np.save(folder / "crops.npy", crops)
@@ -170,12 +160,7 @@ def test_neither_company_nor_order_nor_threads_nor_a_restart_matter_for_any_reci
     name: str, tmp_path: Path
 ) -> None:
     encoder = make_encoder(name)
-    height = width = 112
-    try:
-        encoder.check_size(height, width)
-    except EncoderError:  # a network of one size
-        height, width = encoder.blueprint.native_size
-    crops = np.random.default_rng(0).integers(0, 256, (8, height, width, 3), dtype=np.uint8)
+    crops = np.random.default_rng(0).integers(0, 256, (8, *small_size(encoder), 3), dtype=np.uint8)
     check_invariance(name, crops, tmp_path)
 
 
@@ -215,8 +200,8 @@ def test_features_that_share_a_pass_run_the_network_once(monkeypatch: pytest.Mon
     assert features[0].pass_id == features[1].pass_id != features[3].pass_id
     expected = [feature.vector(feature.view.scales(pixels, 0)) for feature in features]
     calls = []
-    run = encoder_module.run_taps
-    monkeypatch.setattr(encoder_module, "run_taps", lambda *args: calls.append(1) or run(*args))
+    run = reading.run_taps
+    monkeypatch.setattr(reading, "run_taps", lambda *args: calls.append(1) or run(*args))
     vectors, timing = compute_features(features, photo)
     assert len(calls) == 2
     for found, wanted in zip(vectors, expected, strict=True):
@@ -267,7 +252,7 @@ def test_the_network_is_frozen_and_global_randomness_untouched(crops: NDArray[np
     state = torch.random.get_rng_state()
     encoder.encode(crops[:1])
     assert torch.equal(torch.random.get_rng_state(), state)
-    module = encoder_module._loaded(encoder.blueprint, 5, encoder._weights_digest(), "fp32", "cpu")
+    module = load_network(encoder.blueprint, 5, encoder._weights_digest(), "fp32", "cpu")
     assert not module.training
     assert not any(parameter.requires_grad for parameter in module.parameters())
 

@@ -1,0 +1,212 @@
+"""Runs a network's forward pass by torch, or its exported graph by ONNX Runtime or OpenVINO.
+
+A graph goes from normalised crops to pooled vectors and holds the weights. It is exported once for each network,
+weights, taps, pooling and crop size, and kept in the weights folder under the digest of all that, together with what
+torch gave for two probe crops. Whenever a process opens the graph the engine must repeat those numbers, or it is
+refused: an engine that is wrong on one machine or in one release never fills a bank.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featbank.digest import digest_bytes, digest_json
+from featbank.encoders.networks.reading import TapReader
+from featbank.encoders.weights import weights_folder
+from featbank.errors import EncoderSetupError
+
+Forward = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+"""From normalised crops (n, 3, height, width) to one float32 (n, n_columns) for each read."""
+
+Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
+"""The same on arrays."""
+
+EPOCH: Final = 1
+"""Raised with any change of what is exported."""
+TOLERANCE: Final = {"fp32": 1e-5, "bf16": 0.1}
+"""Largest deviation from torch in fp32, in parts of the largest number of a vector. A bfloat16 has 8 bits: networks
+answer with deviations of 0.004 to 0.05, whatever the engine."""
+
+_OPSET: Final = 18
+_GRAPH, _PROBE = "graph.onnx", "probe.npz"
+_N_PROBE: Final = 2
+
+
+@dataclass(frozen=True)
+class _Exported:
+    graph: bytes
+    expected: tuple[NDArray[np.float32], ...]
+
+
+def open_engine(
+    engine: str,
+    precision: str,
+    reader: Callable[[], TapReader],
+    identity: dict[str, Any],
+    size: tuple[int, int],
+) -> Forward:
+    """Return the forward pass of a network by an engine, after the probe.
+
+    Parameters
+    ----------
+    engine : {"onnxruntime", "openvino"}
+    precision : {"fp32", "bf16"}
+    reader : callable
+        Builds the network in fp32 on the processor; called only if its graph is not kept yet.
+    identity : dict
+        What decides the numbers, besides ``size``: network, weights, layers, pooling.
+    size : (int, int)
+        Height and width of crops.
+
+    Returns
+    -------
+    callable
+
+    Raises
+    ------
+    EncoderSetupError
+        If the network cannot be exported, the engine cannot run it, or it gives other numbers than torch.
+    """
+    who = f"engine {engine}: {identity['name']} at {size[0]} x {size[1]}"
+    exported = _export_once(reader, digest_json({**identity, "size": list(size), "epoch": EPOCH}), size, who)
+    try:
+        run = _RUNNERS[engine](exported.graph, precision)
+        found = run(_probe(size))
+    except RuntimeError as error:  # what both libraries' own errors derive from
+        raise EncoderSetupError(
+            f"{who}: it cannot run the network ({_first_line(error)}). Use --engine torch."
+        ) from error
+    deviation = max(
+        float(np.abs(a - b).max() / max(float(np.abs(b).max()), np.finfo(np.float32).tiny))
+        for a, b in zip(found, exported.expected, strict=True)
+    )
+    if not deviation <= TOLERANCE[precision]:
+        raise EncoderSetupError(
+            f"{who}: it must give what torch gives to {TOLERANCE[precision]:g} of the largest number ({precision}), "
+            f"the probe deviates by {deviation:.1e}. Use --engine torch, or another version of {engine}."
+        )
+    return lambda crops: [torch.from_numpy(block) for block in run(crops.float().contiguous().numpy())]
+
+
+def _probe(size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return two normalised crops: noise, and smooth waves with some noise."""
+    height, width = size
+    noise = np.random.default_rng(0).standard_normal((_N_PROBE, 3, height, width))
+    y, x = np.mgrid[:height, :width]
+    noise[1] = np.sin(x / 17.0 + y / 29.0) + 0.1 * noise[1]
+    return noise.astype(np.float32)
+
+
+def _export_once(reader: Callable[[], TapReader], digest: str, size: tuple[int, int], who: str) -> _Exported:
+    """Return the kept graph, or export it and keep it."""
+    folder = weights_folder() / "engines" / digest
+    known = _read_kept(folder)
+    if known is not None:
+        return known
+    exported = _export(reader(), size, who)
+    scratch = folder.with_name(f".{digest}.{os.getpid()}.tmp")
+    try:
+        scratch.mkdir(parents=True)
+        (scratch / _GRAPH).write_bytes(exported.graph)
+        kept: dict[str, Any] = {f"block_{k}": block for k, block in enumerate(exported.expected)}
+        np.savez(scratch / _PROBE, sha256=np.array(digest_bytes(exported.graph)), **kept)
+        if folder.exists():
+            shutil.rmtree(folder)  # it could not be read
+        scratch.replace(folder)
+    except OSError:
+        # A folder that cannot be written, or a process that was faster: the graph at hand is as good.
+        shutil.rmtree(scratch, ignore_errors=True)
+    return exported
+
+
+def _read_kept(folder: Path) -> _Exported | None:
+    try:
+        graph = (folder / _GRAPH).read_bytes()
+        with np.load(io.BytesIO((folder / _PROBE).read_bytes()), allow_pickle=False) as probe:
+            if str(probe["sha256"]) != digest_bytes(graph):
+                return None
+            blocks = [probe[f"block_{k}"] for k in range(len(probe.files) - 1)]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    return _Exported(graph, tuple(blocks))
+
+
+def _export(reader: TapReader, size: tuple[int, int], who: str) -> _Exported:
+    crops = torch.from_numpy(_probe(size))
+    file = io.BytesIO()
+    try:
+        with torch.inference_mode(), _exportable_attention(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own deprecations, and constants of this size
+            expected = reader.eval()(crops)
+            torch.onnx.export(
+                reader,
+                (crops,),
+                file,
+                input_names=["crops"],
+                dynamo=False,
+                dynamic_axes={"crops": {0: "n"}},
+                opset_version=_OPSET,
+            )
+    except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
+        raise EncoderSetupError(
+            f"{who}: torch cannot export the network ({_first_line(error)}). Use --engine torch."
+        ) from error
+    return _Exported(file.getvalue(), tuple(block.numpy() for block in expected))
+
+
+@contextmanager
+def _exportable_attention() -> Iterator[None]:
+    """Let attention be made of plain products: the fused operator that torch prefers has no form in ONNX."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _onnxruntime(graph: bytes, precision: str) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return lambda crops: list(session.run(None, {"crops": crops}))
+
+
+def _openvino(graph: bytes, precision: str) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        # Several processes would be bound to the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = core.compile_model(core.read_model(graph), "CPU", settings)
+    # Copies: the arrays belong to the engine, which fills them again.
+    return lambda crops: [np.array(block, dtype=np.float32) for block in compiled(crops).values()]
+
+
+_RUNNERS: Final[dict[str, Callable[[bytes, str], Run]]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
