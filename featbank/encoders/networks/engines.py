@@ -22,6 +22,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from featbank.digest import digest_bytes, digest_json
 from featbank.encoders.networks.reading import TapReader
@@ -148,7 +149,7 @@ def _export(reader: TapReader, size: tuple[int, int], who: str) -> _Exported:
     crops = torch.from_numpy(_probe(size))
     file = io.BytesIO()
     try:
-        with torch.inference_mode(), _exportable_attention(), warnings.catch_warnings():
+        with torch.inference_mode(), _exportable_operators(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own deprecations, and constants of this size
             expected = reader.eval()(crops)
             torch.onnx.export(
@@ -168,13 +169,22 @@ def _export(reader: TapReader, size: tuple[int, int], who: str) -> _Exported:
 
 
 @contextmanager
-def _exportable_attention() -> Iterator[None]:
-    """Let attention be made of plain products: the fused operator that torch prefers has no form in ONNX."""
-    before = torch.backends.mha.get_fastpath_enabled()
+def _exportable_operators() -> Iterator[None]:
+    """Let networks use what ONNX can say: plain products for attention, and constants for resized parameters."""
+    before, interpolate = torch.backends.mha.get_fastpath_enabled(), nn.functional.interpolate
+
+    def resize(values: torch.Tensor, *sizes: Any, **options: Any) -> torch.Tensor:  # noqa: ANN401 - torch's own
+        resized: torch.Tensor = interpolate(values, *sizes, **options)
+        # What does not come from the crops, of which there are several, is the same for any: position embeddings,
+        # whose antialiased resizing has no form in ONNX.
+        return torch.from_numpy(resized.detach().numpy().copy()) if len(values) == 1 else resized
+
     torch.backends.mha.set_fastpath_enabled(False)
+    nn.functional.interpolate = resize
     try:
         yield
     finally:
+        nn.functional.interpolate = interpolate
         torch.backends.mha.set_fastpath_enabled(before)
 
 
