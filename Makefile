@@ -102,7 +102,7 @@ imports: $(VENV)/.ready-dev ## check the import contracts
 
 check: lint types imports test ## everything a commit must pass
 
-bench: $(VENV)/.ready-dev ## measure speed as ratios, side by side in one run (PART=features, networks, fit or all)
+bench: $(VENV)/.ready-dev ## measure speed as ratios, side by side in one run (PART=features, networks, scale, fit or all)
 	$(BIN)/python -m experiments.benchmarks --part $(PART)
 
 clean: ## remove the demo set, the bank, the runs and the tools' caches (not the environment)

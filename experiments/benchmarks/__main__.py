@@ -20,6 +20,7 @@ from experiments.benchmarks.bank import bench_bank
 from experiments.benchmarks.extraction import bench_extraction
 from experiments.benchmarks.fit import bench_fit
 from experiments.benchmarks.networks import bench_networks
+from experiments.benchmarks.scale import cost_table
 from experiments.benchmarks.views import bench_rerun, bench_views
 from featbank.demo import write_demo
 
@@ -43,10 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
         "--part",
-        choices=("all", "features", "networks", "fit"),
+        choices=("all", "features", "networks", "fit", "scale"),
         default="all",
         help="features: extraction and bank, into results.csv; networks: engines, into networks.csv; fit: grid "
-        "searches, into fit.csv (default: all)",
+        "searches, into fit.csv; scale: only what a million photos cost at the recorded rates (default: all)",
     )
     parser.add_argument(
         "--photos",
@@ -73,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
             rows = bench_networks(sorted(map(str, photos.rglob("*.jpg"))), options.repeats)
         if rows:
             _record(rows, "networks.csv")
+    if options.part in ("all", "scale"):
+        sys.stdout.write(cost_table().to_string(float_format=lambda value: f"{value:,.0f}") + "\n")
     if options.part in ("all", "fit"):
         _record(bench_fit(), "fit.csv")
     return 0

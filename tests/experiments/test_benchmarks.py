@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmarks import fit, views
+from experiments.benchmarks import fit, networks, scale, views
 from tests.support.datasets import write_image
 
 pytestmark = pytest.mark.slow
@@ -43,3 +43,33 @@ def test_views_and_reruns_give_rows_of_the_same_form(tmp_path: Path, monkeypatch
     for row in rows:
         assert row["seconds"] > 0
         assert row["ratio"] == pytest.approx(row["baseline_seconds"] / row["seconds"])
+
+
+def test_every_engine_is_set_against_the_plain_loop_and_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setenv("FEATBANK_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(networks, "SETS", {"ResNet-50": 1})
+    path = str(write_image(tmp_path / "photo.jpg", seed=0, size=(1300, 800)))
+    rows = networks.bench_networks([path], repeats=1)
+    ways = [way for way in ("torch fp32", "torch bf16") if any(way in row["what"] for row in rows)]
+    assert ways == ["torch fp32", "torch bf16"]
+    assert {row["baseline"].partition(":")[0] for row in rows} == {"Pillow, torch, batches of 8", "limit"}
+    assert all(row["seconds"] > 0 for row in rows)
+
+
+def test_costs_are_recorded_rates_times_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "_HERE", tmp_path)
+    (tmp_path / "results.csv").write_text(
+        'what,seconds\n"decode 20 photos, digest and checks included",1.8\n"bank write 6144 x 2048",3\n'
+    )
+    (tmp_path / "networks.csv").write_text(
+        "what,seconds\n" + '"four encoders, 10 photos, torch fp32",36\n' * 2
+    )
+    table = scale.cost_table()
+    assert table.loc["core-hours: four encoders, torch fp32", "a million photos"] == pytest.approx(1000)
+    assert table.loc["core-hours: decode, digest and checks included", "a billion photos"] == pytest.approx(
+        25000
+    )
+    assert sum("core-hours" in row for row in table.index) == 2
