@@ -89,18 +89,19 @@ class _Writer:
 
     def flush(self) -> None:
         started = time.perf_counter()
+        # Records come first: once its vectors are stored a photo is not looked at again, so that a record which a kill
+        # kept from following them would be missing for ever. A record without vectors is merely computed again.
+        if self._records:
+            self._bank.images.record(self._records)
+            self._records = []
         for request, rows in self._rows.items():
             if rows:
                 self._folders[request].append(list(rows), np.stack(list(rows.values())))
                 self._rows[request] = {}
-        # Records come after the vectors: an image is only called done when its vectors are on disk.
         for request, failures in self._failures.items():
             if failures:
                 self._bank.failures_of(self._folders[request].digest).record(failures)
                 self._failures[request] = []
-        if self._records:
-            self._bank.images.record(self._records)
-            self._records = []
         self._last_flush = time.monotonic()
         self.write_s += time.perf_counter() - started
 
@@ -145,7 +146,8 @@ def extract(
     Raises
     ------
     BankError
-        If a shard cannot be written (full disk, no permission); finished shards stay.
+        If the bank may not be written to and there is something to compute: nothing was computed then. If a shard
+        cannot be written (full disk); finished shards stay.
     EncoderError, ViewError, UnknownNameError
         If a request cannot be built; nothing was computed then.
     EncoderSetupError
@@ -159,6 +161,8 @@ def extract(
     folders = {request: open_folder(bank, request) for request in dict.fromkeys(requests)}
     keys = keys_of_files([path for _, path in images], cache=bank.stat_cache, rehash=rehash)
     jobs = _missing_jobs(images, keys, folders, {} if retry_failed else _known_failures(bank), summary)
+    for request in {request for job in jobs for request in job.wanted}:
+        folders[request].check_writable()
     writer = _Writer(bank, folders)
     seconds = summary.seconds
     seconds.update(decode=0.0, views=0.0)

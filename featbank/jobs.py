@@ -5,7 +5,9 @@ Jobs and outcomes are small and can be sent to another process or another machin
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -158,6 +160,29 @@ def compute_in_worker(job: Job) -> Outcome:
     return compute(job)
 
 
+ORPHAN_S = 2.0
+"""How often a worker process looks whether the process that started it still lives, in seconds."""
+
+
+def _compute_for(job: Job, caller: int) -> Outcome:
+    """Compute in a process that the caller, given by its process id, may have started for it."""
+    if os.getppid() == caller:  # neither a thread of the caller, nor a worker of somebody's cluster
+        _end_with_caller(caller)
+    return compute_in_worker(job)
+
+
+@lru_cache(maxsize=1)
+def _end_with_caller(caller: int) -> None:
+    """End this process soon after its caller was killed; joblib would keep it, with its networks, for minutes."""
+
+    def watch() -> None:
+        while os.getppid() == caller:
+            time.sleep(ORPHAN_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _failed_record(key: str, error: ImageError | Failure, who: str = "") -> ImageRecord:
     reason = (
         error.reason if isinstance(error, ImageError) else type(error).__name__.removesuffix("Error").lower()
@@ -187,4 +212,4 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
         batch_size=1,
         inner_max_num_threads=1,
     )
-    yield from parallel(delayed(compute_in_worker)(job) for job in jobs)
+    yield from parallel(delayed(_compute_for)(job, os.getpid()) for job in jobs)

@@ -72,7 +72,7 @@ def explain(action: str, path: Path, error: OSError) -> BankError:
     if number in _FULL:
         cure = "Make room, or move the bank, and run the same command again: it goes on where it stopped."
     elif number in _FORBIDDEN:
-        cure = "Use a folder you may write to, or open the bank for reading only."
+        cure = "Use a folder you may write to (`--bank DIR`), or open the bank for reading only."
     else:
         cure = "Check the disk or the network share, then run the same command again."
     result = BankError(
@@ -150,6 +150,23 @@ def put(folder: Path, name: str, data: bytes | memoryview) -> Path:
         finally:
             os.close(descriptor)
     return target
+
+
+def try_writing(folder: Path) -> None:
+    """Make and remove an empty file, to learn before long work what would be refused after it.
+
+    Raises
+    ------
+    BankError
+        If the operating system refuses. A folder that is gone is no error: whoever writes makes it.
+    """
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        temporary.open("xb").close()
+        temporary.unlink()
+    except OSError as error:
+        if not is_vanished(error):
+            raise explain("write to", folder, error) from error
 
 
 def shard_name(data: bytes | memoryview) -> str:

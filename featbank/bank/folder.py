@@ -20,6 +20,7 @@ from featbank.bank.files import (
     remove_files,
     shard_name,
     sweep_temporaries,
+    try_writing,
 )
 from featbank.bank.keys import Keys, format_keys, parse_keys
 from featbank.bank.rows import RowReader, relisting
@@ -206,6 +207,17 @@ class FeatureFolder:
                 if attempt == 2 or not is_vanished(error):
                     raise
         raise AssertionError  # both attempts return or raise
+
+    def check_writable(self) -> None:
+        """Refuse now what :meth:`append` would refuse later, after the work that gave the rows.
+
+        Raises
+        ------
+        BankError
+            If the folder was opened for reading only, or the operating system refuses to write to it.
+        """
+        self._check_writable()
+        try_writing(self.path)
 
     def _check_writable(self) -> None:
         if self.is_read_only:

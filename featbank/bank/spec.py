@@ -101,7 +101,7 @@ def read_json(path: Path) -> dict[str, Any]:
     FileNotFoundError
         If there is none.
     BankError
-        If it cannot be read, or was written by a newer version.
+        If it cannot be read, or was written by a newer or an older version.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -116,13 +116,19 @@ def read_json(path: Path) -> dict[str, Any]:
             "file: it is written anew, and the shards beside it are kept, when the feature is next computed."
         ) from error
     if version != FORMAT_VERSION:
-        newer = isinstance(version, int) and version > FORMAT_VERSION
-        cure = "Upgrade featbank" if newer else "Restore the file from a copy"
         raise BankError(
             f"bank: {path} has format version {version!r}, this featbank reads version {FORMAT_VERSION}"
-            f"{' (the bank was written by a newer featbank)' if newer else ''}. {cure}, or use another bank folder."
+            f"{_explain_version(version)}, or use another bank folder (`--bank DIR`): its features are computed anew."
         )
     return content
+
+
+def _explain_version(version: object) -> str:
+    if not isinstance(version, int) or version < 0:
+        return ". No featbank writes this: restore the file from a copy"
+    if version > FORMAT_VERSION:
+        return " (the bank was written by a newer featbank). Upgrade featbank"
+    return " (the bank was written by an older featbank). Read it with that one"
 
 
 def read_spec(folder: Path) -> FeatureSpec:

@@ -54,6 +54,7 @@ _DECODER_ERRORS = (
 _OPENING = threading.Lock()
 
 _STRIP_ROWS = 256
+_MAX_PPM_COMMENTS = 10_000
 
 
 @dataclass
@@ -88,6 +89,11 @@ def decode_foreign(data: bytes, image_format: str) -> Raster:
         return _decode_tiff(data)
     if image_format == "WEBP":
         _check_webp_header(data)
+    if image_format == "PPM" and data[1:2] in b"123" and data.count(b"#") > _MAX_PPM_COMMENTS:
+        # Pillow copies the rest of its buffer for each comment: a megabyte of them takes ten seconds.
+        raise ImageError(
+            "too-large", f"has more than {_MAX_PPM_COMMENTS} comments; save it anew without them"
+        )
     loaded = load_foreign(data, image_format)
     icc, exif = loaded.image.info.get("icc_profile"), loaded.image.info.get("exif")
     raster = from_pillow(loaded.image, bits=16 if loaded.image.mode == "I" and image_format == "PPM" else 8)

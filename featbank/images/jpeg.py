@@ -13,6 +13,7 @@ References
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field
 
@@ -31,6 +32,17 @@ _PROGRESSIVE_FRAMES = frozenset({0xC2, 0xCA})
 _ARITHMETIC_FRAMES = frozenset({0xC9, 0xCA})
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_MAX_SEGMENTS = 1 << 16
+"""Most segments before the image data: a file of the largest size has fewer when each is full."""
+
+_MAX_SCANS = 100
+"""Most passes over the image. Encoders write ten or so, libtiff stops at the same number. Each costs a walk over all
+blocks, though it may fill only a few bytes: one megabyte of scans would keep the decoder busy for minutes, a
+hundred for hours."""
+
+_FILL = re.compile(rb"\xff+")
+# Inside image data 0xff is followed by zero, by a restart mark, or by a marker that ends the scan.
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _KINDS = {1: ("L", "GRAY"), 3: ("RGB", "RGB"), 4: ("CMYK", "CMYK")}
 
 
@@ -43,6 +55,8 @@ class JpegHeader:
     width: int = 0
     height: int = 0
     n_components: int = 0
+    n_scan_components: int = 0
+    data_at: int = 0
     has_adobe_mark: bool = False
     exif: bytes | None = None
     icc: bytes | None = None
@@ -66,8 +80,8 @@ def decode_jpeg(data: bytes) -> Raster:
     Raises
     ------
     ImageError
-        ``unsupported`` for lossless, hierarchical and 12-bit files and for two components, ``too-large``,
-        ``truncated``, or ``corrupt`` for anything libjpeg-turbo would warn about.
+        ``unsupported`` for lossless, hierarchical and 12-bit files and for two components, ``too-large`` for too
+        many pixels or scans, ``truncated``, or ``corrupt`` for anything libjpeg-turbo would warn about.
     """
     header = read_header(data)
     if header.bits != 8 or header.frame not in _DECODABLE_FRAMES or header.n_components not in _KINDS:
@@ -78,6 +92,7 @@ def decode_jpeg(data: bytes) -> Raster:
         )
     check_size(header.width, header.height)
     _check_length(header, len(data))
+    _check_scans(header, data)
     kind, colorspace = _KINDS[header.n_components]
     actions: list[str] = []
     samples = _decode_strictly(
@@ -110,13 +125,14 @@ def read_header(data: bytes) -> JpegHeader:
     Raises
     ------
     ImageError
-        ``truncated`` when the file ends before the image data, ``corrupt`` when the markers make no sense.
+        ``truncated`` when the file ends before the image data, ``corrupt`` when the markers make no sense,
+        ``too-large`` when there are more of them than any writer makes.
     """
     header = JpegHeader()
     parts: dict[int, bytes] = {}
     n_parts = 0
     position = 2
-    while True:
+    for _ in range(_MAX_SEGMENTS):
         marker, position = _next_marker(data, position)
         if marker in _STANDALONE:
             continue
@@ -132,6 +148,7 @@ def read_header(data: bytes) -> JpegHeader:
             raise ImageError("truncated", "ends inside the JPEG header")
         position += length
         if marker == _SOS:
+            header.n_scan_components, header.data_at = segment[0] if segment else 0, position
             break
         if marker in _FRAMES:
             _read_frame(header, marker, segment)
@@ -144,6 +161,8 @@ def read_header(data: bytes) -> JpegHeader:
             n_parts = max(n_parts, segment[13])
         elif marker == 0xEE and segment.startswith(b"Adobe"):
             header.has_adobe_mark = True
+    else:
+        raise ImageError("too-large", f"has more than {_MAX_SEGMENTS} JPEG segments before its image data")
     if not header.frame:
         raise ImageError("corrupt", "has JPEG image data before its frame header")
     _join_profile(header, parts, n_parts)
@@ -155,8 +174,8 @@ def _next_marker(data: bytes, position: int) -> tuple[int, int]:
         raise ImageError("truncated", "ends inside the JPEG header")
     if data[position] != 0xFF:
         raise ImageError("corrupt", f"has {data[position]:#04x} where a JPEG marker should begin")
-    while position < len(data) and data[position] == 0xFF:  # fill bytes are allowed before a marker
-        position += 1
+    fill = _FILL.match(data, position)  # fill bytes are allowed before a marker
+    position = fill.end() if fill else position
     if position >= len(data):
         raise ImageError("truncated", "ends inside the JPEG header")
     return data[position], position + 1
@@ -199,6 +218,25 @@ def _check_length(header: JpegHeader, n_bytes: int) -> None:
             "truncated",
             f"has {n_bytes} bytes, too few for any JPEG of {header.width} x {header.height} pixels",
         )
+
+
+def _check_scans(header: JpegHeader, data: bytes) -> None:
+    """Refuse more scans than any encoder writes before libjpeg walks over the image for each of them."""
+    if header.frame not in _PROGRESSIVE_FRAMES and header.n_scan_components >= header.n_components:
+        return  # the first scan is the whole image, and what follows is not decoded
+    n_scans, position = 1, header.data_at
+    while (end := _SCAN_END.search(data, position)) is not None:
+        marker, position = data[end.end() - 1], end.end()
+        if marker == _EOI:
+            return
+        if marker not in _STANDALONE:
+            # Tables between scans may hold any bytes; a length beyond the file leaves nothing to find.
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
+            n_scans += marker == _SOS
+        if n_scans > _MAX_SCANS:
+            raise ImageError(
+                "too-large", f"has more than {_MAX_SCANS} JPEG scans; save it anew with an ordinary encoder"
+            )
 
 
 def _without_spans(data: bytes, spans: list[tuple[int, int]]) -> bytes:

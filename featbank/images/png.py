@@ -26,6 +26,10 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: ("L", 1), 2: ("RGB", 3), 3: ("P", 1), 4: ("LA", 2), 6: ("RGBA", 4)}
 _DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 _INFLATE_BYTES = 1 << 20
+_MAX_CHUNKS = 1 << 18
+"""Most chunks that are looked at: a file of the largest size has as many of 4 KiB, less than any writer's usual. Each
+takes some memory here, so that a file of empty ones would take forty times its size."""
+
 _SRGB_GAMMA = 0.45455
 # First column, first row, step across, step down.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -66,8 +70,8 @@ def decode_png(data: bytes) -> Raster:
     Raises
     ------
     ImageError
-        ``too-large``, ``truncated``, ``corrupt`` (wrong checksum, contradictory header), or ``unsupported``
-        for unknown critical chunks.
+        ``too-large`` (pixels, or number of chunks), ``truncated``, ``corrupt`` (wrong checksum, contradictory
+        header), or ``unsupported`` for unknown critical chunks.
     """
     parts = _read_chunks(data)
     loaded = load_foreign(b"".join([_SIGNATURE, *parts.kept]), "PNG")
@@ -91,7 +95,13 @@ def _read_chunks(data: bytes) -> _PngParts:
     view = memoryview(data)
     position = len(_SIGNATURE)
     kind = b""
+    n_chunks = 0
     while kind != b"IEND":
+        n_chunks += 1
+        if n_chunks > _MAX_CHUNKS:
+            raise ImageError(
+                "too-large", f"has more than {_MAX_CHUNKS} PNG chunks; save it anew with an ordinary encoder"
+            )
         if position + 12 > len(data):
             raise ImageError("truncated", "ends before the PNG end chunk; copy or download the file again")
         length = int.from_bytes(view[position : position + 4], "big")

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from featbank.errors import ImageError
 
 MAX_PIXELS = 300_000_000
-"""Most pixels (width x height) an image may claim; read from the header, before anything is allocated."""
+"""Most pixels (width x height) an image may claim; read from the header, before anything is allocated.
+
+There is no clock on decoding: an alarm cannot stop a C library, and a time limit would make the outcome of a photo
+depend on how busy the machine is. Instead the work is bounded. Every decoder's time and memory are at most
+proportional to the pixels, limited here, and to the bytes, limited in `featbank.images.source`; whatever a file could
+repeat cheaply beyond that (JPEG scans and segments, PNG chunks, TIFF pages, PPM comments) has a limit of its own
+where it is read. `tests/featbank/images/test_bombs.py` keeps files that took minutes before.
+"""
 
 MAX_PROFILE_BYTES = 8 << 20
 """Largest ICC profile that is looked at; the largest press profiles in use stay below 4 MB."""

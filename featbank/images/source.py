@@ -23,7 +23,7 @@ REASONS: dict[str, str] = {
     "empty": "a file of zero bytes",
     "not-an-image": "content that is no known image format",
     "unsupported": "an image, but of a format or variant that is not decoded",
-    "too-large": "more pixels or bytes than the limit allows",
+    "too-large": "more pixels, bytes or parts than the limit allows",
     "truncated": "the file ends before the image does",
     "corrupt": "damaged or contradictory image data",
     "memory": "the machine had too little memory for the decoded image",

@@ -238,7 +238,8 @@ def _read_directory(data: bytes, offset: int | None, wanted: frozenset[int]) -> 
         if n_entries * size > len(data) - position:
             raise ImageError("truncated", "ends inside its TIFF directory")
         entries: dict[int, Entry] = {}
-        for start in range(position, position + n_entries * size, size):
+        # Directories may overlap: reading all entries only to leave them out would let a small file take minutes.
+        for start in range(position, position + n_entries * size, size) if wanted else ():
             tag, kind, count, _ = struct.unpack_from(order + tag_format, data, start)
             if tag not in wanted or kind not in _TYPE_BYTES:
                 continue

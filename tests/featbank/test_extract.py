@@ -10,6 +10,7 @@ from featbank.digest import digest_file
 from featbank.errors import UnknownNameError
 from featbank.extract import FeatureRequest, extract, open_folder, take_shard
 from featbank.extraction_log import measured_seconds
+from tests.featbank.bank.test_crashes import deaths
 from tests.support.datasets import write_image
 
 REQUESTS = [FeatureRequest("classic:layout", "squash_16x16"), FeatureRequest("classic:keypoint", "center_16")]
@@ -85,6 +86,31 @@ def test_measured_seconds_are_means_over_photos(photos: list[tuple[str, str]], t
     with (bank.root / "extractions.jsonl").open("a") as log:
         log.write('{"cut')  # by a kill
     assert measured_seconds(bank.root) == measured
+
+
+def test_dying_before_any_call_of_an_extraction_loses_no_vector_and_no_record(
+    photos: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """What a run that was killed left undone, the next one does: also the record of a photo whose vectors are there."""
+    photos = photos[:3]
+    broken = Path(photos[2][1])
+    broken.write_bytes(broken.read_bytes()[:60])
+    whole = Bank(tmp_path / "whole")
+    extract(photos, REQUESTS[:1], whole, workers=1)
+    (tmp_path / "prepared").mkdir()
+
+    def work(folder: Path) -> None:
+        extract(photos, REQUESTS[:1], Bank(folder), workers=1)
+
+    for folder in deaths(work, tmp_path / "killed", tmp_path / "prepared"):
+        bank = Bank(folder)
+        assert bank.verify() == []
+        extract(photos, REQUESTS[:1], bank, workers=1)
+        assert bank.images.frame().equals(whole.images.frame())
+        (one,), (other,) = bank.features(), whole.features()
+        keys = sorted(other.keys())
+        assert one.keys() == set(keys)
+        assert np.array_equal(one.read(keys), other.read(keys))
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -14,7 +14,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ PROJECT = Path(__file__).parents[2]
 class Worker:
     """The parent's end: starts children and learns how they ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.bank_worker"],
+            [sys.executable, "-m", module],
             cwd=PROJECT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -61,8 +61,8 @@ class Worker:
 
 
 @contextlib.contextmanager
-def worker() -> Iterator[Worker]:
-    running = Worker()
+def worker(module: str = "tests.support.bank_worker") -> Iterator[Worker]:
+    running = Worker(module)
     try:
         yield running
     finally:
@@ -173,8 +173,8 @@ def _warm_up() -> None:
         assert bank.verify() == []
 
 
-def _serve() -> None:
-    _warm_up()
+def serve(jobs: Mapping[str, Callable[..., None]]) -> None:
+    """Fork a child for each job read from standard input, for ever; answer with its process id or its end."""
     for line in sys.stdin:
         question = json.loads(line)
         if "wait" in question:
@@ -183,11 +183,12 @@ def _serve() -> None:
         else:
             answer = os.fork()
             if answer == 0:
-                JOBS[question["job"]](**question["arguments"])
+                jobs[question["job"]](**question["arguments"])
                 os._exit(0)
         sys.stdout.write(f"{answer}\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    _serve()
+    _warm_up()
+    serve(JOBS)

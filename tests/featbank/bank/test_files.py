@@ -22,6 +22,7 @@ from featbank.bank.files import (
     replacing,
     shard_name,
     sweep_temporaries,
+    try_writing,
 )
 from featbank.errors import BankError
 from tests.support.bank_rows import names_in
@@ -49,6 +50,15 @@ def test_what_is_put_is_there_and_nothing_else(tmp_path: Path) -> None:
     assert names_in(target.parent) == ["x.bin"]
     put(target.parent, "x.bin", memoryview(b"new"))
     assert target.read_bytes() == b"new"
+
+
+def test_trying_to_write_leaves_nothing_and_tells_what_would_be_refused(tmp_path: Path) -> None:
+    try_writing(tmp_path)
+    try_writing(tmp_path / "gone")  # whoever writes makes it
+    assert names_in(tmp_path) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(BankError, match=r"cannot write to .*ENOTDIR"):
+        try_writing(tmp_path / "file")
 
 
 def test_a_short_write_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

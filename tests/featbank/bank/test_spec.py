@@ -99,7 +99,12 @@ def test_a_newer_version_is_refused_with_the_cure(folder: Path) -> None:
         read_spec(edited(folder, bank_format_version=2))
 
 
-@pytest.mark.parametrize("version", [0, -1, "1", None, 1.5])
+def test_an_older_version_is_refused_with_the_cure(folder: Path) -> None:
+    with pytest.raises(BankError, match=r"version 0.*reads version 1.*an older featbank.*`--bank DIR`"):
+        read_spec(edited(folder, bank_format_version=0))
+
+
+@pytest.mark.parametrize("version", [-1, "1", None, 1.5])
 def test_an_unknown_version_is_refused(folder: Path, version: Any) -> None:
     with pytest.raises(BankError, match="format version"):
         read_spec(edited(folder, bank_format_version=version))
