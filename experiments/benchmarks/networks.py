@@ -1,4 +1,4 @@
-"""Networks over large photos: every engine and precision against the plain loop that peers run, and the limits."""
+"""Networks over large photos: every engine and precision against the plain loop that peers run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from PIL import Image
 
 from experiments.benchmarks.views import ENCODERS
 from featbank.allocation import keep_freed_memory
-from featbank.encoders import make_encoder
 from featbank.encoders.engine import ENGINE_VARIABLE, installed_engines
 from featbank.feature import Feature, compute_features, make_feature
 from featbank.images import read_photo
@@ -34,7 +33,6 @@ SETS: Final = {"ResNet-50 at 320 x 320": 1, "four encoders": len(NETWORKS)}
 """How many of them run, from the first."""
 
 _PLAIN_BATCH: Final = 8
-_GEMM_SIZE: Final = 2048
 
 
 def bench_networks(paths: list[str], repeats: int) -> list[dict[str, Any]]:
@@ -67,7 +65,6 @@ def bench_networks(paths: list[str], repeats: int) -> list[dict[str, Any]]:
         sides: dict[str, Callable[[list[str]], object]] = {"plain": _plain_loop(n)}
         for engine, precision in ways:
             sides[f"{engine} {precision}"] = _by_featbank(n, engine, precision)
-        sides["decode"] = lambda some: [read_photo(path) for path in some]
         for work in sides.values():
             work(paths[:_PLAIN_BATCH])  # loads weights, exports graphs, warms up
         times: dict[str, list[float]] = {name: [] for name in sides}
@@ -77,28 +74,20 @@ def bench_networks(paths: list[str], repeats: int) -> list[dict[str, Any]]:
                 work(paths)
                 times[name].append(time.process_time() - started)
         spent = {name: median(values) for name, values in times.items()}
-        flops = 2 * sum(_macs(k) for k in range(n)) * len(paths)
+        plain = "Pillow, torch, batches of 8: decode for each encoder"
         for engine, precision in ways:
-            seconds = spent[f"{engine} {precision}"]
             what = f"{title}, {len(paths)} photos, {engine} {precision}"
-            limit = spent["decode"] + flops / _gemm_rate(precision)
-            rows += [
-                _row(what, seconds, "Pillow, torch, batches of 8: decode for each encoder", spent["plain"]),
-                _row(
-                    what, seconds, f"limit: decoding, and products at the rate of GEMM in {precision}", limit
-                ),
-            ]
+            seconds = spent[f"{engine} {precision}"]
+            rows.append(
+                {
+                    "what": what,
+                    "seconds": seconds,
+                    "baseline": plain,
+                    "baseline_seconds": spent["plain"],
+                    "ratio": spent["plain"] / seconds,
+                }
+            )
     return rows
-
-
-def _row(what: str, seconds: float, baseline: str, baseline_seconds: float) -> dict[str, Any]:
-    return {
-        "what": what,
-        "seconds": seconds,
-        "baseline": baseline,
-        "baseline_seconds": baseline_seconds,
-        "ratio": baseline_seconds / seconds,
-    }
 
 
 def _features(n: int, precision: str = "fp32", *, fast: bool = True) -> list[Feature]:
@@ -175,26 +164,3 @@ def _crop(image: Image.Image, view: str) -> torch.Tensor:
     else:
         pixels = parse_view(view).scales(np.asarray(image), 0)[0][0]
     return (torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 255.0 - 0.45) / 0.225
-
-
-def _macs(k: int) -> int:
-    encoder = make_encoder(NETWORKS[k])
-    sizes = [
-        parse_view(view).scales(np.zeros((2160, 3840, 3), dtype=np.uint8), 0)[0][0].shape[:2]
-        for view in ENCODERS[k]
-    ]
-    return sum(encoder.count_macs(*size) for size in sizes)
-
-
-def _gemm_rate(precision: str) -> float:
-    """Return the best rate of a large product of matrices in one thread, in operations a second."""
-    import torch
-
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    matrix = torch.rand(_GEMM_SIZE, _GEMM_SIZE).to(dtype)
-    best = float("inf")
-    for _ in range(5):
-        started = time.process_time()
-        matrix @ matrix
-        best = min(best, time.process_time() - started)
-    return 2 * _GEMM_SIZE**3 / best

@@ -45,9 +45,7 @@ def test_views_and_reruns_give_rows_of_the_same_form(tmp_path: Path, monkeypatch
         assert row["ratio"] == pytest.approx(row["baseline_seconds"] / row["seconds"])
 
 
-def test_every_engine_is_set_against_the_plain_loop_and_the_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_engine_is_set_against_the_plain_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     monkeypatch.setenv("FEATBANK_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(networks, "SETS", {"ResNet-50": 1})
@@ -55,8 +53,9 @@ def test_every_engine_is_set_against_the_plain_loop_and_the_limit(
     rows = networks.bench_networks([path], repeats=1)
     ways = [way for way in ("torch fp32", "torch bf16") if any(way in row["what"] for row in rows)]
     assert ways == ["torch fp32", "torch bf16"]
-    assert {row["baseline"].partition(":")[0] for row in rows} == {"Pillow, torch, batches of 8", "limit"}
-    assert all(row["seconds"] > 0 for row in rows)
+    for row in rows:
+        assert row["seconds"] > 0
+        assert row["ratio"] == pytest.approx(row["baseline_seconds"] / row["seconds"])
 
 
 def test_costs_are_recorded_rates_times_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
