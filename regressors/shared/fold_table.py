@@ -86,28 +86,6 @@ class FoldTable:
         rows = self.train_rows(fold)
         return np.ones(len(rows)) if self.fit_weight is None else self.fit_weight[rows]
 
-    def column_scale(self, band: str, fold: int) -> ColumnScale:
-        """Learn means and deviations of a band's columns on the training rows of a fold.
-
-        Parameters
-        ----------
-        band : str
-            Name of the band.
-        fold : int
-            Number of the fold.
-
-        Returns
-        -------
-        ColumnScale
-        """
-        rows = self.folds[fold][0]
-        weights = None if self.scale_weight is None else self.scale_weight[rows]
-
-        def cut(rows: IntArray | None, part: slice | IntArray) -> FloatArray:
-            return self._cut(band, rows, part)
-
-        return learn_scale(cut, len(self.bands[band]), rows, weights, scaling=self.scaling)
-
     def column_scales(self, band: str, part: slice) -> list[ColumnScale]:
         """Learn means and deviations of some of a band's columns in every fold and over all rows, from shared sums.
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from regressors.shared import shared_gram
-from regressors.shared.column_scale import ColumnScale, join_scales
+from regressors.shared.column_scale import ColumnScale, join_scales, learn_scale
 from regressors.shared.fold_table import FoldTable
 from regressors.shared.shared_gram import SharedGram
 
@@ -64,9 +64,15 @@ def scaled(table: FoldTable, band: str, fold: int) -> tuple[np.ndarray, np.ndarr
 
 def learned(table: FoldTable, band: str, fold: int, how: str) -> ColumnScale:
     """The scales of a fold: from its own rows, or from sums shared with the others, in two runs of columns."""
-    if how == "own rows":
-        return table.column_scale(band, fold)
     width = len(table.bands[band])
+    if how == "own rows":
+        rows, columns = table.folds[fold][0], table.bands[band]
+        weights = None if table.scale_weight is None else table.scale_weight[rows]
+
+        def cut(rows: np.ndarray, part: slice) -> np.ndarray:
+            return table.features[np.ix_(rows, columns[part])]
+
+        return learn_scale(cut, width, rows, weights, scaling=table.scaling)
     return join_scales([table.column_scales(band, part)[fold] for part in (slice(0, 2), slice(2, width))])
 
 
@@ -115,7 +121,7 @@ def test_kernels_are_inner_products_about_the_weighted_mean(folds: str, weighted
             train, test, _ = scaled(table, band, fold)
             centre = weights @ train / weights.sum()
             train, test = train - centre, test - centre
-            kernel = table.kernel(band, fold, table.column_scale(band, fold))
+            kernel = table.kernel(band, fold, learned(table, band, fold, "shared sums"))
             close(kernel.train, train @ train.T, 1e-8)
             # What is constant on the training rows shows in no inner product, but in the norms.
             varies = np.ptp(train, axis=0) > 0
@@ -136,7 +142,7 @@ def test_gram_matrices_of_folds_are_plain_products(
     gram = SharedGram(table, chosen, stored=stored != "no part")
     np.testing.assert_array_equal(gram.columns(["b"]), [6, 7, 8])
     for fold in range(len(table.folds)):
-        scales = {band: table.column_scale(band, fold) for band in chosen}
+        scales = {band: learned(table, band, fold, "shared sums") for band in chosen}
         normal = gram.fold(fold, scales)
         weights, target = table.train_weights(fold), table.y[table.train_rows(fold)]
         parts = [scaled(table, band, fold)[:2] for band in chosen]
