@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -38,6 +39,7 @@ DOUBTFUL = 1e-9
 
 A random draw of rounding errors moves predictions by less than the worst one does."""
 
+_MAX_RUNS = 32
 _WIDTH = 1024
 """Columns whose scales one task learns."""
 
@@ -279,13 +281,25 @@ def primal_system(
     factors = np.repeat(band_factors(candidate, scales), widths)
     used = np.concatenate([scales[band].factor > 0 for band in bands])
     columns, factors = columns[used], factors[used]
-    rows = normal.gram[as_slice(columns)]
-    matrix = np.array(rows[:, as_slice(columns)], order="C")
+    matrix = _cut_square(normal.gram, columns)
     # Most weights are 1, and a product would be one more pass over the matrix.
     if not (factors == 1).all():
         matrix *= factors
         matrix *= factors[:, None]
     return columns, factors, matrix
+
+
+def _cut_square(matrix: FloatArray, chosen: IntArray) -> FloatArray:
+    """Copy some rows and the same columns of a matrix: block by block, as most positions are neighbours."""
+    starts = np.flatnonzero(np.diff(chosen, prepend=chosen[:1] - 2) != 1)
+    if len(starts) > _MAX_RUNS:
+        return np.array(matrix[np.ix_(chosen, chosen)], order="C")
+    runs = [slice(int(a), int(b)) for a, b in pairwise([*starts, len(chosen)])]
+    cut = np.empty((len(chosen),) * 2)
+    for rows in runs:
+        for columns in runs:
+            cut[rows, columns] = matrix[as_slice(chosen[rows]), as_slice(chosen[columns])]
+    return cut
 
 
 def _dual_ridge(
