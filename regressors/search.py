@@ -169,7 +169,7 @@ class BandGridSearchCV(GridSearchCV):
             super().fit(X, y, **params)
             self.fast_path_ = f"plain: {plan}"
             return self
-        shared = SharedFits(X, y, plan, answers)
+        shared = SharedFits(X, y, plan, answers, has_room=self.memory_limit_gb is None)
         inner = GridSearchCV(
             make_shared_estimator(shared),
             self.param_grid,

@@ -23,10 +23,12 @@ from regressors.shared.fold_table import FoldTable, as_slice
 from regressors.shared.kernel_fits import (
     Found,
     Kernels,
+    KernelValues,
     Scales,
     band_factors,
     fit_kernel_ridge,
     fit_support_vectors,
+    kernel_values,
     ridge_answers,
     weighted_kernel,
 )
@@ -40,6 +42,7 @@ DOUBTFUL = 1e-9
 A random draw of rounding errors moves predictions by less than the worst one does."""
 
 _MAX_RUNS = 32
+_ROWS = 16
 _WIDTH = 1024
 """Columns whose scales one task learns."""
 
@@ -228,8 +231,31 @@ def _submit_fold(
         by_gamma: dict[float, list[Candidate]] = {}
         for candidate in groups[key]:
             by_gamma.setdefault(candidate.values[-1], []).append(candidate)
-        solve = fit_kernel_ridge if key.family == "kernel-ridge" else fit_support_vectors
-        tasks += [pool.submit(solve, table, members, own, fold, scales) for members in by_gamma.values()]
+        widths = list(by_gamma.values())
+        if key.family == "kernel-ridge":
+            tasks += [pool.submit(fit_kernel_ridge, table, width, own, fold, scales) for width in widths]
+        else:
+            tasks += _submit_support_vectors(pool, table, widths, own, fold, scales)
+    return tasks
+
+
+def _submit_support_vectors(
+    pool: Executor,
+    table: FoldTable,
+    widths: Sequence[Sequence[Candidate]],
+    kernels: Kernels,
+    fold: int,
+    scales: Scales,
+) -> list[Future[Found]]:
+    """Queue the candidates of each kernel one by one, each kernel while the candidates of the last are fitted."""
+    tasks: list[Future[Found]] = []
+    waiting: list[tuple[Sequence[Candidate], Future[KernelValues]]] = []
+    for width in [*widths, ()]:
+        if width:
+            waiting.append((width, pool.submit(kernel_values, table, width[0], kernels, fold, scales)))
+        if len(waiting) == 2 or not width:
+            members, values = waiting.pop(0)
+            tasks += [pool.submit(fit_support_vectors, table, member, values, fold) for member in members]
     return tasks
 
 
@@ -347,5 +373,8 @@ def dual_system(table: FoldTable, fold: int, kernel: FloatArray) -> tuple[FloatA
         kernel *= root[:, None]
     # A centred kernel is singular along the roots of the weights, to which the target is orthogonal. With the mean
     # eigenvalue there the solutions are the same, and small penalties no worse conditioned than the others.
-    kernel += np.outer(root * (np.trace(kernel) / (len(root) * (root @ root))), root)
+    along = root * (np.trace(kernel) / (len(root) * (root @ root)))
+    for start in range(0, len(kernel), _ROWS):
+        rows = slice(start, start + _ROWS)
+        kernel[rows] += along[rows, None] * root
     return root, root * (target - y_mean), y_mean
