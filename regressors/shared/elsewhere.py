@@ -59,7 +59,7 @@ def local_jobs(n_jobs: int | None) -> int:
     int
         At least 1.
     """
-    with parallel_config(backend="loky") if is_elsewhere() else nullcontext():
+    with parallel_config(backend="loky", n_jobs=1) if is_elsewhere() else nullcontext():
         return max(1, effective_n_jobs(n_jobs))
 
 
