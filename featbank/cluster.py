@@ -31,7 +31,8 @@ WORKERS_S = 30.0
 ASK_S = 5.0
 """How often the cluster is asked for the number of its threads, in seconds."""
 
-_BROKEN = (OSError, asyncio.CancelledError, concurrent.futures.CancelledError)
+BROKEN = (OSError, asyncio.CancelledError, concurrent.futures.CancelledError)
+"""How a connection that closed may show itself."""
 
 DESERTED_S = 120.0
 """How long a cluster may be without any worker before the run ends, in seconds."""
@@ -239,6 +240,6 @@ def _connected(address: str) -> Iterator[Any]:
             raise
         except (Exception, asyncio.CancelledError) as error:
             # However a closed connection shows itself: as a broken stream, a cancelled task, a refused message.
-            if isinstance(error, _BROKEN) or client.status != "running":
+            if isinstance(error, BROKEN) or client.status != "running":
                 raise _lost(address) from error
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
 import socket
 import threading
 import weakref
@@ -22,7 +23,7 @@ from joblib import parallel_config
 from joblib.parallel import ParallelBackendBase
 from threadpoolctl import threadpool_info
 
-from featbank.cluster import ASK_S, DESERTED_S, count_threads, killed_workers
+from featbank.cluster import ASK_S, BROKEN, DESERTED_S, count_threads, killed_workers
 from featbank.errors import ClusterError, FeatbankError
 
 LARGE_BYTES = 1_000_000
@@ -107,8 +108,8 @@ class DaskBackend(ParallelBackendBase):
         self._watcher.join(timeout=ASK_S)
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return 1 for 1, else the number of the cluster's threads."""
-        return 1 if n_jobs in (None, 1) else max(1, count_threads(self.client))
+        """Return 1 for 1, else the number of the cluster's threads, at least 2: one job joblib would do here."""
+        return 1 if n_jobs in (None, 1) else max(2, count_threads(self.client))
 
     def submit(self, func: Any, callback: Callable[[Any], None]) -> object:  # noqa: ANN401 - joblib's batch of calls
         """Send a batch of calls to the cluster; ``callback`` is called once it has ended, however."""
@@ -130,8 +131,10 @@ class DaskBackend(ParallelBackendBase):
             raise self._lost(out)
         try:
             answer: _Answer = future.result()
-        except (OSError, asyncio.CancelledError) as error:
-            raise self._lost(out) from error
+        except (Exception, asyncio.CancelledError) as error:
+            if self.client.status != "running" or isinstance(error, BROKEN):
+                raise self._lost(out) from error
+            raise self._describe(out, error) from error
         if isinstance(answer.error, MemoryError):
             raise ClusterError(
                 f"cluster: the worker on {answer.host} has too little memory for {out.name}. Give the workers of "
@@ -224,8 +227,9 @@ class DaskBackend(ParallelBackendBase):
                 f"cluster: {task.name} ended each worker of {self.address} that took it, also when nothing else ran "
                 "there, most likely for lack of memory. Give the workers more, or fit without --cluster."
             )
+        reason = str(error).partition("\n")[0]
         return ClusterError(
-            f"cluster: a worker of {self.address} could not compute {task.name} ({type(error).__name__}: {error}). "
+            f"cluster: a worker of {self.address} could not compute {task.name} ({type(error).__name__}: {reason}). "
             "Workers need the same featbank, with the same libraries, as this machine."
         )
 
@@ -260,8 +264,19 @@ def run_task(check: Callable[[], None], items: Sequence[Any], *data: Any) -> _An
                 for call, args, kwargs in items
             ]
     except Exception as error:  # noqa: BLE001 - raised again where the task came from
-        return _Answer(host, processor_kind(), error=error)
+        return _Answer(host, processor_kind(), error=_portable(error))
     return _Answer(host, processor_kind(), value=value)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that can be sent: without its frames, and without what cannot be pickled."""
+    bare = error.with_traceback(None)
+    bare.__cause__ = bare.__context__ = None
+    try:
+        pickle.loads(pickle.dumps(bare))  # noqa: S301 - of this process's own making
+    except Exception:  # noqa: BLE001 - an error of some library may refuse in any way
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return bare
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,8 @@ from pathlib import Path
 import featbank.on_cluster
 import regressors.shared.fits
 
-_find_fold = regressors.shared.fits._find_fold
+# A nanny loads this file twice.
+_find_fold = getattr(regressors.shared.fits._find_fold, "__wrapped__", regressors.shared.fits._find_fold)
 
 
 @wraps(_find_fold)
