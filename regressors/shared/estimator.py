@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.pipeline import Pipeline
@@ -15,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from regressors.checks import Estimator, FloatArray, IntArray, Table
 from regressors.fitting import take_rows
 from regressors.shared.candidates import Candidate
+from regressors.shared.elsewhere import local_jobs
 from regressors.shared.fits import DOUBTFUL, Answers
 from regressors.shared.kernel_refit import can_refit_kernel, refit_support_vectors
 from regressors.shared.plan import SearchPlan
@@ -125,7 +125,7 @@ class SharedFits:
                     return fitted
         self.close()
         # Nothing else runs now, so that BLAS may have the cores that the folds had.
-        with threadpool_limits(limits=max(1, effective_n_jobs(n_jobs)), user_api="blas"):
+        with threadpool_limits(limits=local_jobs(n_jobs), user_api="blas"):
             return self.fit_plain(parameters, train)
 
     def predict_plain(self, pipeline: Pipeline, rows: IntArray) -> FloatArray:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from regressors.checks import Table
 from regressors.shared.candidates import Candidate
+from regressors.shared.elsewhere import local_jobs
 from regressors.shared.fold_table import FoldTable
 from regressors.shared.kernel_fits import Scales, kernel_values, solve_support_vectors
 
@@ -55,7 +55,7 @@ def refit_support_vectors(
     whole = table.whole()
     with (
         threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(max(1, effective_n_jobs(n_jobs))) as pool,
+        ThreadPoolExecutor(local_jobs(n_jobs)) as pool,
     ):
         kernels = {
             band: pool.submit(whole.kernel, band, 0, scales[band]) for band in dict.fromkeys(candidate.bands)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,38 @@ class FoldGram(NamedTuple):
     right: FloatArray
     test: FloatArray
     y_mean: float
+
+
+@dataclass(frozen=True)
+class ReadyGram:
+    """The normal equations of one fold, computed already: what a task elsewhere needs of a `SharedGram`.
+
+    Attributes
+    ----------
+    bands : tuple of str
+        Whose columns they have, in this order.
+    widths : tuple of int
+        Columns of each of ``bands``.
+    normal : FoldGram
+        The normal equations.
+    """
+
+    bands: tuple[str, ...]
+    widths: tuple[int, ...]
+    normal: FoldGram
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the matrices."""
+        return self.normal.gram.nbytes + self.normal.test.nbytes
+
+    def fold(self, fold: int, scales: Mapping[str, ColumnScale]) -> FoldGram:
+        """Return the normal equations; they are of one fold and its scales."""
+        return self.normal
+
+    def columns(self, bands: Sequence[str]) -> IntArray:
+        """Return the positions of some bands' columns in the Gram matrix."""
+        return _positions(self.bands, self.widths, bands)
 
 
 class SharedGram:
@@ -70,6 +103,7 @@ class SharedGram:
     ) -> None:
         self._table = table
         self.bands = tuple(bands)
+        self._widths = tuple(len(table.bands[band]) for band in bands)
         columns = np.concatenate([table.bands[band] for band in bands])
         self._columns = columns
         weights = np.ones(len(table.y)) if table.fit_weight is None else table.fit_weight
@@ -185,13 +219,11 @@ class SharedGram:
 
     def columns(self, bands: Sequence[str]) -> IntArray:
         """Return the positions of some bands' columns in the Gram matrix."""
-        widths = [len(self._table.bands[band]) for band in self.bands]
-        stops = np.cumsum(widths)
-        runs = {
-            band: np.arange(stop - width, stop)
-            for band, stop, width in zip(self.bands, stops, widths, strict=True)
-        }
-        return np.concatenate([runs[band] for band in bands])
+        return _positions(self.bands, self._widths, bands)
+
+    def ready(self, fold: int, scales: Mapping[str, ColumnScale]) -> ReadyGram:
+        """Compute the normal equations of one fold, apart from the table; parameters as for `fold`."""
+        return ReadyGram(self.bands, self._widths, self.fold(fold, scales))
 
     def _repair(
         self,
@@ -269,6 +301,15 @@ def _add(parts: Sequence[FloatArray], run: Callable[..., Any]) -> FloatArray:
 
     list(run(add, range(0, len(total), _TILE)))
     return total
+
+
+def _positions(bands: Sequence[str], widths: Sequence[int], wanted: Sequence[str]) -> IntArray:
+    """Return the positions of some bands' columns among those of all bands, in the order wanted."""
+    stops = np.cumsum(widths)
+    runs = {
+        band: np.arange(stop - width, stop) for band, stop, width in zip(bands, stops, widths, strict=True)
+    }
+    return np.concatenate([runs[band] for band in wanted])
 
 
 def _is_partition(rows: IntArray, n_rows: int) -> bool:
