@@ -32,6 +32,10 @@ LARGE_BYTES = 1_000_000
 _GONE = "its scheduler or its last worker is gone. Start the cluster and run the same command again."
 
 
+_Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+"""A function with its arguments."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where in a task's data an argument lies."""
@@ -54,9 +58,9 @@ class _Task:
     """Calls with places for their data, and whom to tell when they are done."""
 
     name: str
-    items: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]
-    data: list[Any]
     callback: Callable[[Any], None]
+    items: list[_Call] = field(default_factory=list)
+    data: list[Any] = field(default_factory=list)
     is_alone: bool = False
     future: Any = None
     error: ClusterError | None = None
@@ -113,11 +117,8 @@ class DaskBackend(ParallelBackendBase):
 
     def submit(self, func: Any, callback: Callable[[Any], None]) -> object:  # noqa: ANN401 - joblib's batch of calls
         """Send a batch of calls to the cluster; ``callback`` is called once it has ended, however."""
-        task = _Task(_name_of(func.items[0]), [], [], callback)
-        for call, args, kwargs in func.items:
-            places = tuple(self._place(task, value) for value in args)
-            task.items.append((call, places, {name: self._place(task, v) for name, v in kwargs.items()}))
-        self._start(task)
+        task = _Task(_name_of(func.items[0]), callback)
+        self._start(task, func.items)
         return task
 
     def retrieve_result_callback(self, out: _Task) -> Any:  # noqa: ANN401 - what the calls return
@@ -160,23 +161,32 @@ class DaskBackend(ParallelBackendBase):
         """Put a large argument on the cluster, once for all tasks that share it."""
         if _size(value) < LARGE_BYTES:
             return value
-        with self._lock:
-            known, future = self._sent.get(id(value), (None, None))
-            sent = future() if known is not None and future is not None and known() is value else None
-            if sent is None:
-                # As the result of a task the scheduler can make it again; what was scattered dies with its workers.
-                sent = self.client.submit(_keep, value, pure=False)
-                self._sent = {key: pair for key, pair in self._sent.items() if pair[0]() is not None}
-                self._sent[id(value)] = weakref.ref(value), weakref.ref(sent)
+        known, future = self._sent.get(id(value), (None, None))
+        sent = future() if known is not None and future is not None and known() is value else None
+        if sent is None:
+            # As the result of a task the scheduler can make it again; what was scattered dies with its workers.
+            sent = self.client.submit(_keep, value, pure=False)
+            self._sent = {key: pair for key, pair in self._sent.items() if pair[0]() is not None}
+            self._sent[id(value)] = weakref.ref(value), weakref.ref(sent)
         if sent not in task.data:
             task.data.append(sent)
         return _Place(task.data.index(sent))
 
-    def _start(self, task: _Task) -> None:
-        with self._lock:
-            task.future = self.client.submit(run_task, self.check, task.items, *task.data, pure=False)
-            self._running[task.future.key] = task
-        task.future.add_done_callback(self._finish)
+    def _start(self, task: _Task, calls: Sequence[_Call] = ()) -> None:
+        """Submit a task; one that cannot be submitted ends like any other, as joblib would wait for it for ever."""
+        try:
+            with self._lock:
+                for call, args, kwargs in calls:
+                    places = tuple(self._place(task, value) for value in args)
+                    named = {name: self._place(task, value) for name, value in kwargs.items()}
+                    task.items.append((call, places, named))
+                task.future = self.client.submit(run_task, self.check, task.items, *task.data, pure=False)
+                self._running[task.future.key] = task
+            task.future.add_done_callback(self._finish)
+        except Exception as error:  # noqa: BLE001 - told in words
+            is_lost = self.client.status != "running" or isinstance(error, BROKEN)
+            task.error = self._lost(task) if is_lost else self._misfit(task, error)
+            threading.Thread(target=task.callback, args=(task,), daemon=True).start()
 
     def _finish(self, future: Any) -> None:  # noqa: ANN401
         """Tell joblib, unless the task must be tried alone first; runs in a thread of Dask's."""
@@ -222,11 +232,14 @@ class DaskBackend(ParallelBackendBase):
         """Turn an error that is not the task's own into a sentence."""
         if isinstance(error, FeatbankError | KeyboardInterrupt):
             return error
-        if killed_workers(task.future):
+        if task.future.status == "error" and killed_workers(task.future):
             return ClusterError(
                 f"cluster: {task.name} ended each worker of {self.address} that took it, also when nothing else ran "
                 "there, most likely for lack of memory. Give the workers more, or fit without --cluster."
             )
+        return self._misfit(task, error)
+
+    def _misfit(self, task: _Task, error: BaseException) -> ClusterError:
         reason = str(error).partition("\n")[0]
         return ClusterError(
             f"cluster: a worker of {self.address} could not compute {task.name} ({type(error).__name__}: {reason}). "
@@ -234,7 +247,7 @@ class DaskBackend(ParallelBackendBase):
         )
 
 
-def run_task(check: Callable[[], None], items: Sequence[Any], *data: Any) -> _Answer:  # noqa: ANN401
+def run_task(check: Callable[[], None], items: Sequence[_Call], *data: Any) -> _Answer:  # noqa: ANN401
     """Make a batch of calls on a worker.
 
     Parameters
@@ -303,7 +316,7 @@ def _size(value: object) -> int:
     return size if isinstance(size, int) else 0
 
 
-def _name_of(item: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> str:
+def _name_of(item: _Call) -> str:
     """Name a call: by the name that it was given, or by what scikit-learn's search says of its fits."""
     call, _, kwargs = item
     if "task_name" in kwargs:

@@ -1,4 +1,10 @@
-"""Networks over large photos: every engine and precision against the plain loop that peers run, and the limit."""
+"""Networks over large photos: every engine and precision against the plain loop that peers run, and the limit.
+
+The loop is that of thingsvision: Pillow in the dataset, one network after the other, batches in torch's own layout.
+thingsvision itself is no row here. Its last release, 2.7.3, asks for numpy < 2, torchvision 0.15.2 and tensorflow
+< 2.16, so that pip cannot install it beside this project, which needs numpy >= 2 and torchvision >= 0.21. Installed on
+Python 3.11 without what it asks for, it ends at its own import of TensorFlow.
+"""
 
 from __future__ import annotations
 

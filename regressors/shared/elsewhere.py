@@ -87,14 +87,15 @@ def run_elsewhere(tasks: Iterable[Any]) -> list[Any]:
     Parameters
     ----------
     tasks : iterable
-        From `joblib.delayed`; taken one by one, as the cluster has room for them.
+        From `joblib.delayed`. All are sent before any is waited for.
 
     Returns
     -------
     list
         Their results, in their order.
     """
-    return list(Parallel(n_jobs=-1, batch_size=1)(tasks))
+    # Tasks made later would be made in a thread of the backend, whose errors nobody would see.
+    return list(Parallel(n_jobs=-1, batch_size=1, pre_dispatch="all")(tasks))
 
 
 class _BlasThreads:

@@ -106,7 +106,7 @@ def answer_candidates(
         active, the folds are tasks for it instead; scales and Gram matrices, which folds share, are computed here.
     memory_limit_gb : float or None, default=None
         Gigabytes (1e9 bytes) that the computation may hold besides the table. To keep to it, folds wait for each
-        other and fewer matrices are in work at once; None sets no limit. Elsewhere it limits nothing.
+        other and fewer matrices are in work at once; None sets no limit. It is for this machine, not for others.
 
     Returns
     -------
@@ -150,7 +150,8 @@ def answer_candidates(
             gram = SharedGram(table, in_gram, run=pool.map, stored=budget.stores_grams) if in_gram else None
             answers.gram = gram
             if is_elsewhere():
-                for fold, some in _find_elsewhere(table, groups, scales, gram, primal):
+                n_at_once = 1 if budget.folds_wait else len(table.folds)
+                for fold, some in _find_elsewhere(table, groups, scales, gram, primal, n_at_once):
                     for candidate, predicted, doubt in some:
                         answers.add(candidate, fold, predicted, doubt)
                 return answers
@@ -278,20 +279,21 @@ def _find_elsewhere(
     scales: Sequence[Scales],
     gram: SharedGram | None,
     primal: Sequence[Set[Candidate]],
+    n_at_once: int,
 ) -> Iterator[tuple[int, Found]]:
     """Have the active joblib backend do the folds: each in as many tasks as give every thread of the cluster one."""
     n_folds = len(table.folds)
-    n_pieces = pieces_per_fold(n_folds, len(groups))
+    n_pieces = pieces_per_fold(n_at_once, len(groups))
     # Neighbours share bands, and with them kernels.
     pieces = [
         list(groups)[k * len(groups) // n_pieces : (k + 1) * len(groups) // n_pieces] for k in range(n_pieces)
     ]
     without = replace(table, features=np.empty((len(table.y), 0)))
 
-    def tasks() -> Iterator[object]:
-        for fold in range(n_folds):
+    def tasks(folds: Iterable[int]) -> Iterator[object]:
+        for fold in folds:
             own = replace(without, folds=[table.folds[fold]])
-            # Computed when the cluster has room for it, and held for no longer than its tasks.
+            # Held here for no longer than it takes to send it.
             ready = gram.ready(fold, scales[fold]) if gram is not None and primal[fold] else None
             for keys in pieces:
                 part = {key: groups[key] for key in keys}
@@ -306,8 +308,10 @@ def _find_elsewhere(
                     task_name=f"fold {fold + 1} of {n_folds} for {_name_candidates(part)}",
                 )
 
-    for number, found in enumerate(run_elsewhere(tasks())):
-        yield number // n_pieces, found
+    for start in range(0, n_folds, n_at_once):
+        folds = range(n_folds)[start : start + n_at_once]
+        for number, found in enumerate(run_elsewhere(tasks(folds))):
+            yield folds[number // n_pieces], found
 
 
 def _find_fold(

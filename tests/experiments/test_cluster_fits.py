@@ -26,6 +26,9 @@ pytestmark = pytest.mark.skipif(
 FAULTS = PROJECT / "tests/support/worker_faults.py"
 N_FOLDS = 5
 
+SHARING = "import featbank.dask_backend as backend; backend.LARGE_BYTES = 1000"
+"""Makes these small tables travel as large ones do: once, as the result of a task of their own."""
+
 OWN = {"receipt.json", "report.html", "model.skops"}
 """Files with durations, or with addresses of objects; the last is compared by what it holds."""
 
@@ -47,7 +50,7 @@ def arguments(project: Path, command: str, out: str, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def start(project: Path, command: str, out: str, *more: str, before: str = "") -> subprocess.Popen[str]:
+def start(project: Path, command: str, out: str, *more: str, before: str = SHARING) -> subprocess.Popen[str]:
     """Run a command in a process of its own, so that no client of a cluster lives in this one."""
     code = f"import sys; {before}\nfrom experiments.cli import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(
