@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -69,6 +69,9 @@ from featbank.table import Band, build_table, resolve_band
 from regressors.budget import BudgetError, check_budget, sum_gmacs
 from regressors.evaluation.importance import band_shares
 
+if TYPE_CHECKING:
+    from featbank.on_cluster import ClusterUse
+
 Log = Callable[[str], None]
 
 OWN_DATASET = "csv:"
@@ -107,6 +110,7 @@ def fit_run(
     out: Path,
     *,
     workers: int | None = None,
+    cluster: ClusterUse | None = None,
     test_fraction: float = 0.2,
     over_budget: bool = False,
     reference: bool = False,
@@ -130,6 +134,8 @@ def fit_run(
         Run folder; an earlier run there is replaced as a whole.
     workers : int or None
         Processes for the grid search; None takes all processors.
+    cluster : ClusterUse or None
+        The cluster that computes the folds, inside whose context this is called; for the receipt.
     test_fraction : float
         Share held out by group where the dataset has no split.
     over_budget : bool
@@ -292,6 +298,7 @@ def fit_run(
             "band_share": shares,
             "band_share_rows": "evaluated" if len(judged) >= MIN_SHARE_ROWS else "training",
             "failures": features.left_out.to_dict("records"),
+            **({} if cluster is None else {"cluster": cluster.describe()}),
             "durations": {
                 "table_s": loaded_s,
                 "fit_s": fit_s,

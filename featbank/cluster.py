@@ -22,13 +22,17 @@ from featbank.bank import ImageRecord
 from featbank.errors import ClusterError, FeatbankError
 from featbank.jobs import DECODE_EPOCH, Job, Outcome, compute_in_worker
 
-CONNECT_S = 30.0
-"""How long to wait for the scheduler, and then for its first worker, in seconds."""
+CONNECT_S = 10.0
+"""How long to wait for the scheduler, in seconds."""
+
+WORKERS_S = 30.0
+"""How long to wait for its first worker, in seconds."""
 
 ASK_S = 5.0
 """How often the cluster is asked for the number of its threads, in seconds."""
 
-_BROKEN = (OSError, asyncio.CancelledError, concurrent.futures.CancelledError)
+BROKEN = (OSError, asyncio.CancelledError, concurrent.futures.CancelledError)
+"""How a connection that closed may show itself."""
 
 DESERTED_S = 120.0
 """How long a cluster may be without any worker before the run ends, in seconds."""
@@ -83,12 +87,12 @@ def run_on_cluster(jobs: Sequence[Job], address: str) -> Iterator[Outcome]:
     with _connected(address) as client:
         suspects = []
         for future, job in _finish(client, jobs, address):
-            if _killed_workers(future):
+            if killed_workers(future):
                 suspects.append(job)  # or was only on the same worker as another that did
             else:
                 yield _outcome(future, job, address)
         for future, job in _finish(client, suspects, address, alone=True):
-            yield _killer(job) if _killed_workers(future) else _outcome(future, job, address)
+            yield _killer(job) if killed_workers(future) else _outcome(future, job, address)
 
 
 def _finish(
@@ -106,7 +110,7 @@ def _finish(
     while True:
         if not alone and time.monotonic() - counted > ASK_S:
             # Workers come and go; asking at every photo would cost as much as a small photo.
-            room, counted = JOBS_PER_THREAD * max(1, _count_threads(client)), time.monotonic()
+            room, counted = JOBS_PER_THREAD * max(1, count_threads(client)), time.monotonic()
         while len(running) < room and (job := next(waiting, None)) is not None:
             future = client.submit(compute_in_worker, job, pure=False)
             running[future.key] = future, job
@@ -116,11 +120,13 @@ def _finish(
         yield running.pop(_next_finished(finished, client, address).key)
 
 
-def _killed_workers(future: Any) -> bool:  # noqa: ANN401
+def killed_workers(future: Any) -> bool:  # noqa: ANN401
+    """Say whether a finished future was given up because the workers that took it died, too often."""
     return future.status == "error" and type(future.exception()).__name__ == "KilledWorker"
 
 
-def _count_threads(client: Any) -> int:  # noqa: ANN401 - of an optional package
+def count_threads(client: Any) -> int:  # noqa: ANN401 - of an optional package
+    """Return the number of threads of all workers, 0 where there is no connection."""
     return sum(client.ncores().values()) if client.status == "running" else 0
 
 
@@ -131,7 +137,7 @@ def _next_finished(finished: queue.SimpleQueue[Any], client: Any, address: str) 
         try:
             return finished.get(timeout=ASK_S)
         except queue.Empty:
-            deserted = 0.0 if _count_threads(client) else deserted + ASK_S
+            deserted = 0.0 if count_threads(client) else deserted + ASK_S
             if deserted >= DESERTED_S:
                 raise _lost(address) from None
 
@@ -170,10 +176,26 @@ def _killer(job: Job) -> Outcome:
 
 
 @contextlib.contextmanager
-def _connected(address: str) -> Iterator[Any]:
+def connect(address: str) -> Iterator[Any]:
+    """Connect to a Dask scheduler that has workers, for the time of a context.
+
+    Parameters
+    ----------
+    address : str
+        As for `check_cluster`.
+
+    Yields
+    ------
+    distributed.Client
+
+    Raises
+    ------
+    ClusterError
+        If Dask is not installed, there is no such scheduler, or no worker comes.
+    """
     spelled = check_cluster(address)
     try:
-        distributed = import_module("distributed")
+        dask, distributed = import_module("dask"), import_module("distributed")
     except ModuleNotFoundError as error:
         raise ClusterError(
             f"cluster: {address} needs the package 'distributed', which is not installed. Install it with "
@@ -188,24 +210,36 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         try:
             client = distributed.Client(spelled, timeout=CONNECT_S, set_as_default=False)
-            client.wait_for_workers(1, timeout=CONNECT_S)
+            client.wait_for_workers(1, timeout=WORKERS_S)
         except OSError as error:  # TimeoutError is one
-            problem = "has no worker" if client is not None else "does not answer"
+            problem = (
+                f"has no worker after {WORKERS_S:g} s"
+                if client is not None
+                else f"does not answer after {CONNECT_S:g} s"
+            )
             raise ClusterError(
-                f"cluster: {address} {problem} after {CONNECT_S:g} s. Is the address the scheduler's, and are workers "
-                "connected to it (`dask worker HOST:PORT`)?"
+                f"cluster: {address} {problem}. Is the address the scheduler's, and are workers connected to it "
+                "(`dask worker HOST:PORT`)?"
             ) from error
+        # A table is sent as it is, once.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+            yield client
+    finally:
+        if client is not None:
+            client.close(timeout=5)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    with connect(address) as client:
         try:
             yield client
         except FeatbankError:
             raise
         except (Exception, asyncio.CancelledError) as error:
             # However a closed connection shows itself: as a broken stream, a cancelled task, a refused message.
-            if isinstance(error, _BROKEN) or client.status != "running":
+            if isinstance(error, BROKEN) or client.status != "running":
                 raise _lost(address) from error
             raise
-    finally:
-        if client is not None:
-            client.close(timeout=5)
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

@@ -18,6 +18,7 @@ from sklearn.utils import get_tags
 from regressors.checks import Estimator, Folds, Scorer, Table
 from regressors.fitting import fit_search, search_context
 from regressors.shared.candidates import Candidate
+from regressors.shared.elsewhere import here
 from regressors.shared.estimator import SharedFits, make_shared_estimator, quick_rows
 from regressors.shared.fits import DOUBTFUL, Answers, answer_candidates
 from regressors.shared.plan import SearchPlan, make_plan
@@ -50,7 +51,8 @@ class BandGridSearchCV(GridSearchCV):
         As in `GridSearchCV`. A plain function may look at more than predictions, so it takes the plain search: wrap
         it by `sklearn.metrics.make_scorer`.
     n_jobs : int or None, default=None
-        Matrices at once, in threads of one BLAS thread each; in the plain search fits at once, in processes.
+        Matrices at once, in threads of one BLAS thread each; in the plain search fits at once, in processes. Where a
+        joblib backend that reaches beyond this machine is active, its workers compute the folds.
     refit : bool, str or callable, default=True
         As in `GridSearchCV`.
     cv : int, splitter or iterable, default=None
@@ -169,7 +171,7 @@ class BandGridSearchCV(GridSearchCV):
             super().fit(X, y, **params)
             self.fast_path_ = f"plain: {plan}"
             return self
-        shared = SharedFits(X, y, plan, answers)
+        shared = SharedFits(X, y, plan, answers, has_room=self.memory_limit_gb is None)
         inner = GridSearchCV(
             make_shared_estimator(shared),
             self.param_grid,
@@ -179,7 +181,8 @@ class BandGridSearchCV(GridSearchCV):
             verbose=self.verbose,
             error_score=self.error_score,
         )
-        with closing(shared):
+        # What is left is looked up, or fitted on all rows.
+        with closing(shared), here():
             if self.refit and self.memory_limit_gb is None:
                 shared.prepare_refit(self.n_jobs)
             self._search_shared(inner, shared, plan, y, answers.seconds)

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVR
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from regressors.checks import FloatArray, Table, check_choice, check_weights
+from regressors.checks import FloatArray, IntArray, Table, check_choice, check_weights
 
 KERNELS = ("linear", "rbf")
+
+# Kernel values of the rows that are predicted at a time.
+_MAX_VALUES = 4_000_000
+
+
+class SupportVectors(NamedTuple):
+    """What the solver of support-vector regression finds.
+
+    Attributes
+    ----------
+    support : int array of shape (n_support,)
+        Positions of the support vectors among the training rows of positive weight.
+    dual : float64 array of shape (n_support,)
+        Their dual coefficients.
+    intercept : float
+        In units of the target that the solver saw.
+    n_iter : int
+        Steps of the solver.
+    """
+
+    support: IntArray
+    dual: FloatArray
+    intercept: float
+    n_iter: int
+
+    @classmethod
+    def of(cls, svr: SVR) -> SupportVectors:
+        """Read them off a fitted `sklearn.svm.SVR`."""
+        # libsvm counts per kernel matrix; no step is needed when all targets lie inside the tube.
+        n_iter = max(1, int(np.max(svr.n_iter_)))
+        return cls(svr.support_, svr.dual_coef_[0], float(svr.intercept_[0]), n_iter)
 
 
 class UnitSVR(RegressorMixin, BaseEstimator):
@@ -45,8 +79,14 @@ class UnitSVR(RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
-    svr_ : SVR
-        The fitted scikit-learn estimator, on the standardised target.
+    support_ : int array of shape (n_support,)
+        Positions of the support vectors among the training rows of positive weight.
+    support_vectors_ : float64 array of shape (n_support, n_features_in_)
+        (x - m) / sqrt(V) of each.
+    dual_coef_ : float64 array of shape (n_support,)
+        Their dual coefficients, for the standardised target.
+    intercept_ : float
+        For the standardised target.
     y_mean_, y_scale_ : float
         Weighted mean and standard deviation of MOS; the deviation is 1 for a constant MOS.
     x_mean_ : float64 array of shape (n_features_in_,)
@@ -94,6 +134,14 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         self.max_iter = max_iter
         self.cache_size_mb = cache_size_mb
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Model files of earlier versions hold scikit-learn's fitted estimator in place of what it found.
+        svr = state.pop("svr_", None)
+        super().__setstate__(state)
+        if svr is not None:
+            self.support_, self.dual_coef_, self.intercept_, _ = SupportVectors.of(svr)
+            self.support_vectors_ = svr.support_vectors_
+
     def fit(self, X: Table, y: ArrayLike, sample_weight: ArrayLike | None = None) -> UnitSVR:
         """Fit the regressor.
 
@@ -116,6 +164,35 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         ValueError
             If a parameter is out of its range, or the data are not admissible.
         """
+        return self._fit(X, y, sample_weight, None)
+
+    def fit_solved(
+        self, X: Table, y: ArrayLike, solution: SupportVectors, sample_weight: ArrayLike | None = None
+    ) -> UnitSVR:
+        """Fit the regressor by a solution found elsewhere for the same rows, kernel and parameters.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+        solution : SupportVectors
+            For the standardised target.
+
+        Returns
+        -------
+        UnitSVR
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`.
+        """
+        return self._fit(X, y, sample_weight, solution)
+
+    def _fit(
+        self, X: Table, y: ArrayLike, sample_weight: ArrayLike | None, solution: SupportVectors | None
+    ) -> UnitSVR:
         check_choice("UnitSVR", "kernel", self.kernel, KERNELS)
         for name, value in (("C", self.C), ("gamma", self.gamma)):
             if not (np.isfinite(value) and value > 0):
@@ -137,18 +214,20 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         self.x_mean_ = np.average(X, axis=0, weights=weights)
         total = float(np.sum(np.average((X - self.x_mean_) ** 2, axis=0, weights=weights)))
         self.total_variance_ = total if total > 0 else 1.0
-        self.svr_ = SVR(
-            kernel=self.kernel,
-            C=self.C,
-            epsilon=self.epsilon,
-            gamma=self.gamma,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            cache_size=self.cache_size_mb,
-        )
-        self.svr_.fit(self._scale(X), (mos - self.y_mean_) / self.y_scale_, sample_weight=weights)
-        # libsvm counts per kernel matrix; no step is needed when all targets lie inside the tube.
-        self.n_iter_ = max(1, int(np.max(self.svr_.n_iter_)))
+        if solution is None:
+            svr = SVR(
+                kernel=self.kernel,
+                C=self.C,
+                epsilon=self.epsilon,
+                gamma=self.gamma,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                cache_size=self.cache_size_mb,
+            )
+            svr.fit(self._scale(X), (mos - self.y_mean_) / self.y_scale_, sample_weight=weights)
+            solution = SupportVectors.of(svr)
+        self.support_, self.dual_coef_, self.intercept_, self.n_iter_ = solution
+        self.support_vectors_ = self._scale(X[self.support_])
         return self
 
     def predict(self, X: Table) -> FloatArray:
@@ -171,8 +250,20 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        predicted: FloatArray = self.y_mean_ + self.y_scale_ * self.svr_.predict(self._scale(X))
+        unit = np.full(len(X), self.intercept_)
+        n_support = len(self.support_)
+        step = max(1, _MAX_VALUES // max(1, n_support))
+        for start in range(0, len(X) if n_support else 0, step):
+            rows = self._scale(X[start : start + step])
+            unit[start : start + step] += self._kernel(rows) @ self.dual_coef_
+        predicted: FloatArray = self.y_mean_ + self.y_scale_ * unit
         return predicted
+
+    def _kernel(self, rows: FloatArray) -> FloatArray:
+        if self.kernel == "linear":
+            product: FloatArray = rows @ self.support_vectors_.T
+            return product
+        return rbf_kernel(rows, self.support_vectors_, gamma=self.gamma)
 
     def _scale(self, X: FloatArray) -> FloatArray:
         # With x / sqrt(V) scikit-learn's own kernels are those of the class docstring.

@@ -56,6 +56,11 @@ def main(argv: list[str] | None = None) -> int:
         help="rendered photos to extract from (default: 20, the least the demo renders)",
     )
     parser.add_argument(
+        "--photos-from",
+        type=Path,
+        help="folder of JPEG photographs for the part 'networks', of which --photos are taken (default: rendered ones)",
+    )
+    parser.add_argument(
         "--repeats", type=int, default=3, help="runs of each side, in turn; the median counts"
     )
     options = parser.parse_args(argv)
@@ -70,8 +75,13 @@ def main(argv: list[str] | None = None) -> int:
         _record(rows, "results.csv")
     if options.part in ("all", "networks"):
         with tempfile.TemporaryDirectory(prefix="featbank-bench-") as folder:
-            photos = write_demo(Path(folder) / "photos", n_photos=options.photos, workers=cpu_count())
-            rows = bench_networks(sorted(map(str, photos.rglob("*.jpg"))), options.repeats)
+            photos = options.photos_from or write_demo(
+                Path(folder) / "photos", n_photos=options.photos, workers=cpu_count()
+            )
+            paths = sorted(map(str, photos.rglob("*.jpg")))[: options.photos]
+            if not paths:
+                parser.error(f"--photos-from {photos}: expected a folder with .jpg files, found none in it")
+            rows = bench_networks(paths, options.repeats)
         if rows:
             _record(rows, "networks.csv")
     if options.part in ("all", "scale"):

@@ -1,166 +1,70 @@
-"""Networks over large photos: every engine and precision against the plain loop that peers run."""
+"""Networks over large photos: every engine and precision against the plain loop that peers run, and the limit."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
+import subprocess
+import sys
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import numpy as np
-from PIL import Image
+from featbank.encoders.engine import installed_engines
 
-from experiments.benchmarks.views import ENCODERS
-from featbank.allocation import keep_freed_memory
-from featbank.encoders.engine import ENGINE_VARIABLE, installed_engines
-from featbank.feature import Feature, compute_features, make_feature
-from featbank.images import read_photo
-from featbank.views import parse_view
-
-if TYPE_CHECKING:
-    import torch
-
-NETWORKS: Final = (
-    "timm:resnet50.a1_in1k?random=0",
-    "open_clip:ViT-B-32-quickgelu/openai?random=0",
-    "timm:mobilenetv3_large_100.ra_in1k?random=0",
-    "checkpoint:uiqa-ava-swin-t?random=0",
-)
-"""The networks of `ENCODERS`, in its order; random weights take as long as trained ones."""
-
-SETS: Final = {"ResNet-50 at 320 x 320": 1, "four encoders": len(NETWORKS)}
-"""How many of them run, from the first."""
-
-_PLAIN_BATCH: Final = 8
+SETS: Final = {"ResNet-50 at 320 x 320": 1, "four encoders": 4}
+"""How many of the networks of `experiments.benchmarks.network_side` run, from the first."""
 
 
 def bench_networks(paths: list[str], repeats: int) -> list[dict[str, Any]]:
-    """Measure decoding, views and networks over photos, in one thread of this process.
+    """Measure decoding, views and networks over photos, each side in one thread of a process of its own.
 
     Parameters
     ----------
     paths : list of str
-        Photos.
+        Photos, JPEG.
     repeats : int
         Runs of each side, in turn.
 
     Returns
     -------
     list of dict
-        Rows as those of `bench_extraction`; none where torch is not installed.
+        Rows as those of `bench_extraction`, and ``limit_seconds`` (decoding alone, and all multiply-accumulates at the
+        rate of a 3 x 3 convolution, measured in the same run), ``share`` (of the limit) and ``peak_gb``; none where
+        torch is not installed.
     """
     engines = installed_engines()
     if "torch" not in engines:
         return []
-    import torch
-
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    ways = [(engine, "fp32") for engine in engines] + [
-        (engine, "bf16") for engine in engines if engine != "onnxruntime"
-    ]
+    ways = [f"{engine} fp32" for engine in engines]
+    ways += [f"{engine} bf16" for engine in engines if engine != "onnxruntime"]
     rows = []
     for title, n in SETS.items():
-        sides: dict[str, Callable[[list[str]], object]] = {"plain": _plain_loop(n)}
-        for engine, precision in ways:
-            sides[f"{engine} {precision}"] = _by_featbank(n, engine, precision)
-        for work in sides.values():
-            work(paths[:_PLAIN_BATCH])  # loads weights, exports graphs, warms up
-        times: dict[str, list[float]] = {name: [] for name in sides}
+        runs: dict[str, list[dict[str, float]]] = {way: [] for way in ("limit", "plain", *ways)}
         for _ in range(repeats):
-            for name, work in sides.items():
-                started = time.process_time()  # one thread: other programs do not count
-                work(paths)
-                times[name].append(time.process_time() - started)
-        spent = {name: median(values) for name, values in times.items()}
-        plain = "Pillow, torch, batches of 8: decode for each encoder"
-        for engine, precision in ways:
-            what = f"{title}, {len(paths)} photos, {engine} {precision}"
-            seconds = spent[f"{engine} {precision}"]
+            for way, found in runs.items():
+                found.append(_run(way, n, paths))
+        spent = {
+            way: median(run["seconds"] for run in found) for way, found in runs.items() if way != "limit"
+        }
+        for way in ways:
+            seconds = spent[way]
+            limit = min(run[way.split()[1]] for run in runs["limit"])
             rows.append(
                 {
-                    "what": what,
+                    "what": f"{title}, {len(paths)} photos, {way}",
                     "seconds": seconds,
-                    "baseline": plain,
+                    "baseline": "Pillow, torch, batches of 8: decode for each encoder",
                     "baseline_seconds": spent["plain"],
                     "ratio": spent["plain"] / seconds,
+                    "limit_seconds": limit,
+                    "share": limit / seconds,
+                    "peak_gb": max(run["peak_gb"] for run in runs[way]),
                 }
             )
     return rows
 
 
-def _features(n: int, precision: str = "fp32", *, fast: bool = True) -> list[Feature]:
-    return [
-        make_feature(
-            f"{network}&precision={precision}", f"{view}~fast" if fast and view.startswith("squash") else view
-        )
-        for network, views in zip(NETWORKS[:n], ENCODERS, strict=False)
-        for view in views
-    ]
-
-
-@contextmanager
-def _engine(name: str) -> Iterator[None]:
-    import os
-
-    before = os.environ.get(ENGINE_VARIABLE)
-    os.environ[ENGINE_VARIABLE] = name
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[ENGINE_VARIABLE]
-        else:
-            os.environ[ENGINE_VARIABLE] = before
-
-
-def _by_featbank(n: int, engine: str, precision: str) -> Callable[[list[str]], object]:
-    features = _features(n, precision)
-
-    def work(paths: list[str]) -> None:
-        with _engine(engine):
-            for path in paths:
-                found, _ = compute_features(features, read_photo(path))
-                failed = [result for result in found if not isinstance(result, np.ndarray)]
-                if failed:
-                    raise RuntimeError(f"benchmark: {failed[0]}")
-
-    return work
-
-
-def _plain_loop(n: int) -> Callable[[list[str]], object]:
-    """One encoder after the other: Pillow decodes and resizes, torch runs batches in its own memory layout."""
-    import torch
-
-    from featbank.encoders.networks.build import blueprint_of
-    from featbank.encoders.networks.modules import freeze
-
-    torch.manual_seed(0)
-    networks = [freeze(blueprint_of(name.partition("?")[0]).build()) for name in NETWORKS[:n]]
-
-    def work(paths: list[str]) -> None:
-        for network, views in zip(networks, ENCODERS, strict=False):
-            for start in range(0, len(paths), _PLAIN_BATCH):
-                crops: list[list[torch.Tensor]] = [[] for _ in views]
-                for path in paths[start : start + _PLAIN_BATCH]:
-                    with Image.open(path) as file:
-                        image = file.convert("RGB")
-                    for kept, view in zip(crops, views, strict=True):
-                        kept.append(_crop(image, view))
-                with torch.inference_mode():
-                    for batch in crops:
-                        network(torch.stack(batch))
-
-    return work
-
-
-def _crop(image: Image.Image, view: str) -> torch.Tensor:
-    import torch
-
-    if view.startswith("squash"):
-        width, height = map(int, view.removeprefix("squash_").split("x"))
-        pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-    else:
-        pixels = parse_view(view).scales(np.asarray(image), 0)[0][0]
-    return (torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 255.0 - 0.45) / 0.225
+def _run(way: str, n: int, paths: list[str]) -> dict[str, float]:
+    command = [sys.executable, "-m", "experiments.benchmarks.network_side", way, str(n), *paths]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own command
+    found: dict[str, float] = json.loads(done.stdout)
+    return found

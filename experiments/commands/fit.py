@@ -12,9 +12,19 @@ import sys
 from pathlib import Path
 
 from experiments.commands import Output
-from experiments.commands.options import add_bank, add_data, add_recipe, add_workers, non_negative_int
+from experiments.commands.options import (
+    add_bank,
+    add_cluster,
+    add_data,
+    add_recipe,
+    add_workers,
+    cluster_of,
+    non_negative_int,
+)
 
-EXAMPLE = "example: featbank fit ~/uhd-iqa --recipe starter --out runs/starter"
+EXAMPLE = """examples:
+  featbank fit ~/uhd-iqa --recipe starter --out runs/starter
+  featbank fit ~/uhd-iqa --recipe icl --out runs/icl --cluster dask://10.0.0.5:8786"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_bank(parser)
     add_workers(parser)
+    add_cluster(parser)
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/RECIPE)")
     parser.add_argument(
         "--test-fraction",
@@ -71,20 +82,22 @@ def run(options: argparse.Namespace) -> Output:
     table = read_dataset(options.data, images=options.images)
     out = Path(options.out or f"runs/{recipe.name}")
     again = f"featbank features {options.data} --recipe {options.recipe} --bank {options.bank}"
-    metrics = fit_run(
-        table,
-        recipe,
-        Bank(options.bank),
-        out,
-        workers=options.workers,
-        test_fraction=options.test_fraction,
-        over_budget=options.over_budget,
-        reference=options.reference,
-        permutations=options.permutations,
-        confidence=options.confidence,
-        calibrate_on=options.calibrate,
-        features_command=again,
-        log=lambda line: print(line, file=sys.stderr),
-    )
+    with cluster_of(options) as cluster:
+        metrics = fit_run(
+            table,
+            recipe,
+            Bank(options.bank),
+            out,
+            workers=options.workers,
+            cluster=cluster,
+            test_fraction=options.test_fraction,
+            over_budget=options.over_budget,
+            reference=options.reference,
+            permutations=options.permutations,
+            confidence=options.confidence,
+            calibrate_on=options.calibrate,
+            features_command=again,
+            log=lambda line: print(line, file=sys.stderr),
+        )
     text = render_metrics(metrics) + f"\nrun: {out}   report: {out / 'report.html'}"
     return Output({"run": str(out), "metrics": metrics}, text)

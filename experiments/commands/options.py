@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
-from featbank.errors import EncoderError
+from featbank.errors import ClusterError, EncoderError
+
+if TYPE_CHECKING:
+    from featbank.on_cluster import ClusterUse
 
 
 def positive_int(text: str) -> int:
@@ -97,6 +102,37 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         help="processes (default: the processors this process may use)",
     )
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Add the cluster that computes folds."""
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="let the workers of a cluster compute the folds: dask://HOST:PORT of a Dask scheduler, ray://HOST:PORT or "
+        "spark://HOST:PORT",
+    )
+
+
+def cluster_of(options: argparse.Namespace) -> AbstractContextManager[ClusterUse | None]:
+    """Return the context in which a cluster computes folds, or one that changes nothing.
+
+    Raises
+    ------
+    ClusterError
+        If the address is misspelt, or ``--workers`` is given as well; on entering, if the cluster cannot be used.
+    """
+    if options.cluster is None:
+        return nullcontext()
+    from featbank.on_cluster import check_address, on_cluster
+
+    check_address(options.cluster)
+    if options.workers is not None:
+        raise ClusterError(
+            f"--workers {options.workers} means this machine, but the workers of {options.cluster} compute the folds. "
+            "Leave it out, and start as many workers there."
+        )
+    return on_cluster(options.cluster, packages=("regressors",))
 
 
 def apply_compute(options: argparse.Namespace) -> None:

@@ -15,9 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from experiments.commands import Output
-from experiments.commands.options import add_bank, add_data, add_recipe, add_workers, positive_int
+from experiments.commands.options import (
+    add_bank,
+    add_cluster,
+    add_data,
+    add_recipe,
+    add_workers,
+    cluster_of,
+    positive_int,
+)
 
-EXAMPLE = "example: featbank search ~/uhd-iqa --recipe search-classic --budget 50 --out runs/search"
+EXAMPLE = """examples:
+  featbank search ~/uhd-iqa --recipe search-classic --budget 50 --out runs/search
+  featbank search ~/uhd-iqa --recipe search-classic --out runs/search --cluster dask://10.0.0.5:8786"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_bank(parser)
     add_workers(parser)
+    add_cluster(parser)
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/search-RECIPE)")
     parser.add_argument(
         "--budget", metavar="GMACS", type=_positive, help="limit for one photo (default: the recipe's)"
@@ -86,27 +97,29 @@ def run(options: argparse.Namespace) -> Output:
     recipe = read_recipe(options.recipe)
     table = read_dataset(options.data, images=options.images)
     out = Path(options.out or f"runs/search-{recipe.name}")
-    result = search_run(
-        table,
-        recipe,
-        Bank(options.bank),
-        out,
-        SearchOptions(
-            options.budget,
-            options.objectives,
-            options.trials,
-            options.seed,
-            options.method,
-            options.outer_folds,
-            options.storage,
-            options.reference,
-        ),
-        workers=options.workers,
-        test_fraction=options.test_fraction,
-        features_command=f"featbank features {options.data} --recipe {options.recipe} --bank {options.bank}",
-        show_progress=True,
-        log=lambda line: print(line, file=sys.stderr),
-    )
+    with cluster_of(options) as cluster:
+        result = search_run(
+            table,
+            recipe,
+            Bank(options.bank),
+            out,
+            SearchOptions(
+                options.budget,
+                options.objectives,
+                options.trials,
+                options.seed,
+                options.method,
+                options.outer_folds,
+                options.storage,
+                options.reference,
+            ),
+            workers=options.workers,
+            cluster=cluster,
+            test_fraction=options.test_fraction,
+            features_command=f"featbank features {options.data} --recipe {options.recipe} --bank {options.bank}",
+            show_progress=True,
+            log=lambda line: print(line, file=sys.stderr),
+        )
     text = [_render(result["search"]), "", "the winner, fitted on all training rows:"]
     text += [render_metrics(result["metrics"]), f"run: {out}   report: {out / 'report.html'}"]
     return Output({"run": str(out), **result}, "\n".join(text))

@@ -41,6 +41,8 @@ from regressors.folds import Fold, make_folds
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
+    from featbank.on_cluster import ClusterUse
+
 TRIALS = "trials.csv"
 IMPORTANCE = "importance.csv"
 
@@ -98,6 +100,7 @@ def search_run(
     options: SearchOptions,
     *,
     workers: int | None = None,
+    cluster: ClusterUse | None = None,
     test_fraction: float = 0.2,
     features_command: str = "featbank features DATA --recipe R",
     show_progress: bool = False,
@@ -121,6 +124,8 @@ def search_run(
     options : SearchOptions
     workers : int or None
         Folds at once; None takes all processors.
+    cluster : ClusterUse or None
+        The cluster that computes the folds, inside whose context this is called; for the receipt.
     test_fraction : float
         Share held out by group where the dataset has no split.
     features_command : str
@@ -209,6 +214,7 @@ def search_run(
                 bank,
                 out,
                 workers=workers,
+                cluster=cluster,
                 features_command=features_command,
                 origin=origin,
                 with_report=with_report,

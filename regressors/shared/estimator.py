@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.pipeline import Pipeline
@@ -15,7 +14,9 @@ from threadpoolctl import threadpool_limits
 from regressors.checks import Estimator, FloatArray, IntArray, Table
 from regressors.fitting import take_rows
 from regressors.shared.candidates import Candidate
+from regressors.shared.elsewhere import local_jobs
 from regressors.shared.fits import DOUBTFUL, Answers
+from regressors.shared.kernel_refit import can_refit_kernel, refit_support_vectors
 from regressors.shared.plan import SearchPlan
 from regressors.shared.refit import RidgeRefit, can_refit
 
@@ -33,12 +34,23 @@ class SharedFits:
         Pipeline, candidates, folds and metadata.
     answers : Answers
         Predictions by candidate.
+    has_room : bool, default=True
+        Whether the refit may hold kernels of all rows.
     """
 
-    def __init__(self, X: Table, y: ArrayLike | None, plan: SearchPlan, answers: Answers) -> None:
+    def __init__(
+        self,
+        X: Table,
+        y: ArrayLike | None,
+        plan: SearchPlan,
+        answers: Answers,
+        *,
+        has_room: bool = True,
+    ) -> None:
         self._X, self._y = X, np.asarray(y)
         self._plan = plan
         self._answers = answers
+        self._has_room = has_room
         # By training rows: the folds that have them, each with its test rows.
         self._folds: dict[bytes, dict[bytes, int]] = {}
         for number, (train, test) in enumerate(plan.folds):
@@ -97,13 +109,23 @@ class SharedFits:
             if self._ahead is None and can_refit(self._plan.table, candidate):
                 self._prepare([candidate], n_jobs)
             pipeline = clone(self._plan.pipeline).set_params(**clone(dict(parameters), safe=False))
+            if can_refit_kernel(candidate) and self._has_room:
+                return refit_support_vectors(
+                    pipeline,
+                    self._X,
+                    self._y,
+                    candidate,
+                    self._plan.table,
+                    self._answers.scales,
+                    n_jobs=n_jobs,
+                )
             if self._ahead is not None:
                 fitted = self._ahead.fit(pipeline, self._X, self._y, candidate)
                 if fitted is not None:
                     return fitted
         self.close()
         # Nothing else runs now, so that BLAS may have the cores that the folds had.
-        with threadpool_limits(limits=max(1, effective_n_jobs(n_jobs)), user_api="blas"):
+        with threadpool_limits(limits=local_jobs(n_jobs), user_api="blas"):
             return self.fit_plain(parameters, train)
 
     def predict_plain(self, pipeline: Pipeline, rows: IntArray) -> FloatArray:

@@ -6,31 +6,41 @@ in bands or band weights share the kernels or the Gram matrix that these matrice
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
-from joblib import effective_n_jobs
+from joblib import delayed
 from threadpoolctl import threadpool_limits
 
 from regressors.checks import FloatArray, IntArray
 from regressors.shared.candidates import Candidate
 from regressors.shared.column_scale import ColumnScale, join_scales
+from regressors.shared.elsewhere import (
+    is_elsewhere,
+    local_jobs,
+    one_blas_thread,
+    pieces_per_fold,
+    run_elsewhere,
+)
 from regressors.shared.fold_table import FoldTable, as_slice
 from regressors.shared.kernel_fits import (
     Found,
     Kernels,
+    KernelValues,
     Scales,
     band_factors,
     fit_kernel_ridge,
     fit_support_vectors,
+    kernel_values,
     ridge_answers,
     weighted_kernel,
 )
 from regressors.shared.memory import plan_memory
-from regressors.shared.shared_gram import FoldGram, SharedGram
+from regressors.shared.shared_gram import FoldGram, ReadyGram, SharedGram
 from regressors.shared.shifted import ShiftedSolutions, solve_shifted
 
 DOUBTFUL = 1e-9
@@ -38,6 +48,8 @@ DOUBTFUL = 1e-9
 
 A random draw of rounding errors moves predictions by less than the worst one does."""
 
+_MAX_RUNS = 32
+_ROWS = 16
 _WIDTH = 1024
 """Columns whose scales one task learns."""
 
@@ -90,10 +102,11 @@ def answer_candidates(
         What to answer; repeats are answered once.
     n_jobs : int or None, default=None
         Matrices at once, in threads. Each computes with one BLAS thread: several of them inside a reduction
-        were measured to be many times slower than one.
+        were measured to be many times slower than one. Where a joblib backend that reaches beyond this machine is
+        active, the folds are tasks for it instead; scales and Gram matrices, which folds share, are computed here.
     memory_limit_gb : float or None, default=None
         Gigabytes (1e9 bytes) that the computation may hold besides the table. To keep to it, folds wait for each
-        other and fewer matrices are in work at once; None sets no limit.
+        other and fewer matrices are in work at once; None sets no limit. Elsewhere it limits nothing.
 
     Returns
     -------
@@ -124,7 +137,7 @@ def answer_candidates(
         groups.setdefault(key, []).append(candidate)
     bands = [band for band in table.bands if any(band in group.bands for group in groups)]
     folds = range(len(table.folds))
-    n_workers = max(1, effective_n_jobs(n_jobs))
+    n_workers = local_jobs(n_jobs)
     with threadpool_limits(limits=1, user_api="blas"), ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(n_workers))
         try:
@@ -136,6 +149,11 @@ def answer_candidates(
                 pool = stack.enter_context(ThreadPoolExecutor(budget.n_workers))
             gram = SharedGram(table, in_gram, run=pool.map, stored=budget.stores_grams) if in_gram else None
             answers.gram = gram
+            if is_elsewhere():
+                for fold, some in _find_elsewhere(table, groups, scales, gram, primal):
+                    for candidate, predicted, doubt in some:
+                        answers.add(candidate, fold, predicted, doubt)
+                return answers
             found: list[tuple[int, Future[Found]]] = []
             for fold in folds:
                 tasks = _submit_fold(pool, table, groups, fold, scales[fold], gram, primal[fold])
@@ -196,7 +214,7 @@ def _submit_fold(
     groups: Mapping[Candidate, Sequence[Candidate]],
     fold: int,
     scales: Scales,
-    gram: SharedGram | None,
+    gram: SharedGram | ReadyGram | None,
     primal: Set[Candidate],
 ) -> list[Future[Found]]:
     """Queue the work of one fold: first what its candidates share, then the candidates, who wait for it.
@@ -226,16 +244,103 @@ def _submit_fold(
         by_gamma: dict[float, list[Candidate]] = {}
         for candidate in groups[key]:
             by_gamma.setdefault(candidate.values[-1], []).append(candidate)
-        solve = fit_kernel_ridge if key.family == "kernel-ridge" else fit_support_vectors
-        tasks += [pool.submit(solve, table, members, own, fold, scales) for members in by_gamma.values()]
+        widths = list(by_gamma.values())
+        if key.family == "kernel-ridge":
+            tasks += [pool.submit(fit_kernel_ridge, table, width, own, fold, scales) for width in widths]
+        else:
+            tasks += _submit_support_vectors(pool, table, widths, own, fold, scales)
     return tasks
+
+
+def _submit_support_vectors(
+    pool: Executor,
+    table: FoldTable,
+    widths: Sequence[Sequence[Candidate]],
+    kernels: Kernels,
+    fold: int,
+    scales: Scales,
+) -> list[Future[Found]]:
+    """Queue the candidates of each kernel one by one, each kernel while the candidates of the last are fitted."""
+    tasks: list[Future[Found]] = []
+    waiting: list[tuple[Sequence[Candidate], Future[KernelValues]]] = []
+    for width in [*widths, ()]:
+        if width:
+            waiting.append((width, pool.submit(kernel_values, table, width[0], kernels, fold, scales)))
+        if len(waiting) == 2 or not width:
+            members, values = waiting.pop(0)
+            tasks += [pool.submit(fit_support_vectors, table, member, values, fold) for member in members]
+    return tasks
+
+
+def _find_elsewhere(
+    table: FoldTable,
+    groups: Mapping[Candidate, Sequence[Candidate]],
+    scales: Sequence[Scales],
+    gram: SharedGram | None,
+    primal: Sequence[Set[Candidate]],
+) -> Iterator[tuple[int, Found]]:
+    """Have the active joblib backend do the folds: each in as many tasks as give every thread of the cluster one."""
+    n_folds = len(table.folds)
+    n_pieces = pieces_per_fold(n_folds, len(groups))
+    # Neighbours share bands, and with them kernels.
+    pieces = [
+        list(groups)[k * len(groups) // n_pieces : (k + 1) * len(groups) // n_pieces] for k in range(n_pieces)
+    ]
+    without = replace(table, features=np.empty((len(table.y), 0)))
+
+    def tasks() -> Iterator[object]:
+        for fold in range(n_folds):
+            own = replace(without, folds=[table.folds[fold]])
+            # Computed when the cluster has room for it, and held for no longer than its tasks.
+            ready = gram.ready(fold, scales[fold]) if gram is not None and primal[fold] else None
+            for keys in pieces:
+                part = {key: groups[key] for key in keys}
+                needs_table = any(key not in primal[fold] for key in keys)
+                yield delayed(_find_fold)(
+                    table.features if needs_table else None,
+                    own,
+                    part,
+                    scales[fold],
+                    ready if primal[fold] & part.keys() else None,
+                    primal[fold],
+                    task_name=f"fold {fold + 1} of {n_folds} for {_name_candidates(part)}",
+                )
+
+    for number, found in enumerate(run_elsewhere(tasks())):
+        yield number // n_pieces, found
+
+
+def _find_fold(
+    features: FloatArray | None,
+    table: FoldTable,
+    groups: Mapping[Candidate, Sequence[Candidate]],
+    scales: Scales,
+    gram: ReadyGram | None,
+    primal: Set[Candidate],
+    *,
+    task_name: str,
+) -> Found:
+    """Do one task of `_find_elsewhere`, on whatever machine; ``task_name`` is for the messages of the backend."""
+    own = table if features is None else replace(table, features=features)
+    with one_blas_thread(), ThreadPoolExecutor(1) as pool:
+        tasks = _submit_fold(pool, own, groups, 0, scales, gram, primal)
+        return [answer for task in tasks for answer in task.result()]
+
+
+def _name_candidates(groups: Mapping[Candidate, Sequence[Candidate]]) -> str:
+    """Say which candidates a task has, in words."""
+    n_candidates = sum(map(len, groups.values()))
+    subsets = list(dict.fromkeys("+".join(key.bands) for key in groups))
+    families = "/".join(dict.fromkeys(key.family for key in groups))
+    others = f" and {len(subsets) - 1} other subsets of bands" if len(subsets) > 1 else ""
+    return f"{n_candidates} candidates ({families} on {subsets[0]}{others})"
 
 
 def _primal_ridge(
     table: FoldTable,
     candidates: Sequence[Candidate],
     waited: Future[FoldGram],
-    gram: SharedGram,
+    gram: SharedGram | ReadyGram,
     fold: int,
     scales: Scales,
 ) -> Found:
@@ -249,7 +354,7 @@ def _primal_ridge(
 
 
 def primal_system(
-    candidate: Candidate, normal: FoldGram, gram: SharedGram, scales: Scales
+    candidate: Candidate, normal: FoldGram, gram: SharedGram | ReadyGram, scales: Scales
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Cut the system of one candidate out of the normal equations of all bands.
 
@@ -259,7 +364,7 @@ def primal_system(
         Bands and weights.
     normal : FoldGram
         Normal equations.
-    gram : SharedGram
+    gram : SharedGram or ReadyGram
         Where they come from.
     scales : mapping of str to ColumnScale
         Of each band.
@@ -279,13 +384,25 @@ def primal_system(
     factors = np.repeat(band_factors(candidate, scales), widths)
     used = np.concatenate([scales[band].factor > 0 for band in bands])
     columns, factors = columns[used], factors[used]
-    rows = normal.gram[as_slice(columns)]
-    matrix = np.array(rows[:, as_slice(columns)], order="C")
+    matrix = _cut_square(normal.gram, columns)
     # Most weights are 1, and a product would be one more pass over the matrix.
     if not (factors == 1).all():
         matrix *= factors
         matrix *= factors[:, None]
     return columns, factors, matrix
+
+
+def _cut_square(matrix: FloatArray, chosen: IntArray) -> FloatArray:
+    """Copy some rows and the same columns of a matrix: block by block, as most positions are neighbours."""
+    starts = np.flatnonzero(np.diff(chosen, prepend=chosen[:1] - 2) != 1)
+    if len(starts) > _MAX_RUNS:
+        return np.array(matrix[np.ix_(chosen, chosen)], order="C")
+    runs = [slice(int(a), int(b)) for a, b in pairwise([*starts, len(chosen)])]
+    cut = np.empty((len(chosen),) * 2)
+    for rows in runs:
+        for columns in runs:
+            cut[rows, columns] = matrix[as_slice(chosen[rows]), as_slice(chosen[columns])]
+    return cut
 
 
 def _dual_ridge(
@@ -333,5 +450,8 @@ def dual_system(table: FoldTable, fold: int, kernel: FloatArray) -> tuple[FloatA
         kernel *= root[:, None]
     # A centred kernel is singular along the roots of the weights, to which the target is orthogonal. With the mean
     # eigenvalue there the solutions are the same, and small penalties no worse conditioned than the others.
-    kernel += np.outer(root * (np.trace(kernel) / (len(root) * (root @ root))), root)
+    along = root * (np.trace(kernel) / (len(root) * (root @ root)))
+    for start in range(0, len(kernel), _ROWS):
+        rows = slice(start, start + _ROWS)
+        kernel[rows] += along[rows, None] * root
     return root, root * (target - y_mean), y_mean

@@ -6,10 +6,12 @@ the inner products, so that bands are added before anything is exponentiated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import numpy as np
+from sklearn import config_context
 from sklearn.svm import SVR
 
 from regressors.checks import FloatArray
@@ -17,6 +19,7 @@ from regressors.shared.candidates import Candidate
 from regressors.shared.column_scale import ColumnScale
 from regressors.shared.fold_table import BandKernel, FoldTable
 from regressors.shared.shifted import ShiftedSolutions, solve_shifted
+from regressors.svr import SupportVectors
 
 Scales = Mapping[str, ColumnScale]
 """Of each band in one fold."""
@@ -24,6 +27,24 @@ Kernels = Mapping[str, Future[BandKernel]]
 """Of each band in one fold, perhaps still being computed."""
 Found = list[tuple[Candidate, FloatArray, float]]
 """Candidates with their predictions of the test rows and the effect of rounding on them, in ranges of MOS."""
+
+# Of a kernel at a time: they stay in the cache through all that is done with them.
+_TILE_NUMBERS = 50_000
+
+
+class KernelValues(NamedTuple):
+    """Kernel of one candidate in one fold.
+
+    Attributes
+    ----------
+    train : float64 array of shape (n_train, n_train)
+        Between training rows.
+    test : float64 array of shape (n_test, n_train)
+        Between test and training rows.
+    """
+
+    train: FloatArray
+    test: FloatArray
 
 
 def band_factors(candidate: Candidate, scales: Scales) -> list[float]:
@@ -66,14 +87,30 @@ def weighted_kernel(candidate: Candidate, kernels: Kernels, scales: Scales) -> t
     test : float64 array of shape (n_test, n_train)
     """
     squares = [factor**2 for factor in band_factors(candidate, scales)]
-    first = kernels[candidate.bands[0]].result()
-    train, test = squares[0] * first.train, squares[0] * first.test
-    for band, square in zip(candidate.bands[1:], squares[1:], strict=True):
-        # Most weights are 1, and a product would be one more pass over the matrix.
-        kernel = kernels[band].result()
-        train += kernel.train if square == 1 else square * kernel.train
-        test += kernel.test if square == 1 else square * kernel.test
-    return train, test
+    parts = [kernels[band].result() for band in candidate.bands]
+    return (
+        _weighted_sum([part.train for part in parts], squares),
+        _weighted_sum([part.test for part in parts], squares),
+    )
+
+
+def _weighted_sum(
+    matrices: Sequence[FloatArray],
+    weights: Sequence[float],
+    finish: Callable[[FloatArray, slice], None] = lambda tile, rows: None,
+) -> FloatArray:
+    """Add matrices up, a few rows at a time, so that these are in the cache when the next is added."""
+    total = np.empty_like(matrices[0])
+    step = max(1, _TILE_NUMBERS // max(1, total.shape[1]))
+    for start in range(0, len(total), step):
+        rows = slice(start, start + step)
+        tile = total[rows]
+        np.multiply(matrices[0][rows], weights[0], out=tile)
+        for matrix, weight in zip(matrices[1:], weights[1:], strict=True):
+            # Most weights are 1, and a product would be one more pass.
+            tile += matrix[rows] if weight == 1 else weight * matrix[rows]
+        finish(tile, rows)
+    return total
 
 
 def ridge_answers(
@@ -139,7 +176,7 @@ def fit_kernel_ridge(
     -------
     list of (Candidate, float64 array, float)
     """
-    train, test, _ = _kernel(table, candidates[0], kernels, fold, scales)
+    train, test = kernel_values(table, candidates[0], kernels, fold, scales)
     target = table.y[table.train_rows(fold)]
     if table.fit_weight is not None:
         root = np.sqrt(table.train_weights(fold))
@@ -152,11 +189,7 @@ def fit_kernel_ridge(
 
 
 def fit_support_vectors(
-    table: FoldTable,
-    candidates: Sequence[Candidate],
-    kernels: Kernels,
-    fold: int,
-    scales: Scales,
+    table: FoldTable, candidate: Candidate, kernel: Future[KernelValues], fold: int
 ) -> Found:
     """Fit `sklearn.svm.SVR` or `regressors.svr.UnitSVR` on one kernel.
 
@@ -164,10 +197,79 @@ def fit_support_vectors(
     ----------
     table : FoldTable
         Target, weights and folds.
-    candidates : sequence of Candidate
-        Of one kernel and one gamma.
+    candidate : Candidate
+        What to fit.
+    kernel : future of KernelValues
+        Of the candidate.
+    fold : int
+        Number of the fold.
+
+    Returns
+    -------
+    list of (Candidate, float64 array, float)
+    """
+    train, test = kernel.result()
+    solution, (y_mean, y_scale) = solve_support_vectors(table, candidate, train, fold)
+    unit = test[:, solution.support] @ solution.dual + solution.intercept
+    return [(candidate, y_mean + y_scale * unit, 0.0)]
+
+
+def solve_support_vectors(
+    table: FoldTable, candidate: Candidate, kernel: FloatArray, fold: int
+) -> tuple[SupportVectors, tuple[float, float]]:
+    """Find the support vectors of one candidate.
+
+    Parameters
+    ----------
+    table : FoldTable
+        Target, weights and folds.
+    candidate : Candidate
+        Penalty, tube and settings of the solver.
+    kernel : float64 array of shape (n_train, n_train)
+        Between training rows.
+    fold : int
+        Number of the fold.
+
+    Returns
+    -------
+    SupportVectors
+    units : (float, float)
+        Mean and unit of the target that the solver saw.
+    """
+    target, weights = table.y[table.train_rows(fold)], _weights(table, fold)
+    y_mean, y_scale = 0.0, 1.0
+    if candidate.family == "unit-svr":
+        y_mean = float(np.average(target, weights=weights))
+        y_scale = float(np.sqrt(np.average((target - y_mean) ** 2, weights=weights))) or 1.0
+    tol, max_iter, cache_size_mb, shrinking = candidate.solver
+    svr = SVR(
+        kernel="precomputed",
+        C=candidate.values[0],
+        epsilon=candidate.values[1],
+        tol=tol,
+        max_iter=int(max_iter),
+        cache_size=cache_size_mb,
+        shrinking=bool(shrinking),
+    )
+    # The kernel is finite, as the table is; looking again would read it once for each candidate.
+    with config_context(assume_finite=True):
+        svr.fit(kernel, (target - y_mean) / y_scale, sample_weight=weights)
+    return SupportVectors.of(svr), (y_mean, y_scale)
+
+
+def kernel_values(
+    table: FoldTable, candidate: Candidate, kernels: Kernels, fold: int, scales: Scales
+) -> KernelValues:
+    """Compute the kernel of a candidate.
+
+    Parameters
+    ----------
+    table : FoldTable
+        Weights and folds.
+    candidate : Candidate
+        Bands, their weights, the kind of kernel and its width.
     kernels : mapping of str to future of BandKernel
-        Of each band.
+        Inner products of each band.
     fold : int
         Number of the fold.
     scales : mapping of str to ColumnScale
@@ -175,58 +277,40 @@ def fit_support_vectors(
 
     Returns
     -------
-    list of (Candidate, float64 array, float)
+    KernelValues
     """
-    train, test, weights = _kernel(table, candidates[0], kernels, fold, scales)
-    target = table.y[table.train_rows(fold)]
-    y_mean, y_scale = 0.0, 1.0
-    if candidates[0].family == "unit-svr":
-        y_mean = float(np.average(target, weights=weights))
-        y_scale = float(np.sqrt(np.average((target - y_mean) ** 2, weights=weights))) or 1.0
-    found: Found = []
-    for candidate in candidates:
-        tol, max_iter, cache_size_mb, shrinking = candidate.solver
-        svr = SVR(
-            kernel="precomputed",
-            C=candidate.values[0],
-            epsilon=candidate.values[1],
-            tol=tol,
-            max_iter=int(max_iter),
-            cache_size=cache_size_mb,
-            shrinking=bool(shrinking),
-        ).fit(train, (target - y_mean) / y_scale, sample_weight=weights)
-        unit = test[:, svr.support_] @ svr.dual_coef_[0] + svr.intercept_[0]
-        found.append((candidate, y_mean + y_scale * unit, 0.0))
-    return found
-
-
-def _kernel(
-    table: FoldTable, candidate: Candidate, kernels: Kernels, fold: int, scales: Scales
-) -> tuple[FloatArray, FloatArray, FloatArray | None]:
-    """Return the kernel between training rows and to the test rows, and the weights of the training rows."""
-    train, test = weighted_kernel(candidate, kernels, scales)
-    weights = None if table.fit_weight is None else table.train_weights(fold)
-    norms = np.diagonal(train).copy()
+    squares = [factor**2 for factor in band_factors(candidate, scales)]
+    parts = [kernels[band].result() for band in candidate.bands]
+    norms = np.array(squares) @ np.array([np.diagonal(part.train) for part in parts])
+    own = np.array(squares) @ np.array([part.test_norms for part in parts])
     total = 1.0
     if candidate.family == "unit-svr":
-        variance = float(np.average(norms, weights=weights))
+        variance = float(np.average(norms, weights=_weights(table, fold)))
         total = variance if variance > 0 else 1.0
-    if candidate.kernel == "linear":
-        if total != 1:
-            train /= total
-            test /= total
-        return train, test, weights
-    own = np.zeros(len(test))
-    for band, factor in zip(candidate.bands, band_factors(candidate, scales), strict=True):
-        own += factor**2 * kernels[band].result().test_norms
-    for matrix, left in ((train, norms), (test, own)):
-        # exp(-gamma |x - z|^2) in place; distances that rounding made negative are 0.
-        matrix *= -2
-        matrix += left[:, None]
-        matrix += norms
-        np.maximum(matrix, 0.0, out=matrix)
-        matrix *= -candidate.values[-1] / total
-    np.fill_diagonal(train, 0.0)
-    np.exp(train, out=train)
-    np.exp(test, out=test)
-    return train, test, weights
+
+    def finish(tile: FloatArray, rows: slice, left: FloatArray, is_own: bool) -> None:
+        if candidate.kernel == "linear":
+            tile /= total
+            return
+        # exp(-gamma |x - z|^2); distances that rounding made negative are 0.
+        tile *= -2
+        tile += left[rows, None]
+        tile += norms
+        np.maximum(tile, 0.0, out=tile)
+        tile *= -candidate.values[-1] / total
+        if is_own:
+            np.fill_diagonal(tile[:, rows], 0.0)
+        np.exp(tile, out=tile)
+
+    return KernelValues(
+        _weighted_sum(
+            [part.train for part in parts], squares, lambda tile, rows: finish(tile, rows, norms, True)
+        ),
+        _weighted_sum(
+            [part.test for part in parts], squares, lambda tile, rows: finish(tile, rows, own, False)
+        ),
+    )
+
+
+def _weights(table: FoldTable, fold: int) -> FloatArray | None:
+    return None if table.fit_weight is None else table.train_weights(fold)

@@ -16,10 +16,12 @@ from regressors.checks import FloatArray
 from regressors.shared.lapack import cholesky, multiply_symmetric, solve_cholesky
 
 # The inverse is taken at this part of the mean eigenvalue: near the small end of the spectra of standardised features.
-_POLE = 0.03
+_POLE = 0.05
 # Error of the predictions of the training rows, in parts of those of the smallest shift.
-_TOLERANCE = 3e-12
-# The same, computed with the matrix itself.
+_TOLERANCE = 1e-11
+# Rounding ends the fall of its bound higher in large matrices: up to here more vectors are no use, and no need.
+_FLOOR = 3e-11
+# The error computed with the matrix itself.
 _VERIFIED = 1e-11
 _FIRST_CHECK, _CHECK_STEP = 24, 8
 # Where it would take more vectors, a reduction is as fast.
@@ -148,7 +150,7 @@ class RationalKrylov:
             if m + 1 < next_check:
                 continue
             x, error = self._project(right, basis[:, : m + 1], image[:, : m + 1])
-            if error <= _TOLERANCE:
+            if error <= _TOLERANCE or (error <= _FLOOR and error > reached / 2):
                 return self._verified(x, error, right)
             step = _CHECK_STEP
             if n_checked:
@@ -179,7 +181,7 @@ class RationalKrylov:
 
     def _verified(self, x: FloatArray, error: float, right: FloatArray) -> FloatArray | None:
         """Return solutions whose residuals by the matrix itself are small, too."""
-        if error > _TOLERANCE:
+        if error > _FLOOR:
             return None
         residuals = right[:, None] - self.multiply(np.asfortranarray(x)) - x * self._shifts
         reached = float(self.energy(residuals, self.invert(residuals)).max() / _scale(right, x))

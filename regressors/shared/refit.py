@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -21,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from regressors.checks import FloatArray, IntArray, Table
 from regressors.shared.candidates import Candidate
 from regressors.shared.column_scale import ColumnScale
+from regressors.shared.elsewhere import local_jobs
 from regressors.shared.fits import dual_system, is_primal, primal_system
 from regressors.shared.fold_table import FoldTable
 from regressors.shared.kernel_fits import Scales, band_factors
@@ -58,7 +58,7 @@ class RidgeRefit:
         n_jobs: int | None = None,
     ) -> None:
         self._whole, self._scales, self._gram = table.whole(), scales, gram
-        self._n_workers = max(1, effective_n_jobs(n_jobs))
+        self._n_workers = local_jobs(n_jobs)
         keys = list({replace(c, values=(), solver=()): None for c in candidates if can_refit(table, c)})
         asked = list(dict.fromkeys(band for key in keys for band in key.bands))
         self._limits = threadpool_limits(limits=1, user_api="blas")

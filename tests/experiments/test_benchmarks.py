@@ -56,6 +56,9 @@ def test_every_engine_is_set_against_the_plain_loop(tmp_path: Path, monkeypatch:
     for row in rows:
         assert row["seconds"] > 0
         assert row["ratio"] == pytest.approx(row["baseline_seconds"] / row["seconds"])
+        # Nothing is faster than the limit; the smallest job comes nowhere near it.
+        assert 0 < row["share"] < 1.2
+        assert row["peak_gb"] > 0.1
 
 
 def test_costs_are_recorded_rates_times_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

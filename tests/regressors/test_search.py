@@ -120,6 +120,32 @@ def test_support_vectors_are_scikit_learns(name: str, weighted: bool) -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["linear-svr", "rbf-svr"])
+def test_the_best_support_vectors_are_fitted_from_what_is_shared(
+    name: str, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = cnn_table(*TALL)
+    X = X.iloc[:, np.random.default_rng(2).permutation(X.shape[1])]
+    weights = np.random.default_rng(1).integers(0, 4, size=len(y)) if weighted else None
+    settings = {"scoring": make_search(name, scoring="mae").scoring, "cv": 3, "error_score": "raise"}
+    plain, shared = (
+        kind(make_pipeline(name), SVR_GRID, **settings) for kind in (GridSearchCV, BandGridSearchCV)
+    )
+    fit_search(plain, X, y, weights)
+    with monkeypatch.context() as patched:
+        patched.setattr(SharedFits, "fit_plain", None)
+        fit_search(shared, X, y, weights)
+    for theirs, ours in zip(plain.best_estimator_, shared.best_estimator_, strict=True):
+        assert vars(theirs).keys() == vars(ours).keys()
+    theirs, ours = plain.best_estimator_[-1], shared.best_estimator_[-1]
+    np.testing.assert_array_equal(ours.support_, theirs.support_)
+    np.testing.assert_allclose(ours.support_vectors_, theirs.support_vectors_, rtol=1e-12)
+    np.testing.assert_allclose(ours.dual_coef_, theirs.dual_coef_, rtol=1e-8)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, rtol=1e-8)
+    assert ours.n_iter_ == theirs.n_iter_
+
+
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), BandScaler({"a": 0.5}, unit_band=True)])
 @pytest.mark.parametrize(
     ("regressor", "grid"),

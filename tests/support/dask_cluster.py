@@ -21,6 +21,7 @@ class DaskCluster:
     """A scheduler and its workers, one thread each, not replaced when they die unless a nanny is asked for."""
 
     folder: Path
+    preload: Path | None = None
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     address: str = ""
@@ -54,14 +55,17 @@ class DaskCluster:
     def start_worker(self, *, nanny: bool = False) -> subprocess.Popen[bytes]:
         address = self.address.removeprefix("dask://")
         options = ["--nthreads", "1", "--host", "127.0.0.1", "--nanny" if nanny else "--no-nanny"]
+        options += ["--preload", str(self.preload)] if self.preload else []
         self.workers.append(self._start("worker", address, *options))
         return self.workers[-1]
 
 
 @contextlib.contextmanager
-def dask_cluster(folder: Path, n_workers: int = 2, *, nanny: bool = False) -> Iterator[DaskCluster]:
-    """Run a cluster for as long as the context."""
-    cluster = DaskCluster(folder)
+def dask_cluster(
+    folder: Path, n_workers: int = 2, *, nanny: bool = False, preload: Path | None = None
+) -> Iterator[DaskCluster]:
+    """Run a cluster for as long as the context; workers run ``preload`` first."""
+    cluster = DaskCluster(folder, preload)
     try:
         cluster.start_scheduler()
         for _ in range(n_workers):
