@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from featbank.remote import Place, RemotePath
+
 LIBRARIES = (
     "numpy",
     "scipy",
@@ -32,17 +34,18 @@ _THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS
 # OpenBLAS kernels for processors of AVX-512, by the names that it reports.
 _WIDE_KERNELS = frozenset({"SkylakeX", "Cooperlake", "Sapphirerapids"})
 _GEMM_SIZE = 1000
+_TRIAL_NAME = ".featbank-doctor"
 _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
 _VECTOR_MACHINES = ("x86_64", "AMD64")
 
 
-def examine(bank: Path) -> dict[str, Any]:
+def examine(bank: Place) -> dict[str, Any]:
     """Look at the machine, the libraries, BLAS, torch, the weights folder and the bank.
 
     Parameters
     ----------
-    bank : Path
-        Folder of the feature bank; it need not exist.
+    bank : Path or RemotePath
+        Folder of the feature bank, or its place in a store; it need not exist.
 
     Returns
     -------
@@ -189,18 +192,26 @@ def render(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def is_writable(folder: Path) -> bool:
+def is_writable(folder: Place) -> bool:
     """Say whether files can be made in a folder, or in the one above it where it would be made.
 
     Parameters
     ----------
-    folder : Path
-        The folder; it need not exist.
+    folder : Path or RemotePath
+        The folder, or the place in a store; it need not exist.
 
     Returns
     -------
     bool
     """
+    if isinstance(folder, RemotePath):
+        trial = folder / _TRIAL_NAME
+        try:
+            trial.write_bytes(b"")
+            trial.unlink()
+        except OSError:
+            return False
+        return True
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent

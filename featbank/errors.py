@@ -62,6 +62,24 @@ class BankError(FeatbankError, OSError):
     """A bank that cannot be read or written; its finished shards stay intact."""
 
 
+class StoreError(FeatbankError, OSError):
+    """An object store that cannot be reached, refuses access, or lacks its library or its bucket.
+
+    Built by `featbank.store_access.store_error`.
+
+    Attributes
+    ----------
+    reason, cure : str
+        The parts of the message: what is wrong, and what to do.
+    is_refusal : bool
+        Whether access to this one object was refused, which says nothing of the others.
+    """
+
+    reason: str
+    cure: str
+    is_refusal: bool
+
+
 class ClusterError(FeatbankError, OSError):
     """A cluster that cannot be reached or used; what was finished is in the bank."""
 

@@ -7,19 +7,19 @@ import logging
 import os
 import platform
 import time
-from pathlib import Path
 
 from featbank.encoders.engine import ENGINE_VARIABLE
+from featbank.remote import Place, RemotePath
 
 EXTRACTION_LOG = "extractions.jsonl"
 
 
-def log_extraction(root: Path, n_computed: int, workers: int, seconds: dict[str, float]) -> None:
+def log_extraction(root: Place, n_computed: int, workers: int, seconds: dict[str, float]) -> None:
     """Append one extraction's seconds to the log.
 
     Parameters
     ----------
-    root : Path
+    root : Path or RemotePath
         The bank's folder.
     n_computed : int
         Photos that were decoded.
@@ -36,23 +36,31 @@ def log_extraction(root: Path, n_computed: int, workers: int, seconds: dict[str,
         "n_computed": n_computed,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }
-    # One short line in append mode: several processes may log at once. A log that cannot be written must not
-    # turn finished work into a failure.
+    # A log that cannot be written must not turn finished work into a failure.
     try:
-        with (root / EXTRACTION_LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
+        _append(root / EXTRACTION_LOG, json.dumps(entry) + "\n")
     except OSError as error:
         logging.getLogger(__name__).warning(
             "the extraction is done, but its log cannot be written: %s", error
         )
 
 
-def measured_seconds(root: Path) -> dict[str, float]:
+def _append(log: Place, line: str) -> None:
+    if isinstance(log, RemotePath):
+        # A store appends to nothing. Of two processes that end at the same moment one line is lost; it is only a log.
+        before = log.read_text() if log.is_file() else ""
+        log.write_bytes((before + line).encode())
+        return
+    with log.open("a", encoding="utf-8") as file:  # one short line: several processes may log at once
+        file.write(line)
+
+
+def measured_seconds(root: Place) -> dict[str, float]:
     """Mean seconds of work for one photo, over all logged extractions.
 
     Parameters
     ----------
-    root : Path
+    root : Path or RemotePath
         The bank's folder.
 
     Returns

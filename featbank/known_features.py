@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import uuid
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +24,7 @@ from featbank.encoders.weights import NETWORK_FAMILIES, weights_folder
 from featbank.errors import BankError, EncoderError
 from featbank.images import DECODE_POLICY
 from featbank.jobs import FeatureRequest
+from featbank.remote import replace_file
 from featbank.views import parse_view
 
 KNOWN_FEATURES_NAME = "known-features.json"
@@ -85,13 +85,9 @@ def remember_folder(bank: Bank, request: FeatureRequest, folder: FeatureFolder) 
     if known.get(_spell(request)) == folder.digest:
         return
     content = {"environment": _environment(), "features": {**known, _spell(request): folder.digest}}
-    temporary = bank.root / f".{uuid.uuid4().hex}.tmp"
-    try:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="ascii")
-        temporary.replace(bank.root / KNOWN_FEATURES_NAME)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with contextlib.suppress(OSError):
+        text = json.dumps(content, indent=1, sort_keys=True)
+        replace_file(bank.root / KNOWN_FEATURES_NAME, text.encode("ascii"))
 
 
 def _spell(request: FeatureRequest) -> str:

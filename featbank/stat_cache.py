@@ -3,6 +3,7 @@
 A file counts as unchanged while its size, both its times, its inode and its device are those it had when it was
 hashed. Where that proves nothing, the content decides: a file touched within `DOUBT_S` seconds of being
 hashed could change again within one tick of the file system's clock, so its digest is used and not remembered.
+An object in a store counts as unchanged while its size and the store's own mark of its content (ETag) are the same.
 
 This is a cache and nothing else: it may be deleted, may lose an update to a neighbour, and is ignored when it
 is damaged. Nothing in it is true on another machine, and nothing in it will match there.
@@ -10,25 +11,29 @@ is damaged. Nothing in it is true on another machine, and nothing in it will mat
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import stat
 import struct
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 
+from featbank.errors import StoreError
+from featbank.remote import Place, RemotePath, RemoteStatus, find_statuses, is_url, replace_file
+
 DOUBT_S = 2.0
 """Files changed less than this many seconds before they were hashed are hashed again next time."""
 
 SAVE_S = 60.0
 """While hashing goes on, what was learned is saved after this many seconds."""
+
+STORE_WORKERS = 16
+"""Objects read at once, at least: a store answers late, but many at a time."""
 
 _STAMP = struct.Struct(">qqqQQ")
 _DIGEST_BYTES = 32
@@ -41,7 +46,7 @@ class StatCache:
 
     Parameters
     ----------
-    path : Path or None
+    path : Path, RemotePath or None
         The file; None remembers nothing.
     read_only : bool
         Use what is there, write nothing.
@@ -49,7 +54,7 @@ class StatCache:
         As `DOUBT_S`, in seconds.
     """
 
-    def __init__(self, path: Path | None, *, read_only: bool = False, doubt_s: float = DOUBT_S) -> None:
+    def __init__(self, path: Place | None, *, read_only: bool = False, doubt_s: float = DOUBT_S) -> None:
         self.path = path
         self.is_read_only = read_only
         self.doubt_s = doubt_s
@@ -62,6 +67,7 @@ class StatCache:
         Parameters
         ----------
         paths : sequence of str or Path, length n_files
+            URLs too.
         workers : int
             Threads; hashing releases the interpreter lock.
         rehash : bool
@@ -71,14 +77,21 @@ class StatCache:
         -------
         list of (str or None), length n_files
             64 hexadecimal digits, or None where there is no regular file or it cannot be read.
+
+        Raises
+        ------
+        StoreError
+            If a store cannot be reached.
         """
         known = {} if rehash else self._load()
         found: list[str | None] = [None] * len(paths)
         unread: list[int] = []
+        in_store = find_statuses([str(path) for path in paths if is_url(path)])
         for place, path in enumerate(paths):
             try:
-                status = os.stat(path)  # noqa: PTH116 - a Path for each of a million files takes longer than this
-            except (OSError, ValueError):  # ValueError: a zero byte in the name
+                # A Path for each of a million files takes longer than this.
+                status = in_store[str(path)] if is_url(path) else os.stat(path)  # noqa: PTH116
+            except (KeyError, OSError, ValueError):  # ValueError: a zero byte in the name
                 continue
             if not stat.S_ISREG(status.st_mode):
                 continue  # a pipe would wait for a writer
@@ -87,6 +100,8 @@ class StatCache:
                 found[place] = entry[_STAMP.size :].hex()
             else:
                 unread.append(place)
+        if in_store:
+            workers = max(workers, STORE_WORKERS)
         if unread:
             self._read_files(paths, unread, found, workers)
         return found
@@ -117,6 +132,8 @@ class StatCache:
 
     def _read_file(self, path: str | Path) -> tuple[bytes, bytes | None] | None:
         """Hash a file; its stamp is None where a later change might leave the same stamp."""
+        if is_url(path):
+            return _read_object(RemotePath.parse(str(path)))
         started_ns = time.time_ns()
         try:
             with open(path, "rb") as file:  # noqa: PTH123 - as above
@@ -162,20 +179,32 @@ class StatCache:
         with pa.ipc.new_file(sink, _SCHEMA) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_SCHEMA))
         body = memoryview(sink.getvalue())
-        temporary = self.path.parent / f".{uuid.uuid4().hex}.tmp"
         try:
-            with temporary.open("xb") as file:
-                file.write(hashlib.sha256(body).digest())
-                file.write(body)
-            temporary.replace(self.path)
+            replace_file(self.path, hashlib.sha256(body).digest(), body)
         except OSError as error:
             # The work goes on without: what is lost is the time of hashing again.
             logging.getLogger(__name__).info("stat cache %s cannot be written: %s", self.path, error)
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
 
-def _stamp(status: os.stat_result) -> bytes:
+def _read_object(place: RemotePath) -> tuple[bytes, bytes | None] | None:
+    """Hash an object; its stamp is None where the store has no mark of the content, or it changed meanwhile."""
+    try:
+        before = place.stat()
+        digest = bytes.fromhex(place.digest())
+        after = place.stat()
+    except FileNotFoundError:
+        return None
+    except StoreError as error:
+        if error.is_refusal:
+            return None
+        raise
+    return digest, _stamp(after) if after.identity and before == after else None
+
+
+def _stamp(status: os.stat_result | RemoteStatus) -> bytes:
+    if isinstance(status, RemoteStatus):
+        mark = hashlib.sha256(status.identity.encode()).digest()
+        return status.st_size.to_bytes(_STAMP.size - len(mark), "big") + mark
     return _STAMP.pack(
         status.st_size,
         status.st_mtime_ns,

@@ -2,10 +2,14 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+
+from featbank.store_access import open_store
 
 # Before numpy is imported by any test: small matrices on shared machines are slower with more threads.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -29,6 +33,17 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(f"tests must not use the network, got a connection to {address!r}")
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def memory_url() -> Iterator[str]:
+    """URL of an empty place in fsspec's store in memory, which stands for any store inside one process."""
+    pytest.importorskip("fsspec")
+    place = f"memory://{uuid4().hex}/place"
+    yield place
+    store = open_store(place)
+    if store.exists(place):
+        store.rm(place, recursive=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ the weights folder, and whether the bank can be written. Ends with 1 if somethin
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from experiments.commands import Output
 from experiments.commands.options import add_bank
@@ -23,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Output:
     """Examine."""
     from experiments.doctor import examine, render
+    from featbank.remote import as_place
 
-    document = examine(Path(options.bank))
+    document = examine(as_place(options.bank))
     return Output(document, render(document), exit_code=1 if document["problems"] else 0)

@@ -7,7 +7,6 @@ does not stop the run.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from experiments.commands import Output
 from experiments.commands.options import (
@@ -21,7 +20,8 @@ from experiments.commands.options import (
 
 EXAMPLE = """examples:
   featbank features ~/uhd-iqa --recipe starter --bank bank
-  featbank features ~/uhd-iqa --recipe icl --bank /shared/bank --shard $SLURM_ARRAY_TASK_ID/16"""
+  featbank features ~/uhd-iqa --recipe icl --bank /shared/bank --shard $SLURM_ARRAY_TASK_ID/16
+  featbank features s3://bucket/uhd-iqa --recipe starter --bank s3://bucket/bank"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> Output:
     from featbank.errors import ClusterError, DatasetError
     from featbank.extract import FeatureRequest, extract, take_shard
     from featbank.known_features import known_folder
+    from featbank.remote import as_place
 
     if options.cluster:
         check_cluster(options.cluster)
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> Output:
     ]
     # All missing weights at once, before any image is read or a bank is made; asking for them imports the networks'
     # libraries.
-    old = Bank(options.bank) if Path(options.bank).is_dir() else None
+    old = Bank(options.bank) if as_place(options.bank).is_dir() else None
     check_weights(r.encoder for r in requests if old is None or known_folder(old, r) is None)
     table = read_dataset(options.data, images=options.images)
     bank = Bank(options.bank)

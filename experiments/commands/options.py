@@ -47,7 +47,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="dataset folder in a known layout, or CSV with columns path,mos[,split,subset,group]",
+        help="dataset folder in a known layout, or CSV with columns path,mos[,split,subset,group]; or the URL of one, "
+        "such as s3://bucket/photos",
     )
     parser.add_argument(
         "--images", metavar="DIR", help="folder of the images, if they do not lie beside the metadata"
@@ -67,7 +68,10 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 def add_bank(parser: argparse.ArgumentParser) -> None:
     """Add the bank's folder."""
     parser.add_argument(
-        "--bank", metavar="DIR", default="bank", help="folder of the feature bank (default: bank)"
+        "--bank",
+        metavar="DIR",
+        default="bank",
+        help="folder of the feature bank, or its URL in an object store, s3://bucket/bank (default: bank)",
     )
 
 

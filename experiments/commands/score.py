@@ -19,7 +19,9 @@ EXAMPLE = "example: featbank score runs/starter/model.skops photos/ --csv scores
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", help="model.skops of a run, or the run folder")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="image files or folders")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+", help="image files or folders, or their URLs in a store"
+    )
     parser.add_argument("--csv", metavar="FILE", help="write the table there instead of printing it")
     add_bank(parser)
     add_compute(parser)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from featbank.errors import ImageError
+from featbank.errors import ImageError, StoreError
 from featbank.images import REASONS, read_photo
 
 LONG_SIDE_PX = 320
@@ -56,6 +56,8 @@ def make_thumbnail(path: str | Path | None) -> Thumbnail:
         photo = read_photo(path)
     except ImageError as error:
         return Thumbnail(reason=REASONS.get(error.reason, error.reason))
+    except StoreError:
+        return Thumbnail(reason="photo not at hand")
     image = Image.fromarray(photo.pixels)
     scale = min(1.0, LONG_SIDE_PX / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

@@ -14,6 +14,7 @@ from experiments.recipes.reading import Recipe
 from featbank import __version__
 from featbank.datasets import ImageTable
 from featbank.extraction_log import measured_seconds
+from featbank.remote import Place
 from featbank.table import Band
 
 RECEIPT_VERSION = 1
@@ -112,7 +113,7 @@ def build_receipt(
     table: ImageTable,
     rows: pd.DataFrame,
     bands: list[Band],
-    bank_root: Path,
+    bank_root: Place,
     details: dict[str, Any],
 ) -> dict[str, Any]:
     """Assemble the receipt.
@@ -125,7 +126,7 @@ def build_receipt(
     rows : DataFrame
         The rows that took part, with ``split``, ``subset`` and ``group``.
     bands : list of Band
-    bank_root : Path
+    bank_root : Path or RemotePath
         Where measured extraction times are logged.
     details : dict
         What only the run knows: chosen hyper-parameters, durations, failures, notes and the like.

@@ -15,29 +15,28 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.bank.files import (
-    explain,
-    is_vanished,
+from featbank.bank.files import explain, is_vanished, shard_name
+from featbank.bank.keys import KEY_BYTES, KeyIndex, Keys
+from featbank.bank.place import (
+    free_bytes,
     list_shards_settled,
+    measure,
     put,
     remove_files,
-    shard_name,
     sweep_temporaries,
 )
-from featbank.bank.keys import KEY_BYTES, KeyIndex, Keys
 from featbank.bank.rows import relisting
 from featbank.bank.shard import Shard, damaged, encode_shard, open_shard
 from featbank.bank.spec import FeatureSpec
-from featbank.digest import digest_file
+from featbank.errors import StoreError
+from featbank.remote import Place, digest_at
 
 SHARD_ROWS = 16_384
 """Upper end of the mean number of rows in a canonical shard; the lower end is half of it."""
@@ -77,12 +76,12 @@ def cut_points(n_rows: int) -> Keys:
     return np.frombuffer(b"".join(starts), dtype=f"S{KEY_BYTES}")
 
 
-def compact_feature(folder: Path, spec: FeatureSpec, keep: Keys | None = None) -> Compaction:
+def compact_feature(folder: Place, spec: FeatureSpec, keep: Keys | None = None) -> Compaction:
     """Replace all shards of a feature folder by canonical ones.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or RemotePath
         The feature's folder.
     spec : FeatureSpec
         What its shards hold.
@@ -104,10 +103,10 @@ def compact_feature(folder: Path, spec: FeatureSpec, keep: Keys | None = None) -
     return relisting(folder, lambda: _compact(folder, spec, keep))
 
 
-def _compact(folder: Path, spec: FeatureSpec, keep: Keys | None) -> Compaction:
+def _compact(folder: Place, spec: FeatureSpec, keep: Keys | None) -> Compaction:
     inputs = list_shards_settled(folder)
     shards = {name: _open_whole(folder / name, spec) for name in inputs}
-    n_bytes_before = sum(_size(folder / name) for name in inputs)
+    n_bytes_before = measure(folder, inputs)
     index = KeyIndex.build({name: shard.keys for name, shard in shards.items()})
     n_found = len(index.keys)
     if keep is not None:
@@ -133,15 +132,15 @@ def _compact(folder: Path, spec: FeatureSpec, keep: Keys | None) -> Compaction:
     )
 
 
-def _open_whole(path: Path, spec: FeatureSpec) -> Shard:
+def _open_whole(path: Place, spec: FeatureSpec) -> Shard:
     """Open a shard after checking every byte of it: its rows are about to outlive it."""
     try:
-        if f"{digest_file(path)}.arrow" != path.name:
+        if f"{digest_at(path)}.arrow" != path.name:
             raise damaged(path, "its bytes do not have the SHA-256 of its name")
     except OSError as error:
         if is_vanished(error):
             raise FileNotFoundError(error.errno, "shard is gone", str(path)) from error
-        if error.errno:
+        if error.errno or isinstance(error, StoreError):
             raise explain("read", path, error) from error
         raise
     return open_shard(path, spec)
@@ -171,16 +170,12 @@ def _row_bytes(spec: FeatureSpec) -> int:
     return spec.n_features * np.dtype(spec.dtype).itemsize
 
 
-def _put_new(folder: Path, data: memoryview, inputs: list[str], n_bytes_waiting: int) -> str:
+def _put_new(folder: Place, data: memoryview, inputs: list[str], n_bytes_waiting: int) -> str:
     """Store a canonical shard unless it is there already; return its name."""
     name = shard_name(data)
     if name not in inputs:
-        if shutil.disk_usage(folder).free < n_bytes_waiting:
+        if free_bytes(folder) < n_bytes_waiting:
             # Asked beforehand: shards written in vain could not be taken back, as a neighbour may rely on them.
             raise explain("compact", folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         put(folder, name, data)
     return name
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size

@@ -17,7 +17,8 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from featbank.errors import BankError
+from featbank.errors import BankError, StoreError
+from featbank.remote import Place
 
 SHARD_NAME = re.compile(r"[0-9a-f]{64}\.arrow")
 """A shard is named by the SHA-256 of its bytes, so ``sha256sum *.arrow`` checks a bank without this package."""
@@ -49,17 +50,17 @@ def is_vanished(error: OSError) -> bool:
     return error.errno in _VANISHED
 
 
-def explain(action: str, path: Path, error: OSError) -> BankError:
-    """Turn an error of the operating system into one sentence of fact and one of cure.
+def explain(action: str, path: Place, error: OSError) -> BankError:
+    """Turn an error of the operating system, or of a store, into one sentence of fact and one of cure.
 
     Parameters
     ----------
     action : str
         What was tried, for example ``"write"``.
-    path : Path
+    path : Path or RemotePath
         On which file or folder.
     error : OSError
-        What the operating system said.
+        What the operating system or the store said.
 
     Returns
     -------
@@ -75,8 +76,12 @@ def explain(action: str, path: Path, error: OSError) -> BankError:
         cure = "Use a folder you may write to (`--bank DIR`), or open the bank for reading only."
     else:
         cure = "Check the disk or the network share, then run the same command again."
+    if isinstance(error, StoreError):
+        said, cure = error.reason, error.cure
+    else:
+        said = f"{reason} ({code})"
     result = BankError(
-        f"bank: cannot {action} {path}: {reason} ({code}). What was stored before is intact, "
+        f"bank: cannot {action} {path}: {said}. What was stored before is intact, "
         f"and no partial file counts. {cure}"
     )
     result.errno = error.errno

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featbank.bank.compaction import Compaction, compact_feature
-from featbank.bank.files import (
-    explain,
-    is_vanished,
+from featbank.bank.files import is_vanished, shard_name
+from featbank.bank.keys import Keys, format_keys, parse_keys
+from featbank.bank.place import (
     list_shards,
+    measure,
     put,
     remove_files,
-    shard_name,
+    remove_folder,
     sweep_temporaries,
     try_writing,
 )
-from featbank.bank.keys import Keys, format_keys, parse_keys
 from featbank.bank.rows import RowReader, relisting
 from featbank.bank.shard import encode_shard
 from featbank.bank.spec import SPEC_NAME, FeatureSpec
 from featbank.bank.verification import Problem, name_of, verify_feature
 from featbank.errors import BankError, MissingFeaturesError
+from featbank.remote import Place
 
 _SHOWN = 3
 
@@ -59,7 +58,7 @@ class FeatureFolder:
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The folder, named by the digest of the identity.
     spec : FeatureSpec
         What it holds.
@@ -68,7 +67,7 @@ class FeatureFolder:
 
     Attributes
     ----------
-    path : Path
+    path : Path or RemotePath
         Where it lies.
     spec : FeatureSpec
         Identity, width, stored type, label.
@@ -76,7 +75,7 @@ class FeatureFolder:
         Whether writing is refused.
     """
 
-    def __init__(self, path: Path, spec: FeatureSpec, *, read_only: bool = False) -> None:
+    def __init__(self, path: Place, spec: FeatureSpec, *, read_only: bool = False) -> None:
         self.path = path
         self.spec = spec
         self.is_read_only = read_only
@@ -119,12 +118,11 @@ class FeatureFolder:
             If a shard cannot be read.
         """
 
-        def measure() -> FolderSize:
+        def count() -> FolderSize:
             index = self._rows.index()
-            n_bytes = sum((self.path / name).stat().st_size for name in index.names)
-            return FolderSize(len(index.keys), len(index.names), n_bytes)
+            return FolderSize(len(index.keys), len(index.names), measure(self.path, index.names))
 
-        return relisting(self.path, measure)
+        return relisting(self.path, count)
 
     def n_shards(self) -> int:
         """Count the files of this feature."""
@@ -132,11 +130,7 @@ class FeatureFolder:
 
     def n_bytes(self) -> int:
         """Add up the sizes of this feature's shards, in bytes."""
-
-        def add_up() -> int:
-            return sum((self.path / name).stat().st_size for name in list_shards(self.path))
-
-        return relisting(self.path, add_up)
+        return relisting(self.path, lambda: measure(self.path, list_shards(self.path)))
 
     def keys(self) -> set[str]:
         """Return the keys of all stored rows, 64 hexadecimal digits each.
@@ -168,7 +162,7 @@ class FeatureFolder:
         positions = self._rows.index().locate(parse_keys(keys))
         return list(dict.fromkeys(keys[i] for i in np.flatnonzero(positions < 0).tolist()))
 
-    def append(self, keys: Sequence[str], vectors: ArrayLike) -> Path:
+    def append(self, keys: Sequence[str], vectors: ArrayLike) -> Place:
         """Store rows as one new shard: all of them, or none.
 
         The same rows give the same file whatever their order, so repeating an append is harmless. Rows of keys
@@ -183,7 +177,7 @@ class FeatureFolder:
 
         Returns
         -------
-        Path
+        Path or RemotePath
             The new shard.
 
         Raises
@@ -199,14 +193,23 @@ class FeatureFolder:
         data = encode_shard(self.spec, raw, rows)
         for attempt in (1, 2):
             try:
-                # A prune by another process may have removed the folder since it was opened.
-                if not (self.path / SPEC_NAME).is_file():
-                    self.spec.write(self.path)
-                return put(self.path, shard_name(data), data)
+                return self._put(data)
             except BankError as error:
                 if attempt == 2 or not is_vanished(error):
                     raise
         raise AssertionError  # both attempts return or raise
+
+    def _put(self, data: memoryview) -> Place:
+        # A prune by another process may have removed the folder since it was opened.
+        self._write_lost_spec()
+        path = put(self.path, shard_name(data), data)
+        # Or just now: a disk refuses the shard then, a store takes it.
+        self._write_lost_spec()
+        return path
+
+    def _write_lost_spec(self) -> None:
+        if not (self.path / SPEC_NAME).is_file():
+            self.spec.write(self.path)
 
     def check_writable(self) -> None:
         """Refuse now what :meth:`append` would refuse later, after the work that gave the rows.
@@ -217,7 +220,7 @@ class FeatureFolder:
             If the folder was opened for reading only, or the operating system refuses to write to it.
         """
         self._check_writable()
-        try_writing(self.path)
+        try_writing(self.path, SPEC_NAME)
 
     def _check_writable(self) -> None:
         if self.is_read_only:
@@ -367,13 +370,8 @@ class FeatureFolder:
         remove_files(
             self.path, [SPEC_NAME]
         )  # last: a kill before leaves an empty feature, not nameless shards
-        try:
-            self.path.rmdir()
-        except OSError as error:
-            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:  # somebody appends, or keeps other files here
-                self.spec.write(self.path)
-            elif not is_vanished(error):
-                raise explain("remove", self.path, error) from error
+        if not remove_folder(self.path):  # somebody appends, or keeps other files here
+            self.spec.write(self.path)
 
     def shard_names(self) -> list[str]:
         """Return the file names of the shards that exist now, ascending."""

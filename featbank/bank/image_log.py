@@ -11,22 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from featbank.bank.compaction import Compaction
-from featbank.bank.files import (
-    explain,
-    is_vanished,
-    list_shards,
-    list_shards_settled,
-    put,
-    remove_files,
-    shard_name,
-    sweep_temporaries,
-)
+from featbank.bank.files import explain, is_vanished, shard_name
 from featbank.bank.image_record import (
     RECORD_SCHEMA,
     ImageRecord,
@@ -34,11 +24,21 @@ from featbank.bank.image_record import (
     resolve_records,
     restrict_records,
 )
+from featbank.bank.place import (
+    list_shards,
+    list_shards_settled,
+    measure,
+    put,
+    remove_files,
+    remove_folder,
+    sweep_temporaries,
+)
 from featbank.bank.rows import relisting
 from featbank.bank.shard import damaged
 from featbank.bank.spec import FORMAT_VERSION, SPEC_NAME, read_json
 from featbank.bank.verification import Problem, check_files
 from featbank.errors import BankError
+from featbank.remote import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,13 +52,13 @@ class ImageLog:
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         Its folder, created by the first record.
     read_only : bool
         Refuse everything that writes.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Place, *, read_only: bool = False) -> None:
         self.path = path
         self.is_read_only = read_only
         self._tables: dict[str, Any] = {}
@@ -66,7 +66,7 @@ class ImageLog:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tables": {}}
 
-    def record(self, rows: Iterable[ImageRecord | Mapping[str, Any]]) -> Path | None:
+    def record(self, rows: Iterable[ImageRecord | Mapping[str, Any]]) -> Place | None:
         """Store records as one new shard; recording the same again changes nothing.
 
         Parameters
@@ -76,7 +76,7 @@ class ImageLog:
 
         Returns
         -------
-        Path or None
+        Path, RemotePath or None
             The shard, or None when there was no row.
 
         Raises
@@ -90,7 +90,7 @@ class ImageLog:
         records = [row if isinstance(row, ImageRecord) else ImageRecord(**row) for row in rows]
         return self._put(_encode(encode_records(records))) if records else None
 
-    def _put(self, data: memoryview) -> Path:
+    def _put(self, data: memoryview) -> Place:
         if not (self.path / SPEC_NAME).is_file():
             text = json.dumps(_SPEC, sort_keys=True, indent=2)
             put(self.path, SPEC_NAME, (text + "\n").encode("ascii"))
@@ -172,7 +172,7 @@ class ImageLog:
 
         def rewrite() -> Compaction:
             inputs = list_shards_settled(self.path)
-            n_bytes = sum((self.path / name).stat().st_size for name in inputs)
+            n_bytes = measure(self.path, inputs)
             found = resolve_records(self._load(inputs))
             table = found if keep is None else restrict_records(found, keep)
             outputs = {}
@@ -215,7 +215,7 @@ class ImageLog:
         sweep_temporaries(self.path)
         remove_files(self.path, [SPEC_NAME])
         with contextlib.suppress(OSError):  # there was none, or a neighbour records into it
-            self.path.rmdir()
+            remove_folder(self.path)
 
     def check_version(self) -> None:
         """Refuse a log written by a newer version.
@@ -262,7 +262,7 @@ def _encode(table: pa.Table) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def _read_shard(path: Path) -> pa.Table:
+def _read_shard(path: Place) -> pa.Table:
     """Read a shard of the log after checking all its bytes; they are few."""
     try:
         data = path.read_bytes()

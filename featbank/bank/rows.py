@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.bank.files import list_shards_settled
 from featbank.bank.keys import KeyIndex, Keys
-from featbank.bank.shard import open_shard
+from featbank.bank.place import list_shards_settled
+from featbank.bank.shard import open_shard, read_keys
 from featbank.bank.spec import FeatureSpec
 from featbank.errors import BankError
+from featbank.remote import Place
 
 T = TypeVar("T")
 
@@ -22,12 +22,12 @@ RELIST_LIMIT = 50
 """How often a reader looks again before it gives up: each time, a neighbour finished a whole compaction."""
 
 
-def relisting(folder: Path, read: Callable[[], T]) -> T:
+def relisting(folder: Place, read: Callable[[], T]) -> T:
     """Call ``read`` until no shard vanishes under it.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or RemotePath
         For the message.
     read : callable
         Lists the folder and reads shards; raises FileNotFoundError when one is gone.
@@ -56,13 +56,13 @@ class RowReader:
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or RemotePath
         The feature's folder; may be missing, which is an empty feature.
     spec : FeatureSpec
         What its shards must hold.
     """
 
-    def __init__(self, folder: Path, spec: FeatureSpec) -> None:
+    def __init__(self, folder: Place, spec: FeatureSpec) -> None:
         self._folder = folder
         self._spec = spec
         self._columns: dict[str, Keys] = {}
@@ -94,7 +94,7 @@ class RowReader:
         return index
 
     def _read_keys(self, name: str) -> Keys:
-        return open_shard(self._folder / name, self._spec).keys.copy()  # lets go of the mapped file
+        return read_keys(self._folder / name, self._spec)
 
     def gather(self, index: KeyIndex, positions: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Fill ``out`` with the vectors at ``positions`` of ``index``, converting to its dtype.

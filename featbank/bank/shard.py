@@ -9,10 +9,11 @@ BLAKE2b 0.9; hence CRC-32 at each read and SHA-256 on writing, verifying and com
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,23 +22,31 @@ from numpy.typing import NDArray
 
 from featbank.bank.files import explain, is_vanished
 from featbank.bank.keys import KEY_BYTES, Keys
+from featbank.bank.place import map_file
 from featbank.bank.spec import FORMAT_VERSION, FeatureSpec
 from featbank.digest import canonical_json
-from featbank.errors import BankError
+from featbank.errors import BankError, StoreError
+from featbank.remote import Place, RemotePath
 
 BLOCK_ROWS = 64
 """Rows under one checksum: 512 kB at 2048 float32, the least that is read to serve one row."""
 
 METADATA_KEY = b"featbank"
 
+WHOLE_BYTES = 4 << 20
+"""A shard in a store is fetched whole up to this size, in bytes, even if only its keys are wanted: by parts it takes
+four requests more."""
+
 _ONE_THREAD = pa.ipc.IpcReadOptions(use_threads=False)
+_KEY_FIELD = ("key", pa.binary(KEY_BYTES))
+_KEYS_ALONE = pa.ipc.IpcReadOptions(use_threads=False, included_fields=[0])
 
 
 class DamagedShardError(BankError):
     """A shard whose bytes are not what was written."""
 
 
-def damaged(path: Path, fact: str) -> DamagedShardError:
+def damaged(path: Place, fact: str) -> DamagedShardError:
     """Build the error for a shard that cannot be trusted."""
     return DamagedShardError(
         f"bank: shard {path} is damaged: {fact}. None of its rows was used. Delete this one file and run the "
@@ -106,7 +115,7 @@ class Shard:
 
     Attributes
     ----------
-    path : Path
+    path : Path or RemotePath
         The file.
     keys : array of shape (n_rows,) and dtype S32
         Checked.
@@ -114,7 +123,7 @@ class Shard:
         Not checked: use :meth:`take`.
     """
 
-    path: Path
+    path: Place
     keys: Keys
     vectors: NDArray[Any]
     _block_crcs: str
@@ -144,12 +153,12 @@ class Shard:
         return self.vectors[rows]
 
 
-def open_shard(path: Path, spec: FeatureSpec) -> Shard:
+def open_shard(path: Place, spec: FeatureSpec) -> Shard:
     """Map a shard into memory and check all of it but the vectors.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file.
     spec : FeatureSpec
         The feature it must belong to.
@@ -163,47 +172,99 @@ def open_shard(path: Path, spec: FeatureSpec) -> Shard:
     BankError
         If it cannot be read, or was written by a newer version.
     """
+    with _explained(path), pa.ipc.open_file(map_file(path), options=_ONE_THREAD) as reader:
+        metadata = _open_metadata(path, reader, spec)
+        _check_schema(path, reader.schema, spec)
+        batch = reader.get_batch(0)
+        # Full validation looks at offsets and lengths only, these types have no other content to check.
+        batch.validate(full=True)
+        keys, vectors = _columns(path, batch, spec)
+    _check_keys(path, keys, metadata)
+    return Shard(path, keys, vectors, metadata["vector_crc32"])
+
+
+def read_keys(path: Place, spec: FeatureSpec) -> Keys:
+    """Read the keys of a shard and check them; from a store, of a large shard, little more than the keys is fetched.
+
+    Parameters
+    ----------
+    path : Path or RemotePath
+        The file.
+    spec : FeatureSpec
+        The feature it must belong to.
+
+    Returns
+    -------
+    array of shape (n_rows,) and dtype S32
+        Independent of the file.
+
+    Raises
+    ------
+    FileNotFoundError, DamagedShardError, BankError
+        As `open_shard`.
+    """
+    if isinstance(path, RemotePath):
+        with _explained(path), path.open(read_ahead=False) as file:
+            if file.size > WHOLE_BYTES:
+                with pa.ipc.open_file(pa.PythonFile(file, "r"), options=_KEYS_ALONE) as reader:
+                    metadata = _open_metadata(path, reader, spec)
+                    batch = reader.get_batch(0)
+                    if [(field.name, field.type) for field in batch.schema] != [_KEY_FIELD]:
+                        raise damaged(path, f"its first column must be {_KEY_FIELD}, got {batch.schema}")
+                    keys = _key_column(path, batch).copy()
+                _check_keys(path, keys, metadata)
+                return keys
+    return open_shard(path, spec).keys.copy()  # lets go of the mapped file
+
+
+@contextlib.contextmanager
+def _explained(path: Place) -> Iterator[None]:
+    """Say of an error whether the shard is gone, cannot be read, or is damaged."""
     try:
-        with pa.memory_map(str(path)) as source:
-            mapped = source.read_buffer()  # copies nothing; through a buffer a shard opens twice as fast
-        with pa.ipc.open_file(mapped, options=_ONE_THREAD) as reader:
-            if reader.num_record_batches != 1:
-                raise damaged(path, f"it must hold one record batch, got {reader.num_record_batches}")
-            metadata = _read_metadata(path, reader.schema.metadata, spec)
-            _check_schema(path, reader.schema, spec)
-            batch = reader.get_batch(0)
-            # Full validation looks at offsets and lengths only, these types have no other content to check.
-            batch.validate(full=True)
-            keys, vectors = _columns(path, batch, spec)
+        yield
     except OSError as error:
         if isinstance(error, BankError):
             raise
         if is_vanished(error):
             raise FileNotFoundError(error.errno, "shard is gone", str(path)) from error
-        if error.errno:
+        if error.errno or isinstance(error, StoreError):
             raise explain("read", path, error) from error
         raise damaged(path, f"Arrow cannot read it ({error})") from error  # e.g. "expected to read 8 bytes"
     except (pa.ArrowException, ValueError) as error:
         raise damaged(path, f"Arrow cannot read it ({error})") from error
+
+
+def _open_metadata(path: Place, reader: pa.ipc.RecordBatchFileReader, spec: FeatureSpec) -> dict[str, Any]:
+    """Return the checked metadata of a file with one record batch."""
+    if reader.num_record_batches != 1:
+        raise damaged(path, f"it must hold one record batch, got {reader.num_record_batches}")
+    return _read_metadata(path, reader.schema.metadata, spec)
+
+
+def _check_keys(path: Place, keys: Keys, metadata: dict[str, Any]) -> None:
     if metadata["n_rows"] != len(keys) or metadata["key_crc32"] != _crc(keys.view(np.uint8)):
         raise damaged(path, "the checksum of its keys differs")
-    return Shard(path, keys, vectors, metadata["vector_crc32"])
 
 
-def _columns(path: Path, batch: pa.RecordBatch, spec: FeatureSpec) -> tuple[Keys, NDArray[Any]]:
+def _key_column(path: Place, batch: pa.RecordBatch) -> Keys:
+    if batch.num_rows < 1 or batch.column(0).null_count:
+        raise damaged(path, f"it must hold at least one row and no null, got {batch.num_rows} rows")
+    return np.frombuffer(batch.column(0).buffers()[1], dtype=f"S{KEY_BYTES}", count=batch.num_rows)
+
+
+def _columns(path: Place, batch: pa.RecordBatch, spec: FeatureSpec) -> tuple[Keys, NDArray[Any]]:
     """View both columns as arrays without copying them."""
     n_rows = batch.num_rows
-    if n_rows < 1 or batch.column(0).null_count or batch.column(1).null_count:
-        raise damaged(path, f"it must hold at least one row and no null, got {n_rows} rows")
-    raw = batch.column(0).buffers()[1]
-    keys = np.frombuffer(raw, dtype=f"S{KEY_BYTES}", count=n_rows)
+    keys = _key_column(path, batch)
+    if batch.column(1).null_count:
+        raise damaged(path, "it must hold no null")
     flat = batch.column(1).values  # flatten() would import pyarrow.compute, 60 ms
     if len(flat) != n_rows * spec.n_features:
         raise damaged(path, f"it must hold {n_rows} x {spec.n_features} numbers, got {len(flat)}")
     return keys, flat.to_numpy(zero_copy_only=True).reshape(n_rows, spec.n_features)
 
 
-def _read_metadata(path: Path, stored: dict[bytes, bytes] | None, spec: FeatureSpec) -> dict[str, Any]:
+def _read_metadata(path: Place, stored: dict[bytes, bytes] | None, spec: FeatureSpec) -> dict[str, Any]:
     """Read and check the JSON object in the schema metadata."""
     try:
         metadata = json.loads((stored or {})[METADATA_KEY])
@@ -225,9 +286,9 @@ def _read_metadata(path: Path, stored: dict[bytes, bytes] | None, spec: FeatureS
     return metadata
 
 
-def _check_schema(path: Path, schema: pa.Schema, spec: FeatureSpec) -> None:
+def _check_schema(path: Place, schema: pa.Schema, spec: FeatureSpec) -> None:
     element = pa.from_numpy_dtype(np.dtype(spec.dtype))
-    expected = [("key", pa.binary(KEY_BYTES)), ("vector", pa.list_(element, spec.n_features))]
+    expected = [_KEY_FIELD, ("vector", pa.list_(element, spec.n_features))]
     found = [(field.name, field.type) for field in schema]
     if found != expected:
         raise damaged(path, f"it must have the columns {expected}, got {found}")

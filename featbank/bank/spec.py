@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from featbank.bank.files import explain, is_vanished, put
+from featbank.bank.files import explain, is_vanished
+from featbank.bank.place import put
 from featbank.digest import canonical_json, digest_json
 from featbank.errors import BankError
+from featbank.remote import Place
 
 FORMAT_VERSION = 1
 """Version of everything in a bank folder: ``spec.json``, the shards, the image log."""
@@ -57,7 +58,7 @@ class FeatureSpec:
         """SHA-256 of the identity's canonical JSON as 64 hexadecimal digits; the folder's name."""
         return digest_json(self.identity)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Place) -> None:
         """Write ``spec.json``; equal specifications give equal bytes.
 
         Raises
@@ -75,7 +76,7 @@ class FeatureSpec:
         text = json.dumps(content, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=True)
         put(folder, SPEC_NAME, (text + "\n").encode("ascii"))
 
-    def check_agrees(self, stored: FeatureSpec, folder: Path) -> None:
+    def check_agrees(self, stored: FeatureSpec, folder: Place) -> None:
         """Refuse a stored specification that is not this one; labels may differ.
 
         Raises
@@ -93,7 +94,7 @@ class FeatureSpec:
                 )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """Read a ``spec.json`` of any kind and check its format version.
 
     Raises
@@ -131,7 +132,7 @@ def _explain_version(version: object) -> str:
     return " (the bank was written by an older featbank). Read it with that one"
 
 
-def read_spec(folder: Path) -> FeatureSpec:
+def read_spec(folder: Place) -> FeatureSpec:
     """Read the ``spec.json`` of a feature folder and check it against the folder's name.
 
     Raises

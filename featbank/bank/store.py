@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from featbank.bank.compaction import Compaction
-from featbank.bank.files import explain, list_shards, sweep_temporaries
+from featbank.bank.files import explain
 from featbank.bank.folder import FeatureFolder
 from featbank.bank.image_log import IMAGE_LOG_NAME, ImageLog
+from featbank.bank.place import check_place, list_folders, list_shards, make_root, sweep_temporaries
 from featbank.bank.spec import SPEC_NAME, FeatureSpec, read_spec
 from featbank.bank.verification import Problem, check_files
 from featbank.errors import BankError
+from featbank.remote import Place, as_place
 from featbank.stat_cache import StatCache
 
 FAILURES_NAME = "failures"
@@ -60,8 +61,8 @@ class Bank:
 
     Parameters
     ----------
-    root : str or Path
-        The folder.
+    root : str, Path or RemotePath
+        The folder, or the URL of a place in an object store, such as ``s3://bucket/bank``.
     create : bool
         Make it when it is missing; otherwise that is an error.
     read_only : bool
@@ -82,9 +83,10 @@ class Bank:
     array([[1., 2.]], dtype=float32)
     """
 
-    def __init__(self, root: str | Path, *, create: bool = True, read_only: bool = False) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Place, *, create: bool = True, read_only: bool = False) -> None:
+        self.root = as_place(root)
         self.is_read_only = read_only
+        check_place(self.root)
         if not self.root.is_dir():
             self._make_root(create and not read_only)
         self.images = ImageLog(self.root / IMAGE_LOG_NAME, read_only=read_only)
@@ -93,16 +95,9 @@ class Bank:
 
     def _make_root(self, may_create: bool) -> None:
         # Asked of the operating system in one step: a neighbour may be making the same folder.
-        try:
-            if may_create:
-                self.root.mkdir(parents=True, exist_ok=True)
-                return
-        except FileExistsError as error:
-            raise BankError(
-                f"bank: {self.root} must be a folder, got a file. Name another one with `--bank DIR`."
-            ) from error
-        except OSError as error:
-            raise explain("create", self.root, error) from error
+        if may_create:
+            make_root(self.root)
+            return
         raise BankError(
             f"bank: there is no bank at {self.root}. `featbank features DATA --recipe R --bank {self.root}` makes "
             "and fills one."
@@ -167,7 +162,7 @@ class Bank:
 
     def _failure_logs(self) -> list[ImageLog]:
         try:
-            names = sorted(path.name for path in (self.root / FAILURES_NAME).iterdir())
+            names = list_folders(self.root / FAILURES_NAME)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -192,12 +187,12 @@ class Bank:
                 # Between making the folder and its specification, or taken away in the meantime.
         return sorted(found, key=lambda folder: (folder.label, folder.digest))
 
-    def _folders(self) -> list[Path]:
+    def _folders(self) -> list[Place]:
         try:
-            entries = sorted(self.root.iterdir())
+            names = list_folders(self.root)
         except OSError as error:
             raise explain("list", self.root, error) from error
-        return [path for path in entries if _FOLDER_NAME.fullmatch(path.name) and path.is_dir()]
+        return [self.root / name for name in names if _FOLDER_NAME.fullmatch(name)]
 
     def verify(self) -> list[Problem]:
         """Check every byte of every feature and of the image log.
@@ -348,7 +343,7 @@ class Bank:
             )
 
 
-def _no_spec(path: Path) -> str:
+def _no_spec(path: Place) -> str:
     return (
         f"bank: {path} holds shards but no {SPEC_NAME}. It is written anew when `featbank features` computes "
         "this feature; if nobody needs it, delete the folder."

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.bank.files import SHARD_NAME, explain, is_vanished, list_shards
+from featbank.bank.files import SHARD_NAME, explain, is_vanished
 from featbank.bank.keys import Keys, format_keys
+from featbank.bank.place import list_names, list_shards
 from featbank.bank.shard import BLOCK_ROWS, open_shard
 from featbank.bank.spec import SPEC_NAME, FeatureSpec, read_spec
-from featbank.digest import digest_file
 from featbank.errors import BankError
+from featbank.remote import Place, digest_at
 
 AGREEMENT = {"float32": 1e-4, "float16": 4e-3}
 """Rows of one image computed twice may differ by this share of their largest number: engines, batch sizes and
@@ -32,7 +31,7 @@ class Problem:
     ----------
     where : str
         Label and folder of the feature, or ``"images"``.
-    path : Path
+    path : Path or RemotePath
         The file, or the folder when it is about several.
     kind : str
         One of ``specification``, ``checksum``, ``unreadable``, ``not-finite``, ``order``, ``disagreement``,
@@ -42,7 +41,7 @@ class Problem:
     """
 
     where: str
-    path: Path
+    path: Place
     kind: str
     message: str
 
@@ -52,12 +51,12 @@ def name_of(spec: FeatureSpec) -> str:
     return f"{spec.label} ({spec.digest[:12]})"
 
 
-def check_files(folder: Path, where: str) -> tuple[list[str], list[Problem]]:
+def check_files(folder: Place, where: str) -> tuple[list[str], list[Problem]]:
     """Compare every shard's bytes with its name, and report files that look like shards but are not.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or RemotePath
         Feature folder or image log.
     where : str
         How findings name it.
@@ -72,7 +71,7 @@ def check_files(folder: Path, where: str) -> tuple[list[str], list[Problem]]:
     for name in list_shards(folder):
         path = folder / name
         try:
-            digest = digest_file(path)
+            digest = digest_at(path)
         except OSError as error:
             if not is_vanished(error):
                 problems.append(Problem(where, path, "unreadable", str(explain("read", path, error))))
@@ -102,20 +101,20 @@ def check_files(folder: Path, where: str) -> tuple[list[str], list[Problem]]:
     return sound, problems
 
 
-def _stray(folder: Path) -> list[str]:
+def _stray(folder: Place) -> list[str]:
     try:
-        names = os.listdir(folder)  # noqa: PTH208 (names alone are needed)
-    except OSError:
+        names = list_names(folder)
+    except BankError:
         return []
     return sorted(name for name in names if name.endswith(".arrow") and not SHARD_NAME.fullmatch(name))
 
 
-def verify_feature(folder: Path, spec: FeatureSpec) -> list[Problem]:
+def verify_feature(folder: Place, spec: FeatureSpec) -> list[Problem]:
     """Check specification, checksums, columns, width, finiteness and duplicates of one feature.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or RemotePath
         The feature's folder.
     spec : FeatureSpec
         What it is meant to hold.
@@ -159,7 +158,7 @@ def verify_feature(folder: Path, spec: FeatureSpec) -> list[Problem]:
     return problems + _disagreements(folder, spec, columns)
 
 
-def _problem(where: str, folder: Path, name: str, kind: str, fact: str) -> Problem:
+def _problem(where: str, folder: Place, name: str, kind: str, fact: str) -> Problem:
     return Problem(
         where,
         folder / name,
@@ -168,7 +167,7 @@ def _problem(where: str, folder: Path, name: str, kind: str, fact: str) -> Probl
     )
 
 
-def _disagreements(folder: Path, spec: FeatureSpec, columns: dict[str, Keys]) -> list[Problem]:
+def _disagreements(folder: Place, spec: FeatureSpec, columns: dict[str, Keys]) -> list[Problem]:
     """Compare rows that are stored more than once with the one that is served."""
     names = sorted(columns)
     if not names:
@@ -200,7 +199,7 @@ def _disagreements(folder: Path, spec: FeatureSpec, columns: dict[str, Keys]) ->
 
 
 def _compare(
-    folder: Path, spec: FeatureSpec, a: str, rows_a: NDArray[np.intp], b: str, rows_b: NDArray[np.intp]
+    folder: Place, spec: FeatureSpec, a: str, rows_a: NDArray[np.intp], b: str, rows_b: NDArray[np.intp]
 ) -> NDArray[np.float64]:
     """Return the largest difference within each pair of rows as a share of their largest number."""
     try:

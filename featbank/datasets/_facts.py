@@ -11,7 +11,8 @@ import joblib
 import pandas as pd
 
 from featbank.digest import digest_file
-from featbank.errors import ImageError
+from featbank.errors import ImageError, StoreError
+from featbank.remote import RemotePath, as_place, find_statuses, is_url
 
 N_EXAMPLES = 20
 """How many files are named in a report; the counts beside them are complete."""
@@ -23,7 +24,8 @@ def inspect_files(
     """Return one row of facts per present file: those of the table, and what `_inspect` says."""
     paths = rows["path"].tolist()
     if not decode:
-        sizes = [Path(path).stat().st_size for path in paths]
+        in_store = find_statuses([path for path in paths if is_url(path)])
+        sizes = [(in_store[path] if path in in_store else Path(path).stat()).st_size for path in paths]
         n_of_size = Counter(sizes)
         # Files of different sizes cannot be equal: most need not be opened at all.
         to_read = [path for path, size in zip(paths, sizes, strict=True) if n_of_size[size] > 1]
@@ -65,6 +67,8 @@ def _inspect(path: str, decode: bool) -> dict[str, Any]:
     except ImageError as error:
         # No digest: whether damaged files are equal matters little, and one refused for its size may be vast.
         return {"reason": error.reason, "message": str(error)}
+    except StoreError:
+        raise  # says nothing of this image
     except OSError as error:
         return {"reason": "unreadable", "message": f"{path} cannot be read: {error}."}
     height, width = photo.pixels.shape[:2]
@@ -82,7 +86,10 @@ def _inspect(path: str, decode: bool) -> dict[str, Any]:
 def _digest(path: str) -> dict[str, Any]:
     try:
         # Empty files are equal to each other, which says nothing; they show as unreadable.
-        return {"digest": digest_file(path)} if Path(path).stat().st_size else {}
+        place = as_place(path)
+        if not place.stat().st_size:
+            return {}
+        return {"digest": place.digest() if isinstance(place, RemotePath) else digest_file(path)}
     except OSError as error:
         return {"reason": "unreadable", "message": f"{path} cannot be read: {error}."}
 

@@ -10,9 +10,13 @@ import os
 import posixpath
 import unicodedata
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
+from typing import TypeAlias
 
 from featbank.errors import DatasetError
+from featbank.remote import Place, RemoteEntry, RemotePath
+
+Entry: TypeAlias = os.DirEntry[str] | RemoteEntry
 
 MAX_DEPTH = 3
 """Levels of sub-folders in which an image is looked for by its name alone."""
@@ -23,7 +27,7 @@ def fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def name_inside(name: str, base: Path) -> str:
+def name_inside(name: str, base: Place) -> str:
     r"""Return an image name from a dataset's metadata as a path relative to ``base``.
 
     The check is made on the spelling: a name such as ``../../etc/passwd`` or an absolute path outside ``base``
@@ -34,7 +38,7 @@ def name_inside(name: str, base: Path) -> str:
     ----------
     name : str
         As in the metadata; ``\`` is read as ``/``.
-    base : Path
+    base : Path or RemotePath
         Absolute folder of the images.
 
     Raises
@@ -63,17 +67,17 @@ class ImageFinder:
 
     Parameters
     ----------
-    base : Path
+    base : Path or RemotePath
         Absolute folder; need not exist.
     """
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Place) -> None:
         self.base = base
-        self.elsewhere: dict[Path, int] = {}
-        self._listings: dict[Path, dict[str, list[Path]]] = {}
-        self._by_name: dict[str, list[Path]] | None = None
+        self.elsewhere: dict[Place, int] = {}
+        self._listings: dict[Place, dict[str, list[Place]]] = {}
+        self._by_name: dict[str, list[Place]] | None = None
 
-    def entry(self, relative: str) -> Path | None:
+    def entry(self, relative: str) -> Place | None:
         """Return the file or folder at a relative path, each part compared as the module describes, or None.
 
         Raises
@@ -146,7 +150,7 @@ class ImageFinder:
         paths: list[str] = []
         for name, folders in zip(names, places, strict=True):
             relative = name_inside(name, self.base)
-            found: Path | None = None
+            found: Place | None = None
             for folder in folders:
                 found = self.entry(posixpath.join(folder, relative))
                 if found is not None:
@@ -165,7 +169,7 @@ class ImageFinder:
             for folder, count in sorted(self.elsewhere.items())
         ]
 
-    def _pick(self, candidates: list[Path], name: str) -> Path | None:
+    def _pick(self, candidates: list[Place], name: str) -> Place | None:
         if len(candidates) <= 1:
             return candidates[0] if candidates else None
         exact = [path for path in candidates if path.name == name]
@@ -177,16 +181,16 @@ class ImageFinder:
             "another resolution."
         )
 
-    def _listing(self, folder: Path) -> dict[str, list[Path]]:
+    def _listing(self, folder: Place) -> dict[str, list[Place]]:
         if folder not in self._listings:
-            listing: dict[str, list[Path]] = {}
+            listing: dict[str, list[Place]] = {}
             if folder.is_dir():
                 for entry in list_folder(folder):
-                    listing.setdefault(fold(entry.name), []).append(Path(entry.path))
+                    listing.setdefault(fold(entry.name), []).append(folder / entry.name)
             self._listings[folder] = listing
         return self._listings[folder]
 
-    def _index(self) -> dict[str, list[Path]]:
+    def _index(self) -> dict[str, list[Place]]:
         if self._by_name is None:
             self._by_name = {}
             if self.base.is_dir():
@@ -195,7 +199,7 @@ class ImageFinder:
         return self._by_name
 
 
-def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+def list_folder(folder: Place) -> list[Entry]:
     """List a folder in the order of its names.
 
     Raises
@@ -203,6 +207,8 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
     DatasetError
         If the folder cannot be listed: skipping it would silently lose images.
     """
+    if isinstance(folder, RemotePath):
+        return list[Entry](folder.scan())
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -212,7 +218,7 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
         ) from error
 
 
-def walk_files(folder: Path, *, max_depth: int | None = None) -> Iterator[Path]:
+def walk_files(folder: Place, *, max_depth: int | None = None) -> Iterator[Place]:
     """Yield all files below a folder, sorted within each folder, hidden files and folders left out.
 
     Linked folders are entered, each real folder once, so that a link to a parent does not run for ever.
@@ -225,7 +231,7 @@ def walk_files(folder: Path, *, max_depth: int | None = None) -> Iterator[Path]:
     yield from _walk(folder, max_depth, set())
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: Entry) -> bool:
     """Tell whether an entry is a folder or leads to one; a link that leads in circles does not."""
     try:
         return entry.is_dir()
@@ -233,20 +239,21 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _walk(folder: Path, depth: int | None, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
-    folders: list[Path] = []
+def _walk(folder: Place, depth: int | None, seen: set[tuple[int, int]]) -> Iterator[Place]:
+    if not isinstance(folder, RemotePath):  # a store has no links that lead in circles
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+    folders: list[Place] = []
     for entry in list_folder(folder):
         if entry.name.startswith("."):
             continue
         if is_folder(entry):
-            folders.append(Path(entry.path))
+            folders.append(folder / entry.name)
         # A link that leads nowhere is listed too: it is then reported as missing, not passed over in silence.
         elif entry.is_symlink() or entry.is_file():
-            yield Path(entry.path)
+            yield folder / entry.name
     if depth is None or depth > 0:
         for sub in folders:
             yield from _walk(sub, None if depth is None else depth - 1, seen)

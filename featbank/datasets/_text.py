@@ -8,18 +8,18 @@ import io
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.errors import DatasetError, DatasetNotFoundError
+from featbank.errors import DatasetError, DatasetNotFoundError, StoreError
+from featbank.remote import Place
 
 UNKNOWN_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 _N_SHOWN = 5
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Place) -> str:
     """Read a text file in UTF-8 (with or without a byte order mark) or, if its mark says so, UTF-16.
 
     Raises
@@ -33,6 +33,8 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"no file at {path}.") from error
+    except StoreError:
+        raise
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -52,7 +54,7 @@ class TextTable:
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file, for messages.
     columns : dict of column name to n_rows strings
         Values with surrounding blanks removed.
@@ -60,7 +62,7 @@ class TextTable:
         Line of each row in the file, counted from 1.
     """
 
-    path: Path
+    path: Place
     columns: dict[str, list[str]]
     lines: Sequence[int]
 
@@ -159,7 +161,7 @@ class TextTable:
         return list(cells)
 
 
-def read_delimited(path: Path, *, fold_header: bool = False) -> TextTable:
+def read_delimited(path: Place, *, fold_header: bool = False) -> TextTable:
     """Read a table with a header line, separated by commas, semicolons or tabs.
 
     Quotes, byte order marks and blank lines are understood. The separator is the one that cuts the header
@@ -167,7 +169,7 @@ def read_delimited(path: Path, *, fold_header: bool = False) -> TextTable:
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file.
     fold_header : bool
         Whether column names are turned to lower case.
@@ -214,7 +216,7 @@ def read_delimited(path: Path, *, fold_header: bool = False) -> TextTable:
     return TextTable(path, columns, lines)
 
 
-def read_header(path: Path) -> frozenset[str]:
+def read_header(path: Place) -> frozenset[str]:
     """Return the column names of a delimited file, reading only its first kilobytes.
 
     Returns an empty set where the beginning is not text; `read_delimited` then gives the reason.

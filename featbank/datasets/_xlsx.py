@@ -10,11 +10,11 @@ import posixpath
 import re
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from xml.etree import ElementTree
 
 from featbank.datasets._text import TextTable
-from featbank.errors import DatasetError
+from featbank.errors import DatasetError, StoreError
+from featbank.remote import Place
 
 # A sheet of a million rows stays far below; an archive that inflates beyond is not a table of scores.
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
@@ -24,12 +24,12 @@ _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationship
 _PACKAGE = "{http://schemas.openxmlformats.org/package/2006/relationships}Relationship"
 
 
-def read_xlsx(path: Path) -> TextTable:
+def read_xlsx(path: Place) -> TextTable:
     """Read the first sheet, whose first non-empty row is the header.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The workbook.
 
     Returns
@@ -47,12 +47,12 @@ def read_xlsx(path: Path) -> TextTable:
     .. [1] ECMA-376, Office Open XML file formats, part 1, sections 18.3 (worksheets) and 18.4 (shared strings).
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             strings = _shared_strings(archive)
             sheet = _member(archive, _first_sheet(archive))
             rows = list(_rows(sheet, strings))
     except (zipfile.BadZipFile, ElementTree.ParseError, KeyError, ValueError, IndexError, OSError) as error:
-        if isinstance(error, DatasetError):
+        if isinstance(error, DatasetError | StoreError):
             raise
         raise DatasetError(
             f"{path} is not a workbook that can be read ({type(error).__name__}: {error}). "

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from featbank.datasets._facts import N_EXAMPLES, describe_files, find_duplicates, inspect_files
 from featbank.datasets.image_table import SPLITS, ImageTable
+from featbank.remote import find_statuses, is_url
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _N_BINS = 10
@@ -72,8 +74,7 @@ def check_dataset(
     if workers < 1:
         raise ValueError(f"check_dataset: workers must be at least 1, got {workers}.")
     frame = table.frame
-    # A Path for each of a million rows would take longer than to look the file up.
-    present = np.array([os.path.isfile(path) for path in frame["path"].tolist()], dtype=bool)  # noqa: PTH113
+    present = _are_present(frame["path"].tolist())
     facts = inspect_files(frame.loc[present], decode=decode, workers=workers, on_progress=on_progress)
     report: dict[str, Any] = {
         "name": table.name,
@@ -98,6 +99,13 @@ def check_dataset(
     }
     report["findings"] = _findings(report)
     return report
+
+
+def _are_present(paths: list[str]) -> NDArray[np.bool_]:
+    in_store = find_statuses([path for path in paths if is_url(path)])
+    # A Path for each of a million rows would take longer than to look the file up.
+    found = [path in in_store if is_url(path) else os.path.isfile(path) for path in paths]  # noqa: PTH113
+    return np.array(found, dtype=bool)
 
 
 def _parts(table: ImageTable) -> dict[str, pd.DataFrame]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 from featbank.datasets import uhd_iqa
@@ -12,6 +11,7 @@ from featbank.datasets._text import read_text
 from featbank.datasets.image_table import ImageTable
 from featbank.datasets.layout import Layout, Source
 from featbank.errors import DatasetError
+from featbank.remote import Place
 
 DEMO_MARKER = "featbank-demo.json"
 SIMULATION_NOTE = (
@@ -62,7 +62,7 @@ def read_demo(source: Source) -> ImageTable:
     )
 
 
-def _read_marker(path: Path) -> dict[str, Any]:
+def _read_marker(path: Place) -> dict[str, Any]:
     try:
         settings = json.loads(read_text(path))
     except json.JSONDecodeError as error:

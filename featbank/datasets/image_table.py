@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from featbank.errors import DatasetError
+from featbank.remote import Place, is_url
 
 SPLITS = ("training", "validation", "test", "")
 """Official partitions in report order; the empty word stands for "no official split"."""
@@ -43,11 +43,11 @@ class ImageTable:
     ----------
     name : str
         Short name of the dataset, such as ``uhd-iqa``.
-    root : Path
+    root : Path or RemotePath
         Absolute folder of the dataset; own CSV files: the folder of the CSV.
     frame : pandas.DataFrame of n_images rows
-        Columns ``image_id`` (unique str, the dataset's own image name), ``path`` (absolute str, unique; the
-        file may be missing), ``mos`` (float64 on the native scale, higher is better, NaN where unknown),
+        Columns ``image_id`` (unique str, the dataset's own image name), ``path`` (absolute str or URL, unique;
+        the file may be missing), ``mos`` (float64 on the native scale, higher is better, NaN where unknown),
         ``split`` (one of `SPLITS`), ``subset`` (one of `SUBSETS`), ``group`` (str, empty where unknown) and any
         number of ``meta:<name>`` columns (float64, finite): facts known without looking at a pixel.
     mos_range : tuple of two floats
@@ -68,7 +68,7 @@ class ImageTable:
     """
 
     name: str
-    root: Path
+    root: Place
     frame: pd.DataFrame = field(repr=False)
     mos_range: tuple[float, float]
     is_simulation: bool = False
@@ -119,7 +119,11 @@ class ImageTable:
                     f"{_shown(repeated)}. Keep one row per image; average scores given several times."
                 )
         # A Path for each of a million rows would take most of the time of reading them.
-        relative = [path for path in self.frame["path"].tolist() if not os.path.isabs(path)]  # noqa: PTH117
+        relative = [
+            path
+            for path in self.frame["path"].tolist()
+            if not (os.path.isabs(path) or is_url(path))  # noqa: PTH117
+        ]
         if relative:
             raise DatasetError(f"ImageTable {self.name!r}: paths must be absolute, got {_shown(relative)}.")
         for column, known in (("split", SPLITS), ("subset", SUBSETS)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from featbank.datasets._text import read_delimited
 from featbank.datasets.image_table import ImageTable
 from featbank.datasets.layout import Layout, Source
 from featbank.errors import DatasetError
+from featbank.remote import Place
 
 _REQUIRED = ("dist_img", "ref_img", "dmos")
 _FOLDERS = ("images", "distorted_images", "dist_imgs", ".")
@@ -66,7 +67,7 @@ def read_kadid10k(source: Source) -> ImageTable:
     return LAYOUT.table(source, {"image_id": names, "path": paths, "mos": mos, "group": groups}, notes=notes)
 
 
-def _check_direction(names: Sequence[str], mos: NDArray[np.float64], path: Path) -> None:
+def _check_direction(names: Sequence[str], mos: NDArray[np.float64], path: Place) -> None:
     """Refuse scores that rise with the level of distortion, the last number of a name such as I01_10_05.png."""
     matches = [re.search(r"_0?([1-5])\.\w+$", name) for name in names]
     levels = np.array([int(match.group(1)) if match else 0 for match in matches])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from featbank.datasets.image_table import ImageTable
+from featbank.remote import Place
 
 
 class DatasetInfo(NamedTuple):
@@ -30,20 +30,20 @@ class Source:
 
     Parameters
     ----------
-    metadata : Path
+    metadata : Path or RemotePath
         The file with the scores.
-    root : Path
+    root : Path or RemotePath
         The dataset's folder.
-    images : Path or None
+    images : Path, RemotePath or None
         Folder of the images if the user named one; by default they are looked for under `root`.
     """
 
-    metadata: Path
-    root: Path
-    images: Path | None = None
+    metadata: Place
+    root: Place
+    images: Place | None = None
 
     @property
-    def base(self) -> Path:
+    def base(self) -> Place:
         """Folder under which images are looked for, and which no image name may leave."""
         return self.images or self.root
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 from featbank.datasets._locate import ImageFinder
 from featbank.datasets.image_table import ImageTable
 from featbank.datasets.layout import Layout, Source
-from featbank.errors import DatasetError, DatasetNotFoundError
+from featbank.errors import DatasetError, DatasetNotFoundError, StoreError
+from featbank.remote import Place
 
 N_RATER_TRAINING = 7
 """Images at the head of the list that only taught the raters their task."""
@@ -81,30 +81,34 @@ def read_live_challenge(source: Source) -> ImageTable:
     return LAYOUT.table(source, {"image_id": names, "path": paths, "mos": mos}, notes=notes)
 
 
-def _variable(path: Path, name: str) -> NDArray[Any]:
+def _variable(path: Place, name: str) -> NDArray[Any]:
     from scipy.io import loadmat, whosmat  # heavy, and needed by this dataset alone
 
     try:
-        content = loadmat(path, variable_names=[name])
+        with path.open("rb") as file:
+            content = loadmat(file, variable_names=[name])
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"no file at {path}.") from error
+    except StoreError:
+        raise
     except (ValueError, TypeError, NotImplementedError, OSError) as error:
         # scipy has no error of its own: a damaged file shows as one of these.
         raise DatasetError(f"{path} is not a MATLAB file of version 7 or older: {error}.") from error
     if name not in content:
-        found = [variable for variable, _, _ in whosmat(path)]
+        with path.open("rb") as file:
+            found = [variable for variable, _, _ in whosmat(file)]
         raise DatasetError(f"{path} must hold the variable {name!r}, got {found}.")
     return np.asarray(content[name]).ravel()
 
 
-def _numbers(path: Path) -> NDArray[np.float64]:
+def _numbers(path: Place) -> NDArray[np.float64]:
     values = _variable(path, _SCORES)
     if values.dtype.kind not in "fiu":
         raise DatasetError(f"{path}: {_SCORES!r} must hold numbers, got {values.dtype}.")
     return values.astype(np.float64)
 
 
-def _names(path: Path) -> list[str]:
+def _names(path: Place) -> list[str]:
     # A cell array arrives as an object array whose elements are arrays of one string.
     cells = [np.asarray(cell).ravel() for cell in _variable(path, _NAMES)]
     names = [str(cell[0]).strip() if len(cell) == 1 else "" for cell in cells]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from featbank.datasets._locate import walk_files
 from featbank.datasets.image_table import ImageTable
 from featbank.datasets.layout import make_frame
 from featbank.errors import DatasetNotFoundError
+from featbank.remote import Place, RemotePath, as_place
 
 PHOTOS_NAME = "photos"
 
@@ -37,12 +38,12 @@ IMAGE_SUFFIXES = frozenset(
 then recorded as unreadable with the reason, instead of being passed over in silence."""
 
 
-def is_image_name(path: Path) -> bool:
+def is_image_name(path: Place) -> bool:
     """Tell by the ending alone whether a file is listed as an image."""
     return path.suffix.casefold() in IMAGE_SUFFIXES
 
 
-def read_photos(paths: Sequence[str | Path]) -> ImageTable:
+def read_photos(paths: Sequence[str | Place]) -> ImageTable:
     """List the images in folders, with all their sub-folders, and single files.
 
     Folders are walked in the order of names; hidden files and folders are left out. A file named directly is
@@ -50,8 +51,8 @@ def read_photos(paths: Sequence[str | Path]) -> ImageTable:
 
     Parameters
     ----------
-    paths : sequence of str or Path
-        Folders and files.
+    paths : sequence of str, Path or RemotePath
+        Folders and files, also by their URL in a store.
 
     Returns
     -------
@@ -65,12 +66,15 @@ def read_photos(paths: Sequence[str | Path]) -> ImageTable:
         If a path does not exist, or no image is found.
     DatasetError
         If a folder cannot be listed.
+    StoreError
+        If a store cannot be reached or refuses.
     """
-    one_folder = len(paths) == 1 and Path(paths[0]).is_dir()
+    places = [as_place(path) for path in paths]
+    one_folder = len(places) == 1 and places[0].is_dir()
     found: dict[str, str] = {}
     n_other = n_again = 0
     unspeakable: list[str] = []
-    for given in map(Path, paths):
+    for given in places:
         if not given.exists():
             raise DatasetNotFoundError(f"no file or folder at {given}.")
         folder = given.absolute()
@@ -83,8 +87,8 @@ def read_photos(paths: Sequence[str | Path]) -> ImageTable:
             elif str(file) in found:
                 n_again += 1
             else:
-                below = file.relative_to(folder)
-                found[str(file)] = (below if one_folder else given / below).as_posix()
+                below = _below(file, folder)
+                found[str(file)] = below if one_folder else (given / below).as_posix()
     notes = []
     if n_other:
         notes.append(f"{n_other:,} file(s) without an image ending were left out.")
@@ -101,7 +105,7 @@ def read_photos(paths: Sequence[str | Path]) -> ImageTable:
             f"no images in {where or 'nothing'} or its sub-folders; looked for files ending in "
             f"{' '.join(sorted(IMAGE_SUFFIXES))}, in any case, hidden ones left out. {' '.join(notes)}".rstrip()
         )
-    first = Path(paths[0]).absolute()
+    first = places[0].absolute()
     return ImageTable(
         name=PHOTOS_NAME,
         root=first if first.is_dir() else first.parent,
@@ -113,7 +117,13 @@ def read_photos(paths: Sequence[str | Path]) -> ImageTable:
     )
 
 
-def _is_text(path: Path) -> bool:
+def _below(file: Place, folder: Place) -> str:
+    if isinstance(file, RemotePath) and isinstance(folder, RemotePath):
+        return file.relative_to(folder).as_posix()
+    return PurePath(str(file)).relative_to(str(folder)).as_posix()
+
+
+def _is_text(path: Place) -> bool:
     # Names in a foreign encoding reach us with lone surrogates, which neither Arrow nor a report can hold.
     try:
         str(path).encode("utf-8")

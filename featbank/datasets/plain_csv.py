@@ -14,17 +14,18 @@ from featbank.datasets._text import TextTable, read_delimited
 from featbank.datasets.image_table import META_PREFIX, SPLITS, SUBSETS, ImageTable
 from featbank.datasets.layout import make_frame
 from featbank.errors import DatasetError
+from featbank.remote import Place, as_place, is_url
 
 CSV_NAME = "csv"
 _USED = ("path", "image_name", "mos", "dmos", "split", "subset", "group")
 
 
-def read_plain_csv(path: str | Path, *, images: str | Path | None = None) -> ImageTable:
+def read_plain_csv(path: str | Place, *, images: str | Place | None = None) -> ImageTable:
     """Read a CSV that its user wrote.
 
     The header names the columns, in any case and order:
 
-    - ``path``: absolute, or relative to `images`, by default to the CSV's folder. It may point anywhere, ``..``
+    - ``path``: absolute, a URL, or relative to `images`, by default to the CSV's folder. It may point anywhere, ``..``
       included: whoever wrote the CSV chose it. The text as written is the ``image_id``, unless ``image_name`` is
       there too.
     - ``image_name``: instead of ``path``, a name to be found below that folder; here the rules of published
@@ -38,9 +39,9 @@ def read_plain_csv(path: str | Path, *, images: str | Path | None = None) -> Ima
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or RemotePath
         The CSV, separated by commas, semicolons or tabs.
-    images : str or Path, optional
+    images : str, Path or RemotePath, optional
         Folder to which names and relative paths refer.
 
     Returns
@@ -55,9 +56,9 @@ def read_plain_csv(path: str | Path, *, images: str | Path | None = None) -> Ima
     DatasetError
         If no column names the images, an image is listed twice, or a value is of the wrong kind.
     """
-    path = Path(path)
+    path = as_place(path)
     table = read_delimited(path, fold_header=True)
-    base = Path(images) if images is not None else path.parent
+    base = as_place(images) if images is not None else path.parent
     base = base.resolve()
     notes: list[str] = []
     columns: dict[str, list[str] | NDArray[np.float64]] = {}
@@ -87,7 +88,7 @@ def read_plain_csv(path: str | Path, *, images: str | Path | None = None) -> Ima
     )
 
 
-def _images(table: TextTable, base: Path, notes: list[str]) -> tuple[list[str], list[str]]:
+def _images(table: TextTable, base: Place, notes: list[str]) -> tuple[list[str], list[str]]:
     if "path" in table.columns:
         written = table.unique("path")
         names = table.unique("image_name") if "image_name" in table.columns else written
@@ -107,12 +108,14 @@ def _images(table: TextTable, base: Path, notes: list[str]) -> tuple[list[str], 
 
 
 def _absolute(text: str, base: str) -> str:
+    if "://" in text and (is_url(text) or text[:7].lower() == "file://"):
+        return str(as_place(text))
     # A Path for each of a million rows would take most of the time of reading them; most need none of its care.
     if os.sep == "/" and not (text.startswith("~/") or "./" in text or "//" in text or text.endswith("/")):
         return text if text.startswith("/") else f"{base}/{text}"
     # Only this form is the home folder: "~name" is a legal file name.
     path = Path(text).expanduser() if text.startswith("~/") else Path(text)
-    return str(base / path)
+    return str(path if path.is_absolute() else as_place(base) / path.as_posix())
 
 
 def _check_one_row_per_file(table: TextTable, paths: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from featbank.datasets import demo, kadid10k, koniq10k, live_challenge, spaq, tid2013, uhd_iqa
 from featbank.datasets._locate import ImageFinder, is_folder, list_folder
@@ -12,6 +12,7 @@ from featbank.datasets.layout import DatasetInfo, Layout, Source
 from featbank.datasets.photos import IMAGE_SUFFIXES, PHOTOS_NAME, is_image_name, read_photos
 from featbank.datasets.plain_csv import CSV_NAME, read_plain_csv
 from featbank.errors import DatasetError, DatasetNotFoundError
+from featbank.remote import Place, RemotePath, as_place
 
 LAYOUTS: tuple[Layout, ...] = (
     demo.LAYOUT,
@@ -44,15 +45,16 @@ def list_datasets() -> list[DatasetInfo]:
     return [*(layout.info() for layout in LAYOUTS), *_OWN]
 
 
-def read_dataset(path: str | Path, *, images: str | Path | None = None) -> ImageTable:
+def read_dataset(path: str | Place, *, images: str | Place | None = None) -> ImageTable:
     """Read the dataset at a path, whatever its layout.
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or RemotePath
         A dataset folder in a published layout (recognised by its metadata file), the metadata file itself, an own
-        CSV with ``path,mos``, a folder of photos, or one photo.
-    images : str or Path, optional
+        CSV with ``path,mos``, a folder of photos, or one photo; or the URL of any of these in a store, such as
+        ``s3://bucket/photos``.
+    images : str, Path or RemotePath, optional
         Folder of the images, where they do not lie in the dataset's own folder.
 
     Returns
@@ -66,6 +68,8 @@ def read_dataset(path: str | Path, *, images: str | Path | None = None) -> Image
         If nothing is there, or nothing that is a dataset; the message says what was looked for, and where.
     DatasetError
         If several datasets lie in one folder, or the files contradict their layout.
+    StoreError
+        If a store cannot be reached or refuses.
 
     Examples
     --------
@@ -81,8 +85,13 @@ def read_dataset(path: str | Path, *, images: str | Path | None = None) -> Image
     return _read_file(place, folder)
 
 
-def _existing(path: str | Path, who: str) -> Path:
-    given = Path(path).expanduser()
+def _existing(path: str | Place, who: str) -> Place:
+    found = as_place(path)
+    if isinstance(found, RemotePath):
+        if not found.exists():
+            raise DatasetNotFoundError(f"{who}: no object at {found}, and none below it.")
+        return found
+    given = found.expanduser()
     if not given.exists():
         parent = next((folder for folder in given.absolute().parents if folder.is_dir()), None)
         raise DatasetNotFoundError(
@@ -99,10 +108,10 @@ def _existing(path: str | Path, who: str) -> Path:
     return place
 
 
-def _find_layouts(folder: Path) -> list[tuple[Layout, Path]]:
+def _find_layouts(folder: Place) -> list[tuple[Layout, Place]]:
     """Return the published layouts whose marker is in a folder, with the marker."""
     finder = ImageFinder(folder)
-    found: list[tuple[Layout, Path]] = []
+    found: list[tuple[Layout, Place]] = []
     for layout in LAYOUTS:
         for marker in layout.markers:
             metadata = finder.entry(marker)
@@ -115,7 +124,7 @@ def _find_layouts(folder: Path) -> list[tuple[Layout, Path]]:
     return found
 
 
-def _read_folder(folder: Path, images: Path | None) -> ImageTable:
+def _read_folder(folder: Place, images: Place | None) -> ImageTable:
     found = _find_layouts(folder)
     if len(found) > 1:
         spelled = ", ".join(f"{layout.title} ({metadata})" for layout, metadata in found)
@@ -142,31 +151,31 @@ def _read_folder(folder: Path, images: Path | None) -> ImageTable:
     return ImageTable(table.name, folder, table.frame, table.mos_range, notes=notes)
 
 
-def _looked_for(folder: Path) -> str:
+def _looked_for(folder: Place) -> str:
     markers = "; ".join(f"{' or '.join(layout.markers)} ({layout.title})" for layout in LAYOUTS)
     return f"Looked in {folder} for {markers}."
 
 
-def _hints(folder: Path) -> list[str]:
+def _hints(folder: Place) -> list[str]:
     """Say what near by could have been meant: a dataset one level below, a CSV beside the photos."""
     hints: list[str] = []
     entries = [entry for entry in list_folder(folder) if not entry.name.startswith(".")]
     for entry in [entry for entry in entries if is_folder(entry)][:_MAX_HINT_FOLDERS]:
-        for layout, metadata in _find_layouts(Path(entry.path)):
+        for layout, metadata in _find_layouts(folder / entry.name):
             hints.append(
-                f"{metadata.parent} holds {layout.title}: give {entry.path} to read it with its scores."
+                f"{metadata.parent} holds {layout.title}: give {folder / entry.name} to read it with its scores."
             )
     tables = [
         entry.name
         for entry in entries
-        if Path(entry.name).suffix.casefold() == ".csv" and not is_folder(entry)
+        if PurePosixPath(entry.name).suffix.casefold() == ".csv" and not is_folder(entry)
     ]
     if tables:
         hints.append(f"Not read: {', '.join(tables[:5])}. Give a CSV itself to read its scores.")
     return hints
 
 
-def _read_file(path: Path, images: Path | None) -> ImageTable:
+def _read_file(path: Place, images: Place | None) -> ImageTable:
     suffix = path.suffix.casefold()
     if suffix in _TEXT_SUFFIXES:
         header = read_header(path)
@@ -189,7 +198,7 @@ def _read_file(path: Path, images: Path | None) -> ImageTable:
     )
 
 
-def _read_metadata(layout: Layout, metadata: Path, images: Path | None) -> ImageTable:
+def _read_metadata(layout: Layout, metadata: Place, images: Place | None) -> ImageTable:
     root = _root_of(layout, metadata)
     if layout is uhd_iqa.LAYOUT and (root / demo.DEMO_MARKER).is_file():
         # The demo set's scores, named directly, are still a simulation.
@@ -197,7 +206,7 @@ def _read_metadata(layout: Layout, metadata: Path, images: Path | None) -> Image
     return layout.read(Source(metadata, root, images))
 
 
-def _root_of(layout: Layout, metadata: Path) -> Path:
+def _root_of(layout: Layout, metadata: Place) -> Place:
     """Return the dataset folder, given the metadata file inside it, which may lie in a folder of its own."""
     for marker in layout.markers:
         parts = [part.casefold() for part in marker.split("/")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +10,7 @@ from featbank.datasets._text import TextTable, read_text
 from featbank.datasets.image_table import ImageTable
 from featbank.datasets.layout import Layout, Source
 from featbank.errors import DatasetError
+from featbank.remote import Place
 
 _FOLDERS = ("distorted_images", "images", ".")
 
@@ -59,7 +58,7 @@ def read_tid2013(source: Source) -> ImageTable:
     return LAYOUT.table(source, columns, notes=notes)
 
 
-def _read_lines(path: Path) -> TextTable:
+def _read_lines(path: Place) -> TextTable:
     scores: list[str] = []
     names: list[str] = []
     lines: list[int] = []

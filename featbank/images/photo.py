@@ -17,6 +17,7 @@ from featbank.images.foreign import decode_foreign
 from featbank.images.jpeg import decode_jpeg
 from featbank.images.png import decode_png
 from featbank.images.source import HEAD_BYTES, MAX_FILE_BYTES, SUFFIXES, read_bytes, sniff
+from featbank.remote import Place, RemotePath, as_place
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Photo:
         return int(self.pixels.shape[1])
 
 
-def read_photo(source: str | Path | bytes) -> Photo:
+def read_photo(source: str | Place | bytes) -> Photo:
     """Read one image file as upright 8-bit sRGB pixels.
 
     The content decides the format, never the name. Whatever can be decoded without doubt is, and everything
@@ -86,8 +87,8 @@ def read_photo(source: str | Path | bytes) -> Photo:
 
     Parameters
     ----------
-    source : str, Path or bytes
-        The file, or its content.
+    source : str, Path, RemotePath or bytes
+        The file, its URL in a store, or its content.
 
     Returns
     -------
@@ -97,6 +98,8 @@ def read_photo(source: str | Path | bytes) -> Photo:
     ------
     ImageError
         If there are no trustworthy pixels; its ``reason`` is a key of `featbank.images.REASONS`.
+    StoreError
+        If a store cannot be reached, which is no fault of this image.
     FeatbankError
         If this process has told Pillow to accept truncated files.
     TypeError
@@ -116,7 +119,7 @@ def read_photo(source: str | Path | bytes) -> Photo:
     >>> photo.pixels.tolist(), photo.format, photo.actions
     ([[[0, 0, 0], [200, 200, 200]]], 'PPM', ('gray-to-rgb',))
     """
-    if not isinstance(source, str | Path | bytes):
+    if not isinstance(source, str | Path | RemotePath | bytes):
         raise TypeError(
             f"read_photo: source must be a path or the bytes of a file, got {type(source).__name__}"
         )
@@ -127,7 +130,7 @@ def read_photo(source: str | Path | bytes) -> Photo:
         raise ImageError(error.reason, f"read_photo: {label} {error}") from error
 
 
-def _read(source: str | Path | bytes) -> Photo:
+def _read(source: str | Place | bytes) -> Photo:
     actions: tuple[str, ...] = ()
     if isinstance(source, bytes):
         data = source
@@ -136,10 +139,10 @@ def _read(source: str | Path | bytes) -> Photo:
         if len(data) > MAX_FILE_BYTES:
             raise ImageError("too-large", f"are too many; at most {MAX_FILE_BYTES} are read")
     else:
-        data = read_bytes(Path(source))
+        data = read_bytes(as_place(source))
     image_format = sniff(data[:HEAD_BYTES])
     if not isinstance(source, bytes):
-        suffix = Path(source).suffix.lower()
+        suffix = as_place(source).suffix.lower()
         if suffix and suffix not in SUFFIXES[image_format]:
             actions = (f"misnamed:{suffix}",)
     try:

@@ -7,9 +7,9 @@ start other programs (EPS) or ask the system to draw (WMF).
 from __future__ import annotations
 
 import stat
-from pathlib import Path
 
-from featbank.errors import ImageError
+from featbank.errors import ImageError, StoreError
+from featbank.remote import Place
 
 MAX_FILE_BYTES = 1 << 30
 """Largest file that is read, in bytes: an uncompressed photo of `MAX_PIXELS` fits, a disk image does not."""
@@ -88,12 +88,12 @@ _NOT_IMAGES: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Place) -> bytes:
     """Read a whole image file, refusing what is no file or too large before reading it.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file; links are followed.
 
     Returns
@@ -106,6 +106,8 @@ def read_bytes(path: Path) -> bytes:
     ImageError
         With reason ``missing``, ``not-a-file``, ``unreadable``, ``empty``, ``too-large``, or what `sniff`
         raises: the first bytes are looked at before the rest is read.
+    StoreError
+        If a store cannot be reached, which is no fault of this image.
     """
     try:
         status = path.stat()
@@ -123,7 +125,7 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise ImageError("missing", "does not exist; check the path") from error
     except OSError as error:
-        if isinstance(error, ImageError):
+        if isinstance(error, ImageError) or (isinstance(error, StoreError) and not error.is_refusal):
             raise
         raise ImageError("unreadable", f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:

@@ -28,7 +28,7 @@ def rows_of(keys: Sequence[str], n_features: int = 5) -> NDArray[np.float32]:
 
 
 def open_feature(
-    root: Path, n_features: int = 5, dtype: str = "float32", name: str = "test"
+    root: str | Path, n_features: int = 5, dtype: str = "float32", name: str = "test"
 ) -> FeatureFolder:
     identity = {"encoder": f"classic:{name}", "dtype": dtype, "n_features": n_features}
     return Bank(root).open(identity, n_features, name, dtype)

@@ -28,10 +28,11 @@ PROJECT = Path(__file__).parents[2]
 class Worker:
     """The parent's end: starts children and learns how they ended."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             cwd=PROJECT,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -61,8 +62,10 @@ class Worker:
 
 
 @contextlib.contextmanager
-def worker(module: str = "tests.support.bank_worker") -> Iterator[Worker]:
-    running = Worker(module)
+def worker(
+    module: str = "tests.support.bank_worker", environment: Mapping[str, str] | None = None
+) -> Iterator[Worker]:
+    running = Worker(module, environment)
     try:
         yield running
     finally:

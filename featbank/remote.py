@@ -1,0 +1,330 @@
+"""Names of files that lie in a store instead of on a disk: a URL that answers as a Path does.
+
+Whoever takes a place from a user calls `as_place` and goes on with a `Path` or a `RemotePath`, of which both can
+join names, say their own, tell what is there, and read. A store knows no folders and no half-written objects:
+an object appears whole under its name, by one request, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import posixpath
+import re
+import stat
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from featbank.digest import digest_file
+from featbank.store_access import StoreFile, open_store, plain_errors, store_error
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+# Below this number of names in one folder each is asked for; above it the folder is listed.
+_LIST_FROM = 8
+
+
+@dataclass(frozen=True)
+class RemoteStatus:
+    """What a store says of one object.
+
+    Attributes
+    ----------
+    st_mode, st_size : int
+        As of a file or folder on a disk; the size in bytes.
+    identity : str
+        The store's own mark of the content (ETag, generation or checksum); empty where it keeps none.
+    """
+
+    st_mode: int
+    st_size: int
+    identity: str = ""
+
+
+@dataclass(frozen=True, order=True)
+class RemotePath:
+    """The place of an object, or of all objects whose names begin so; as far as it goes, what `Path` is to a file.
+
+    Everything that asks the store raises FileNotFoundError where there is no such object, and StoreError where
+    the store cannot be reached, refuses, or lacks its library.
+
+    Parameters
+    ----------
+    scheme : str
+        Such as ``s3``.
+    pure : PurePosixPath
+        The rest of the URL, bucket or host first.
+    """
+
+    scheme: str
+    pure: PurePosixPath
+
+    @classmethod
+    def parse(cls, url: str) -> RemotePath:
+        """Read a URL; raises StoreError if it names no bucket."""
+        scheme, _, rest = url.partition("://")
+        if not rest.strip("/"):
+            raise store_error(url, "names no bucket", f"Write it as {scheme}://bucket/name.", errno.EINVAL)
+        return cls(scheme.lower(), PurePosixPath(rest.strip("/")))
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.pure}"
+
+    def __truediv__(self, name: str | PurePosixPath) -> RemotePath:
+        return RemotePath(self.scheme, PurePosixPath(posixpath.normpath(self.pure / name)))
+
+    @property
+    def name(self) -> str:
+        """Last part."""
+        return self.pure.name
+
+    @property
+    def stem(self) -> str:
+        """Last part without its ending."""
+        return self.pure.stem
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the last part, with its point."""
+        return self.pure.suffix
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Bucket and all parts."""
+        return self.pure.parts
+
+    @property
+    def parent(self) -> RemotePath:
+        """The place that holds this one."""
+        return RemotePath(self.scheme, self.pure.parent)
+
+    @property
+    def parents(self) -> list[RemotePath]:
+        """All places that hold this one, nearest first, up to the bucket."""
+        return [RemotePath(self.scheme, pure) for pure in self.pure.parents if pure.parts]
+
+    def as_posix(self) -> str:
+        """Return the URL."""
+        return str(self)
+
+    def absolute(self) -> RemotePath:
+        """Return itself: a URL is never relative."""
+        return self
+
+    def resolve(self) -> RemotePath:
+        """Return itself: a store has no links."""
+        return self
+
+    def relative_to(self, other: RemotePath) -> PurePosixPath:
+        """Return the part below another place."""
+        return self.pure.relative_to(other.pure)
+
+    def status(self) -> RemoteStatus | None:
+        """Ask the store once; None where there is nothing."""
+        try:
+            with plain_errors(str(self)):
+                return _status(open_store(str(self)).info(str(self)))
+        except FileNotFoundError:
+            return None
+
+    def stat(self) -> RemoteStatus:
+        """Ask the store once."""
+        found = self.status()
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "no such object", str(self))
+        return found
+
+    def exists(self) -> bool:
+        """Tell whether there is such an object, or one whose name begins with this one and a slash."""
+        return self.status() is not None
+
+    def is_file(self) -> bool:
+        """Tell whether there is such an object."""
+        found = self.status()
+        return found is not None and stat.S_ISREG(found.st_mode)
+
+    def is_dir(self) -> bool:
+        """Tell whether there is an object whose name begins with this one and a slash."""
+        found = self.status()
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def scan(self) -> list[RemoteEntry]:
+        """List what lies directly here, by name; empty where there is nothing."""
+        url = str(self)
+        try:
+            with plain_errors(url):
+                store = open_store(url)
+                own = PurePosixPath(store._strip_protocol(url))
+                found = store.ls(url, detail=True)
+        except FileNotFoundError:
+            return []
+        names = ((PurePosixPath(info["name"]), info) for info in found)
+        # Some stores list an object as its own and only member, or keep an empty object as the folder's mark.
+        entries = [
+            RemoteEntry(self / name.name, _status(info))
+            for name, info in names
+            if name.parent == own and name != own
+        ]
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def open(self, mode: str = "rb", *, read_ahead: bool = True) -> StoreFile:
+        """Open the object for reading in pieces; should it change meanwhile, S3 refuses to go on.
+
+        Parameters
+        ----------
+        mode : str
+            Always ``rb``.
+        read_ahead : bool
+            Whether more is fetched than was asked for, as most readers want the whole.
+        """
+        options = {} if read_ahead else {"cache_type": "none"}
+        with plain_errors(str(self)):
+            return StoreFile(str(self), open_store(str(self)).open(str(self), mode, **options))
+
+    def read_bytes(self) -> bytes:
+        """Read the whole object."""
+        with plain_errors(str(self)):
+            data: bytes = open_store(str(self)).cat_file(str(self))
+            return data
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """Read the whole object as text."""
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, data: bytes | memoryview) -> None:
+        """Store the object whole, in place of an earlier one of that name."""
+        with plain_errors(str(self), is_missing_possible=False):
+            open_store(str(self)).pipe_file(str(self), bytes(data))
+
+    def unlink(self) -> None:
+        """Remove the object; some stores do not tell whether there was one."""
+        with plain_errors(str(self)):
+            open_store(str(self)).rm_file(str(self))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the object's bytes as 64 hexadecimal digits, read in pieces."""
+        with self.open() as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+Place: TypeAlias = Path | RemotePath
+"""Where something lies: on a disk or in a store."""
+
+
+@dataclass(frozen=True)
+class RemoteEntry:
+    """One line of a listing; answers as ``os.DirEntry`` does."""
+
+    place: RemotePath
+    status: RemoteStatus
+
+    @property
+    def name(self) -> str:
+        """Last part of its place."""
+        return self.place.name
+
+    def is_dir(self) -> bool:
+        """Tell whether other objects lie below it."""
+        return stat.S_ISDIR(self.status.st_mode)
+
+    def is_file(self) -> bool:
+        """Tell whether it is an object."""
+        return stat.S_ISREG(self.status.st_mode)
+
+    def is_symlink(self) -> bool:
+        """Return False: a store has no links."""
+        return False
+
+
+def is_url(text: object) -> bool:
+    """Tell by the spelling whether a place lies in a store; ``file://`` does not."""
+    return (
+        isinstance(text, str) and "://" in text and bool(_URL.match(text)) and text[:7].lower() != "file://"
+    )
+
+
+def as_place(place: str | Place) -> Place:
+    """Return a path on a disk, or in a store where a URL is given; ``file:///folder`` is the folder itself.
+
+    Raises
+    ------
+    StoreError
+        If a URL names no bucket.
+    """
+    if not isinstance(place, str):
+        return place
+    if is_url(place):
+        return RemotePath.parse(place)
+    return Path(unquote(urlsplit(place).path)) if place[:7].lower() == "file://" else Path(place)
+
+
+def digest_at(place: str | Place) -> str:
+    """Return the SHA-256 of a file or an object as 64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    found = as_place(place)
+    return found.digest() if isinstance(found, RemotePath) else digest_file(found)
+
+
+def replace_file(place: Place, *parts: bytes | memoryview) -> None:
+    """Give a small file other bytes in one step; for caches, since of two writers at once one is lost.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; it is then as before.
+    """
+    if isinstance(place, RemotePath):
+        place.write_bytes(b"".join(parts))
+        return
+    temporary = place.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            file.writelines(parts)
+        temporary.replace(place)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def find_statuses(urls: Sequence[str]) -> dict[str, RemoteStatus]:
+    """Look many objects up, by listing the folders in which several lie.
+
+    Returns
+    -------
+    dict of str to RemoteStatus
+        Only those that are there.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be reached or refuses.
+    """
+    folders: dict[RemotePath, list[str]] = {}
+    for url in urls:
+        folders.setdefault(RemotePath.parse(url).parent, []).append(url)
+    found: dict[str, RemoteStatus] = {}
+    for folder, members in folders.items():
+        if len(members) < _LIST_FROM:
+            looked_up = {url: RemotePath.parse(url).status() for url in members}
+        else:
+            listed = {entry.place: entry.status for entry in folder.scan()}
+            looked_up = {url: listed.get(RemotePath.parse(url)) for url in members}
+        found.update({url: status for url, status in looked_up.items() if status is not None})
+    return found
+
+
+def _status(info: dict[str, Any]) -> RemoteStatus:
+    kind = stat.S_IFDIR if info["type"] == "directory" else stat.S_IFREG
+    marks = (info.get(name) for name in ("ETag", "etag", "generation", "md5Hash", "checksum"))
+    return RemoteStatus(kind, int(info.get("size") or 0), str(next(filter(None, marks), "")))
