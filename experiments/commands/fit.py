@@ -12,7 +12,14 @@ import sys
 from pathlib import Path
 
 from experiments.commands import Output
-from experiments.commands.options import add_bank, add_data, add_recipe, add_workers, non_negative_int
+from experiments.commands.options import (
+    add_bank,
+    add_data,
+    add_memory_limit,
+    add_recipe,
+    add_workers,
+    non_negative_int,
+)
 
 EXAMPLE = "example: featbank fit ~/uhd-iqa --recipe starter --out runs/starter"
 
@@ -24,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bank(parser)
     add_workers(parser)
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/RECIPE)")
+    add_memory_limit(parser)
     parser.add_argument(
         "--test-fraction",
         metavar="F",
@@ -78,6 +86,7 @@ def run(options: argparse.Namespace) -> Output:
         out,
         workers=options.workers,
         test_fraction=options.test_fraction,
+        memory_limit_gb=options.memory_limit,
         over_budget=options.over_budget,
         reference=options.reference,
         permutations=options.permutations,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ class Shard:
     keys : array of shape (n_rows,) and dtype S32
         Checked.
     vectors : float array of shape (n_rows, n_features)
-        Not checked: use :meth:`take`.
+        Not checked: use :meth:`take`, or :meth:`check` first.
     """
 
     path: Path
@@ -137,11 +138,24 @@ class Shard:
         DamagedShardError
             If a block's checksum differs.
         """
-        for block in np.unique(rows // BLOCK_ROWS).tolist():
+        self._check(np.unique(rows // BLOCK_ROWS).tolist())
+        return self.vectors[rows]
+
+    def check(self) -> None:
+        """Check all vectors, for those who then read :attr:`vectors` themselves.
+
+        Raises
+        ------
+        DamagedShardError
+            If a block's checksum differs.
+        """
+        self._check(range(-(-len(self.vectors) // BLOCK_ROWS)))
+
+    def _check(self, blocks: Iterable[int]) -> None:
+        for block in blocks:
             part = self.vectors[block * BLOCK_ROWS : (block + 1) * BLOCK_ROWS]
             if _crc(part) != self._block_crcs[8 * block : 8 * block + 8]:
                 raise damaged(self.path, f"the checksum of rows {block * BLOCK_ROWS} and following differs")
-        return self.vectors[rows]
 
 
 def open_shard(path: Path, spec: FeatureSpec) -> Shard:
