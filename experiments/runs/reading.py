@@ -135,7 +135,6 @@ def _read_predictions(path: Path) -> pd.DataFrame:
             dtype={name: np.float64 if name in numbers else str for name in names},
             keep_default_na=False,
             na_values={name: list(_EMPTY) for name in numbers},
-            float_precision="round_trip",
         )
     except (ValueError, pd.errors.ParserError):
         frame = _read_csv(path)  # says what is wrong

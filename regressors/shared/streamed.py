@@ -36,6 +36,9 @@ from regressors.shared.room import kernel_gb
 from regressors.shared.row_sums import Moments, Parts, RowSums, TargetSums
 from regressors.shared.shifted import ShiftedSolutions, solve_shifted
 
+_FEW = 0.75
+"""With fewer of the columns in use than this share only these are read."""
+
 _HELD_BYTES = 200_000_000
 """Predictions of the rows of a fold that are scored at a time."""
 
@@ -301,12 +304,16 @@ class StreamedFits:
     def _predict(self, solved: _Solved, rows: IntArray, places: IntArray) -> tuple[FloatArray, FloatArray]:
         """Predict rows by some candidates: shape (n_candidates, n_rows), and the largest effect of rounding on each."""
         both = np.hstack([solved.coefficients[:, places], solved.change[:, places]])
+        table, mean = self.X, solved.mean
+        used = np.flatnonzero(both.any(axis=1))
+        if len(used) < _FEW * len(both):
+            table, mean, both = self.X.select(list(self.X.columns[used])), mean[used], both[used]
         predicted = np.empty((len(places), len(rows)))
         moved = np.zeros(len(places))
         where = _Positions(rows)
         with threadpool_limits(limits=self._n_workers, user_api="blas"):
-            for some, block in self.X.blocks(rows):
-                block -= solved.mean
+            for some, block in table.blocks(rows):
+                block -= mean
                 product = block @ both
                 predicted[:, where(some)] = product[:, : len(places)].T
                 np.maximum(moved, np.abs(product[:, len(places) :]).max(axis=0), out=moved)

@@ -102,7 +102,7 @@ def test_the_second_fit_on_the_same_rows_reads_less(stored: np.ndarray, y: np.nd
     folds = make_folds(y, np.arange(N_ROWS))
     BandEnsemble("all", cv=folds).fit(table, y)
     sums = table.shared["row sums"]
-    BandEnsemble("each", cv=folds).fit(table, np.random.default_rng(0).permutation(y))
+    BandEnsemble("each", cv=folds, combine="uniform").fit(table, np.random.default_rng(0).permutation(y))
     assert table.shared["row sums"] is sums
     BandEnsemble("all", cv=3).fit(table, y)
     assert table.shared["row sums"] is not sums
