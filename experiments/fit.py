@@ -66,7 +66,7 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.encoders import has_random_weights
 from featbank.errors import RunError
-from featbank.table import Band, build_table, resolve_band
+from featbank.table import Band, build_table, map_table, resolve_band
 from regressors.budget import BudgetError, check_budget, sum_gmacs
 from regressors.evaluation.importance import band_shares
 from regressors.fitting import take_rows
@@ -197,7 +197,7 @@ def fit_run(
         reference=reference,
         workers=workers,
     )
-    features = build_table(table, bands, bank, features_command, mapped=by_blocks)
+    features = (map_table if by_blocks else build_table)(table, bands, bank, features_command)
     for note in _left_out_notes(features.left_out):
         log(note)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,7 @@ class FeatureTable:
 
     Attributes
     ----------
-    X : DataFrame of shape (n_images, n_features), float64; or MappedTable of that shape
+    X : DataFrame of shape (n_images, n_features), float64
         Columns ``band:0000``, index ``image_id``.
     rows : DataFrame
         The image table's columns for the same images, same index.
@@ -72,7 +73,24 @@ class FeatureTable:
         ``image``, ``reason``, ``message`` of images that have no features for a stated reason.
     """
 
-    X: pd.DataFrame | MappedTable
+    X: pd.DataFrame
+    rows: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class MappedFeatures:
+    """The same, with the features left in the bank's files.
+
+    Attributes
+    ----------
+    X : MappedTable of shape (n_images, n_features)
+        Columns ``band:0000``, index ``image_id``.
+    rows, left_out : DataFrame
+        As in `FeatureTable`.
+    """
+
+    X: MappedTable
     rows: pd.DataFrame
     left_out: pd.DataFrame
 
@@ -134,9 +152,7 @@ def resolve_band(
     )
 
 
-def build_table(
-    table: ImageTable, bands: Sequence[Band], bank: Bank, command: str, *, mapped: bool = False
-) -> FeatureTable:
+def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> FeatureTable:
     """Join the bands' features to the images by key.
 
     Parameters
@@ -148,8 +164,6 @@ def build_table(
         Asked for the reasons why an image has no features.
     command : str
         The command that computes missing features, for the message.
-    mapped : bool
-        Leave the features in the bank's files, to be read by blocks.
 
     Returns
     -------
@@ -162,6 +176,38 @@ def build_table(
     MissingFeaturesError
         If the bank lacks features of readable images, or of every image.
     """
+    found = _find_rows(table, bands, bank, command)
+    blocks = [
+        band.folder.read_raw(keys).astype(np.float64) for band, keys in zip(bands, found.keys, strict=True)
+    ]
+    X = pd.DataFrame(np.concatenate(blocks, axis=1), index=found.rows.index, columns=found.columns)
+    return FeatureTable(X, found.rows, found.left_out)
+
+
+def map_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> MappedFeatures:
+    """Join the bands' features to the images by key, and leave them in the bank's files, to be read by blocks.
+
+    Parameters and errors are those of `build_table`; in addition the files are checked now, and must not be too many.
+
+    Returns
+    -------
+    MappedFeatures
+    """
+    found = _find_rows(table, bands, bank, command)
+    parts = [band.folder.map(keys) for band, keys in zip(bands, found.keys, strict=True)]
+    return MappedFeatures(MappedTable(parts, found.columns, found.rows.index), found.rows, found.left_out)
+
+
+class _FoundRows(NamedTuple):
+    """Images that have features, the key of each in each band, and the images that have none for a stated reason."""
+
+    keys: list[Keys]
+    columns: list[str]
+    rows: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+def _find_rows(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> _FoundRows:
     keys = _ImageKeys(table, bank)
     reasons = _known_reasons(bank.images)
     refused = {band.name: _known_reasons(bank.failures_of(band.folder.digest)) for band in bands}
@@ -198,16 +244,12 @@ def build_table(
             f"{left_out[0][2]} (first: {left_out[0][0]!r}). Check the folder with `featbank check`, or bring "
             "features with `featbank bank import`."
         )
-    rows = table.frame[~lacking].set_index("image_id")
-    columns = [f"{band.name}:{column:04d}" for band in bands for column in range(band.folder.n_features)]
-    X: pd.DataFrame | MappedTable
-    if mapped:
-        parts = [band.folder.map(chosen[band.name][~lacking]) for band in bands]
-        X = MappedTable(parts, columns, rows.index)
-    else:
-        blocks = [band.folder.read_raw(chosen[band.name][~lacking]).astype(np.float64) for band in bands]
-        X = pd.DataFrame(np.concatenate(blocks, axis=1), index=rows.index, columns=columns)
-    return FeatureTable(X, rows, pd.DataFrame(left_out, columns=["image", "reason", "message"]))
+    return _FoundRows(
+        [chosen[band.name][~lacking] for band in bands],
+        [f"{band.name}:{column:04d}" for band in bands for column in range(band.folder.n_features)],
+        table.frame[~lacking].set_index("image_id"),
+        pd.DataFrame(left_out, columns=["image", "reason", "message"]),
+    )
 
 
 class _ImageKeys:

@@ -34,7 +34,8 @@ from regressors.folds import resolve_folds
 from regressors.members import list_members, member_search
 from regressors.pipelines import ADDITIVE_ESTIMATORS, ESTIMATORS, readable_params
 from regressors.search import fit_searches, warn_of_doubt
-from regressors.shared.streamed import StreamedFits, refuse_blocks
+from regressors.shared.room import refuse_blocks
+from regressors.shared.streamed import StreamedFits
 
 # Kept as they come: the members cast what they select, so that a float32 table is not doubled as a whole.
 _KINDS = [np.float64, np.float32]
@@ -218,7 +219,9 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         self.member_names_, self.member_bands_ = list_members(self.members, self.bands_)
         self.folds_ = resolve_folds(who, self.cv, table, mos, groups, self.random_state)
         self.n_rows_ = len(mos)
-        self.members_, self.member_params_, self._search_results = [], [], []
+        self.members_: list[Estimator] = []
+        self.member_params_: list[dict[str, float]] = []
+        self._search_results: list[dict[str, np.ndarray]] = []
         searches = [member_search(self, bands, self.bands_, self.folds_) for bands in self.member_bands_]
         if isinstance(table, BlockTable):
             self._fit_blocks(searches, table, mos, weights)

@@ -31,7 +31,8 @@ from regressors.shared.fits import Answers, answer_candidates
 from regressors.shared.fold_table import FoldTable
 from regressors.shared.lapack import is_available
 from regressors.shared.plan import is_prediction_scorer
-from regressors.shared.streamed import StreamedFits, refuse_blocks
+from regressors.shared.room import refuse_blocks
+from regressors.shared.streamed import StreamedFits
 
 Subset = tuple[str, ...]
 """Bands in the order of the table."""

@@ -193,7 +193,7 @@ def _without_rows(ensemble: BandEnsemble) -> BandEnsemble:
     lean = copy.copy(ensemble)
     lean.cv = len(ensemble.folds_)
     for name in ("folds_", "oof_predictions_", "_held_out"):
-        vars(lean).pop(name, None)
+        lean.__dict__.pop(name, None)
     return lean
 
 

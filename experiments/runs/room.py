@@ -15,8 +15,7 @@ from experiments.runs.evaluate import INTERVAL_ROWS, MANY_ROWS
 from experiments.runs.trust import DUPLICATE_ROWS
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
-from featbank.mapped_table import MappedTable
-from featbank.table import Band, FeatureTable
+from featbank.table import Band, FeatureTable, MappedFeatures
 from regressors.blocks import BlockTable, some_rows
 from regressors.checks import Table
 from regressors.shared.room import by_blocks_gb, default_limit_gb, in_memory_gb, kernel_gb
@@ -111,9 +110,9 @@ def choose_blocks(
     return True
 
 
-def open_table(features: FeatureTable) -> Table:
+def open_table(features: FeatureTable | MappedFeatures) -> Table:
     """Return the features as what the regressors read: a data frame, or a table of blocks."""
-    return BlockTable(features.X) if isinstance(features.X, MappedTable) else features.X
+    return BlockTable(features.X) if isinstance(features, MappedFeatures) else features.X
 
 
 def drawn_rows(X: Table, y: NDArray[np.float64]) -> tuple[pd.DataFrame, NDArray[np.float64]]:
@@ -134,7 +133,7 @@ def sizes_of_parts(X: Table, metrics: Mapping[str, Any]) -> dict[str, int]:
     metrics : mapping
         Of the parts that were judged, as in ``metrics.json``.
     """
-    sizes = {}
+    sizes: dict[str, int] = {}
     if isinstance(X, BlockTable):
         sizes |= {"band_share": min(SHARE_ROWS, len(X)), "duplicates": min(DUPLICATE_ROWS, len(X))}
     if any(isinstance(part, dict) and part.get("n", 0) > MANY_ROWS for part in metrics.values()):

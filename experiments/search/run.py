@@ -35,7 +35,7 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.digest import digest_json
 from featbank.errors import RunError
-from featbank.table import build_table, resolve_band
+from featbank.table import build_table, map_table, resolve_band
 from regressors.checks import Table
 from regressors.evaluation.metrics import srcc
 from regressors.fitting import take_rows
@@ -169,7 +169,7 @@ def search_run(
         reference=options.reference,
         workers=workers,
     )
-    features = build_table(table, bands, bank, features_command, mapped=by_blocks)
+    features = (map_table if by_blocks else build_table)(table, bands, bank, features_command)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     training = prepared.frame[prepared.frame["split"] == "training"]
     X = take_rows(open_table(features), features.rows.index.get_indexer(training.index))

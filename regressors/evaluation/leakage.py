@@ -6,7 +6,6 @@ rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -180,7 +179,7 @@ def find_near_duplicates(X: Table, X_training: Table, *, false_alarm: float = FA
 
 def _near_duplicates_by_blocks(X: Table, X_training: BlockTable, false_alarm: float) -> NearDuplicates:
     """Look for copies among the training rows block by block; the dimension comes from fewer rows."""
-    judged = X.read() if isinstance(X, BlockTable) else np.asarray(X, dtype=np.float64)
+    judged = X.read() if isinstance(X, BlockTable) else np.array(X, dtype=np.float64)
     if judged.ndim != 2 or judged.shape[1] != X_training.shape[1]:
         raise ValueError(
             f"find_near_duplicates: X and X_training must have the same columns, got shapes {judged.shape} and "
@@ -195,15 +194,19 @@ def _near_duplicates_by_blocks(X: Table, X_training: BlockTable, false_alarm: fl
     shift = total / len(X_training)
     mean, deviation = first + shift, np.sqrt(np.maximum(squares / len(X_training) - shift**2, 0.0))
     varies = deviation > 1e-12 * np.maximum(np.abs(mean), 1e-300)
-    project: Callable[[FloatArray], FloatArray] = lambda values: values  # noqa: E731
+    directions: FloatArray | None = None
     if np.count_nonzero(varies) > _PROJECTED_COLUMNS:
         projection = GaussianRandomProjection(_PROJECTED_COLUMNS, random_state=0)
-        project = projection.fit(np.zeros((1, np.count_nonzero(varies)))).transform
+        directions = projection.fit(np.zeros((1, np.count_nonzero(varies)))).components_.T
 
     def prepare(values: FloatArray) -> FloatArray:
+        """Standardise rows, which are overwritten, and project them."""
         if not varies.any():
             return np.zeros((len(values), 1))
-        return project((values[:, varies] - mean[varies]) / deviation[varies])
+        values -= mean
+        values /= np.where(varies, deviation, 1.0)
+        chosen = values if varies.all() else values[:, varies]
+        return chosen if directions is None else chosen @ directions
 
     sampled = prepare(X_training.read(_dimension_rows(len(X_training))[:_SAMPLED_BY_BLOCKS]))
     queries = np.concatenate([prepare(judged), sampled])

@@ -68,12 +68,11 @@ def nearest_rows(
     """
     best = np.full((len(queries), n_neighbours), np.inf)
     where = np.full((len(queries), n_neighbours), -1, dtype=np.intp)
-    norms = np.einsum("ij,ij->i", queries, queries)
+    # |q - b| ** 2 = [-2 q, |q| ** 2, 1] [b, 1, |b| ** 2]', one product of matrices.
+    left = np.column_stack([-2.0 * queries, np.einsum("ij,ij->i", queries, queries), np.ones(len(queries))])
     for rows, block in _cut(blocks):
-        squares = queries @ block.T
-        squares *= -2.0
-        squares += norms[:, None]
-        squares += np.einsum("ij,ij->i", block, block)
+        right = np.column_stack([block, np.ones(len(block)), np.einsum("ij,ij->i", block, block)])
+        squares = left @ right.T
         # Only few rows of a later block are nearer than the best so far.
         query, nearer = np.nonzero(squares < best[:, -1:])
         starts = np.flatnonzero(np.diff(query, prepend=-1))

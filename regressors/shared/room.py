@@ -1,8 +1,10 @@
-"""How much memory a fit takes in memory and by blocks, and how much there is."""
+"""How much memory a fit takes in memory and by blocks, how much there is, and what blocks cannot do."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from regressors.checks import Estimator
 
 _NUMBER = 8
 _COPIES = 6
@@ -77,3 +79,31 @@ def by_blocks_gb(n_rows: int, n_columns: int, n_folds: int, n_candidates: int, n
     squares = (2 * n_folds + 2 + 4 * n_workers) * float(n_columns) ** 2
     coefficients = 2.0 * n_folds * n_columns * n_candidates
     return _PROGRAM_GB + (_NUMBER * (squares + coefficients) + _ROW_BYTES * n_rows) / 1e9
+
+
+def refuse_blocks(model: Estimator, n_rows: int) -> None:
+    """Refuse what cannot be fitted on a table that is read by blocks, before anything is read.
+
+    Parameters
+    ----------
+    model : BandEnsemble
+        Its parameters.
+    n_rows : int
+        Rows of the table.
+
+    Raises
+    ------
+    ValueError
+        If the estimator needs kernels, or plain scikit-learn was asked for.
+    """
+    if not model.estimator.endswith("ridge"):
+        raise ValueError(
+            f"a table that is read by blocks takes the estimators 'ridge' and 'banded-ridge', got "
+            f"{model.estimator!r}, whose kernel of {n_rows:,} rows takes {kernel_gb(n_rows):,.3g} GB. Use a ridge, "
+            "fewer rows, or a table in memory."
+        )
+    if model.reference:
+        raise ValueError(
+            "a table that is read by blocks cannot be searched by plain scikit-learn, which needs it in memory, got "
+            "reference=True. Leave it out, or give a data frame."
+        )

@@ -8,7 +8,6 @@ and with the rows only by a few numbers each.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,23 +15,20 @@ from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
-from numpy.typing import ArrayLike
-from scipy.linalg import LinAlgWarning, eigh
+from scipy.linalg import eigh
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from regressors.bands import BandScaler
 from regressors.blocks import BlockTable
-from regressors.checks import Estimator, FloatArray, IntArray, Scorer
+from regressors.checks import FloatArray, IntArray, Scorer
 from regressors.folds import Fold
 from regressors.shared.candidates import Candidate, read_candidate, why_not
 from regressors.shared.column_scale import ColumnScale
+from regressors.shared.filled import fill_scaler, fit_on_few
 from regressors.shared.kernel_fits import band_factors
-from regressors.shared.room import kernel_gb
 from regressors.shared.row_sums import Moments, Parts, RowSums, TargetSums
 from regressors.shared.shifted import ShiftedSolutions, solve_shifted
 
@@ -219,7 +215,7 @@ class StreamedFits:
         def solve(task: tuple[int, Candidate]) -> None:
             fold, key = task
             moments, scales, solved = folds[fold]
-            places = groups[key]
+            places = np.array(groups[key])
             columns, factors, found = self._system(
                 key, moments, scales, [candidates[k].values[0] for k in places]
             )
@@ -265,7 +261,7 @@ class StreamedFits:
         if len(failed):
             # Not positive definite in this precision: by the eigenvalues, as scikit-learn does then.
             values, vectors = eigh(matrix())
-            for k in failed:
+            for k in failed.tolist():
                 solved.x[:, k] = vectors @ ((vectors.T @ right) / (np.maximum(values, 0.0) + alphas[k]))
                 solved.change[:, k] = solved.x[:, k]  # no digits are promised
         return columns, factors, solved
@@ -349,41 +345,13 @@ class StreamedFits:
         stored = np.zeros(self.X.shape[1])
         # The ridge sees columns standardised and multiplied by the weights of their bands.
         stored[columns] = solved.x[:, 0]
-        _fit_on_few(pipeline, self.X, self.y)
+        fit_on_few(pipeline, self.X, self.y)
         (_, select), (_, scale), (_, regress) = pipeline.steps
         order = np.argsort(self._columns(candidate.bands))
-        _fill_scaler(scale, candidate, scales, order, moments)
+        fill_scaler(scale, candidate, scales, order, moments)
         regress.coef_ = stored[select.columns_]
         regress.intercept_ = np.float64(moments.y_mean)
         return pipeline
-
-
-def refuse_blocks(model: Estimator, n_rows: int) -> None:
-    """Refuse what cannot be fitted on a table that is read by blocks, before anything is read.
-
-    Parameters
-    ----------
-    model : BandEnsemble
-        Its parameters.
-    n_rows : int
-        Rows of the table.
-
-    Raises
-    ------
-    ValueError
-        If the estimator needs kernels, or plain scikit-learn was asked for.
-    """
-    if not model.estimator.endswith("ridge"):
-        raise ValueError(
-            f"a table that is read by blocks takes the estimators 'ridge' and 'banded-ridge', got "
-            f"{model.estimator!r}, whose kernel of {n_rows:,} rows takes {kernel_gb(n_rows):,.3g} GB. Use a ridge, "
-            "fewer rows, or a table in memory."
-        )
-    if model.reference:
-        raise ValueError(
-            "a table that is read by blocks cannot be searched by plain scikit-learn, which needs it in memory, got "
-            "reference=True. Leave it out, or give a data frame."
-        )
 
 
 class _Solved:
@@ -429,33 +397,3 @@ def _results(points: Sequence[Mapping[str, Any]], splits: FloatArray) -> dict[st
     results["rank_test_score"] = rankdata(-known, method="min").astype(np.int32)
     results |= {f"split{fold}_test_score": splits[:, fold] for fold in range(splits.shape[1])}
     return results
-
-
-def _fit_on_few(pipeline: Pipeline, X: BlockTable, y: ArrayLike) -> None:
-    """Fit the steps on two rows, which do for all that does not depend on the rows."""
-    few, target = X.frame(np.arange(2)), np.asarray(y)[:2]
-    (_, select), (_, scale), (_, regress) = pipeline.steps
-    selected = select.fit_transform(few, target)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", category=LinAlgWarning)
-        regress.fit(scale.fit_transform(selected, target), target)
-
-
-def _fill_scaler(
-    scaler: StandardScaler | BandScaler,
-    candidate: Candidate,
-    scales: Mapping[str, ColumnScale],
-    order: IntArray,
-    moments: Moments,
-) -> None:
-    """Set what the scaler learns from rows."""
-    inner = scaler
-    if isinstance(scaler, BandScaler):
-        inner = scaler.scaler_
-        widths = [len(scales[band].factor) for band in candidate.bands]
-        scaler.column_weights_ = np.repeat(band_factors(candidate, scales), widths)[order]
-    inner.mean_ = np.concatenate([scales[band].mean for band in candidate.bands])[order]
-    inner.var_ = np.concatenate([scales[band].variance for band in candidate.bands])[order]
-    varies = np.concatenate([scales[band].varies for band in candidate.bands])[order]
-    inner.scale_ = np.where(varies, np.sqrt(inner.var_), 1.0)
-    inner.n_samples_seen_ = type(inner.n_samples_seen_)(moments.total)
