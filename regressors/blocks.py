@@ -19,24 +19,11 @@ BLOCK_BYTES = 24_000_000
 """Size of one block in float64."""
 
 
-class RowSource(Protocol):
-    """What a stored table offers.
+class _RowSource(Protocol):
+    """What a stored table offers."""
 
-    Attributes
-    ----------
-    columns : Index of str
-        Names of the columns, such as "band:0000".
-    index : Index
-        Names of the rows.
-    """
-
-    @property
-    def columns(self) -> pd.Index:
-        """Names of the columns."""
-
-    @property
-    def index(self) -> pd.Index:
-        """Names of the rows."""
+    columns: pd.Index
+    index: pd.Index
 
     def read(self, rows: IntArray, columns: IntArray | None = None) -> FloatArray:
         """Return a copy of some rows, of all columns or of some, in float64."""
@@ -52,8 +39,8 @@ class BlockTable:
 
     Parameters
     ----------
-    source : RowSource
-        The stored table.
+    source : ArraySource, or an object like it
+        The stored table: the names ``columns`` and ``index``, ``read(rows, columns)`` and ``arrange(rows)``.
     rows : int array of shape (n_rows,), optional
         Which of its rows, in which order; all by default.
     places : int array of shape (n_columns,), optional
@@ -75,7 +62,7 @@ class BlockTable:
 
     def __init__(
         self,
-        source: RowSource,
+        source: _RowSource,
         rows: IntArray | None = None,
         places: IntArray | None = None,
         columns: Sequence[str] | None = None,

@@ -18,10 +18,8 @@ _PROGRAM_GB = 0.4
 
 _SHARE = 0.8
 
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
+# Containers have less than the machine says; what they use counts cached files, so their limit alone is asked.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def default_limit_gb() -> float:
@@ -33,14 +31,12 @@ def default_limit_gb() -> float:
                 free.append(1024.0 * int(line.split()[1]))
     except (OSError, ValueError):
         pass
-    for limit, used in _CGROUPS:
+    for limit in _LIMITS:
         try:
-            free.append(
-                float(Path(limit).read_text(encoding="ascii")) - float(Path(used).read_text(encoding="ascii"))
-            )
+            free.append(float(Path(limit).read_text(encoding="ascii")))
         except (OSError, ValueError):  # no such group, or the word "max"
             continue
-    return _SHARE * max(0.0, min(free)) / 1e9
+    return _SHARE * min(free) / 1e9
 
 
 def in_memory_gb(n_rows: int, n_columns: int) -> float:

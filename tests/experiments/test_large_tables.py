@@ -76,7 +76,16 @@ def test_a_run_by_blocks_has_the_numbers_of_a_run_in_memory(
     assert {band.dtype for band in bank.features()} == {"float16"}
     metrics = {}
     for name, limit in (("memory", None), ("blocks", LIMIT_GB)):
-        metrics[name] = fit_run(table, recipe(), bank, folder / name, memory_limit_gb=limit, permutations=1)
+        by_blocks = limit is not None
+        metrics[name] = fit_run(
+            table,
+            recipe(),
+            bank,
+            folder / name,
+            memory_limit_gb=limit,
+            permutations=int(by_blocks),
+            with_report=by_blocks,
+        )
     shown = {name: {k: v for k, v in found.items() if k != "band_share"} for name, found in metrics.items()}
     assert_close(shown["blocks"], shown["memory"])
     frames = {name: pd.read_csv(folder / name / "predictions.csv") for name in metrics}
