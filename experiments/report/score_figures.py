@@ -91,6 +91,7 @@ def predicted_against_mos(run: RunData, split: str) -> Drawing | None:
     if frame.empty:
         return None
     n_images = len(frame)
+    polynomial = quadratic_fit(*(frame[name].to_numpy(dtype=np.float64) for name in ("mos", "predicted")))
     # More marks than these only lie on each other, and take minutes to draw.
     frame = frame if n_images <= MAX_MARKS else frame.sample(MAX_MARKS, random_state=0)
     drawn = "" if n_images <= MAX_MARKS else f", {count(MAX_MARKS)} drawn"
@@ -126,7 +127,6 @@ def predicted_against_mos(run: RunData, split: str) -> Drawing | None:
         if exclusive.any():
             label = f"exclusive ({count(int(exclusive.sum()))})"
             axes.plot([], [], "D", ms=5, mew=0, color=theme.exclusive[3], label=label)
-        polynomial = quadratic_fit(mos, predicted)
         if polynomial is not None:
             x = np.linspace(mos.min(), mos.max(), _CURVE_POINTS)
             axes.plot(x, polynomial(x), color=theme.surface, lw=4.2, zorder=4)

@@ -19,14 +19,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import experiments.runs.evaluate as evaluate
-import experiments.runs.room as room
 from experiments.cli import main
 from experiments.fit import fit_run
+from experiments.recipes.reading import Recipe
+from experiments.runs import evaluate, model, room
 from experiments.runs.model import load_run_model
 from experiments.search.run import SearchOptions, search_run
 from featbank.bank import Bank
 from featbank.datasets import read_dataset
+from featbank.table import Band, build_table, resolve_band
 from tests.support.imported_run import prepare
 from tests.support.large_bank import BANDS, recipe, recipe_text, write_large
 
@@ -142,6 +143,29 @@ def test_a_search_by_blocks_finds_what_a_search_in_memory_finds(
     pd.testing.assert_frame_equal(trials[0], trials[1], rtol=1e-8)
     runs = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("blocks", "memory")]
     pd.testing.assert_frame_equal(runs[0], runs[1], rtol=0, atol=1e-8)
+
+
+def test_what_grows_with_the_rows_is_left_out_of_large_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, small, bank = prepare(tmp_path)
+    monkeypatch.setattr(model, "MAX_KEPT_ROWS", 50)
+    monkeypatch.setattr(evaluate, "MANY_ROWS", 20)
+    monkeypatch.setattr(evaluate, "INTERVAL_ROWS", 15)
+    metrics = fit_run(table, small, bank, tmp_path / "run", permutations=0)
+    lean, _ = load_run_model(tmp_path / "run/model.skops")
+    assert not {"folds_", "oof_predictions_"} & set(vars(lean))
+    assert lean.cv == 5
+    predictions = pd.read_csv(tmp_path / "run/predictions.csv", index_col="image")
+    known = predictions["predicted"][predictions["split"] == "test"]
+    X = build_table(table, bands_of(small, bank, table.name), bank, "").X.loc[known.index]
+    assert lean.predict(X) == pytest.approx(known.to_numpy(), rel=1e-8)
+    low, high = metrics["training_cv"]["ci95"]["srcc"]
+    assert low < metrics["training_cv"]["srcc"] < high
+
+
+def bands_of(small: Recipe, bank: Bank, dataset: str) -> list[Band]:
+    return [resolve_band(bank, dataset, band.name, band.encoder) for band in small.bands]
 
 
 FIT_MAPPED_FILE = """
