@@ -59,15 +59,17 @@ from experiments.runs.model import (
     save_run_model,
 )
 from experiments.runs.receipt import build_receipt, none_if_nan
+from experiments.runs.room import choose_blocks, describe_parts, drawn_rows, open_table, sizes_of_parts
 from experiments.runs.split import SealedRows, prepare_rows
 from experiments.runs.trust import alarming
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.encoders import has_random_weights
 from featbank.errors import RunError
-from featbank.table import Band, build_table, resolve_band
+from featbank.table import Band, build_table, map_table, resolve_band
 from regressors.budget import BudgetError, check_budget, sum_gmacs
 from regressors.evaluation.importance import band_shares
+from regressors.fitting import take_rows
 
 if TYPE_CHECKING:
     from featbank.on_cluster import ClusterUse
@@ -118,6 +120,7 @@ def fit_run(
     confidence: float = CONFIDENCE,
     calibrate_on: str = TRAINING,
     with_report: bool = True,
+    memory_limit_gb: float | None = None,
     features_command: str = "featbank features DATA --recipe R",
     origin: Origin | None = None,
     log: Log = lambda line: None,
@@ -150,6 +153,9 @@ def fit_run(
         Held-out predictions behind the intervals.
     with_report : bool
         Also draw the HTML report; it can be drawn later from the run folder.
+    memory_limit_gb : float or None
+        Gigabytes (1e9 bytes) that the fit may take; a larger table is read by blocks, see
+        `experiments.runs.room.choose_blocks`. None is four fifths of the memory that is free.
     features_command : str
         The command that computes missing features, for the message.
     origin : Origin or None
@@ -187,16 +193,26 @@ def fit_run(
             check_budget(passes, recipe.regression.budget_gmacs)
         except BudgetError as error:
             raise RunError(f"fit: {error} To fit all the same, give --over-budget.") from error
-    features = build_table(table, bands, bank, features_command)
+    by_blocks = choose_blocks(
+        "fit",
+        table,
+        bands,
+        recipe.regression,
+        limit_gb=memory_limit_gb,
+        test_fraction=test_fraction,
+        reference=reference,
+        workers=workers,
+    )
+    features = (map_table if by_blocks else build_table)(table, bands, bank, features_command)
     for note in _left_out_notes(features.left_out):
         log(note)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     rows = prepared.frame
     check_calibration(confidence, calibrate_on, rows)
-    X = features.X.loc[rows.index]
+    X = take_rows(open_table(features), features.rows.index.get_indexer(rows.index))
     is_training = (rows["split"] == "training").to_numpy()
     seal = SealedRows(X, rows)
-    X_train, training = X[is_training], rows[is_training]
+    X_train, training = take_rows(X, np.flatnonzero(is_training)), rows[is_training]
     loaded_s = time.perf_counter() - clock
     log(
         f"{len(rows)} images ({is_training.sum()} training), {X.shape[1]} columns in {len(bands)} bands, "
@@ -260,11 +276,10 @@ def fit_run(
             judged, {name: single.predict(X_sealed) for name, single in singles.items()}
         )
     # Descriptive only: nothing is chosen by it. On rows the model has not seen, where a share means something.
-    shares = (
-        band_shares(ensemble, X_sealed, judged["mos"].to_numpy(dtype=np.float64))
-        if len(judged) >= MIN_SHARE_ROWS
-        else band_shares(ensemble, X_train, y_train)
-    )
+    share_rows = "evaluated" if len(judged) >= MIN_SHARE_ROWS else "training"
+    sharing = (X_sealed, judged["mos"].to_numpy()) if share_rows == "evaluated" else (X_train, y_train)
+    subsamples = sizes_of_parts(sharing[0], metrics)
+    shares = band_shares(ensemble, *drawn_rows(*sharing))
     findings = examine(
         taught,
         X_sealed,
@@ -296,7 +311,8 @@ def fit_run(
             "chosen": chosen_parameters(ensemble, len(training)),
             "fitted_on": {"split": "training", "n": int(is_training.sum())},
             "band_share": shares,
-            "band_share_rows": "evaluated" if len(judged) >= MIN_SHARE_ROWS else "training",
+            "band_share_rows": share_rows,
+            "subsamples": subsamples,
             "failures": features.left_out.to_dict("records"),
             **({} if cluster is None else {"cluster": cluster.describe()}),
             "durations": {
@@ -307,7 +323,12 @@ def fit_run(
                 "evaluate_s": time.perf_counter() - clock,
             },
             "started": started.isoformat(timespec="seconds"),
-            "notes": [*table.notes, *prepared.notes, *_left_out_notes(features.left_out)],
+            "notes": [
+                *table.notes,
+                *prepared.notes,
+                *describe_parts(subsamples),
+                *_left_out_notes(features.left_out),
+            ],
         },
     )
     if origin is not None:

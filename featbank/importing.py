@@ -43,6 +43,7 @@ def import_features(
     names : sequence of str, length n_rows, or None
         Image names in the order of the rows; None when the rows follow the dataset's own order.
     matrix : float array of shape (n_rows, n_features), finite
+        Stored in float16 if that is its type, else in float32.
     source_digest : str
         SHA-256 of the file that the matrix was read from.
     gmacs : float or None
@@ -73,8 +74,10 @@ def import_features(
         "source": source_digest,
         "gmacs": gmacs,
     }
+    dtype = "float16" if matrix.dtype == np.float16 else "float32"
     for old in _imports(bank, table.name, band):
         if old.identity == identity:
+            dtype = old.dtype  # an earlier version stored all files in float32
             continue
         if not replace:
             raise BankError(
@@ -83,7 +86,7 @@ def import_features(
                 "Choose another name, or give --replace to drop the earlier one."
             )
         bank.remove(old.digest)
-    folder = bank.open(identity, matrix.shape[1], f"{IMPORTED_PREFIX}{band}")
+    folder = bank.open(identity, matrix.shape[1], f"{IMPORTED_PREFIX}{band}", dtype)
     paths = dict(zip(image_ids, table.frame["path"], strict=True))
     file_keys = keys_of_files([paths[image_id] for image_id in ids], cache=bank.stat_cache)
     keys = [

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from featbank.bank import Bank, FeatureFolder, ImageLog
+from featbank.bank.keys import KEY_BYTES, Keys, parse_keys
 from featbank.datasets import ImageTable
 from featbank.errors import MissingFeaturesError
 from featbank.feature import make_feature
 from featbank.importing import IMPORTED_PREFIX, find_imported
 from featbank.keys import key_of_name, keys_of_files
+from featbank.mapped_table import MappedTable
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,23 @@ class FeatureTable:
     """
 
     X: pd.DataFrame
+    rows: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class MappedFeatures:
+    """The same, with the features left in the bank's files.
+
+    Attributes
+    ----------
+    X : MappedTable of shape (n_images, n_features)
+        Columns ``band:0000``, index ``image_id``.
+    rows, left_out : DataFrame
+        As in `FeatureTable`.
+    """
+
+    X: MappedTable
     rows: pd.DataFrame
     left_out: pd.DataFrame
 
@@ -131,31 +152,6 @@ def resolve_band(
     )
 
 
-def image_keys(table: ImageTable, bank: Bank) -> pd.DataFrame:
-    """Return both keys of every image.
-
-    Parameters
-    ----------
-    table : ImageTable
-    bank : Bank
-        Its stat cache spares reading files that have not changed.
-
-    Returns
-    -------
-    DataFrame
-        Index ``image_id``; ``file_key`` (None where there is no readable file) and ``name_key``.
-    """
-    frame = table.frame
-    return pd.DataFrame(
-        {
-            "file_key": keys_of_files(list(frame["path"]), cache=bank.stat_cache),
-            "name_key": [key_of_name(table.name, image_id) for image_id in frame["image_id"]],
-        },
-        index=pd.Index(frame["image_id"], name="image_id"),
-        dtype=object,
-    )
-
-
 def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> FeatureTable:
     """Join the bands' features to the images by key.
 
@@ -180,24 +176,58 @@ def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: s
     MissingFeaturesError
         If the bank lacks features of readable images, or of every image.
     """
-    keys = image_keys(table, bank)
+    found = _find_rows(table, bands, bank, command)
+    blocks = [
+        band.folder.read_raw(keys).astype(np.float64) for band, keys in zip(bands, found.keys, strict=True)
+    ]
+    X = pd.DataFrame(np.concatenate(blocks, axis=1), index=found.rows.index, columns=found.columns)
+    return FeatureTable(X, found.rows, found.left_out)
+
+
+def map_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> MappedFeatures:
+    """Join the bands' features to the images by key, and leave them in the bank's files, to be read by blocks.
+
+    Parameters and errors are those of `build_table`; in addition the files are checked now, and must not be too many.
+
+    Returns
+    -------
+    MappedFeatures
+    """
+    found = _find_rows(table, bands, bank, command)
+    parts = [band.folder.map(keys) for band, keys in zip(bands, found.keys, strict=True)]
+    return MappedFeatures(MappedTable(parts, found.columns, found.rows.index), found.rows, found.left_out)
+
+
+class _FoundRows(NamedTuple):
+    """Images that have features, the key of each in each band, and the images that have none for a stated reason."""
+
+    keys: list[Keys]
+    columns: list[str]
+    rows: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+def _find_rows(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> _FoundRows:
+    keys = _ImageKeys(table, bank)
     reasons = _known_reasons(bank.images)
     refused = {band.name: _known_reasons(bank.failures_of(band.folder.digest)) for band in bands}
-    chosen = {band.name: _row_keys(keys, band.folder) for band in bands}
-    absent = pd.DataFrame({name: series.isna() for name, series in chosen.items()})
-    lacking = absent.any(axis=1)
+    chosen, there = {}, {}
+    for band in bands:
+        chosen[band.name], there[band.name] = keys.of_rows(band.folder)
+    absent = ~pd.DataFrame(there, index=keys.image_ids)
+    lacking = absent.any(axis=1).to_numpy()
     left_out, uncomputed = [], []
-    for image_id in keys.index[lacking]:
-        file_key = keys.loc[image_id, "file_key"]
+    for place in np.flatnonzero(lacking).tolist():
+        image_id, file_key = keys.image_ids[place], keys.of_files[place]
         if file_key is None:
             left_out.append(
                 (image_id, "missing", "no readable file, and no imported features under its name")
             )
         elif file_key in reasons:
             left_out.append((image_id, *reasons[file_key]))
-        elif all(file_key in refused[name] for name in absent.columns[absent.loc[image_id]]):
+        elif all(file_key in refused[name] for name in absent.columns[absent.iloc[place]]):
             # Readable, but an encoder or a view gave nothing for it: only this image goes without.
-            name = absent.columns[absent.loc[image_id]][0]
+            name = absent.columns[absent.iloc[place]][0]
             reason, message = refused[name][file_key]
             left_out.append((image_id, reason, f"band {name}, {message}"))
         else:
@@ -205,33 +235,54 @@ def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: s
     if uncomputed:
         names = [name for name in absent if absent.loc[uncomputed, name].any()]
         raise MissingFeaturesError(
-            f"table: the bank lacks features of {len(uncomputed)} of {len(keys)} images (bands {', '.join(names)}; "
+            f"table: the bank lacks features of {len(uncomputed)} of {len(lacking)} images (bands {', '.join(names)}; "
             f"first image {uncomputed[0]!r}). Compute them with `{command}`."
         )
     if lacking.all():
         raise MissingFeaturesError(
-            f"table: not one of the {len(keys)} images of dataset {table.name!r} under {table.root} has features: "
+            f"table: not one of the {len(lacking)} images of dataset {table.name!r} under {table.root} has features: "
             f"{left_out[0][2]} (first: {left_out[0][0]!r}). Check the folder with `featbank check`, or bring "
             "features with `featbank bank import`."
         )
-    kept = keys.index[~lacking]
-    blocks, columns = [], []
-    for band in bands:
-        blocks.append(band.folder.read(list(chosen[band.name].loc[kept])).astype(np.float64))
-        columns += [f"{band.name}:{column:04d}" for column in range(blocks[-1].shape[1])]
-    X = pd.DataFrame(np.concatenate(blocks, axis=1), index=kept, columns=columns)
-    rows = table.frame.set_index("image_id").loc[kept]
-    return FeatureTable(X, rows, pd.DataFrame(left_out, columns=["image", "reason", "message"]))
+    return _FoundRows(
+        [chosen[band.name][~lacking] for band in bands],
+        [f"{band.name}:{column:04d}" for band in bands for column in range(band.folder.n_features)],
+        table.frame[~lacking].set_index("image_id"),
+        pd.DataFrame(left_out, columns=["image", "reason", "message"]),
+    )
 
 
-def _row_keys(keys: pd.DataFrame, folder: FeatureFolder) -> pd.Series:
-    """Find the key under which the folder holds each image: by its bytes, else by its name, else None."""
-    held = folder.keys()
-    found = [
-        file_key if file_key in held else name_key if name_key in held else None
-        for file_key, name_key in zip(keys["file_key"], keys["name_key"], strict=True)
-    ]
-    return pd.Series(found, index=keys.index, dtype=object)
+class _ImageKeys:
+    """Both keys of every image of a dataset, as they are stored; a million of them are one array."""
+
+    def __init__(self, table: ImageTable, bank: Bank) -> None:
+        self._name = table.name
+        self.image_ids = pd.Index(table.frame["image_id"], name="image_id")
+        self.of_files = keys_of_files(list(table.frame["path"]), cache=bank.stat_cache)
+        self._has_file = np.array([key is not None for key in self.of_files], dtype=bool)
+        self._files = np.zeros(len(self.of_files), dtype=f"S{KEY_BYTES}")
+        self._files[self._has_file] = parse_keys([key for key in self.of_files if key is not None])
+        self._named = np.zeros(len(self.of_files), dtype=bool)
+        self._names = np.zeros(len(self.of_files), dtype=f"S{KEY_BYTES}")
+
+    def of_rows(self, folder: FeatureFolder) -> tuple[Keys, NDArray[np.bool_]]:
+        """Find the key under which the folder holds each image: by its bytes, else by its name; and whether it does."""
+        keys, found = self._files.copy(), np.zeros(len(self._files), dtype=bool)
+        found[self._has_file] = folder.holds(self._files[self._has_file])
+        rest = np.flatnonzero(~found)
+        if len(rest):
+            keys[rest] = self._by_name(rest)
+            found[rest] = folder.holds(keys[rest])
+        return keys, found
+
+    def _by_name(self, places: NDArray[np.intp]) -> Keys:
+        # Most images have a file and never need the other key.
+        new = places[~self._named[places]]
+        if len(new):
+            ids = self.image_ids[new].tolist()
+            self._names[new] = parse_keys([key_of_name(self._name, image_id) for image_id in ids])
+            self._named[new] = True
+        return self._names[places]
 
 
 def _known_reasons(log: ImageLog) -> dict[str, tuple[str, str]]:

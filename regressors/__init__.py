@@ -13,9 +13,11 @@ import importlib
 # Public name -> module; also the list that the tests of documentation and estimators walk.
 _HOMES = {
     "AIM2024_BUDGET_GMACS": "budget",
+    "ArraySource": "blocks",
     "BandEnsemble": "ensemble",
     "BandGridSearchCV": "search",
     "BandScaler": "bands",
+    "BlockTable": "blocks",
     "BudgetError": "budget",
     "CropEnsemble": "crops",
     "METRICS": "evaluation.metrics",

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from regressors.bands import locate_bands
+from regressors.blocks import BlockTable
 from regressors.checks import FloatArray, Folds, Scorer, Table
 from regressors.ensemble import BandEnsemble
 from regressors.folds import Fold, check_folds, make_folds
@@ -172,6 +173,11 @@ class CropEnsemble(BandEnsemble):
         ValueError
             As `BandEnsemble.fit`, or if a band cannot be cut into crops.
         """
+        if isinstance(X, BlockTable):
+            raise TypeError(
+                "CropEnsemble: X must be a table in memory, got one that is read by blocks, whose crops cannot be cut. "
+                "Average crops first, or give a data frame."
+            )
         values, mos = validate_data(
             self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2
         )

@@ -17,13 +17,25 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from regressors.bands import check_labels, locate_bands
-from regressors.checks import FloatArray, Folds, Scorer, Table, check_choice, check_weights
+from regressors.blocks import BlockTable, as_frames
+from regressors.checks import (
+    Estimator,
+    FloatArray,
+    Folds,
+    Scorer,
+    Table,
+    check_choice,
+    check_vector,
+    check_weights,
+)
 from regressors.combine import RULES, Combination, cross_combine
 from regressors.fitting import predict_held_out
 from regressors.folds import resolve_folds
 from regressors.members import list_members, member_search
 from regressors.pipelines import ADDITIVE_ESTIMATORS, ESTIMATORS, readable_params
-from regressors.search import fit_searches
+from regressors.search import fit_searches, warn_of_doubt
+from regressors.shared.room import refuse_blocks
+from regressors.shared.streamed import StreamedFits
 
 # Kept as they come: the members cast what they select, so that a float32 table is not doubled as a whole.
 _KINDS = [np.float64, np.float32]
@@ -171,8 +183,9 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : data frame or float array of shape (n_rows, n_features)
-            Feature table with string columns "band:0000"; other tables are one band.
+        X : data frame, BlockTable, or float array of shape (n_rows, n_features)
+            Feature table with string columns "band:0000"; other tables are one band. A
+            `regressors.blocks.BlockTable` is read by blocks of rows, for ridges alone.
         y : float array of shape (n_rows,)
             MOS on the dataset's own scale.
         groups : array of shape (n_rows,), optional
@@ -194,33 +207,26 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         check_choice(who, "estimator", self.estimator, ESTIMATORS)
         check_choice(who, "combine", self.combine, RULES)
         check_labels(who, X)
-        values, target = validate_data(self, X, y, dtype=_KINDS, y_numeric=True, ensure_min_samples=2)
-        table, mos = self._named(values), np.asarray(target, dtype=np.float64)
+        if isinstance(X, BlockTable):
+            table, mos = self._blocks(X), check_vector(who, "y", y, min_rows=2)
+            refuse_blocks(self, len(mos))
+        else:
+            values, target = validate_data(self, X, y, dtype=_KINDS, y_numeric=True, ensure_min_samples=2)
+            table, mos = self._named(values), np.asarray(target, dtype=np.float64)
         weights = None if sample_weight is None else check_weights(who, sample_weight, len(mos))
         located = locate_bands(getattr(self, "feature_names_in_", None), self.n_features_in_)
         self.bands_ = tuple(located)
         self.member_names_, self.member_bands_ = list_members(self.members, self.bands_)
         self.folds_ = resolve_folds(who, self.cv, table, mos, groups, self.random_state)
         self.n_rows_ = len(mos)
-        row_weights = np.ones(len(mos)) if weights is None else weights
-        self.column_means_ = row_weights @ np.asarray(table) / row_weights.sum()
-
-        self.members_, self.member_params_, self._search_results = [], [], []
-        held_out = []
-        for search in fit_searches(
-            [member_search(self, bands, self.bands_, self.folds_) for bands in self.member_bands_],
-            table,
-            mos,
-            weights,
-        ):
-            self.members_.append(search.best_estimator_)
-            self.member_params_.append(readable_params(search.best_params_))
-            self._search_results.append(_keep_results(search.cv_results_, len(self.folds_)))
-            predicted = getattr(search, "oof_predictions_", None)
-            if predicted is None:
-                predicted = predict_held_out(search.best_estimator_, table, mos, self.folds_, weights)
-            held_out.append(predicted)
-        self._held_out = np.column_stack(held_out)
+        self.members_: list[Estimator] = []
+        self.member_params_: list[dict[str, float]] = []
+        self._search_results: list[dict[str, np.ndarray]] = []
+        searches = [member_search(self, bands, self.bands_, self.folds_) for bands in self.member_bands_]
+        if isinstance(table, BlockTable):
+            self._fit_blocks(searches, table, mos, weights)
+        else:
+            self._fit_table(searches, table, mos, weights)
 
         self.oof_predictions_, combination = cross_combine(
             self.combine, mos, self._held_out, self.folds_, sample_weight=weights
@@ -235,12 +241,48 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
             )
         return self
 
+    def _fit_table(
+        self, searches: Sequence[Estimator], table: Table, mos: FloatArray, weights: FloatArray | None
+    ) -> None:
+        row_weights = np.ones(len(mos)) if weights is None else weights
+        self.column_means_ = row_weights @ np.asarray(table) / row_weights.sum()
+        held_out = []
+        for search in fit_searches(searches, table, mos, weights):
+            self._keep(search.best_estimator_, search.best_params_, search.cv_results_)
+            predicted = getattr(search, "oof_predictions_", None)
+            if predicted is None:
+                predicted = predict_held_out(search.best_estimator_, table, mos, self.folds_, weights)
+            held_out.append(predicted)
+        self._held_out = np.column_stack(held_out)
+
+    def _fit_blocks(
+        self, searches: Sequence[Estimator], table: BlockTable, mos: FloatArray, weights: FloatArray | None
+    ) -> None:
+        fits = StreamedFits(table, mos, self.folds_, weights, n_jobs=self.n_jobs)
+        self.column_means_ = fits.whole().mean
+        found = fits.search(searches)
+        for search in found:
+            warn_of_doubt(search.doubt, stacklevel=4)
+            pipeline = fits.fit(search.best_pipeline, search.best_candidate)
+            self._keep(pipeline, search.points[search.best_index], search.results)
+        self._held_out = np.column_stack([search.held_out for search in found])
+
+    def _keep(self, pipeline: Estimator, params: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+        self.members_.append(pipeline)
+        self.member_params_.append(readable_params(params))
+        self._search_results.append(_keep_results(results, len(self.folds_)))
+
+    def _blocks(self, X: BlockTable) -> BlockTable:
+        """Learn the names of the columns from two rows."""
+        validate_data(self, X.frame(np.arange(min(2, len(X)))), dtype=_KINDS)
+        return X
+
     def predict(self, X: Table) -> FloatArray:
         """Predict MOS.
 
         Parameters
         ----------
-        X : data frame or float array of shape (n_rows, n_features)
+        X : data frame, BlockTable, or float array of shape (n_rows, n_features)
             Feature table with the columns seen in `fit`.
 
         Returns
@@ -255,6 +297,11 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
             If the columns or their order differ from those seen in `fit`, or a value is not finite.
         """
         check_is_fitted(self)
+        if isinstance(X, BlockTable):
+            joined = np.empty(len(X))
+            for rows, block in as_frames(X):
+                joined[rows] = self.predict(block)
+            return joined
         table = self._named(validate_data(self, X, dtype=_KINDS, reset=False))
         predictions = np.zeros((len(table), len(self.members_)))
         for k in np.flatnonzero(self.weights_):
@@ -266,7 +313,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : data frame or float array of shape (n_rows, n_features)
+        X : data frame, BlockTable, or float array of shape (n_rows, n_features)
             Feature table with the columns seen in `fit`.
 
         Returns
@@ -281,6 +328,11 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
             If the columns or their order differ from those seen in `fit`, or a value is not finite.
         """
         check_is_fitted(self)
+        if isinstance(X, BlockTable):
+            joined = np.empty((len(X), len(self.members_)))
+            for rows, block in as_frames(X):
+                joined[rows] = self.predict_members(block)
+            return pd.DataFrame(joined, columns=self.member_names_, index=X.index)
         table = self._named(validate_data(self, X, dtype=_KINDS, reset=False))
         values = np.column_stack([member.predict(table) for member in self.members_])
         return pd.DataFrame(
@@ -317,7 +369,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : data frame or float array of shape (n_rows, n_features)
+        X : data frame, BlockTable, or float array of shape (n_rows, n_features)
             Feature table with the columns seen in `fit`.
 
         Returns

@@ -21,6 +21,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
+from regressors.blocks import BlockTable
 from regressors.checks import Estimator, FloatArray, IntArray, Table
 from regressors.folds import Fold
 
@@ -169,15 +170,17 @@ def take_rows(X: Table, rows: IntArray) -> Table:
 
     Parameters
     ----------
-    X : data frame or float array of shape (n_rows, n_features)
+    X : data frame, BlockTable, or float array of shape (n_rows, n_features)
         Feature table.
     rows : int array of shape (n,)
         Row positions.
 
     Returns
     -------
-    data frame or float array of shape (n, n_features)
+    of the kind of ``X``, of n rows
     """
+    if isinstance(X, BlockTable):
+        return X.take(rows)
     return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
 
 

@@ -20,6 +20,9 @@ Fold = tuple[IntArray, IntArray]
 
 KINDS = ("grouped", "kfold", "holdout")
 
+MAX_GREEDY_GROUPS = 100_000
+"""More groups than this are dealt in turn, like by like, instead of one by one."""
+
 
 def make_folds(
     y: ArrayLike,
@@ -71,7 +74,8 @@ def make_folds(
     Grouped folds are dealt by a greedy rule in the manner of scikit-learn's `StratifiedGroupKFold` [1]_:
     groups in order of falling size, each to the fold where the relative fill of strata and rows stays most even. It is
     written out here so that folds of unequal size (holdout) follow the same rule, no fold can stay empty,
-    and a seed keeps its meaning over scikit-learn's versions.
+    and a seed keeps its meaning over scikit-learn's versions. Of more than 100,000 groups the 10,000 largest are dealt
+    so; the others, sorted by size and stratum, go to the folds in turn.
 
     References
     ----------
@@ -118,7 +122,8 @@ def make_folds(
     order = np.arange(n_groups)
     if shuffle:
         np.random.default_rng(random_state).shuffle(order)
-    part = _deal(_fill_per_group(mos, members, n_strata), order, shares)[members]
+    counts = _fill_per_group(mos, members, n_strata)
+    part = (_deal if n_groups <= MAX_GREEDY_GROUPS else _deal_many)(counts, order, shares)[members]
     tested = range(n_splits) if kind == "grouped" else range(1)
     return [(np.flatnonzero(part != k), np.flatnonzero(part == k)) for k in tested]
 
@@ -231,6 +236,27 @@ def _fill_per_group(mos: FloatArray, members: IntArray, n_strata: int) -> FloatA
     np.add.at(counts, (members, stratum), 1.0)
     counts[:, -1] = counts[:, :-1].sum(axis=1)
     return counts[:, counts.sum(axis=0) > 0]
+
+
+def _deal_many(counts: FloatArray, order: IntArray, shares: FloatArray) -> IntArray:
+    """Deal a few of the largest groups one by one, and the many others in turn, those alike one after the other.
+
+    As `_deal`.
+    """
+    order = order[np.argsort(-counts[order, -1], kind="stable")]
+    first, rest = np.split(order, [MAX_GREEDY_GROUPS // 10])
+    part = np.empty(len(counts), dtype=np.intp)
+    part[first] = _deal(counts[first], np.arange(len(first)), shares)
+    # Equal rows of counts become neighbours; the shuffled order stays among them.
+    alike = rest[np.lexsort(counts[rest].T)]
+    # A turn serves the parts by their shares: the next is the one that lags behind most.
+    turn = np.empty(1000, dtype=np.intp)
+    served = np.zeros(len(shares))
+    for place in range(len(turn)):
+        turn[place] = int(np.argmax(shares * (place + 1) - served))
+        served[turn[place]] += 1
+    part[alike] = np.resize(turn, len(alike))
+    return part
 
 
 def _deal(counts: FloatArray, order: IntArray, shares: FloatArray) -> IntArray:

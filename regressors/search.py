@@ -268,7 +268,19 @@ def _answer(plans: Sequence[SearchPlan], search: BandGridSearchCV) -> Answers:
 
 
 def _warn_of_doubt(plan: SearchPlan, answers: Answers) -> None:
-    doubts: dict[Candidate, float] = {c: answers.doubt.get(c, 0.0) for c in plan.candidates if c is not None}
+    warn_of_doubt({c: answers.doubt.get(c, 0.0) for c in plan.candidates if c is not None}, stacklevel=4)
+
+
+def warn_of_doubt(doubts: Mapping[Candidate, float], *, stacklevel: int = 3) -> None:
+    """Warn of candidates that depend on rounding errors.
+
+    Parameters
+    ----------
+    doubts : mapping of Candidate to float
+        Effect of rounding on the predictions of each, in ranges of MOS.
+    stacklevel : int, default=3
+        As of `warnings.warn`.
+    """
     doubtful = [candidate for candidate, doubt in doubts.items() if doubt > DOUBTFUL]
     if doubtful:
         largest = max(candidate.values[0] for candidate in doubtful)
@@ -278,5 +290,5 @@ def _warn_of_doubt(plan: SearchPlan, answers: Answers) -> None:
             f"No two computations agree to 1e-8 there. Leave out the penalties up to {largest:g}, or "
             "look for rows that repeat with different MOS.",
             PrecisionWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )

@@ -18,6 +18,7 @@ from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
 from regressors.bands import check_labels, locate_bands, unknown_bands
+from regressors.blocks import BlockTable, take_columns
 from regressors.checks import Estimator, FloatArray, IntArray, check_vector, check_weights
 from regressors.combine import cross_combine
 from regressors.ensemble import BandEnsemble, NoSkillWarning
@@ -30,6 +31,8 @@ from regressors.shared.fits import Answers, answer_candidates
 from regressors.shared.fold_table import FoldTable
 from regressors.shared.lapack import is_available
 from regressors.shared.plan import is_prediction_scorer
+from regressors.shared.room import refuse_blocks
+from regressors.shared.streamed import StreamedFits
 
 Subset = tuple[str, ...]
 """Bands in the order of the table."""
@@ -80,8 +83,8 @@ class SubsetScorer:
 
     Parameters
     ----------
-    table : data frame of shape (n_rows, n_features)
-        Feature table with string columns "band:0000".
+    table : data frame or BlockTable of shape (n_rows, n_features)
+        Feature table with string columns "band:0000"; one of blocks for ridges alone.
     y : float array of shape (n_rows,)
         MOS.
     model : BandEnsemble, optional
@@ -112,7 +115,7 @@ class SubsetScorer:
 
     def __init__(
         self,
-        table: pd.DataFrame,
+        table: pd.DataFrame | BlockTable,
         y: ArrayLike,
         *,
         model: BandEnsemble | None = None,
@@ -120,7 +123,7 @@ class SubsetScorer:
         sample_weight: ArrayLike | None = None,
     ) -> None:
         who = "SubsetScorer"
-        if not isinstance(table, pd.DataFrame):
+        if not isinstance(table, (pd.DataFrame, BlockTable)):
             raise TypeError(
                 f"{who}: table must be a data frame with columns 'band:0000', got {type(table).__name__}. "
                 "The subsets are found by the names of the columns."
@@ -131,6 +134,8 @@ class SubsetScorer:
                 f"{who}: model must be a BandEnsemble, got a {type(self.model).__name__}. Average crops first, "
                 "or fit the subsets one by one."
             )
+        if isinstance(table, BlockTable):
+            refuse_blocks(self.model, len(table))
         check_labels(who, table)
         self.table, self.y = table, check_vector(who, "y", y, min_rows=2)
         if len(table) != len(self.y):
@@ -143,6 +148,7 @@ class SubsetScorer:
         can_share = is_available() and is_prediction_scorer(self._scorer)
         self._is_plain = bool(self.model.reference) or not can_share
         self._shared: FoldTable | None = None
+        self._streamed: StreamedFits | None = None
         self._members: dict[Subset, _Member] = {}
         self._scores: dict[Subset, SubsetScore] = {}
 
@@ -225,9 +231,8 @@ class SubsetScorer:
         """Fit the ensemble of a subset; that it has no skill is for its score to say."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=NoSkillWarning)
-            return self.ensemble(bands).fit(
-                self.table.iloc[:, self.columns(bands)], self.y, sample_weight=self.weights
-            )
+            cut = take_columns(self.table, list(self.table.columns[self.columns(bands)]))
+            return self.ensemble(bands).fit(cut, self.y, sample_weight=self.weights)
 
     def judge(self, predicted: FloatArray, rows: IntArray) -> float:
         """Score predictions of some rows by the model's rule, greater is better."""
@@ -256,6 +261,9 @@ class SubsetScorer:
         """Choose the hyper-parameters of members, as many at a time as fit into memory."""
         if not members:
             return
+        if isinstance(self.table, BlockTable):
+            self._search_blocks(self.table, members)
+            return
         n_points = len(ParameterGrid(self._grid(members[0]).param_grid))
         n_tested = sum(len(test) for _, test in self.folds)
         at_once = max(1, _MAX_BYTES // (8 * n_points * n_tested))
@@ -272,6 +280,13 @@ class SubsetScorer:
                     grids[bands].estimator, points[bands], candidates[bands], answers
                 )
 
+    def _search_blocks(self, table: BlockTable, members: Sequence[Subset]) -> None:
+        if self._streamed is None:
+            self._streamed = StreamedFits(table, self.y, self.folds, self.weights, n_jobs=self.model.n_jobs)
+        found = self._streamed.search([self._grid(bands) for bands in members])
+        for bands, search in zip(members, found, strict=True):
+            self._members[bands] = _Member(search.held_out, readable_params(search.points[search.best_index]))
+
     def _grid(self, bands: Subset) -> Estimator:
         return member_search(self.model, bands, self.bands, self.folds)
 
@@ -284,7 +299,7 @@ class SubsetScorer:
 
     def _fold_table(self) -> FoldTable:
         if self._shared is None:
-            values = np.asarray(self.table.to_numpy(), dtype=np.float64)
+            values = np.asarray(self.table, dtype=np.float64)
             n_bad = int(np.count_nonzero(~np.isfinite(values)))
             if n_bad:
                 raise ValueError(

@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike
 from scipy.stats import t as student_t
 from sklearn.base import clone
 
+from regressors.blocks import take_columns
 from regressors.budget import is_within, sum_gmacs
 from regressors.checks import FloatArray, Folds, IntArray
 from regressors.ensemble import BandEnsemble
+from regressors.fitting import take_rows
 from regressors.folds import Fold, make_folds
 from regressors.subset_scores import Subset, SubsetScore, SubsetScorer
 
@@ -335,12 +337,17 @@ def _nest(
     model = clone(scorer.model).set_params(cv=_inner_cv(scorer.model.cv, train, len(scorer.y)))
     weights = None if scorer.weights is None else scorer.weights[train]
     inner = SubsetScorer(
-        scorer.table.iloc[train], scorer.y[train], model=model, groups=groups[train], sample_weight=weights
+        take_rows(scorer.table, train),
+        scorer.y[train],
+        model=model,
+        groups=groups[train],
+        sample_weight=weights,
     )
     scores = inner.score(subsets)
     cost = np.array([_cost(score.bands, gmacs, passes) for score in scores])
     best = scores[_order(scores, cost)[0]].bands
-    predicted = inner.fit(best).predict(scorer.table.iloc[test, inner.columns(best)])
+    tested = take_columns(take_rows(scorer.table, test), list(scorer.table.columns[inner.columns(best)]))
+    predicted = inner.fit(best).predict(tested)
     return best, scorer.judge(predicted, test)
 
 

@@ -16,6 +16,7 @@ from experiments.commands.options import (
     add_bank,
     add_cluster,
     add_data,
+    add_memory_limit,
     add_recipe,
     add_workers,
     cluster_of,
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     add_cluster(parser)
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/RECIPE)")
+    add_memory_limit(parser)
     parser.add_argument(
         "--test-fraction",
         metavar="F",
@@ -91,6 +93,7 @@ def run(options: argparse.Namespace) -> Output:
             workers=options.workers,
             cluster=cluster,
             test_fraction=options.test_fraction,
+            memory_limit_gb=options.memory_limit,
             over_budget=options.over_budget,
             reference=options.reference,
             permutations=options.permutations,

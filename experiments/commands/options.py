@@ -135,6 +135,25 @@ def cluster_of(options: argparse.Namespace) -> AbstractContextManager[ClusterUse
     return on_cluster(options.cluster, packages=("regressors",))
 
 
+def add_memory_limit(parser: argparse.ArgumentParser) -> None:
+    """Add the memory that a fit may take."""
+    parser.add_argument(
+        "--memory-limit",
+        metavar="GB",
+        type=positive_number,
+        help="gigabytes that the fit may take; a larger table of ridges is read by blocks from the bank, which gives "
+        "the same numbers, and kernels without room are refused (default: four fifths of the memory that is free)",
+    )
+
+
+def positive_number(text: str) -> float:
+    """Parse a finite number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0 and finite, got {text}")
+    return number
+
+
 def apply_compute(options: argparse.Namespace) -> None:
     """Check where and how encoders run, and tell the encoders of this process and of its workers.
 

@@ -19,10 +19,12 @@ from experiments.commands.options import (
     add_bank,
     add_cluster,
     add_data,
+    add_memory_limit,
     add_recipe,
     add_workers,
     cluster_of,
     positive_int,
+    positive_number,
 )
 
 EXAMPLE = """examples:
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster(parser)
     parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/search-RECIPE)")
     parser.add_argument(
-        "--budget", metavar="GMACS", type=_positive, help="limit for one photo (default: the recipe's)"
+        "--budget", metavar="GMACS", type=positive_number, help="limit for one photo (default: the recipe's)"
     )
     parser.add_argument(
         "--objectives",
@@ -77,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", action="store_true", help="search with plain scikit-learn: the same numbers, slower"
     )
+    add_memory_limit(parser)
     parser.add_argument(
         "--test-fraction",
         metavar="F",
@@ -116,6 +119,7 @@ def run(options: argparse.Namespace) -> Output:
             workers=options.workers,
             cluster=cluster,
             test_fraction=options.test_fraction,
+            memory_limit_gb=options.memory_limit,
             features_command=f"featbank features {options.data} --recipe {options.recipe} --bank {options.bank}",
             show_progress=True,
             log=lambda line: print(line, file=sys.stderr),
@@ -149,13 +153,6 @@ def _render(search: dict[str, Any]) -> str:
 
 def _score(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0 and finite, got {text}")
-    return number
 
 
 def _seed(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from experiments.runs.folder import RECEIPT, read_json
@@ -61,8 +62,27 @@ def write_report_of(folder: Path, table: ImageTable | None) -> Path:
     """
     from experiments.report import write_report
 
-    photos = None if table is None else dict(zip(table.frame["image_id"], table.frame["path"], strict=True))
+    photos = None if table is None else _Photos(table)
     try:
         return write_report(folder, photos=photos)
     except OSError as error:
         raise RunError(f"report: cannot write into {str(folder)!r}: {error.strerror or error}.") from error
+
+
+class _Photos(Mapping[str, str]):
+    """Path of each image's photo; looked up in the table, as a page asks for a dozen of perhaps a million."""
+
+    def __init__(self, table: ImageTable) -> None:
+        self._images, self._paths = table.frame["image_id"], table.frame["path"]
+
+    def __getitem__(self, image: str) -> str:
+        [*found] = self._paths[self._images == image]
+        if not found:
+            raise KeyError(image)
+        return str(found[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._images)
+
+    def __len__(self) -> int:
+        return len(self._images)

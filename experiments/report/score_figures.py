@@ -23,6 +23,9 @@ DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
     (0, (1.5, 1.5)),
     (0, (6, 2, 1, 2)),
 )
+MAX_MARKS = 20_000
+"""Images of which a figure is made, at most; drawn at random from more."""
+
 _DENSITY_GRID = 48
 _CURVE_POINTS = 200
 
@@ -87,6 +90,11 @@ def predicted_against_mos(run: RunData, split: str) -> Drawing | None:
     frame = run.scored(split)
     if frame.empty:
         return None
+    n_images = len(frame)
+    polynomial = quadratic_fit(*(frame[name].to_numpy(dtype=np.float64) for name in ("mos", "predicted")))
+    # More marks than these only lie on each other, and take minutes to draw.
+    frame = frame if n_images <= MAX_MARKS else frame.sample(MAX_MARKS, random_state=0)
+    drawn = "" if n_images <= MAX_MARKS else f", {count(MAX_MARKS)} drawn"
     mos = frame["mos"].to_numpy(dtype=np.float64)
     predicted = frame["predicted"].to_numpy(dtype=np.float64)
     exclusive = (frame["subset"] == "exclusive").to_numpy(dtype=bool)
@@ -119,7 +127,6 @@ def predicted_against_mos(run: RunData, split: str) -> Drawing | None:
         if exclusive.any():
             label = f"exclusive ({count(int(exclusive.sum()))})"
             axes.plot([], [], "D", ms=5, mew=0, color=theme.exclusive[3], label=label)
-        polynomial = quadratic_fit(mos, predicted)
         if polynomial is not None:
             x = np.linspace(mos.min(), mos.max(), _CURVE_POINTS)
             axes.plot(x, polynomial(x), color=theme.surface, lw=4.2, zorder=4)
@@ -128,7 +135,7 @@ def predicted_against_mos(run: RunData, split: str) -> Drawing | None:
             xlim=limits,
             ylim=limits,
             aspect="equal",
-            xlabel=f"MOS ({split}, n = {count(len(mos))})",
+            xlabel=f"MOS ({split}, n = {count(n_images)}{drawn})",
             ylabel="predicted score",
         )
         axes.locator_params(nbins=6)
@@ -137,7 +144,8 @@ def predicted_against_mos(run: RunData, split: str) -> Drawing | None:
 
     return Drawing(
         name=f"predicted_{split}",
-        alt=f"Scatter of predicted score against MOS, {split}, {plural(len(mos), 'image')}, with a second-order fit.",
+        alt=f"Scatter of predicted score against MOS, {split}, {plural(n_images, 'image')}{drawn}, with a second-order "
+        "fit.",
         paint=paint,
     )
 
@@ -160,7 +168,12 @@ def mos_density(run: RunData) -> Drawing | None:
         colours = {"training": theme.muted, "validation": theme.series[0], "test": theme.series[1]}
         for split, subset, mos in groups:
             colour = colours.get(split, theme.series[2])
-            density = gaussian_kde(mos)(x)
+            some = (
+                mos
+                if len(mos) <= MAX_MARKS
+                else np.random.default_rng(0).choice(mos, MAX_MARKS, replace=False)
+            )
+            density = gaussian_kde(some)(x)
             name = f"{split}, {subset}" if subset else (split or "no split")
             label = f"{plain_label(name, 30)} ({count(len(mos))})"
             axes.plot(x, density, color=colour, ls=DASHES[1 if subset else 0], label=label)

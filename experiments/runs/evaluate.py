@@ -21,6 +21,11 @@ METADATA_PREFIX = "meta:"
 
 N_BOOTSTRAP = 1000
 
+MANY_ROWS = 20_000
+"""Parts of more images have their intervals from `INTERVAL_ROWS` drawn ones."""
+
+INTERVAL_ROWS = 10_000
+
 
 def score_parts(
     rows: pd.DataFrame, predicted: NDArray[np.float64], *, with_intervals: bool, random_state: int = 0
@@ -71,7 +76,13 @@ def judge(
     """
     scores: dict[str, Any] = {name: _number(value) for name, value in evaluate(y, y_pred).items()}
     if with_intervals:
-        intervals = bootstrap_ci(y, y_pred, n_resamples=N_BOOTSTRAP, random_state=random_state)
+        intervals = bootstrap_ci(
+            y,
+            y_pred,
+            n_resamples=N_BOOTSTRAP,
+            random_state=random_state,
+            max_rows=INTERVAL_ROWS if len(y) > MANY_ROWS else None,
+        )
         scores["ci95"] = {name: [_number(low), _number(high)] for name, (low, high) in intervals.items()}
     return scores
 

@@ -29,6 +29,7 @@ from experiments.runs.trust import (
     check_scale,
     check_skill,
 )
+from regressors.checks import Table
 from regressors.ensemble import NoSkillWarning
 from regressors.evaluation.permutation import PermutationControl, permutation_control
 from regressors.folds import Fold
@@ -48,7 +49,7 @@ class Training:
 
     Attributes
     ----------
-    X : DataFrame of shape (n_rows, n_features)
+    X : DataFrame or BlockTable of shape (n_rows, n_features)
     rows : DataFrame
         Same index; ``group``.
     y, held_out : float arrays of shape (n_rows,)
@@ -56,7 +57,7 @@ class Training:
     folds : list of (train, test)
     """
 
-    X: pd.DataFrame
+    X: Table
     rows: pd.DataFrame
     y: NDArray[np.float64]
     held_out: NDArray[np.float64]
@@ -129,7 +130,7 @@ def run_control(
 
 def examine(
     training: Training,
-    X_judged: pd.DataFrame,
+    X_judged: Table,
     judged: pd.DataFrame,
     predicted: NDArray[np.float64],
     metrics: Mapping[str, Any],
@@ -142,7 +143,8 @@ def examine(
     Parameters
     ----------
     training : Training
-    X_judged, judged : DataFrame
+    X_judged : DataFrame or BlockTable
+    judged : DataFrame
         Features and rows of the judged images, after the seal was broken.
     predicted : float array of shape (n_judged,)
     metrics : mapping

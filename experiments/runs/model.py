@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from regressors.ensemble import BandEnsemble
 from regressors.evaluation.intervals import ConformalInterval
 from regressors.folds import Fold, make_folds
 from regressors.persistence import load_model, save_model
+
+MAX_KEPT_ROWS = 100_000
+"""Training rows up to which a model file keeps folds and held-out predictions."""
 
 
 def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
@@ -158,7 +162,11 @@ def save_run_model(
     table: ImageTable,
     interval: ConformalInterval | None = None,
 ) -> None:
-    """Write the model with everything that scoring needs to compute the same features and its interval."""
+    """Write the model with everything that scoring needs to compute the same features and its interval.
+
+    A model of more than `MAX_KEPT_ROWS` rows is written without its folds and held-out predictions; the latter are in
+    the run's ``predictions.csv``.
+    """
     manifest = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
@@ -177,7 +185,16 @@ def save_run_model(
             for band in bands
         ],
     }
-    save_model(path, ensemble, manifest)
+    save_model(path, _without_rows(ensemble) if ensemble.n_rows_ > MAX_KEPT_ROWS else ensemble, manifest)
+
+
+def _without_rows(ensemble: BandEnsemble) -> BandEnsemble:
+    """Return a copy for a model file, without what grows with the rows: folds and held-out predictions."""
+    lean = copy.copy(ensemble)
+    lean.cv = len(ensemble.folds_)
+    for name in ("folds_", "oof_predictions_", "_held_out"):
+        lean.__dict__.pop(name, None)
+    return lean
 
 
 def load_run_model(path: Path) -> tuple[BandEnsemble, dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments.runs.data import METRIC_NAMES, RunData, Scores, as_float
@@ -118,16 +119,27 @@ def _read_predictions(path: Path) -> pd.DataFrame:
             f"report: expected {path.name} in the run folder {path.parent}, found none. "
             "Give a folder that `featbank fit` has finished."
         )
-    frame = _read_csv(path)
-    missing = [name for name in PREDICTION_COLUMNS if name not in frame.columns]
+    names = _read_csv(path, nrows=0).columns
+    missing = [name for name in PREDICTION_COLUMNS if name not in names]
     if missing:
         raise RunError(
             f"report: {path} must have the columns {list(PREDICTION_COLUMNS)}, lacks {missing}. "
             "Run `featbank fit` again."
         )
-    for name in frame.columns:
-        if name in {"mos", "predicted"} or str(name).startswith("member:"):
-            frame[name] = _numeric(frame[name], path)
+    numbers = [name for name in names if name in {"mos", "predicted"} or str(name).startswith("member:")]
+    try:
+        # Numbers at once, and nothing that no one reads: a million rows of text take a gigabyte.
+        return pd.read_csv(
+            path,
+            usecols=[*PREDICTION_COLUMNS[:3], *numbers],
+            dtype={name: np.float64 if name in numbers else str for name in names},
+            keep_default_na=False,
+            na_values={name: list(_EMPTY) for name in numbers},
+        )
+    except (ValueError, pd.errors.ParserError):
+        frame = _read_csv(path)  # says what is wrong
+    for name in numbers:
+        frame[name] = _numeric(frame[name], path)
     return frame
 
 
@@ -145,10 +157,10 @@ def _read_optional_csv(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, nrows: int | None = None) -> pd.DataFrame:
     try:
         # Text first: an image may be called "NA" or "007", which pandas would otherwise turn into something else.
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, nrows=nrows)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise RunError(
             f"report: {path} must be a CSV table, got: {error}. Run `featbank fit` again."

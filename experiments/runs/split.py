@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from featbank.errors import DatasetError, RunError
+from regressors.checks import Table
+from regressors.fitting import take_rows
 from regressors.folds import make_folds
 
 EVALUATED_SPLITS = ("validation", "test")
@@ -108,19 +110,19 @@ class SealedRows:
 
     Parameters
     ----------
-    X : DataFrame of shape (n_images, n_features)
+    X : DataFrame or BlockTable of shape (n_images, n_features)
         All rows; only those of `EVALUATED_SPLITS` are kept, and only here.
     rows : DataFrame
         Same index, with ``split``.
     """
 
-    def __init__(self, X: pd.DataFrame, rows: pd.DataFrame) -> None:
+    def __init__(self, X: Table, rows: pd.DataFrame) -> None:
         evaluated = rows["split"].isin(EVALUATED_SPLITS).to_numpy()
-        self._X = X[evaluated]
+        self._X = take_rows(X, np.flatnonzero(evaluated))
         self._rows = rows[evaluated]
         self._is_open = False
 
-    def open(self, *, is_fitted: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def open(self, *, is_fitted: bool) -> tuple[Table, pd.DataFrame]:
         """Break the seal.
 
         Parameters
@@ -130,7 +132,7 @@ class SealedRows:
 
         Returns
         -------
-        X, rows : DataFrame, DataFrame
+        X, rows : DataFrame or BlockTable, DataFrame
 
         Raises
         ------

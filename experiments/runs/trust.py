@@ -16,6 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from regressors.bands import band_columns
+from regressors.blocks import BlockTable, some_rows, take_columns
+from regressors.checks import Table
 from regressors.evaluation.leakage import (
     FALSE_ALARM,
     IMPLAUSIBLE_SRCC,
@@ -39,6 +41,9 @@ MIN_ROWS: Final = 20
 """With fewer judged images a check of ranges says nothing."""
 
 N_SHOWN: Final = 3
+
+DUPLICATE_ROWS: Final = 500
+"""Judged images whose neighbours are sought, of a table that is read by blocks."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,12 @@ class Finding:
         return asdict(self)
 
 
-def check_columns(X: pd.DataFrame, y: NDArray[np.float64], held_out: NDArray[np.float64]) -> Finding:
+def check_columns(X: Table, y: NDArray[np.float64], held_out: NDArray[np.float64]) -> Finding:
     """Look for the MOS among the columns, and for held-out scores too good to come from images.
 
     Parameters
     ----------
-    X : DataFrame of shape (n_rows, n_features)
+    X : DataFrame or BlockTable of shape (n_rows, n_features)
         Training rows.
     y, held_out : float arrays of shape (n_rows,)
         Their MOS and out-of-fold predictions, nan where no fold tests a row.
@@ -109,29 +114,34 @@ def check_columns(X: pd.DataFrame, y: NDArray[np.float64], held_out: NDArray[np.
     )
 
 
-def check_duplicates(X_judged: pd.DataFrame, X_training: pd.DataFrame) -> Finding:
+def check_duplicates(X_judged: Table, X_training: Table) -> Finding:
     """Look for judged images that are, or nearly are, training images, by all features and by those of each band.
 
     Another compression changes the statistics of noise, a slight crop the layout: each leaves some band as it was.
 
     Parameters
     ----------
-    X_judged, X_training : DataFrame
-        Features, index the image names.
+    X_judged, X_training : DataFrame or BlockTable
+        Features, index the image names. Of a table that is read by blocks `DUPLICATE_ROWS` judged images are drawn.
     """
+    n_judged = len(X_judged)
+    if isinstance(X_judged, BlockTable):
+        X_judged = X_judged.frame(some_rows(X_judged, DUPLICATE_ROWS))
+    whole = f"{n_judged:,}" if len(X_judged) == n_judged else f"{len(X_judged):,} drawn from {n_judged:,}"
     bands = band_columns(X_training.columns)
     tables = [list(X_training.columns), *(bands.values() if len(bands) > 1 else ())]
     nearest: dict[int, tuple[float, int]] = {}
     for columns in tables:
         found = find_near_duplicates(
-            X_judged[columns], X_training[columns], false_alarm=FALSE_ALARM / len(tables)
+            X_judged[columns], take_columns(X_training, columns), false_alarm=FALSE_ALARM / len(tables)
         )
         for row, partner, ratio in zip(found.rows, found.partners, found.ratios, strict=True):
             nearest[int(row)] = min(nearest.get(int(row), (2.0, 0)), (float(ratio), int(partner)))
+    training_names = X_training.index
     pairs = [
         {
             "image": str(X_judged.index[row]),
-            "training_image": str(X_training.index[partner]),
+            "training_image": str(training_names[partner]),
             "ratio": round(ratio, 4),
         }
         for row, (ratio, partner) in sorted(nearest.items(), key=lambda item: (item[1][0], item[0]))
@@ -142,14 +152,14 @@ def check_duplicates(X_judged: pd.DataFrame, X_training: pd.DataFrame) -> Findin
         return Finding(
             "duplicates across splits",
             ALARM,
-            f"{len(pairs):,} of {len(X_judged):,} judged images look like copies of training images by their features: "
+            f"{len(pairs):,} of {whole} judged images look like copies of training images by their features: "
             f"{shown}. Scores on them are scores on images that the model was taught.",
             figures,
         )
     return Finding(
         "duplicates across splits",
         OK,
-        f"None of {len(X_judged):,} judged images lies suspiciously close to a training image by its features.",
+        f"None of {whole} judged images lies suspiciously close to a training image by its features.",
         figures,
     )
 

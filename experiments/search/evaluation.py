@@ -14,6 +14,8 @@ from experiments.recipes.reading import RegressionRequest
 from experiments.runs.model import build_ensemble, folds_of
 from experiments.search.space import Configuration, Space, cut_members
 from featbank.errors import RunError
+from regressors.blocks import take_columns
+from regressors.checks import Table
 from regressors.combine import cross_combine
 from regressors.ensemble import NoSkillWarning
 from regressors.evaluation.metrics import srcc
@@ -61,7 +63,7 @@ class Evaluator:
     Parameters
     ----------
     space : Space
-    table : DataFrame of shape (n_images, n_features)
+    table : DataFrame or BlockTable of shape (n_images, n_features)
         Columns ``variant:0000`` of every variant, training rows only.
     rows : DataFrame
         Same index, with ``mos`` and ``group``.
@@ -79,7 +81,7 @@ class Evaluator:
     def __init__(
         self,
         space: Space,
-        table: pd.DataFrame,
+        table: Table,
         rows: pd.DataFrame,
         workers: int | None,
         *,
@@ -144,13 +146,13 @@ class Evaluator:
         """
         return self._held_out(configuration, self._members(configuration))
 
-    def fit_predict(self, configuration: Configuration, table: pd.DataFrame) -> NDArray[np.float64]:
+    def fit_predict(self, configuration: Configuration, table: Table) -> NDArray[np.float64]:
         """Fit a configuration on all rows, by the way of a run, and predict others.
 
         Parameters
         ----------
         configuration : Configuration
-        table : DataFrame of shape (n_others, n_features)
+        table : DataFrame or BlockTable of shape (n_others, n_features)
             Columns as in the training table.
 
         Returns
@@ -165,12 +167,12 @@ class Evaluator:
             model.fit(self._cut(self.table, configuration), self.y)
         return model.predict(self._cut(table, configuration))
 
-    def _cut(self, table: pd.DataFrame, configuration: Configuration) -> pd.DataFrame:
+    def _cut(self, table: Table, configuration: Configuration) -> Table:
         """Take the columns of a configuration under the names that its recipe gives them."""
         owner = {name: self.space.band_of(name) for name in configuration.variants}
         taken = [column for column in table.columns if column.rpartition(":")[0] in owner]
         names = {c: f"{owner[c.rpartition(':')[0]]}:{c.rpartition(':')[2]}" for c in taken}
-        return table[taken].rename(columns=names)
+        return take_columns(table, taken, names=names)
 
     def _judge(self, configuration: Configuration, members: list[tuple[str, ...]]) -> Evaluation:
         predicted = self._held_out(configuration, members)

@@ -21,6 +21,7 @@ from experiments.fit import Origin, fit_run
 from experiments.recipes.reading import Recipe
 from experiments.runs.folder import METRICS, RECEIPT, read_json
 from experiments.runs.receipt import none_if_nan
+from experiments.runs.room import choose_blocks, open_table
 from experiments.runs.split import prepare_rows
 from experiments.search.evaluation import Evaluator
 from experiments.search.figures import importance_figure, pareto_figure
@@ -34,8 +35,10 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.digest import digest_json
 from featbank.errors import RunError
-from featbank.table import build_table, resolve_band
+from featbank.table import build_table, map_table, resolve_band
+from regressors.checks import Table
 from regressors.evaluation.metrics import srcc
+from regressors.fitting import take_rows
 from regressors.folds import Fold, make_folds
 
 if TYPE_CHECKING:
@@ -105,6 +108,7 @@ def search_run(
     features_command: str = "featbank features DATA --recipe R",
     show_progress: bool = False,
     with_report: bool = True,
+    memory_limit_gb: float | None = None,
     log: Log = lambda line: None,
 ) -> dict[str, Any]:
     """Search, then fit and evaluate the winner.
@@ -134,6 +138,8 @@ def search_run(
         Draw progress bars with the best so far, if standard error is a terminal.
     with_report : bool
         Also draw the HTML report.
+    memory_limit_gb : float or None
+        As in `experiments.fit.fit_run`.
     log : callable
         Receives one line for each step.
 
@@ -157,10 +163,21 @@ def search_run(
     budget = recipe.regression.budget_gmacs if options.budget_gmacs is None else options.budget_gmacs
     space = Space(recipe, passes, budget)
     plan = make_plan(space, options.objectives, options.seed, options.n_trials, options.method)
-    features = build_table(table, bands, bank, features_command)
+    by_blocks = choose_blocks(
+        "search",
+        table,
+        bands,
+        recipe.regression,
+        limit_gb=memory_limit_gb,
+        test_fraction=test_fraction,
+        estimators=() if recipe.search is None else recipe.search.estimator,
+        reference=options.reference,
+        workers=workers,
+    )
+    features = (map_table if by_blocks else build_table)(table, bands, bank, features_command)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     training = prepared.frame[prepared.frame["split"] == "training"]
-    X = features.X.loc[training.index]
+    X = take_rows(open_table(features), features.rows.index.get_indexer(training.index))
     spec = _spec(space, plan, training, {band.name: band.folder.digest for band in bands}, options)
     name = f"{recipe.name}-{digest_json(spec)[:12]}"
     _check_out(out, name)
@@ -173,7 +190,7 @@ def search_run(
         + _scope(space, plan)
     )
 
-    def evaluator(some: pd.DataFrame, rows: pd.DataFrame) -> Evaluator:
+    def evaluator(some: Table, rows: pd.DataFrame) -> Evaluator:
         return Evaluator(space, some, rows, workers, reference=options.reference)
 
     finished = _search(storage, name, space, plan, evaluator(X, training), "search", show_progress)
@@ -218,6 +235,7 @@ def search_run(
                 features_command=features_command,
                 origin=origin,
                 with_report=with_report,
+                memory_limit_gb=memory_limit_gb,
                 reference=options.reference,
                 log=log,
             )
@@ -281,18 +299,18 @@ def _nest(
     name: str,
     space: Space,
     plan: Plan,
-    X: pd.DataFrame,
+    X: Table,
     training: pd.DataFrame,
     fold: Fold,
-    make_evaluator: Callable[[pd.DataFrame, pd.DataFrame], Evaluator],
+    make_evaluator: Callable[[Table, pd.DataFrame], Evaluator],
     show_progress: bool,
 ) -> _Nested:
     """Repeat the whole search on the training rows of an outer fold; judge its winner on the test rows."""
     fit, test = fold
-    evaluator = make_evaluator(X.iloc[fit], training.iloc[fit])
+    evaluator = make_evaluator(take_rows(X, fit), training.iloc[fit])
     finished = _search(storage, name, space, plan, evaluator, name.rpartition("/")[2], show_progress)
     chosen = pick_winner(finished).proposal.configuration
-    predicted = evaluator.fit_predict(chosen, X.iloc[test])
+    predicted = evaluator.fit_predict(chosen, take_rows(X, test))
     return _Nested(srcc(training["mos"].to_numpy()[test], predicted), chosen)
 
 

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from featbank.bank.compaction import Compaction, compact_feature
 from featbank.bank.files import is_vanished, shard_name
-from featbank.bank.keys import Keys, format_keys, parse_keys
+from featbank.bank.keys import KeyIndex, Keys, format_keys, parse_keys
+from featbank.bank.mapped import MappedRows
 from featbank.bank.place import (
     list_shards,
     measure,
@@ -292,19 +293,87 @@ class FeatureFolder:
         BankError
             If a shard is damaged or cannot be read.
         """
-        wanted = parse_keys(keys)
+        return self.read_raw(parse_keys(keys))
+
+    def read_raw(self, keys: Keys) -> NDArray[np.float32]:
+        """Return the vectors of keys as they are stored, as :meth:`read`.
+
+        Parameters
+        ----------
+        keys : array of shape (n_keys,) and dtype S32
+            May repeat.
+
+        Returns
+        -------
+        float32 array of shape (n_keys, n_features)
+
+        Raises
+        ------
+        MissingFeaturesError, BankError
+            As :meth:`read`.
+        """
 
         def gather() -> NDArray[np.float32]:
             index = self._rows.index()
-            positions = index.locate(wanted)
-            absent = np.flatnonzero(positions < 0).tolist()
-            if absent:
-                raise self._missing_error([keys[i] for i in absent], len(keys))
             out = np.empty((len(keys), self.n_features), dtype=np.float32)
-            self._rows.gather(index, positions, out)
+            self._rows.gather(index, self._locate(index, keys), out)
             return out
 
         return relisting(self.path, gather)
+
+    def holds(self, keys: Keys) -> NDArray[np.bool_]:
+        """Say which keys, as they are stored, have a row here.
+
+        Parameters
+        ----------
+        keys : array of shape (n_keys,) and dtype S32
+
+        Returns
+        -------
+        bool array of shape (n_keys,)
+
+        Raises
+        ------
+        BankError
+            If a shard cannot be read.
+        """
+        return self._rows.index().locate(keys) >= 0
+
+    def map(self, keys: Keys) -> MappedRows:
+        """Leave the vectors of keys in their files, and give access to them by position.
+
+        Every checksum of these files is checked now.
+
+        Parameters
+        ----------
+        keys : array of shape (n_keys,) and dtype S32
+            As they are stored; may repeat.
+
+        Returns
+        -------
+        MappedRows
+            In the order asked.
+
+        Raises
+        ------
+        MissingFeaturesError
+            If a key has no row here.
+        BankError
+            If a shard is damaged or cannot be read, or the rows lie in too many files.
+        """
+
+        def find() -> MappedRows:
+            index = self._rows.index()
+            return MappedRows(self.path, self.spec, index, self._locate(index, keys))
+
+        return relisting(self.path, find)
+
+    def _locate(self, index: KeyIndex, keys: Keys) -> NDArray[np.int64]:
+        positions = index.locate(keys)
+        absent = np.flatnonzero(positions < 0)
+        if len(absent):
+            raise self._missing_error(format_keys(keys[absent]), len(keys))
+        return positions
 
     def _missing_error(self, absent: list[str], n_asked: int) -> MissingFeaturesError:
         shown = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")

@@ -39,7 +39,7 @@ class ImportedFeatures:
     names : list of str or None
         Image name of each row, distinct; None where the file has none.
     matrix : float array of shape (n_rows, n_features)
-        float64, or float32 where the file holds float32 or less; finite.
+        float64, float32 where the file holds float32 or small integers, float16 where it holds that; finite.
     columns : list of str or None
         Name of each column; None where the file has none.
     n_nonfinite : int
@@ -121,7 +121,7 @@ def read_feature_file(
     )
     if found.left_out:
         described += f"; left out: {', '.join(found.left_out)}"
-    matrix = np.ascontiguousarray(matrix, dtype=np.float32 if _fits_float32(matrix.dtype) else np.float64)
+    matrix = np.ascontiguousarray(matrix, dtype=_kept_type(matrix.dtype))
     bad = ~np.isfinite(matrix)
     n_bad = int(np.count_nonzero(bad))
     if n_bad and nonfinite == "refuse":
@@ -138,8 +138,11 @@ def read_feature_file(
     return ImportedFeatures(found.names, matrix, found.columns, n_bad, described)
 
 
-def _fits_float32(dtype: np.dtype[Any]) -> bool:
-    return np.can_cast(dtype, np.float32, casting="safe")
+def _kept_type(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
+    """Return the smallest type of ours that holds every number of another."""
+    if dtype == np.float16:
+        return np.float16
+    return np.float32 if np.can_cast(dtype, np.float32, casting="safe") else np.float64
 
 
 def _check_shape(path: Path, matrix: NDArray[Any], n_rows: int | None) -> None:

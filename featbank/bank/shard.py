@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ class Shard:
     keys : array of shape (n_rows,) and dtype S32
         Checked.
     vectors : float array of shape (n_rows, n_features)
-        Not checked: use :meth:`take`.
+        Not checked: use :meth:`take`, or :meth:`check` first.
     """
 
     path: Place
@@ -146,11 +146,24 @@ class Shard:
         DamagedShardError
             If a block's checksum differs.
         """
-        for block in np.unique(rows // BLOCK_ROWS).tolist():
+        self._check(np.unique(rows // BLOCK_ROWS).tolist())
+        return self.vectors[rows]
+
+    def check(self) -> None:
+        """Check all vectors, for those who then read :attr:`vectors` themselves.
+
+        Raises
+        ------
+        DamagedShardError
+            If a block's checksum differs.
+        """
+        self._check(range(-(-len(self.vectors) // BLOCK_ROWS)))
+
+    def _check(self, blocks: Iterable[int]) -> None:
+        for block in blocks:
             part = self.vectors[block * BLOCK_ROWS : (block + 1) * BLOCK_ROWS]
             if _crc(part) != self._block_crcs[8 * block : 8 * block + 8]:
                 raise damaged(self.path, f"the checksum of rows {block * BLOCK_ROWS} and following differs")
-        return self.vectors[rows]
 
 
 def open_shard(path: Place, spec: FeatureSpec) -> Shard:

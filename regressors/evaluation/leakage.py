@@ -15,7 +15,9 @@ from scipy.stats import norm, rankdata, t
 from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import GaussianRandomProjection
 
+from regressors.blocks import BlockTable
 from regressors.checks import FloatArray, IntArray, Table, check_vector
+from regressors.evaluation.neighbours import nearest_rows
 
 IMPLAUSIBLE_SRCC: Final = 0.97
 """No single statistic of an image ranks it like this: two halves of a panel of raters agree less."""
@@ -32,6 +34,9 @@ _PROJECTED_COLUMNS = 256
 _NEIGHBOURS = 5
 _LOCAL_NEIGHBOURS = 20
 _CLOSEST_SHARE = 0.35
+# Rows that tell the dimension; fewer where each is compared with a table that is read by blocks.
+_SAMPLED = 1000
+_SAMPLED_BY_BLOCKS = 300
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,8 @@ def find_leaking_columns(X: Table, y: ArrayLike, *, limit: float = IMPLAUSIBLE_S
         If ``y`` is not admissible or its length differs.
     """
     mos = check_vector("find_leaking_columns", "y", y)
-    values = np.asarray(X)
-    if values.ndim != 2 or len(values) != len(mos):
+    values = X if isinstance(X, BlockTable) else np.asarray(X)
+    if len(values.shape) != 2 or len(values) != len(mos):
         raise ValueError(
             f"find_leaking_columns: X must have shape ({len(mos)}, n_features), got {values.shape}."
         )
@@ -96,8 +101,13 @@ def find_leaking_columns(X: Table, y: ArrayLike, *, limit: float = IMPLAUSIBLE_S
     if n_rows > 2 * _SCREEN_ROWS:
         # Sorting every column of a wide table is the cost; a part of the rows tells which ones are worth it.
         chosen = np.random.default_rng(0).choice(n_rows, _SCREEN_ROWS, replace=False)
-        columns = np.flatnonzero(np.abs(_rank_correlations(values[chosen], mos[chosen])) > _SCREEN_SRCC)
-    found = _rank_correlations(values[:, columns], mos)
+        some = values.read(chosen) if isinstance(values, BlockTable) else values[chosen]
+        columns = np.flatnonzero(np.abs(_rank_correlations(some, mos[chosen])) > _SCREEN_SRCC)
+    if isinstance(values, BlockTable):
+        suspects = (values.select([values.columns[column]]).read() for column in columns)
+        found = np.array([_rank_correlations(suspect, mos)[0] for suspect in suspects])
+    else:
+        found = _rank_correlations(values[:, columns], mos)
     strong = np.flatnonzero(np.abs(found) >= bound)
     order = strong[np.argsort(-np.abs(found[strong]), kind="stable")]
     return {int(columns[i]): float(found[i]) for i in order}
@@ -144,6 +154,8 @@ def find_near_duplicates(X: Table, X_training: Table, *, false_alarm: float = FA
     .. [2] W. B. Johnson and J. Lindenstrauss, "Extensions of Lipschitz mappings into a Hilbert space", 1984.
     .. [3] E. Levina and P. Bickel, "Maximum likelihood estimation of intrinsic dimension", NIPS 17, 2004.
     """
+    if isinstance(X_training, BlockTable):
+        return _near_duplicates_by_blocks(X, X_training, false_alarm)
     judged, training = np.asarray(X, dtype=np.float64), np.asarray(X_training, dtype=np.float64)
     if judged.ndim != 2 or training.ndim != 2 or judged.shape[1] != training.shape[1]:
         raise ValueError(
@@ -158,14 +170,62 @@ def find_near_duplicates(X: Table, X_training: Table, *, false_alarm: float = FA
         projection = GaussianRandomProjection(_PROJECTED_COLUMNS, random_state=0).fit(training[:1])
         judged, training = projection.transform(judged), projection.transform(training)
     index = NearestNeighbors(algorithm="brute").fit(training)
-    dimension = _intrinsic_dimension(index, training)
+    sample, _ = index.kneighbors(training[_dimension_rows(len(training))], n_neighbors=3)
     distances, neighbours = index.kneighbors(judged, n_neighbors=_LOCAL_NEIGHBOURS)
-    scale = np.sqrt(training.shape[1])  # of standardised columns; below a billionth of it is rounding
+    return _judge_neighbours(
+        distances, neighbours, _intrinsic_dimension(sample), training.shape[1], false_alarm
+    )
+
+
+def _near_duplicates_by_blocks(X: Table, X_training: BlockTable, false_alarm: float) -> NearDuplicates:
+    """Look for copies among the training rows block by block; the dimension comes from fewer rows."""
+    judged = X.read() if isinstance(X, BlockTable) else np.array(X, dtype=np.float64)
+    if judged.ndim != 2 or judged.shape[1] != X_training.shape[1]:
+        raise ValueError(
+            f"find_near_duplicates: X and X_training must have the same columns, got shapes {judged.shape} and "
+            f"{X_training.shape}."
+        )
+    if len(X_training) < 25 or not len(judged):
+        return NearDuplicates(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0), 0.0, float("nan"))
+    first, total, squares = X_training.read(np.arange(1))[0], 0.0, 0.0
+    for _, block in X_training.blocks():
+        block -= first
+        total, squares = total + block.sum(axis=0), squares + np.einsum("ij,ij->j", block, block)
+    shift = total / len(X_training)
+    mean, deviation = first + shift, np.sqrt(np.maximum(squares / len(X_training) - shift**2, 0.0))
+    varies = deviation > 1e-12 * np.maximum(np.abs(mean), 1e-300)
+    directions: FloatArray | None = None
+    if np.count_nonzero(varies) > _PROJECTED_COLUMNS:
+        projection = GaussianRandomProjection(_PROJECTED_COLUMNS, random_state=0)
+        directions = projection.fit(np.zeros((1, np.count_nonzero(varies)))).components_.T
+
+    def prepare(values: FloatArray) -> FloatArray:
+        """Standardise rows, which are overwritten, and project them."""
+        if not varies.any():
+            return np.zeros((len(values), 1))
+        values -= mean
+        values /= np.where(varies, deviation, 1.0)
+        chosen = values if varies.all() else values[:, varies]
+        return chosen if directions is None else chosen @ directions
+
+    sampled = prepare(X_training.read(_dimension_rows(len(X_training))[:_SAMPLED_BY_BLOCKS]))
+    queries = np.concatenate([prepare(judged), sampled])
+    blocks = ((rows, prepare(block)) for rows, block in X_training.blocks())
+    distances, neighbours = nearest_rows(queries, blocks, _LOCAL_NEIGHBOURS)
+    n = len(judged)
+    dimension = _intrinsic_dimension(distances[n:, :3])
+    return _judge_neighbours(distances[:n], neighbours[:n], dimension, queries.shape[1], false_alarm)
+
+
+def _judge_neighbours(
+    distances: FloatArray, neighbours: IntArray, dimension: float, n_columns: int, false_alarm: float
+) -> NearDuplicates:
+    scale = np.sqrt(n_columns)  # of standardised columns; below a billionth of it is rounding
     nearest = np.where(distances[:, 0] < 1e-7 * scale, 0.0, distances[:, 0])
     fifth = distances[:, _NEIGHBOURS - 1]
     ratios = np.divide(nearest, fifth, out=np.zeros_like(nearest), where=fifth > 0)
     local = np.minimum(_local_dimensions(distances), dimension)
-    bounds = (false_alarm / (len(judged) * (_NEIGHBOURS - 1))) ** (1 / local)
+    bounds = (false_alarm / (len(distances) * (_NEIGHBOURS - 1))) ** (1 / local)
     bounds = np.minimum(bounds, _CLOSEST_SHARE)
     # Five copies of one training image leave no neighbourhood to compare with: a copy all the same.
     rows = np.flatnonzero((ratios < bounds) | (nearest == 0))
@@ -204,9 +264,12 @@ def _standardise(judged: FloatArray, training: FloatArray) -> tuple[FloatArray, 
     return (judged[:, varies] - mean) / deviation, (training[:, varies] - mean) / deviation
 
 
-def _intrinsic_dimension(index: NearestNeighbors, training: FloatArray) -> float:
-    chosen = np.random.default_rng(0).permutation(len(training))[:1000]
-    distances, _ = index.kneighbors(training[chosen], n_neighbors=3)  # the first neighbour is the row itself
+def _dimension_rows(n_rows: int) -> IntArray:
+    return np.random.default_rng(0).permutation(n_rows)[:_SAMPLED]
+
+
+def _intrinsic_dimension(distances: FloatArray) -> float:
+    """Estimate the dimension from the distances of training rows to themselves and their two nearest others."""
     usable = distances[:, 1] > 0
     if usable.sum() < 10:
         return 1.0

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import KFold, StratifiedGroupKFold
 
+from regressors import folds as folds_module
 from regressors.folds import Fold, check_folds, make_folds
 
 
@@ -167,3 +168,25 @@ def test_a_row_without_mos_is_refused() -> None:
 def test_explicit_folds_are_checked(folds: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_folds(folds, 4)
+
+
+@pytest.mark.parametrize("kind", ["grouped", "holdout"])
+def test_many_groups_are_dealt_as_evenly_as_few(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folds_module, "MAX_GREEDY_GROUPS", 100)
+    rng = np.random.default_rng(0)
+    y, groups = rng.normal(size=6000), rng.integers(0, 2500, 6000)
+    folds = make_folds(y, groups, kind=kind)
+    edges = np.quantile(y, [0.2, 0.4, 0.6, 0.8])
+    share = 0.2
+    for train, test in folds:
+        assert not set(groups[train]) & set(groups[test])
+        assert len(test) == pytest.approx(share * len(y), rel=0.02)
+        for stratum in range(5):
+            rows = np.flatnonzero(np.searchsorted(edges, y) == stratum)
+            assert np.isin(rows, test).mean() == pytest.approx(share, abs=0.03)
+    if kind == "grouped":
+        assert np.array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(6000))
+    again = make_folds(y, groups, kind=kind)
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(folds, again, strict=True))
+    other = make_folds(y, groups, kind=kind, random_state=1)
+    assert not np.array_equal(folds[0][1], other[0][1])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 
+from experiments.report import score_figures
 from experiments.report.drawing import Drawing
 from experiments.report.score_figures import (
     comparison,
@@ -100,6 +101,23 @@ def test_the_drawn_curve_is_the_fit_of_all_images(small_run: RunData) -> None:
     x, y = curve.get_data()
     np.testing.assert_allclose(y, np.polyval(np.polyfit(frame["mos"], frame["predicted"], 2), x), rtol=1e-8)
     assert (x[0], x[-1]) == (frame["mos"].min(), frame["mos"].max())
+
+
+def test_of_many_images_some_are_drawn_and_the_figure_says_so(
+    small_run: RunData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_figures, "MAX_MARKS", 10)
+    drawing = predicted_against_mos(small_run, "test")
+    assert drawing is not None
+    assert "30 images, 10 drawn" in drawing.alt
+    with drawing_settings(LIGHT):
+        axes = drawing.paint(LIGHT).axes[0]
+    assert sum(len(line.get_xdata()) for line in axes.lines if line.get_marker() in {"o", "D"}) == 10
+    assert axes.get_xlabel() == "MOS (test, n = 30, 10 drawn)"
+    density = mos_density(small_run)
+    assert density is not None
+    with drawing_settings(LIGHT):
+        density.paint(LIGHT)
 
 
 def test_a_split_without_scored_images_has_no_figure(make_run: Callable[..., Path]) -> None:

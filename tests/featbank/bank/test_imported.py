@@ -153,7 +153,7 @@ def test_an_array_that_is_no_matrix_of_numbers_is_refused(tmp_path: Path, array:
 
 def test_small_types_keep_their_values(tmp_path: Path) -> None:
     for dtype, expected in (
-        ("f2", "f4"),
+        ("f2", "f2"),
         ("f4", "f4"),
         ("u1", "f4"),
         ("?", "f4"),

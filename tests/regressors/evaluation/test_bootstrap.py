@@ -147,3 +147,22 @@ def test_a_thousand_resamples_of_nine_hundred_rows_are_quick() -> None:
 def test_inadmissible_arguments_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bootstrap_ci(np.arange(10.0), np.arange(10.0), **arguments)
+
+
+def test_drawn_rows_give_the_interval_of_all() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=8000)
+    y_pred = y + rng.normal(size=8000)
+    names = ["srcc", "rmse", "plcc"]
+    known = bootstrap_ci(y, y_pred, metrics=names)
+    found = bootstrap_ci(y, y_pred, metrics=names, max_rows=1000)
+    for name in names:
+        (low, high), (other_low, other_high) = found[name], known[name]
+        assert low < METRICS[name](y, y_pred) < high
+        assert high - low == pytest.approx(other_high - other_low, rel=0.2)
+    assert bootstrap_ci(y, y_pred, metrics=["plcc"], max_rows=8000) == {"plcc": known["plcc"]}
+
+
+def test_undefined_intervals_stay_undefined_with_drawn_rows() -> None:
+    [ends] = bootstrap_ci(np.arange(500.0), np.ones(500), metrics=["plcc"], max_rows=100).values()
+    assert np.isnan(ends).all()

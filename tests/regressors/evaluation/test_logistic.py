@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import differential_evolution
 
+from regressors.evaluation import logistic
 from regressors.evaluation.logistic import (
     CENTRE_MARGIN,
     Logistic4,
@@ -128,3 +129,20 @@ def test_many_weightings_at_once_equal_one_by_one() -> None:
     _, _, together = search.fit(weights)
     alone = [search.fit(row[np.newaxis])[2][0] for row in weights]
     np.testing.assert_allclose(together, alone, rtol=1e-10)
+
+
+@pytest.mark.parametrize("slope", [1.0, -1.0, 0.0])
+def test_many_rows_end_at_the_map_of_the_whole_search(slope: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=3000)
+    y = np.tanh(slope * x) + 0.3 * rng.normal(size=3000)
+    known = plcc_logistic(y, x)
+    monkeypatch.setattr(logistic, "LARGE_ROWS", 1000)
+    assert plcc_logistic(y, x) == pytest.approx(known, abs=1e-4 if slope == 0 else 1e-9)
+
+
+def test_many_rows_nearly_all_alike_still_have_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic, "LARGE_ROWS", 100)
+    y, x = np.zeros(5000), np.zeros(5000)
+    y[:6], x[:6] = np.arange(6), np.arange(6)
+    assert plcc_logistic(y, x) > 0.9

@@ -103,7 +103,7 @@ def test_row_order_is_irrelevant(name: str, pair: tuple[np.ndarray, np.ndarray],
     y, y_pred = pair
     order = np.random.default_rng(seed).permutation(len(y))
     assert METRICS[name](y[order], y_pred[order]) == pytest.approx(
-        METRICS[name](y, y_pred), rel=1e-8, nan_ok=True
+        METRICS[name](y, y_pred), rel=_tolerance(name, 1e-8), nan_ok=True
     )
 
 
@@ -115,8 +115,13 @@ def test_weights_are_repetitions(name: str, pair: tuple[np.ndarray, np.ndarray],
     weights[:2] = 1
     repeated = METRICS[name](np.repeat(y, weights), np.repeat(y_pred, weights))
     assert METRICS[name](y, y_pred, sample_weight=weights) == pytest.approx(
-        repeated, rel=1e-7, abs=1e-9, nan_ok=True
+        repeated, rel=_tolerance(name, 1e-7), abs=1e-9, nan_ok=True
     )
+
+
+def _tolerance(name: str, exact: float) -> float:
+    # The search of the logistic map ends where a step gains little, which on a flat top is a little earlier or later.
+    return 1e-6 if name == "plcc_logistic" else exact
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
