@@ -229,6 +229,7 @@ def watch(command: list[str], folder: Path) -> dict[str, float]:
     return {
         "wall_s": time.perf_counter() - started,
         "processor_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "ru_maxrss": after.ru_maxrss * 1024 / 1e9,  # of the largest command so far
         **peaks,
     }
 
@@ -249,7 +250,7 @@ def test_a_million_images_are_fitted_within_four_gigabytes(tmp_path: Path) -> No
     receipt = json.loads((folder / "run/receipt.json").read_text())
     figures["durations"] = receipt["durations"]
     (folder / "figures.json").write_text(json.dumps(figures, indent=1))
-    assert figures["fit"]["VmRSS"] < 4
+    assert max(figures["fit"]["VmRSS"], figures["fit"]["ru_maxrss"]) < 4
     assert receipt["durations"]["table_s"] < 600
     metrics = json.loads((folder / "run/metrics.json").read_text())
     assert metrics["training_cv"]["n"] + metrics["test"]["n"] == 1_000_000
