@@ -84,6 +84,7 @@ def test_a_run_by_blocks_has_the_numbers_of_a_run_in_memory(
             bank,
             folder / name,
             memory_limit_gb=limit,
+            test_fraction=0.1,
             permutations=int(by_blocks),
             with_report=by_blocks,
         )
@@ -96,7 +97,7 @@ def test_a_run_by_blocks_has_the_numbers_of_a_run_in_memory(
     receipts = {name: json.loads((folder / name / "receipt.json").read_text()) for name in metrics}
     assert receipts["blocks"]["chosen"] == receipts["memory"]["chosen"]
     assert receipts["memory"]["subsamples"] == {}
-    assert receipts["blocks"]["subsamples"] == {"band_share": 4000, "duplicates": 500}
+    assert receipts["blocks"]["subsamples"] == {"band_share": 2000, "duplicates": 500}
     assert any("read by blocks" in note for note in receipts["blocks"]["notes"])
     assert "read by blocks" in (folder / "blocks/report.html").read_text()
     models = {name: load_run_model(folder / name / "model.skops")[0] for name in metrics}
