@@ -20,7 +20,7 @@ from regressors.blocks import BlockTable, some_rows
 from regressors.checks import Table
 from regressors.shared.room import by_blocks_gb, default_limit_gb, in_memory_gb, kernel_gb
 
-SHARE_ROWS: Final = 20_000
+SHARE_ROWS: Final = 10_000
 """Rows behind the shares of the bands, of a table that is read by blocks."""
 
 

@@ -10,7 +10,7 @@ _NUMBER = 8
 _COPIES = 6
 """Tables in float64 that a fit in memory holds at its peak: the frame, training rows, centred ones, parts of these."""
 
-_ROW_BYTES = 1500
+_ROW_BYTES = 1700
 """Names, MOS, folds and predictions of one image, in the run and in its report."""
 
 _PROGRAM_GB = 0.4

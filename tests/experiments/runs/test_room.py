@@ -68,7 +68,7 @@ def test_what_only_memory_can_do_is_refused_by_name(run: tuple[ImageTable, Recip
 
 
 def test_sizes_follow_from_rows_and_columns() -> None:
-    assert in_memory_gb(1_000_000, 512) == pytest.approx(0.4 + 1.5 + 6 * 4.096)
+    assert in_memory_gb(1_000_000, 512) == pytest.approx(0.4 + 1.7 + 6 * 4.096)
     assert kernel_gb(100_000) == pytest.approx(160)
     assert default_limit_gb() > 0
 
