@@ -114,11 +114,19 @@ class StudentNetwork(nn.Module):
             pooled += [mean.flatten(1), torch.sqrt(spread + _STD_FLOOR)]
         return torch.cat(pooled, dim=1)
 
+    def standard(self, crops: torch.Tensor) -> torch.Tensor:
+        """Return what the embedding is made of: standardised statistics (n, n_pooled) of crops in [0, 1]."""
+        # Some channels are silent on most pictures: on the others they would be many deviations away.
+        return self.pooled_norm(self.pooled(crops)).clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Return embeddings of shape (n, n_embedding) of crops (n, 3, height, width) in [0, 1]."""
-        # Some channels are silent on most pictures: on the others they would be many deviations away.
-        normed = self.pooled_norm(self.pooled(crops)).clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
-        return functional.hardswish(self.embed(normed))
+        return embed_standard(self.embed, self.standard(crops))
+
+
+def embed_standard(embed: nn.Module, standard: torch.Tensor) -> torch.Tensor:
+    """Return embeddings (..., n_embedding) of standardised statistics (..., n_pooled)."""
+    return functional.hardswish(embed(standard))
 
 
 def _normalised(luma: torch.Tensor) -> torch.Tensor:
