@@ -13,9 +13,18 @@ import sys
 from pathlib import Path
 
 from experiments.commands import Output
-from experiments.commands.options import add_bank, add_data, add_workers, check_device, positive_int
+from experiments.commands.options import (
+    add_bank,
+    add_data,
+    add_workers,
+    check_device,
+    non_negative_int,
+    positive_int,
+)
 
-EXAMPLE = "example: featbank distill ~/photos --teacher runs/starter --out my_student"
+EXAMPLE = "example: featbank distill demo --teacher runs/starter --further ~/photos --out my_student"
+_STEPS = 1500
+"""On crops, where no trunk has learned yet."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--view",
         metavar="VIEW",
-        default="tiles_5x5/center_128",
-        help="view with crops of one size (default: tiles_5x5/center_128)",
+        default="tiles_4x4/center_128",
+        help="view with crops of one size (default: tiles_4x4/center_128)",
     )
     parser.add_argument(
         "--start",
@@ -55,14 +64,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shipped student to start from, 'none' for random weights (default: auto, the shipped one that fits)",
     )
     parser.add_argument(
-        "--steps", metavar="N", type=positive_int, default=1500, help="of the first part (default: 1500)"
+        "--no-statistics",
+        dest="statistics",
+        action="store_false",
+        help="let the student see what its trunk has learned alone, no natural-scene statistics",
+    )
+    parser.add_argument(
+        "--steps",
+        metavar="N",
+        type=non_negative_int,
+        help="of the first part, on crops; 0 keeps the trunk it starts from (default: 0 with a shipped student to "
+        "start from, else 1500)",
     )
     parser.add_argument(
         "--settle-steps",
         metavar="N",
         type=positive_int,
-        default=1000,
-        help="of the second part, on whole photos (default: 1000)",
+        default=1500,
+        help="of the second part, on whole photos (default: 1500)",
     )
     parser.add_argument(
         "--crops", metavar="N", type=positive_int, default=16, help="crops kept of each photo (default: 16)"
@@ -99,8 +118,9 @@ def run(options: argparse.Namespace) -> Output:
     plan = DistillPlan(
         architecture=options.student,
         stem=options.stem,
+        statistics=options.statistics,
         view=options.view,
-        n_steps=options.steps,
+        n_steps=(0 if start else _STEPS) if options.steps is None else options.steps,
         n_crops=options.crops,
         settle_steps=options.settle_steps,
         start=start,

@@ -23,8 +23,9 @@ def write_card(result: dict[str, Any]) -> str:
     lines = [
         f"# {result['encoder']}",
         "",
-        f"A student of the run `{result['teacher']}`: {plan['architecture']} with the stem `{plan['stem']}`, view "
-        f"`{plan['view']}`, {plan['n_embedding']} features.",
+        f"A student of the run `{result['teacher']}`: {plan['architecture']} with the stem `{plan['stem']}`"
+        + (" and natural-scene statistics in the graph" if plan["statistics"] else "")
+        + f", view `{plan['view']}`, {plan['n_embedding']} features.",
         "",
         "| rows | learned from | photos | SRCC student to teacher | SRCC student to MOS | SRCC teacher to MOS |",
         "|---|---|---|---|---|---|",

@@ -25,7 +25,7 @@ from experiments.students.lesson import make_targets, split_lesson, take_lesson
 from experiments.students.loop import Schedule, train
 from experiments.students.network import StudentNetwork
 from experiments.students.pupil import CropBatches, DistillPlan, Student, crop_losses, predict_scores
-from experiments.students.settle import pool_photos, settle
+from experiments.students.settle import pool_photos, settle, settled_scores
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.encoders.students.description import (
@@ -88,6 +88,11 @@ def distill(
         raise RunError(
             f"distill: the student's name must be a plain word that no shipped student bears, got {name!r}."
         )
+    if not plan.n_steps and not plan.start:
+        raise RunError(
+            "distill: without steps on crops the trunk stays what it was, and random weights see nothing. "
+            "Ask for steps, or start from a shipped student: --start auto."
+        )
     view = parse_view(plan.view)
     crop_size(view)
     lesson = take_lesson(table, teacher, bank, workers, further)
@@ -101,34 +106,34 @@ def distill(
     folder = students_folder() / name
     work = folder.with_name(f".{name}.training")
     photos = list(zip(lesson.rows["path"], lesson.rows["digest"], strict=True))
-    crops = keep_crops(
-        photos, view, work, n_crops=plan.n_crops, seed=plan.seed, workers=workers or 2, show_progress=True
-    ).crops
     torch.manual_seed(plan.seed)
     student = Student(plan, targets.features.shape[1])
     if plan.start:
         _start_from(plan.start, student.network)
-
-    def show(step: int, losses: dict[str, float]) -> None:
-        if log is None or ((step + 1) % _EVALUATE_EVERY and step + 1 != plan.n_steps):
-            return
-        agreement = srcc(lesson.scores[watch], predict_scores(student, crops, watch, device))
-        parts = ", ".join(f"{key} {value:.3f}" for key, value in losses.items())
-        log(f"step {step + 1} of {plan.n_steps}: loss {parts}; held-out SRCC to the teacher {agreement:.3f}")
-
     started = time.monotonic()
     identity = {"plan": asdict(plan), "photos": [digest for _, digest in photos], "teacher": lesson.name}
-    train(
-        student,
-        CropBatches(crops, targets, learn, plan),
-        lambda module, batch: crop_losses(plan, module, batch),
-        Schedule(plan.n_steps, plan.learning_rate),
-        checkpoint=work / "checkpoint.pt",
-        identity=identity,
-        seed=plan.seed,
-        device=device,
-        log=show,
-    )
+    if plan.n_steps:
+        crops = keep_crops(
+            photos, view, work, n_crops=plan.n_crops, seed=plan.seed, workers=workers or 2, show_progress=True
+        ).crops
+
+        def show(step: int, losses: dict[str, float]) -> None:
+            if log is None or ((step + 1) % _EVALUATE_EVERY and step + 1 != plan.n_steps):
+                return
+            agreement = srcc(lesson.scores[watch], predict_scores(student, crops, watch, device))
+            log(f"step {step + 1} of {plan.n_steps}: {_progress(losses, agreement)}")
+
+        train(
+            student,
+            CropBatches(crops, targets, learn, plan),
+            lambda module, batch: crop_losses(plan, module, batch),
+            Schedule(plan.n_steps, plan.learning_rate),
+            checkpoint=work / "checkpoint.pt",
+            identity=identity,
+            seed=plan.seed,
+            device=device,
+            log=show,
+        )
     pooled = pool_photos(student.network, photos, view, work, device=device, show_progress=True)
     settled = settle(
         student.network,
@@ -142,7 +147,8 @@ def distill(
         device=device,
     )
     if log is not None:
-        log(f"settled on whole photos: loss {settled['before']:.3f} before, {settled['after']:.3f} after")
+        agreement = srcc(lesson.scores[watch], settled_scores(student.network, student.heads, pooled, watch))
+        log(f"settled on whole photos: {_progress(settled, agreement)}")
     result: dict[str, Any] = {
         "encoder": f"featbank:{name}",
         "folder": str(folder),
@@ -160,7 +166,7 @@ def distill(
         title=f"Student of the run {lesson.name!r}" + (" (simulation)" if lesson.simulation else ""),
         reference="distilled by this project's user; report, section 2.6",
         licence="as the teacher's and the photographs'",
-        architecture=f"{plan.architecture}, stem {plan.stem}",
+        architecture=f"{plan.architecture}, stem {plan.stem}" + (", statistics" if plan.statistics else ""),
         view=plan.view,
         n_features=0, n_params=0, size_multiple=1, min_size=1, layers=(), sha256="",
     )  # fmt: skip
@@ -172,6 +178,11 @@ def distill(
     (folder / "receipt.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(work)
     return result
+
+
+def _progress(losses: dict[str, float], agreement: float) -> str:
+    parts = ", ".join(f"{key} {value:.3f}" for key, value in losses.items())
+    return f"loss {parts}; held-out SRCC to the teacher {agreement:.3f}"
 
 
 def _start_from(start: str, network: StudentNetwork) -> None:

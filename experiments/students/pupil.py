@@ -23,6 +23,8 @@ class DistillPlan:
     Attributes
     ----------
     architecture, stem, view : str
+    statistics : bool
+        Whether the embedding also sees statistics that need no learning, see `PictureStatistics`.
     n_embedding : int
     n_components : int
         Principal components of the teacher's features to match; fewer where there are fewer photographs.
@@ -31,6 +33,7 @@ class DistillPlan:
     photos, crops : int
         Photographs in a batch and crops of each.
     n_steps : int
+        On crops; 0 leaves the trunk as it starts.
     learning_rate : float
     feature_weight, score_weight : float
         Of the two parts of the loss.
@@ -43,7 +46,8 @@ class DistillPlan:
 
     architecture: str = "mobilenetv3_small_075"
     stem: str = "unshuffle"
-    view: str = "tiles_5x5/center_128"
+    view: str = "tiles_4x4/center_128"
+    statistics: bool = True
     n_embedding: int = 128
     n_components: int = 32
     n_crops: int = 16
@@ -54,7 +58,7 @@ class DistillPlan:
     feature_weight: float = 1.0
     score_weight: float = 1.0
     start: str = ""
-    settle_steps: int = 1000
+    settle_steps: int = 1500
     seed: int = 0
 
     def settle_plan(self) -> SettlePlan:
@@ -72,7 +76,7 @@ class Student(nn.Module):
 
     def __init__(self, plan: DistillPlan, n_components: int) -> None:
         super().__init__()
-        self.network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding)
+        self.network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding, plan.statistics)
         self.heads = Heads(plan.n_embedding, {"features": n_components, "score": 1})
 
     def forward(self, crops: torch.Tensor) -> dict[str, torch.Tensor]:

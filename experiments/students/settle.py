@@ -21,7 +21,7 @@ from torch.nn import functional
 from experiments.students.kept import keep_blocks
 from experiments.students.lesson import Targets
 from experiments.students.loop import Batch, Schedule, train
-from experiments.students.network import Heads, StudentNetwork, embed_standard
+from experiments.students.network import Heads, StudentNetwork, embed_standard, standardise
 from featbank.digest import digest_bytes, digest_json, seed_from
 from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
 from featbank.images import read_photo
@@ -40,15 +40,19 @@ class SettlePlan:
     n_steps : int
         0 leaves the student as it is.
     photos : int
-        Photographs in a batch, each with all its kept crops.
+        Photographs in a batch.
+    crop_share : float
+        Share of a photograph's crops that a step sees, drawn anew each time: whoever sees other parts of it each
+        time learns the photograph itself by heart less easily.
     learning_rate, weight_decay : float
     feature_weight, score_weight : float
         Of the two parts of the loss.
     seed : int
     """
 
-    n_steps: int = 1000
+    n_steps: int = 1500
     photos: int = 64
+    crop_share: float = 0.5
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     feature_weight: float = 1.0
@@ -62,7 +66,7 @@ def trunk_digest(network: StudentNetwork) -> str:
         {
             name: digest_bytes(value.detach().cpu().contiguous().numpy().tobytes())
             for name, value in network.state_dict().items()
-            if not name.startswith("embed.")
+            if not name.startswith(("pooled_norm.", "embed."))
         }
     )
 
@@ -93,7 +97,7 @@ def pool_photos(
     Returns
     -------
     float32 array of shape (n_photos, n_crops, n_pooled)
-        Standardised, as the embedding sees it. Photographs with fewer crops than the view has on a UHD one have
+        Not yet standardised. Photographs with fewer crops than the view has on a UHD one have
         some of them twice.
 
     Raises
@@ -118,7 +122,7 @@ def pool_photos(
             chosen = np.linspace(0, len(crops) - 1, n_crops).round().astype(np.intp)
             with torch.inference_mode():
                 batch = torch.from_numpy(crops[chosen]).to(device).permute(0, 3, 1, 2).float() / 255.0
-                pooled = network.standard(batch.contiguous(memory_format=torch.channels_last))
+                pooled = network.pooled(batch.contiguous(memory_format=torch.channels_last))
             yield pooled.float().cpu().numpy()
 
     shape = (len(photos), n_crops, network.embed.in_features)
@@ -133,12 +137,38 @@ class _Reading(nn.Module):
 
     def __init__(self, network: StudentNetwork, heads: Heads) -> None:
         super().__init__()
-        self.embed, self.heads = network.embed, heads
+        self.norm, self.embed, self.heads = network.pooled_norm, network.embed, heads
+
+    def train(self, mode: bool = True) -> _Reading:
+        """Put into training mode all but the normalisation, whose moments are those of all crops."""
+        super().train(mode)
+        self.norm.eval()
+        return self
 
     def forward(self, pooled: torch.Tensor) -> dict[str, torch.Tensor]:
         """Take (n_photos, n_crops, n_pooled)."""
-        out: dict[str, torch.Tensor] = self.heads(embed_standard(self.embed, pooled).mean(dim=1))
+        standard = standardise(self.norm, pooled.flatten(0, 1)).view(pooled.shape)
+        out: dict[str, torch.Tensor] = self.heads(embed_standard(self.embed, standard).mean(dim=1))
         return out
+
+
+def learn_moments(norm: nn.BatchNorm1d, pooled: NDArray[np.float32], learn: NDArray[np.int_]) -> None:
+    """Give a normalisation the mean and variance of all crops of the photographs learned from.
+
+    A network that was trained on other pictures, or sees statistics that it was not trained on, has other ones.
+    """
+    total, squares = np.zeros(pooled.shape[2]), np.zeros(pooled.shape[2])
+    for row in learn:
+        crops = pooled[row].astype(np.float64)
+        total += crops.sum(axis=0)
+        squares += (crops * crops).sum(axis=0)
+    n = len(learn) * pooled.shape[1]
+    mean = total / n
+    with torch.no_grad():
+        norm.running_mean.copy_(torch.from_numpy(mean))
+        norm.running_var.copy_(torch.from_numpy(np.maximum(squares / n - mean * mean, 0.0)))
+        norm.weight.fill_(1.0)
+        norm.bias.zero_()
 
 
 def matching_losses(
@@ -162,12 +192,17 @@ class _Batches:
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.plan.seed, step])
         rows = rng.choice(self.learn, size=min(self.plan.photos, len(self.learn)), replace=False)
-        return self.of(np.sort(rows))
+        rows.sort()
+        n_crops = self.pooled.shape[1]
+        n_seen = max(1, round(self.plan.crop_share * n_crops))
+        seen = np.argsort(rng.random((len(rows), n_crops)), axis=1)[:, :n_seen]
+        return self.of(rows, np.sort(seen, axis=1))
 
-    def of(self, rows: NDArray[np.int_]) -> Batch:
-        """Return the batch of chosen photographs."""
+    def of(self, rows: NDArray[np.int_], crops: NDArray[np.intp] | None = None) -> Batch:
+        """Return the batch of chosen photographs, with all their crops or with chosen ones."""
+        pooled = self.pooled[rows] if crops is None else self.pooled[rows[:, None], crops]
         return {
-            "pooled": torch.from_numpy(np.array(self.pooled[rows])),
+            "pooled": torch.from_numpy(np.array(pooled)),
             "features": torch.from_numpy(self.targets.features[rows]),
             "score": torch.from_numpy(self.targets.scores[rows]),
         }
@@ -191,7 +226,7 @@ def settle(
     Parameters
     ----------
     network : StudentNetwork
-        Its embedding is changed in place, nothing else.
+        Its embedding, and how that is normalised, are changed in place, nothing else.
     heads : Heads
         ``features`` and ``score``; changed in place.
     pooled : float32 array of shape (n_photos, n_crops, n_pooled)
@@ -218,6 +253,7 @@ def settle(
     batches = _Batches(pooled, targets, learn, plan)
     before = _whole_loss(reading, batches, device)
     first = {name: value.clone() for name, value in reading.state_dict().items()}
+    learn_moments(network.pooled_norm, pooled, learn)
     train(
         reading,
         batches,
@@ -248,3 +284,23 @@ def _whole_loss(reading: _Reading, batches: _Batches, device: str) -> float:
             parts = matching_losses(reading(batch["pooled"]), batch, plan.feature_weight, plan.score_weight)
             total += len(rows) * float(torch.stack([*parts.values()]).sum())
     return total / len(batches.learn)
+
+
+def settled_scores(
+    network: StudentNetwork, heads: Heads, pooled: NDArray[np.float32], rows: NDArray[np.int_]
+) -> NDArray[np.float64]:
+    """Predict standardised scores of whole photographs.
+
+    Parameters
+    ----------
+    network, heads
+        As `settle` left them.
+    pooled : float32 array of shape (n_photos, n_crops, n_pooled)
+    rows : int array
+        Positions of the photographs.
+    """
+    device = network.embed.weight.device
+    reading = _Reading(network, heads).eval()
+    with torch.inference_mode():
+        scores = [reading(torch.from_numpy(np.array(pooled[[row]])).to(device))["score"] for row in rows]
+    return np.array([float(score[0, 0]) for score in scores])

@@ -179,7 +179,7 @@ def test_the_card_tells_agreement_costs_and_simulation(simulation):
         "simulation": simulation,
         "plan": {
             "architecture": "mobilenetv3_small_075", "stem": "unshuffle", "view": "tiles_5x5/center_224",
-            "n_embedding": 128, "n_steps": 40, "settle_steps": 9,
+            "n_embedding": 128, "n_steps": 40, "settle_steps": 9, "statistics": True,
         },
         "n_learned": 21, "components": 5, "explained": 0.75, "train_s": 3.2, "alpha": 10.0,
         "agreement": compare_scores(lesson, lesson.scores, np.arange(21)),

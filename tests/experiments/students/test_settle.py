@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs the optional packages of netw
 
 from experiments.students import loop  # noqa: E402 - torch may be missing
 from experiments.students.lesson import Targets  # noqa: E402
-from experiments.students.network import Heads, StudentNetwork, embed_standard  # noqa: E402
+from experiments.students.network import Heads, StudentNetwork, embed_standard, standardise  # noqa: E402
 from experiments.students.settle import SettlePlan, pool_photos, settle  # noqa: E402
 from featbank.errors import ImageError, RunError  # noqa: E402
 from featbank.images import read_photo  # noqa: E402
@@ -72,10 +72,12 @@ def test_it_never_rises(tmp_path, rate):
 
 def test_the_trunk_stays_at_rest(tmp_path):
     network, _, _ = settled(tmp_path / "s.pt")
-    for (name, value), before in zip(
-        network.state_dict().items(), make_student()[0].state_dict().values(), strict=True
-    ):
-        assert torch.equal(value, before) != name.startswith("embed."), name
+    before = make_student()[0].state_dict()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {
+        *(f"embed.{name}" for name in ("weight", "bias")),
+        *(f"pooled_norm.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
+    }
 
 
 def test_the_same_seed_gives_the_same_student_and_another_another(tmp_path):
@@ -164,7 +166,8 @@ def test_what_is_kept_gives_the_embedding_of_the_view(photos, tmp_path):
         crops = torch.from_numpy(VIEW.scales(read_photo(path).pixels, 0)[0]).permute(0, 3, 1, 2) / 255.0
         with torch.inference_mode():
             expected = network(crops)
-            found = embed_standard(network.embed, torch.from_numpy(np.array(kept)))
+            standard = standardise(network.pooled_norm, torch.from_numpy(np.array(kept)))
+            found = embed_standard(network.embed, standard)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
