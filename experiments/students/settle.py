@@ -40,10 +40,7 @@ class SettlePlan:
     n_steps : int
         0 leaves the student as it is.
     photos : int
-        Photographs in a batch.
-    crop_share : float
-        Share of a photograph's crops that a step sees, drawn anew each time: whoever sees other parts of it each
-        time learns the photograph itself by heart less easily.
+        Photographs in a batch, each with all its kept crops.
     learning_rate, weight_decay : float
     feature_weight, score_weight : float
         Of the two parts of the loss.
@@ -52,7 +49,6 @@ class SettlePlan:
 
     n_steps: int = 1500
     photos: int = 64
-    crop_share: float = 0.5
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     feature_weight: float = 1.0
@@ -192,17 +188,12 @@ class _Batches:
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.plan.seed, step])
         rows = rng.choice(self.learn, size=min(self.plan.photos, len(self.learn)), replace=False)
-        rows.sort()
-        n_crops = self.pooled.shape[1]
-        n_seen = max(1, round(self.plan.crop_share * n_crops))
-        seen = np.argsort(rng.random((len(rows), n_crops)), axis=1)[:, :n_seen]
-        return self.of(rows, np.sort(seen, axis=1))
+        return self.of(np.sort(rows))
 
-    def of(self, rows: NDArray[np.int_], crops: NDArray[np.intp] | None = None) -> Batch:
-        """Return the batch of chosen photographs, with all their crops or with chosen ones."""
-        pooled = self.pooled[rows] if crops is None else self.pooled[rows[:, None], crops]
+    def of(self, rows: NDArray[np.int_]) -> Batch:
+        """Return the batch of chosen photographs."""
         return {
-            "pooled": torch.from_numpy(np.array(pooled)),
+            "pooled": torch.from_numpy(np.array(self.pooled[rows])),
             "features": torch.from_numpy(self.targets.features[rows]),
             "score": torch.from_numpy(self.targets.scores[rows]),
         }
