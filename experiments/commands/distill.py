@@ -1,8 +1,9 @@
 """Distil a fitted run into a small network that is used like every other encoder.
 
-The student matches the teacher's features and scores by MSE on crops of the photographs (report, section
-2.6). MOS is not needed. An interrupted call is taken up where it stopped. The result is the encoder
-featbank:NAME, with its weights, description, receipt and model card in the weights folder.
+The student matches the teacher's features and scores by MSE (report, section 2.6), first on crops of the
+photographs, then, with its trunk at rest, on whole ones. MOS is not needed; more photographs help more than
+more steps. An interrupted call is taken up where it stopped. The result is the encoder featbank:NAME, with
+its weights, description, receipt and model card in the weights folder.
 """
 
 from __future__ import annotations
@@ -12,15 +13,31 @@ import sys
 from pathlib import Path
 
 from experiments.commands import Output
-from experiments.commands.options import add_bank, add_data, add_workers, check_device, positive_int
+from experiments.commands.options import (
+    add_bank,
+    add_data,
+    add_workers,
+    check_device,
+    non_negative_int,
+    positive_int,
+)
 
-EXAMPLE = "example: featbank distill ~/photos --teacher runs/starter --out my_student"
+EXAMPLE = "example: featbank distill demo --teacher runs/starter --further ~/photos --out my_student"
+_STEPS = 1500
+"""On crops, where no trunk has learned yet."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_data(parser)
     parser.add_argument("--teacher", metavar="RUN", required=True, help="fitted run, or its model.skops")
+    parser.add_argument(
+        "--further",
+        metavar="PATH",
+        nargs="+",
+        default=[],
+        help="more photos or folders of photos to learn from, without MOS; those that DATA holds are passed over",
+    )
     parser.add_argument("--out", metavar="NAME", required=True, help="name of the student: a plain word")
     parser.add_argument(
         "--student",
@@ -37,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--view",
         metavar="VIEW",
-        default="tiles_5x5/center_224",
-        help="view with crops of one size (default: tiles_5x5/center_224)",
+        default="tiles_4x4/center_128",
+        help="view with crops of one size (default: tiles_4x4/center_128)",
     )
     parser.add_argument(
         "--start",
@@ -46,7 +63,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="shipped student to start from, 'none' for random weights (default: auto, the shipped one that fits)",
     )
-    parser.add_argument("--steps", metavar="N", type=positive_int, default=1500, help="default: 1500")
+    parser.add_argument(
+        "--no-statistics",
+        dest="statistics",
+        action="store_false",
+        help="let the student see what its trunk has learned alone, no natural-scene statistics",
+    )
+    parser.add_argument(
+        "--steps",
+        metavar="N",
+        type=non_negative_int,
+        help="of the first part, on crops; 0 keeps the trunk it starts from (default: 0 with a shipped student to "
+        "start from, else 1500)",
+    )
+    parser.add_argument(
+        "--settle-steps",
+        metavar="N",
+        type=positive_int,
+        default=1500,
+        help="of the second part, on whole photos (default: 1500)",
+    )
     parser.add_argument(
         "--crops", metavar="N", type=positive_int, default=16, help="crops kept of each photo (default: 16)"
     )
@@ -68,9 +104,10 @@ def run(options: argparse.Namespace) -> Output:
     )  # says how to install torch and timm where they are missing
     import torch
 
-    from experiments.students.distill import DistillPlan, distill
+    from experiments.students.distill import distill
+    from experiments.students.pupil import DistillPlan
     from featbank.bank import Bank
-    from featbank.datasets import read_dataset
+    from featbank.datasets import read_dataset, read_photos
     from featbank.encoders.students.description import describe_student, shipped_students
 
     start = "" if options.start == "none" else options.start
@@ -81,9 +118,11 @@ def run(options: argparse.Namespace) -> Output:
     plan = DistillPlan(
         architecture=options.student,
         stem=options.stem,
+        statistics=options.statistics,
         view=options.view,
-        n_steps=options.steps,
+        n_steps=(0 if start else _STEPS) if options.steps is None else options.steps,
         n_crops=options.crops,
+        settle_steps=options.settle_steps,
         start=start,
         seed=options.seed,
     )
@@ -95,6 +134,7 @@ def run(options: argparse.Namespace) -> Output:
         Bank(options.bank),
         plan,
         device="cuda" if is_cuda else "cpu",
+        further=read_photos(options.further) if options.further else None,
         workers=options.workers,
         log=lambda line: print(line, file=sys.stderr),
     )

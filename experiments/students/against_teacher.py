@@ -7,8 +7,15 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from experiments.students.lesson import Lesson
+from featbank.bank import Bank
+from featbank.encoders.students.description import FAMILY
+from featbank.extract import FeatureRequest, extract
 from featbank.feature import compute_features, make_feature
 from featbank.images import read_photo
 from regressors.evaluation.bootstrap import bootstrap_ci
@@ -16,6 +23,8 @@ from regressors.evaluation.metrics import srcc
 
 _FEWEST_ROWS: Final = 3
 _N_TIMED: Final = 5
+_N_FOLDS: Final = 5
+_ALPHA: Final = tuple(np.logspace(-1, 5, 13))
 
 
 def compare_scores(
@@ -107,3 +116,53 @@ def compare_costs(name: str, view: str, lesson: Lesson) -> dict[str, float]:
         # Medians, because machines are noisy.
         **{f"seconds_{who}": float(np.median(values[1:] or values)) for who, values in seconds.items()},
     }
+
+
+def read_out(
+    vectors: NDArray[np.float64], lesson: Lesson, learn: NDArray[np.int_]
+) -> tuple[NDArray[np.float64], float]:
+    """Read the teacher's score off a student's vectors by a ridge, as its users read MOS off them.
+
+    Parameters
+    ----------
+    vectors : float64 array of shape (n_photos, n_features)
+        Of the exported encoder on its own view.
+    lesson : Lesson
+    learn : int array
+        Positions of the photographs learned from: the ridge and its penalty follow from them alone, the latter
+        by folds that keep groups together.
+
+    Returns
+    -------
+    float64 array of shape (n_photos,)
+        Predicted scores.
+    float
+        The penalty.
+    """
+    groups = lesson.rows["group"].to_numpy(dtype=str)[learn]
+    folds = GroupKFold(min(_N_FOLDS, len(np.unique(groups))))
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), Ridge()),
+        {"ridge__alpha": _ALPHA},
+        cv=folds,
+        scoring="neg_mean_squared_error",
+    ).fit(vectors[learn], lesson.scores[learn], groups=groups)
+    return np.asarray(search.predict(vectors)), float(search.best_params_["ridge__alpha"])
+
+
+def student_vectors(
+    name: str, view: str, lesson: Lesson, bank: Bank, workers: int | None
+) -> NDArray[np.float64]:
+    """Compute what the exported encoder gives on its view, as for every other encoder.
+
+    Returns
+    -------
+    float64 array of shape (n_photos, n_features)
+        In the order of the lesson's rows.
+    """
+    request = FeatureRequest(f"{FAMILY}:{name}", view, "mean")
+    images = list(zip(lesson.rows.index, lesson.rows["path"], strict=True))
+    extract(images, [request], bank, workers=workers, show_progress=True)
+    feature = make_feature(request.encoder, request.view, request.aggregate)
+    folder = bank.open(feature.identity, feature.n_features, feature.label)
+    return folder.read(lesson.rows["digest"].tolist()).astype(np.float64)

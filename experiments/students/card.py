@@ -23,8 +23,9 @@ def write_card(result: dict[str, Any]) -> str:
     lines = [
         f"# {result['encoder']}",
         "",
-        f"A student of the run `{result['teacher']}`: {plan['architecture']} with the stem `{plan['stem']}`, view "
-        f"`{plan['view']}`, {plan['n_embedding']} features.",
+        f"A student of the run `{result['teacher']}`: {plan['architecture']} with the stem `{plan['stem']}`"
+        + (" and natural-scene statistics in the graph" if plan["statistics"] else "")
+        + f", view `{plan['view']}`, {plan['n_embedding']} features.",
         "",
         "| rows | learned from | photos | SRCC student to teacher | SRCC student to MOS | SRCC teacher to MOS |",
         "|---|---|---|---|---|---|",
@@ -38,8 +39,9 @@ def write_card(result: dict[str, Any]) -> str:
     ratio = result["seconds_teacher"] / result["seconds_student"]
     lines += [
         "",
-        "Only photographs that were not learned from say how well the student does. Intervals are 95 %, by resampled "
-        "groups.",
+        "Only photographs that were not learned from say how well the student does. Its scores are read off the "
+        f"exported encoder's vectors by a ridge (penalty {result['alpha']:g}, chosen by folds of the photographs "
+        "learned from). Intervals are 95 %, by resampled groups.",
         "",
         "| | student | teacher |",
         "|---|---|---|",
@@ -48,9 +50,10 @@ def write_card(result: dict[str, Any]) -> str:
         f"| of which decoding | {result['seconds_decode']:.3f} | {result['seconds_decode']:.3f} |",
         f"| parameters | {result['params_m']:.3f} M | |",
         "",
-        f"The teacher takes {ratio:.1f} times as long. Learned from {result['n_learned']} photographs in "
-        f"{plan['n_steps']} steps ({result['train_s']:.0f} s), matching {result['components']} principal components of "
-        f"the teacher's features ({100 * result['explained']:.0f} % of their variance) and its score by MSE.",
+        f"The teacher takes {ratio:.1f} times as long, decoding included. Learned from {result['n_learned']} "
+        f"photographs, in {plan['n_steps']} steps on crops and {plan['settle_steps']} on whole photographs "
+        f"({result['train_s']:.0f} s), matching {result['components']} principal components of the teacher's features "
+        f"({100 * result['explained']:.0f} % of their variance) and its score by MSE.",
         "",
         "Use it only where the teacher's own terms and those of the photographs allow it.",
     ]

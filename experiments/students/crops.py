@@ -6,7 +6,6 @@ crop and changes no pixel, so quality stays what it was.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Final
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from featbank.digest import digest_json, seed_from
+from experiments.students.kept import keep_blocks
+from featbank.digest import seed_from
 from featbank.errors import RunError
 from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
 from featbank.images import read_photo
@@ -119,27 +118,16 @@ def keep_crops(
         "n": n_crops,
         "seed": seed,
     }
-    digest = digest_json(request)
-    path, mark = folder / "crops.npy", folder / "crops.json"
-    if mark.is_file() and json.loads(mark.read_text("utf-8")) == digest:
-        return CropFile(np.load(path, mmap_mode="r"))
-    shape = (len(photos), n_crops, height, width, 3)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark.unlink(missing_ok=True)
-        jobs = Parallel(n_jobs=min(workers, len(photos)), return_as="generator")(
+    crops = keep_blocks(
+        folder,
+        "crops",
+        request,
+        (len(photos), n_crops, height, width, 3),
+        np.uint8,
+        lambda: Parallel(n_jobs=min(workers, len(photos)), return_as="generator")(
             delayed(_cut)(file, key, view, n_crops, seed) for file, key in photos
-        )
-        # Not through a memory map: a full disk would then kill the process instead of raising.
-        with path.open("wb") as file:
-            head = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, head)
-            for crops in tqdm(jobs, total=len(photos), desc="crops", disable=None if show_progress else True):
-                file.write(crops.tobytes())
-        mark.write_text(json.dumps(digest), encoding="utf-8")
-    except OSError as error:
-        raise RunError(
-            f"distill: cannot write {np.prod(shape) / 1e9:.1f} GB of crops to {path} ({error.strerror}). Make room, "
-            "or ask for fewer with --crops."
-        ) from error
-    return CropFile(np.load(path, mmap_mode="r"))
+        ),
+        cure="Make room, or ask for fewer with --crops.",
+        show_progress=show_progress,
+    )
+    return CropFile(crops)

@@ -29,6 +29,9 @@ from featbank.encoders.students.description import (
 )
 from featbank.errors import RunError
 
+_WIDENED: Final = ("pooled_norm.", "embed.weight")
+"""What grows where a network sees statistics besides its trunk."""
+
 WEIGHTS_FILE: Final = "weights.safetensors"
 OPSET: Final = 18
 _MIN_HALVED: Final = 64
@@ -69,10 +72,19 @@ def load_stored(path: Path, network: StudentNetwork) -> bool:
     Returns
     -------
     bool
-        False, and nothing changed, if the file is of another architecture.
+        False, and nothing changed, if the file is of another architecture. A network that also sees statistics
+        starts from one that does not, and gives at first what that gives.
     """
     stored = load_file(path)
     expected = network.state_dict()
+    for name, value in expected.items():
+        if name.startswith(_WIDENED) and name in stored and value.ndim:
+            # What the kept network does not see has no say at first.
+            n_new = value.shape[-1] - stored[name].shape[-1]
+            blank = torch.zeros_like(value) if name.startswith("embed.") else value
+            stored[name] = torch.cat(
+                [stored[name].to(value.dtype), blank[..., value.shape[-1] - n_new :]], -1
+            )
     if {k: tuple(v.shape) for k, v in stored.items()} != {k: tuple(v.shape) for k, v in expected.items()}:
         return False
     network.load_state_dict({key: value.to(expected[key].dtype) for key, value in stored.items()})
@@ -96,9 +108,7 @@ def layer_costs(network: StudentNetwork) -> tuple[LayerCost, ...]:
     sides = (256, 512)
     found: list[list[tuple[int, int]]] = [[], []]
     for side, rows in zip(sides, found, strict=True):
-        module = (
-            StudentNetwork(network.architecture, network.stem_kind, network.n_embedding).to("meta").eval()
-        )
+        module = network.like().to("meta").eval()
 
         def note(layer: nn.Module, _: Any, out: torch.Tensor, rows: list[tuple[int, int]] = rows) -> None:  # noqa: ANN401
             if isinstance(layer, nn.Conv2d):
@@ -176,7 +186,7 @@ def describe_network(network: StudentNetwork, facts: StudentDescription) -> Stud
     RunError
         If the layers do not add up to what torch's counter sees.
     """
-    meta = StudentNetwork(network.architecture, network.stem_kind, network.n_embedding).to("meta").eval()
+    meta = network.like().to("meta").eval()
     side = 2 * MIN_SIZE
     count = count_forward(meta, torch.empty(1, 3, side, side, device="meta"))
     facts = replace(

@@ -49,7 +49,7 @@ def untrained(
 ) -> StudentNetwork:
     """Return the same architecture with random weights and batch statistics estimated on the pictures."""
     torch.manual_seed(seed)
-    fresh = StudentNetwork(network.architecture, network.stem_kind, network.n_embedding).train()
+    fresh = network.like().train()
     for module in fresh.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # a plain average over the batches

@@ -1,12 +1,14 @@
 """What a teacher, a fitted run, says of photographs: its features, its scores, and which of them may be learned from.
 
-Validation and test photographs are never learned from, not even without their MOS.
+Validation and test photographs are never learned from, not even without their MOS. Further photographs, of
+which nobody need know a MOS, are all learned from.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -18,10 +20,14 @@ from experiments.runs.folder import MODEL
 from experiments.runs.model import load_run_model
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
+from featbank.datasets.layout import make_frame
 from featbank.errors import RunError
 from featbank.extract import FeatureRequest, extract
 from featbank.keys import keys_of_files
 from featbank.table import build_table, resolve_band
+
+FURTHER: Final = "further"
+"""The word in the column ``split`` for photographs beside the dataset's own: all of them are learned from."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class Lesson:
     Attributes
     ----------
     rows : DataFrame
-        ``path, mos, split, subset, group, digest``; index ``image_id``.
+        ``path, mos, split, subset, group, digest``; index ``image_id``. The split of further photographs is
+        `FURTHER`; a photograph without a group is a group of its own.
     features : float64 array of shape (n_photos, n_features)
         The teacher's bands, side by side.
     scores : float64 array of shape (n_photos,)
@@ -51,7 +58,46 @@ class Lesson:
     simulation: bool
 
 
-def take_lesson(table: ImageTable, teacher: Path, bank: Bank, workers: int | None) -> Lesson:
+def join_photos(
+    table: ImageTable, further: ImageTable | None, bank: Bank
+) -> tuple[ImageTable, frozenset[str]]:
+    """Add further photographs to a dataset, without MOS, split and group.
+
+    Parameters
+    ----------
+    table : ImageTable
+        The dataset.
+    further : ImageTable or None
+        Photographs beside it.
+    bank : Bank
+        Remembers digests of files.
+
+    Returns
+    -------
+    ImageTable
+        Of both; the further photographs' names begin with ``further/``.
+    frozenset of str
+        Those names. A file whose bytes the dataset has as well, or that occurs twice, is left out: it may be held
+        out there.
+    """
+    if further is None:
+        return table, frozenset()
+    cache = bank.stat_cache
+    seen: set[str | None] = {None, *keys_of_files(table.frame["path"].tolist(), cache=cache)}
+    keep = []
+    for digest in keys_of_files(further.frame["path"].tolist(), cache=cache):
+        keep.append(digest not in seen)
+        seen.add(digest)
+    paths = further.frame.loc[keep, "path"].tolist()
+    names = [f"{FURTHER}/{name}" for name in further.frame.loc[keep, "image_id"]]
+    added = make_frame({"image_id": names, "path": paths, "mos": np.full(len(paths), np.nan)})
+    frame = pd.concat([table.frame[list(added.columns)], added], ignore_index=True)
+    return replace(table, frame=frame), frozenset(names)
+
+
+def take_lesson(
+    table: ImageTable, teacher: Path, bank: Bank, workers: int | None, further: ImageTable | None = None
+) -> Lesson:
     """Let the teacher see every photograph; features that the bank lacks are computed.
 
     Parameters
@@ -62,6 +108,8 @@ def take_lesson(table: ImageTable, teacher: Path, bank: Bank, workers: int | Non
         Run folder or its model.
     bank : Bank
     workers : int or None
+    further : ImageTable, optional
+        More photographs to learn from, see `join_photos`.
 
     Raises
     ------
@@ -75,6 +123,7 @@ def take_lesson(table: ImageTable, teacher: Path, bank: Bank, workers: int | Non
             f"distill: the teacher uses imported features ({', '.join(imported)}), which cannot be computed for other "
             "photos. Distil a run of computed bands."
         )
+    table, names = join_photos(table, further, bank)
     entries = manifest["bands"]
     bands = [
         resolve_band(bank, "photos", b["name"], b["encoder"], b["view"], b["aggregate"]) for b in entries
@@ -83,10 +132,13 @@ def take_lesson(table: ImageTable, teacher: Path, bank: Bank, workers: int | Non
     images = list(zip(table.frame["image_id"], table.frame["path"], strict=True))
     summary = extract(images, requests, bank, workers=workers, show_progress=True)
     failed = {failure["image"] for failure in summary.failures}
-    frame = table.frame[~table.frame["image_id"].isin(failed)]
-    features = build_table(replace(table, frame=frame), bands, bank, "featbank distill")
+    table = replace(table, frame=table.frame[~table.frame["image_id"].isin(failed)])
+    features = build_table(table, bands, bank, "featbank distill")
     rows = features.rows.copy()
-    rows["digest"] = keys_of_files(rows["path"].tolist())
+    groups = pd.Series(table.fold_groups(), index=table.frame["image_id"])
+    rows["group"] = groups.loc[rows.index].to_numpy()
+    rows.loc[rows.index.isin(names), "split"] = FURTHER
+    rows["digest"] = keys_of_files(rows["path"].tolist(), cache=bank.stat_cache)
     return Lesson(
         rows,
         features.X.to_numpy(dtype=np.float64),
@@ -102,6 +154,8 @@ def split_lesson(
 ) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Return positions to learn from and to watch; whole groups are held out, given splits are kept.
 
+    Further photographs are learned from, and never watched.
+
     Parameters
     ----------
     rows : DataFrame
@@ -111,18 +165,19 @@ def split_lesson(
         Of the groups to hold out where the dataset has no validation split.
     """
     split = rows["split"].to_numpy()
+    further = split == FURTHER
     if (split == "training").any():
         learn = split == "training"
         watch = split == "validation"
         if watch.any():
-            return np.flatnonzero(learn), np.flatnonzero(watch)
+            return np.flatnonzero(learn | further), np.flatnonzero(watch)
     else:
-        learn = np.ones(len(rows), dtype=bool)
+        learn = ~further
     groups = rows["group"].to_numpy(dtype=str)
     names = np.unique(groups[learn])
     held = np.random.default_rng(seed).permutation(names)[: max(1, round(share * len(names)))]
     watch = learn & np.isin(groups, held)
-    return np.flatnonzero(learn & ~watch), np.flatnonzero(watch)
+    return np.flatnonzero((learn & ~watch) | further), np.flatnonzero(watch)
 
 
 @dataclass(frozen=True)

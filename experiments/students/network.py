@@ -18,6 +18,7 @@ from timm.models.mobilenetv3 import MobileNetV3
 from torch import nn
 from torch.nn import functional
 
+from experiments.students.picture_statistics import PictureStatistics
 from featbank.errors import EncoderError
 
 STEMS: Final = ("unshuffle", "strided")
@@ -42,6 +43,8 @@ class StudentNetwork(nn.Module):
         How pixels reach the first stage, see above; ``strided`` is timm's own.
     n_embedding : int
         Length of the embedding.
+    statistics : bool
+        Whether the embedding also sees `PictureStatistics`.
 
     Raises
     ------
@@ -49,7 +52,13 @@ class StudentNetwork(nn.Module):
         If timm does not know the architecture, or it is not a MobileNet.
     """
 
-    def __init__(self, architecture: str, stem: str = "unshuffle", n_embedding: int = 128) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        stem: str = "unshuffle",
+        n_embedding: int = 128,
+        statistics: bool = False,
+    ) -> None:
         super().__init__()
         if stem not in STEMS:
             raise EncoderError(f"student: stem must be one of {', '.join(STEMS)}, got {stem!r}.")
@@ -65,6 +74,7 @@ class StudentNetwork(nn.Module):
                 f"student: {architecture!r} is not built like a MobileNet V3 or V4; choose another."
             )
         self.architecture, self.stem_kind, self.n_embedding = architecture, stem, n_embedding
+        self.statistics = PictureStatistics() if statistics else None
         n_stem = trunk.conv_stem.out_channels
         if stem == "unshuffle":
             self.stem: nn.Module = nn.Conv2d(16, n_stem, 3, padding=1, bias=False)
@@ -87,8 +97,14 @@ class StudentNetwork(nn.Module):
         """Crops' sides must be a multiple of this many pixels."""
         return 2 if self.stem_kind == "unshuffle" else 1
 
+    def like(self) -> StudentNetwork:
+        """Return an untrained network of the same build."""
+        return StudentNetwork(
+            self.architecture, self.stem_kind, self.n_embedding, self.statistics is not None
+        )
+
     def pooled(self, crops: torch.Tensor) -> torch.Tensor:
-        """Return mean and standard deviation of every stage's channels.
+        """Return mean and standard deviation of every stage's channels, then the statistics if it has them.
 
         Parameters
         ----------
@@ -112,13 +128,28 @@ class StudentNetwork(nn.Module):
             # set lacks plain patches, as most tiles of a 4K photo are: it should have them before that is tried again.
             spread = ((maps - mean) ** 2).mean(dim=(2, 3))
             pooled += [mean.flatten(1), torch.sqrt(spread + _STD_FLOOR)]
+        if self.statistics is not None:
+            pooled.append(self.statistics(crops))
         return torch.cat(pooled, dim=1)
+
+    def standard(self, crops: torch.Tensor) -> torch.Tensor:
+        """Return what the embedding is made of: standardised statistics (n, n_pooled) of crops in [0, 1]."""
+        return standardise(self.pooled_norm, self.pooled(crops))
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Return embeddings of shape (n, n_embedding) of crops (n, 3, height, width) in [0, 1]."""
-        # Some channels are silent on most pictures: on the others they would be many deviations away.
-        normed = self.pooled_norm(self.pooled(crops)).clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
-        return functional.hardswish(self.embed(normed))
+        return embed_standard(self.embed, self.standard(crops))
+
+
+def standardise(norm: nn.Module, pooled: torch.Tensor) -> torch.Tensor:
+    """Normalise statistics (n, n_pooled), as the embedding sees them."""
+    # Some channels are silent on most pictures: on the others they would be many deviations away.
+    return norm(pooled).clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+
+
+def embed_standard(embed: nn.Module, standard: torch.Tensor) -> torch.Tensor:
+    """Return embeddings (..., n_embedding) of standardised statistics (..., n_pooled)."""
+    return functional.hardswish(embed(standard))
 
 
 def _normalised(luma: torch.Tensor) -> torch.Tensor:

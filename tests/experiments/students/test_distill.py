@@ -43,6 +43,8 @@ OPTIONS = [
     "tiles_2x2/center_64",
     "--steps",
     "25",
+    "--settle-steps",
+    "20",
     "--crops",
     "6",
     "--workers",
@@ -56,6 +58,7 @@ OPTIONS = [
 def taught(tmp_path_factory):
     folder = tmp_path_factory.mktemp("taught")
     small_demo(folder / "demo", n_photos=40)
+    small_demo(folder / "more", n_photos=20, seed=1)
     (folder / "two.toml").write_text(TEACHER)
     bank = ["--bank", str(folder / "bank")]
     assert main(["features", str(folder / "demo"), "--recipe", str(folder / "two.toml"), *bank]) == 0
@@ -78,7 +81,9 @@ def weights(tmp_path, monkeypatch):
 
 
 def test_a_student_is_an_encoder_like_any_other(taught, weights, capsys):
-    assert main([*_arguments(taught, "pupil"), "--json"]) == 0
+    # Of the further photographs those of the dataset itself, its test photographs too, are passed over.
+    further = ["--further", str(taught / "more"), str(taught / "demo")]
+    assert main([*_arguments(taught, "pupil", *further), "--json"]) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert "held-out SRCC to the teacher" in captured.err
@@ -92,8 +97,10 @@ def test_a_student_is_an_encoder_like_any_other(taught, weights, capsys):
     assert vectors.shape == (2, 128)
     assert 4 * encoder.count_macs(64, 64) / 1e9 == pytest.approx(result["gmacs"])
     assert {(entry["rows"], entry["learned"]) for entry in result["agreement"]} >= {
-        ("training", True), ("test", False),
+        ("training", True), ("test", False), ("further", True),
     }  # fmt: skip
+    assert result["n_learned"] == 18 + 20
+    assert result["settled"]["after"] <= result["settled"]["before"]
     assert json.loads((folder / "receipt.json").read_text())["encoder"] == "featbank:pupil"
     assert "simulation" in (folder / "README.md").read_text()
     assert main(["list", "encoders"]) == 0
@@ -142,6 +149,8 @@ main({_arguments(taught, "halted")!r})
         (["--view", "short_512"], "one size at one scale"),
         (["--student", "resnet18"], "MobileNet V3 or V4"),
         (["--teacher", "nowhere"], "nowhere"),
+        (["--steps", "0"], "start from a shipped student"),
+        (["--further", "nowhere"], "nowhere"),
     ],
 )
 def test_what_cannot_be_distilled_is_said_in_a_sentence(taught, weights, capsys, changes, message):

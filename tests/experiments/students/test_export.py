@@ -105,6 +105,28 @@ def test_kept_weights_start_a_network_of_the_same_architecture_only(pupil):
     assert not load_stored(path, StudentNetwork("mobilenetv3_small_050", "strided", 24))
 
 
+def test_a_student_that_sees_statistics_is_written_counted_and_started_alike(
+    pupil, tmp_path, monkeypatch, crops
+):
+    monkeypatch.setenv("FEATBANK_WEIGHTS", str(tmp_path))
+    wider = StudentNetwork("mobilenetv3_small_050", "unshuffle", 24, statistics=True).eval()
+    assert load_stored(pupil[0] / "featbank" / "pupil" / "weights.safetensors", wider)
+    batch = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255.0
+    with torch.inference_mode():
+        # Before it learns, what it sees besides has no say.
+        torch.testing.assert_close(wider(batch), pupil[1](batch), rtol=1e-5, atol=1e-5)
+        wider.embed.weight[:, -100:] = 0.01
+        expected = wider(batch).numpy()
+        assert not np.allclose(expected, pupil[1](batch).numpy(), atol=1e-3)
+    facts = write_student(
+        students_folder() / "wider", wider, dataclasses.replace(FACTS, name="wider"), "", half=False
+    )
+    encoder = make_encoder("featbank:wider")
+    for chosen in (slice(None), slice(2, 3)):
+        np.testing.assert_allclose(encoder.encode(crops[chosen]), expected[chosen], rtol=1e-3, atol=1e-3)
+    assert facts.count_macs(66, 98) / 1e9 == pytest.approx(count_gmacs(wider, 66, 98), rel=1e-12)
+
+
 def test_a_changed_file_is_refused(pupil, tmp_path, monkeypatch, crops):
     monkeypatch.setenv("FEATBANK_WEIGHTS", str(tmp_path))
     facts = dataclasses.replace(FACTS, name="changed")

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.students.against_teacher import compare_scores
+from experiments.students.against_teacher import compare_scores, read_out
 from experiments.students.card import SIMULATION, write_card
-from experiments.students.lesson import Lesson, make_targets, split_lesson
+from experiments.students.lesson import FURTHER, Lesson, join_photos, make_targets, split_lesson
+from featbank.bank import Bank
+from featbank.datasets import read_dataset, read_photos
 
 
 def _rows(n=60, *, split=("training", "training", "validation", "test"), seed=0):
@@ -46,6 +48,45 @@ def test_without_validation_whole_groups_of_what_may_be_learned_are_held_out(see
     assert not set(rows["group"].iloc[learn]) & set(rows["group"].iloc[watch])
     allowed = rows["split"].isin(["", "training"]).to_numpy()
     assert sorted([*learn, *watch]) == np.flatnonzero(allowed).tolist()
+
+
+@pytest.mark.parametrize("split", [("",), ("training", "validation", "test"), ("training", "test")])
+def test_further_photographs_are_all_learned_from_and_change_nothing_else(split):
+    rows = _rows(split=split)
+    more = _rows(20, split=(FURTHER,)).assign(group=[f"image:{k}" for k in range(20)])
+    learn, watch = split_lesson(rows, 0)
+    both, same = split_lesson(pd.concat([rows, more]), 0)
+    assert both.tolist() == [*learn, *range(60, 80)]
+    assert same.tolist() == watch.tolist()
+
+
+def test_further_photographs_join_without_mos_split_and_group(photographs, tmp_path):
+    names = [path.name for path in photographs[:4]]
+    table = tmp_path / "scores.csv"
+    folder = photographs[0].parent
+    table.write_text(
+        "\n".join(["path,mos,split,group", *(f"{folder / name},3.5,test,me" for name in names)]) + "\n"
+    )
+    own, more, bank = read_dataset(table), read_photos([folder]), Bank(tmp_path / "bank")
+    joined, added = join_photos(own, more, bank)
+    # What the dataset has is passed over: it may be a test photograph there.
+    assert joined.frame.iloc[:4].equals(own.frame)
+    assert sorted(added) == sorted(f"further/{path.name}" for path in photographs[4:])
+    rest = joined.frame.iloc[4:]
+    assert rest["image_id"].tolist() == sorted(added)
+    assert rest["mos"].isna().all()
+    assert set(rest["split"]) | set(rest["group"]) == {""}
+    assert join_photos(own, None, bank) == (own, frozenset())
+
+
+def test_a_further_photograph_that_is_there_twice_joins_once(photographs, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "photos" / name).write_bytes(photographs[0].read_bytes())
+    own, more = read_photos([photographs[1]]), read_photos([tmp_path / "photos"])
+    joined, added = join_photos(own, more, Bank(tmp_path / "bank"))
+    assert joined.n_images == 2
+    assert added == {"further/a.png"}
 
 
 def test_targets_follow_from_the_photographs_learned_from_alone():
@@ -102,6 +143,23 @@ def test_agreement_is_told_by_split_subset_and_what_was_learned():
     assert ("test", True) not in entries
 
 
+def test_a_readout_follows_from_the_photographs_learned_from_alone():
+    rows = _rows(120, split=("training", "training", "test"))
+    lesson = _lesson(rows)
+    vectors = lesson.features[:, :20] + 5.0
+    learn, _ = split_lesson(rows, 0)
+    found, alpha = read_out(vectors, lesson, learn)
+    test = (rows["split"] == "test").to_numpy()
+    # The scores are a linear function of the vectors.
+    assert np.corrcoef(found[test], lesson.scores[test])[0, 1] > 0.99
+    rest = np.setdiff1d(np.arange(120), learn)
+    lesson.scores[rest] += 10.0
+    lesson.rows["group"] = lesson.rows["group"].where(np.isin(np.arange(120), learn), "other")
+    again, same = read_out(vectors, lesson, learn)
+    assert np.array_equal(again, found)
+    assert same == alpha
+
+
 def test_photographs_without_mos_are_compared_with_the_teacher_alone():
     rows = _rows(40, split=("",)).assign(mos=np.nan)
     lesson = _lesson(rows)
@@ -121,9 +179,9 @@ def test_the_card_tells_agreement_costs_and_simulation(simulation):
         "simulation": simulation,
         "plan": {
             "architecture": "mobilenetv3_small_075", "stem": "unshuffle", "view": "tiles_5x5/center_224",
-            "n_embedding": 128, "n_steps": 40,
+            "n_embedding": 128, "n_steps": 40, "settle_steps": 9, "statistics": True,
         },
-        "n_learned": 21, "components": 5, "explained": 0.75, "train_s": 3.2,
+        "n_learned": 21, "components": 5, "explained": 0.75, "train_s": 3.2, "alpha": 10.0,
         "agreement": compare_scores(lesson, lesson.scores, np.arange(21)),
         "gmacs": 1.25, "gmacs_teacher": 2.5, "params_m": 0.9,
         "seconds_decode": 0.05, "seconds_student": 0.1, "seconds_teacher": 1.5,
@@ -132,5 +190,5 @@ def test_the_card_tells_agreement_costs_and_simulation(simulation):
     assert card.startswith("# featbank:pupil\n")
     assert "| test | no | " in card
     assert "| seconds per photo | 0.100 | 1.500 |" in card
-    assert "The teacher takes 15.0 times as long." in card
+    assert "The teacher takes 15.0 times as long, decoding included." in card
     assert (SIMULATION in card) == simulation
