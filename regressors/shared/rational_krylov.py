@@ -74,9 +74,9 @@ class RationalKrylov:
     --------
     >>> import numpy as np
     >>> from regressors.shared.rational_krylov import RationalKrylov
-    >>> A = np.diag(np.arange(1.0, 401.0))
-    >>> x = RationalKrylov(np.array(A, order="F"), np.ones(400), [0.1, 10.0]).x
-    >>> bool(np.allclose((A + 10 * np.eye(400)) @ x[:, 1], 1))
+    >>> A = np.diag(np.arange(1.0, 601.0))
+    >>> x = RationalKrylov(np.array(A, order="F"), np.ones(600), [0.1, 10.0]).x
+    >>> bool(np.allclose((A + 10 * np.eye(600)) @ x[:, 1], 1))
     True
     """
 
