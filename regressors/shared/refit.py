@@ -21,7 +21,7 @@ from regressors.checks import FloatArray, IntArray, Table
 from regressors.shared.candidates import Candidate
 from regressors.shared.column_scale import ColumnScale
 from regressors.shared.elsewhere import local_jobs
-from regressors.shared.fits import dual_system, is_primal, primal_system
+from regressors.shared.fold_fits import dual_system, is_primal, primal_system
 from regressors.shared.fold_table import FoldTable
 from regressors.shared.kernel_fits import Scales, band_factors
 from regressors.shared.shared_gram import FoldGram, SharedGram
