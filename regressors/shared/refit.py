@@ -25,7 +25,10 @@ from regressors.shared.fold_fits import dual_system, is_primal, primal_system
 from regressors.shared.fold_table import FoldTable
 from regressors.shared.kernel_fits import Scales, band_factors
 from regressors.shared.shared_gram import FoldGram, SharedGram
-from regressors.shared.shifted import solve_shifted
+from regressors.shared.shifted import ShiftedSolutions, solve_shifted
+
+# Systems of fewer unknowns are solved by one thread.
+_SMALLEST_SHARED = 2500
 
 
 class RidgeRefit:
@@ -138,8 +141,7 @@ class RidgeRefit:
         if gram is None or normal is None or not set(candidate.bands) <= set(gram.bands):
             return None
         columns, factors, matrix = primal_system(candidate, normal, gram, self._scales)
-        with threadpool_limits(limits=self._n_workers, user_api="blas"):
-            solved = solve_shifted(matrix, factors * normal.right[columns], candidate.values)
+        solved = self._solve(matrix, factors * normal.right[columns], candidate.values)
         # The regressor sees the columns already multiplied by their factors.
         varies = np.concatenate([self._scales[band].factor > 0 for band in candidate.bands])
         coefficients = np.zeros(len(varies))
@@ -155,11 +157,16 @@ class RidgeRefit:
                 return None
             total += kernel if factor == 1 else factor**2 * kernel
         root, target, _ = dual_system(whole, 0, total)
-        # Nothing else runs now, so that BLAS may have the cores.
-        with threadpool_limits(limits=self._n_workers, user_api="blas"):
-            dual = root * solve_shifted(total, target, candidate.values).x[:, 0]
+        dual = root * self._solve(total, target, candidate.values).x[:, 0]
         parts = self._pool.map(lambda band: dual @ self._rows(band), candidate.bands)
         return np.concatenate([factor * part for factor, part in zip(factors, parts, strict=True)])
+
+    def _solve(self, matrix: FloatArray, right: FloatArray, shifts: Sequence[float]) -> ShiftedSolutions:
+        # Nothing else runs now, so that BLAS may have the cores; but where there is little to do, and other programs
+        # have a core, its threads wait for each other for many times what one thread takes.
+        n_threads = self._n_workers if len(matrix) >= _SMALLEST_SHARED else 1
+        with threadpool_limits(limits=n_threads, user_api="blas"):
+            return solve_shifted(matrix, right, shifts)
 
 
 def can_refit(table: FoldTable, candidate: Candidate | None) -> bool:
