@@ -209,6 +209,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 
 # What a cut, edited or foreign archive makes the readers of zip, JSON and skops raise.
+# Damaged contents end in errors of the libraries that happen to read them first, not in one of their own.
 _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,

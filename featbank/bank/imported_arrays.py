@@ -273,6 +273,7 @@ def _reading_mat(path: Path) -> Iterator[None]:
     try:
         yield
     except NotImplementedError as error:
+        # How SciPy answers to version 7.3, which is another format.
         raise BankError(
             f"import: {path} is a MATLAB file of version 7.3 (HDF5), expected version 7 or below. In MATLAB: "
             "save('features.mat', 'feats', '-v7'); or read it with h5py and save it with numpy.save."

@@ -185,6 +185,7 @@ def test_a_full_file_system_is_one_message_and_work_goes_on(project: Path) -> No
         check=False,
     )
     if mounted.returncode:
+        # Only root may mount, and containers often may not: a disk that is really full cannot be had there.
         pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.strip()}")
     try:
         done = features(project, "bank")

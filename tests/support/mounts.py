@@ -31,4 +31,5 @@ def read_only(folder: Path) -> Iterator[None]:
 def _mount(arguments: list[str]) -> None:
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
+        # Only root may mount, and containers often may not: a disk that is really read-only cannot be had there.
         pytest.skip(f"cannot mount here: {done.stderr.strip()}")

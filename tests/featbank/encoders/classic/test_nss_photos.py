@@ -27,6 +27,7 @@ def described(real_data: Path) -> dict[str, list[dict[str, float]]]:
     """Features of the middle of each photo by distortion."""
     paths = sorted((real_data / "photos-4k").glob("*.jpg"))
     if not paths:
+        # The photographs are no part of the project; a folder of real data may hold metadata alone.
         pytest.skip(f"needs photographs in {real_data / 'photos-4k'}")
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in DISTORTIONS}
     for path in paths:
