@@ -67,7 +67,8 @@ class BandGridSearchCV(GridSearchCV):
         As in `GridSearchCV`; True takes the plain search.
     memory_limit_gb : float or None, default=None
         Gigabytes (1e9 bytes) that the shared computation may hold besides the table. To keep to it, folds wait for
-        each other and fewer matrices are in work at once; None sets no limit. Not for the refit.
+        each other and fewer matrices are in work at once; None sets no limit. Not for the refit; but kernels of all
+        rows, from which the best UnitSVR is fitted otherwise, are not made then.
 
     Attributes
     ----------
