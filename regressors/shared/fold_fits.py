@@ -18,13 +18,13 @@ from regressors.shared.kernel_fits import (
     Scales,
     band_factors,
     fit_kernel_ridge,
-    fit_support_vectors,
     kernel_values,
     ridge_answers,
     weighted_kernel,
 )
 from regressors.shared.shared_gram import FoldGram, ReadyGram, SharedGram
 from regressors.shared.shifted import ShiftedSolutions, solve_shifted
+from regressors.shared.support_vectors import fit_support_vectors
 
 # There are as many blocks as pairs of runs of neighbouring columns; of more runs one selection by positions is made.
 _MAX_RUNS = 32

@@ -83,8 +83,12 @@ class FoldTable:
 
     def train_weights(self, fold: int) -> FloatArray:
         """Return the regressor's weights of `train_rows`; ones without weights."""
-        rows = self.train_rows(fold)
-        return np.ones(len(rows)) if self.fit_weight is None else self.fit_weight[rows]
+        own = self.given_weights(fold)
+        return np.ones(len(self.train_rows(fold))) if own is None else own
+
+    def given_weights(self, fold: int) -> FloatArray | None:
+        """Return the regressor's weights of `train_rows`; None without weights."""
+        return None if self.fit_weight is None else self.fit_weight[self.train_rows(fold)]
 
     def column_scales(self, band: str, part: slice) -> list[ColumnScale]:
         """Learn means and deviations of some of a band's columns in every fold and over all rows, from shared sums.

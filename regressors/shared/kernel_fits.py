@@ -1,4 +1,4 @@
-"""Regressors on kernels computed beforehand: kernel ridge and support vectors, one kernel for all penalties.
+"""Kernels of candidates, and kernel ridge on them: one kernel for all penalties.
 
 The kernel of a candidate is the weighted sum of its bands' kernels; the squared distances of the RBF kernel follow from
 the inner products, so that bands are added before anything is exponentiated.
@@ -11,15 +11,12 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
-from sklearn import config_context
-from sklearn.svm import SVR
 
 from regressors.checks import FloatArray
 from regressors.shared.candidates import Candidate
 from regressors.shared.column_scale import ColumnScale
 from regressors.shared.fold_table import BandKernel, FoldTable
 from regressors.shared.shifted import ShiftedSolutions, solve_shifted
-from regressors.svr import SupportVectors
 
 Scales = Mapping[str, ColumnScale]
 """Of each band in one fold."""
@@ -188,75 +185,6 @@ def fit_kernel_ridge(
     return ridge_answers(table, fold, candidates, test, solved, 0.0)
 
 
-def fit_support_vectors(
-    table: FoldTable, candidate: Candidate, kernel: Future[KernelValues], fold: int
-) -> Found:
-    """Fit `sklearn.svm.SVR` or `regressors.svr.UnitSVR` on one kernel.
-
-    Parameters
-    ----------
-    table : FoldTable
-        Target, weights and folds.
-    candidate : Candidate
-        What to fit.
-    kernel : future of KernelValues
-        Of the candidate.
-    fold : int
-        Number of the fold.
-
-    Returns
-    -------
-    list of (Candidate, float64 array, float)
-    """
-    train, test = kernel.result()
-    solution, (y_mean, y_scale) = solve_support_vectors(table, candidate, train, fold)
-    unit = test[:, solution.support] @ solution.dual + solution.intercept
-    return [(candidate, y_mean + y_scale * unit, 0.0)]
-
-
-def solve_support_vectors(
-    table: FoldTable, candidate: Candidate, kernel: FloatArray, fold: int
-) -> tuple[SupportVectors, tuple[float, float]]:
-    """Find the support vectors of one candidate.
-
-    Parameters
-    ----------
-    table : FoldTable
-        Target, weights and folds.
-    candidate : Candidate
-        Penalty, tube and settings of the solver.
-    kernel : float64 array of shape (n_train, n_train)
-        Between training rows.
-    fold : int
-        Number of the fold.
-
-    Returns
-    -------
-    SupportVectors
-    units : (float, float)
-        Mean and unit of the target that the solver saw.
-    """
-    target, weights = table.y[table.train_rows(fold)], _weights(table, fold)
-    y_mean, y_scale = 0.0, 1.0
-    if candidate.family == "unit-svr":
-        y_mean = float(np.average(target, weights=weights))
-        y_scale = float(np.sqrt(np.average((target - y_mean) ** 2, weights=weights))) or 1.0
-    tol, max_iter, cache_size_mb, shrinking = candidate.solver
-    svr = SVR(
-        kernel="precomputed",
-        C=candidate.values[0],
-        epsilon=candidate.values[1],
-        tol=tol,
-        max_iter=int(max_iter),
-        cache_size=cache_size_mb,
-        shrinking=bool(shrinking),
-    )
-    # The kernel is finite, as the table is; looking again would read it once for each candidate.
-    with config_context(assume_finite=True):
-        svr.fit(kernel, (target - y_mean) / y_scale, sample_weight=weights)
-    return SupportVectors.of(svr), (y_mean, y_scale)
-
-
 def kernel_values(
     table: FoldTable, candidate: Candidate, kernels: Kernels, fold: int, scales: Scales
 ) -> KernelValues:
@@ -285,7 +213,7 @@ def kernel_values(
     own = np.array(squares) @ np.array([part.test_norms for part in parts])
     total = 1.0
     if candidate.family == "unit-svr":
-        variance = float(np.average(norms, weights=_weights(table, fold)))
+        variance = float(np.average(norms, weights=table.given_weights(fold)))
         total = variance if variance > 0 else 1.0
 
     def finish(tile: FloatArray, rows: slice, left: FloatArray, is_own: bool) -> None:
@@ -310,7 +238,3 @@ def kernel_values(
             [part.test for part in parts], squares, lambda tile, rows: finish(tile, rows, own, False)
         ),
     )
-
-
-def _weights(table: FoldTable, fold: int) -> FloatArray | None:
-    return None if table.fit_weight is None else table.train_weights(fold)

@@ -16,7 +16,8 @@ from regressors.checks import Table
 from regressors.shared.candidates import Candidate
 from regressors.shared.elsewhere import local_jobs
 from regressors.shared.fold_table import FoldTable
-from regressors.shared.kernel_fits import Scales, kernel_values, solve_support_vectors
+from regressors.shared.kernel_fits import Scales, kernel_values
+from regressors.shared.support_vectors import solve_support_vectors
 
 
 def refit_support_vectors(

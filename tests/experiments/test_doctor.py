@@ -63,6 +63,7 @@ def test_writable_means_that_a_file_can_be_made(tmp_path: Path) -> None:
         (lambda d: d["blas"][0].update(threads=1), "held to one thread"),
         (lambda d: d["blas"].clear(), "no BLAS was recognised"),
         (lambda d: d.update(lapack_shared=False), "the slower plain search"),
+        (lambda d: d["libraries"].update(numba=None), "featbank[numba]"),
         (lambda d: d["libraries"].update(timm=None), "lack timm"),
         (lambda d: d["weights"].update(files=0), "featbank weights list"),
     ],
