@@ -408,16 +408,16 @@ def _prepare(
 
 
 def _pearson(a: FloatArray, b: FloatArray, weights: FloatArray) -> float:
-    units = []
+    units, total = [], weights.sum()
     for values in (a, b):
-        centred = values - np.average(values, weights=weights)
+        centred = values - (values * weights).sum() / total
         largest = np.abs(centred).max()
-        if np.ptp(values) == 0 or largest <= ROUNDING * np.abs(values).max():
+        if values.min() == values.max() or largest <= ROUNDING * np.abs(values).max():
             return float("nan")
         # Scaled first, so that squares neither overflow nor vanish.
         centred /= largest
-        units.append(centred / np.sqrt(np.sum(weights * centred**2)))
-    return float(np.clip(np.sum(weights * units[0] * units[1]), -1.0, 1.0))
+        units.append(centred / np.sqrt((weights * centred**2).sum()))
+    return max(-1.0, min(1.0, float((weights * units[0] * units[1]).sum())))
 
 
 def _untied_pairs(values: FloatArray, weights: FloatArray) -> float:

@@ -155,10 +155,10 @@ def table_bands(pipeline: Pipeline, X: Table, n_features: int) -> dict[str, IntA
     TypeError, ValueError
         If the names are not admissible.
     """
-    names = getattr(X, "columns", None)
-    if names is None or not any(isinstance(name, str) for name in names):
-        return locate_bands(None, n_features)
-    return locate_bands(list(names), n_features)
+    labels = getattr(X, "columns", None)
+    names = [] if labels is None else labels.tolist()
+    has_names = any(isinstance(name, str) for name in names)
+    return locate_bands(names if has_names else None, n_features)
 
 
 def read_candidate(

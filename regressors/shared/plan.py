@@ -25,7 +25,7 @@ from regressors.shared.fold_table import FoldTable
 
 # What make_scorer returns. Its kind says that a scorer asks an estimator for nothing but predictions.
 _SCORER = type(make_scorer(r2_score))
-_TILE = (32, 256)
+_TILE = (64, 256)
 
 
 @dataclass(frozen=True)
