@@ -18,6 +18,9 @@ FEATBANK := $(BIN)/featbank
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
+# Tests of one file share costly fixtures and stay together; each process may load torch, so that memory bounds their number.
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-encoders demo features fit search distill report notebooks test test-slow lint format types imports check bench clean
 
@@ -81,7 +84,7 @@ notebooks: $(VENV)/.ready-dev demo ## execute every notebook on the demo set (CH
 	$(BIN)/python -m experiments.notebooks $(CHECK)
 
 test: $(VENV)/.ready-dev ## run the tests (fast suite)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(SPREAD)
 
 test-slow: $(VENV)/.ready-dev ## run every test, the long ones too
 	$(BIN)/python -m pytest -q

@@ -35,7 +35,7 @@ Forward = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 """The same on arrays."""
 
-EPOCH: Final = 1
+EPOCH: Final = 2
 """Raised with any change of what is exported."""
 TOLERANCE: Final = {"fp32": 1e-5, "bf16": 0.1}
 """Largest deviation from torch in fp32, in parts of the largest number of a vector. A bfloat16 has 8 bits: networks
@@ -170,8 +170,9 @@ def _export(reader: TapReader, size: tuple[int, int], who: str) -> _Exported:
 
 @contextmanager
 def _exportable_operators() -> Iterator[None]:
-    """Let networks use what ONNX can say: plain products for attention, and constants for resized parameters."""
+    """Let networks use what ONNX can say, and engines run well: see the replacements inside."""
     before, interpolate = torch.backends.mha.get_fastpath_enabled(), nn.functional.interpolate
+    layer_norm = nn.functional.layer_norm
 
     def resize(values: torch.Tensor, *sizes: Any, **options: Any) -> torch.Tensor:  # noqa: ANN401 - torch's own
         resized: torch.Tensor = interpolate(values, *sizes, **options)
@@ -179,12 +180,20 @@ def _exportable_operators() -> Iterator[None]:
         # whose antialiased resizing has no form in ONNX.
         return torch.from_numpy(resized.detach().numpy().copy()) if len(values) == 1 else resized
 
+    def normalise(values: torch.Tensor, shape: Sequence[int], *rest: Any) -> torch.Tensor:  # noqa: ANN401
+        # OpenVINO normalises (n, tokens, channels) in one step, (n, height, width, channels) in several.
+        if values.ndim <= 3 or len(shape) != 1:
+            return layer_norm(values, shape, *rest)
+        sides = [int(side) for side in values.shape[1:]]
+        return layer_norm(values.flatten(1, -2), shape, *rest).reshape(-1, *sides)
+
+    # Plain products for attention.
     torch.backends.mha.set_fastpath_enabled(False)
-    nn.functional.interpolate = resize
+    nn.functional.interpolate, nn.functional.layer_norm = resize, normalise
     try:
         yield
     finally:
-        nn.functional.interpolate = interpolate
+        nn.functional.interpolate, nn.functional.layer_norm = interpolate, layer_norm
         torch.backends.mha.set_fastpath_enabled(before)
 
 
