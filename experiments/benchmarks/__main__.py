@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         "--part",
         choices=("all", "features", "networks", "fit", "scale"),
         default="all",
-        help="features: extraction and bank, into results.csv; networks: engines, into networks.csv; fit: grid "
-        "searches, into fit.csv; scale: only what a million photos cost at the recorded rates (default: all)",
+        help="features: extraction and bank, into results.csv; networks: views and engines, into networks.csv; fit: "
+        "grid searches, into fit.csv; scale: only what a million photos cost at the recorded rates (default: all)",
     )
     parser.add_argument(
         "--photos",
@@ -70,7 +70,6 @@ def main(argv: list[str] | None = None) -> int:
             photos = write_demo(Path(folder) / "photos", n_photos=options.photos, workers=cpu_count())
             rows += bench_extraction(photos, Path(folder), options.repeats)
             rows += bench_bank(Path(folder), options.repeats)
-            rows += bench_views(sorted(map(str, photos.rglob("*.jpg"))), options.repeats)
             rows += bench_rerun(Path(folder), options.repeats)
         _record(rows, "results.csv")
     if options.part in ("all", "networks"):
@@ -81,9 +80,8 @@ def main(argv: list[str] | None = None) -> int:
             paths = sorted(map(str, photos.rglob("*.jpg")))[: options.photos]
             if not paths:
                 parser.error(f"--photos-from {photos}: expected a folder with .jpg files, found none in it")
-            rows = bench_networks(paths, options.repeats)
-        if rows:
-            _record(rows, "networks.csv")
+            rows = bench_views(paths, options.repeats) + bench_networks(paths, options.repeats)
+        _record(rows, "networks.csv")
     if options.part in ("all", "scale"):
         sys.stdout.write(cost_table().to_string(float_format=lambda value: f"{value:,.0f}") + "\n")
     if options.part in ("all", "fit"):
