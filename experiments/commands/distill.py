@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--view",
         metavar="VIEW",
-        default="tiles_4x4/center_128",
-        help="view with crops of one size (default: tiles_4x4/center_128)",
+        default="tiles_5x5/center_128",
+        help="view with crops of one size (default: tiles_5x5/center_128)",
     )
     parser.add_argument(
         "--start",

@@ -46,7 +46,7 @@ class DistillPlan:
 
     architecture: str = "mobilenetv3_small_075"
     stem: str = "unshuffle"
-    view: str = "tiles_4x4/center_128"
+    view: str = "tiles_5x5/center_128"
     statistics: bool = True
     n_embedding: int = 128
     n_components: int = 32
