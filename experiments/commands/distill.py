@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> Output:
     start = "" if options.start == "none" else options.start
     if start == "auto":
         architecture = f"{options.student}, stem {options.stem}"
-        fitting = [n for n in shipped_students() if describe_student(n).architecture == architecture]
+        fitting = [n for n in shipped_students() if describe_student(n).architecture.startswith(architecture)]
         start = fitting[0] if fitting else ""
     plan = DistillPlan(
         architecture=options.student,

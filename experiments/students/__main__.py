@@ -1,7 +1,8 @@
 """Makes the student that the package ships: ``python -m experiments.students STEP``, in this order.
 
 ``set``    weakly rated pictures of the photographs in a folder (0.1 s of one processor each)
-``train``  the network, resumable (35 minutes on one core)
+``train``  the network's trunk, resumable (35 minutes on one core)
+``mix``    what reads statistics beside the trunk, resumable
 ``judge``  its figures on held-out photographs, as CSV
 ``ship``   its files, into the package
 ``levels`` scores of a fitted run on held-out photographs distorted level by level, as CSV
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("step", choices=("set", "train", "judge", "ship", "levels"))
+    parser.add_argument("step", choices=("set", "train", "mix", "judge", "ship", "levels"))
     parser.add_argument(
         "--photos",
         metavar="DIR",
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     try:
-        steps = {"set": _set, "train": _train, "judge": _judge, "ship": _ship, "levels": _levels}
+        steps = {"set": _set, "train": _train, "mix": _mix, "judge": _judge, "ship": _ship, "levels": _levels}
         steps[options.step](options)
     except FeatbankError as error:
         _log.error("%s", error)
@@ -97,6 +98,27 @@ def _train(options: argparse.Namespace) -> None:
 
     plan = ShippedPlan(n_steps=options.steps)
     network = train_shipped(weak_set, statistics, plan, work, device=options.device, log=log)
+    torch.save(network.cpu().state_dict(), work / "trunk.pt")
+
+
+def _mix(options: argparse.Namespace) -> None:
+    import torch
+
+    from experiments.students.mixing import (
+        MixPlan,
+        learn_statistics,
+        mix,
+        see_pictures,
+        training_rows,
+        widen,
+    )
+    from experiments.students.weak_set import read_weak_set
+
+    work, plan = Path(options.work), MixPlan()
+    weak_set = read_weak_set(work / "set")
+    network = widen(_load(work, "trunk.pt"), plan)
+    learn_statistics(network, weak_set, training_rows(weak_set, plan.held_out))
+    mix(network, see_pictures(network, weak_set, work), weak_set, plan, work, device=options.device)
     torch.save(network.cpu().state_dict(), work / "student.pt")
 
 
@@ -145,7 +167,8 @@ def _ship(options: argparse.Namespace) -> None:
         title="Small MobileNet trained on weakly rated distortions of photographs",
         reference="this project; idea of weak supervision: Lin, Hosu and Saupe 2020 (DeepFL-IQA)",
         licence="Apache-2.0",
-        architecture=f"{network.architecture}, stem {network.stem_kind}",
+        architecture=f"{network.architecture}, stem {network.stem_kind}"
+        + (", statistics" if network.statistics is not None else ""),
         view=SHIPPED_VIEW,
         n_features=0, n_params=0, size_multiple=1, min_size=1, layers=(), sha256="",
     )  # fmt: skip
@@ -167,15 +190,17 @@ def _levels(options: argparse.Namespace) -> None:
     _log.info("%d photographs\n%s", len(photographs), falling_pairs(scores).round(3).to_string(index=False))
 
 
-def _load(work: Path) -> StudentNetwork:
+def _load(work: Path, file: str = "student.pt") -> StudentNetwork:
     import torch
 
+    from experiments.students.mixing import MixPlan
     from experiments.students.network import StudentNetwork
     from experiments.students.shipped import ShippedPlan
 
-    plan = ShippedPlan()
-    network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding)
-    network.load_state_dict(torch.load(work / "student.pt", map_location="cpu", weights_only=True))
+    plan, state = ShippedPlan(), torch.load(work / file, map_location="cpu", weights_only=True)
+    n_mixed = MixPlan().n_mixed if any(name.startswith("mixer.") for name in state) else 0
+    network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding, n_mixed > 0, n_mixed)
+    network.load_state_dict(state)
     return network.eval()
 
 

@@ -31,6 +31,7 @@ from featbank.errors import RunError
 
 _WIDENED: Final = ("pooled_norm.", "embed.weight")
 """What grows where a network sees statistics besides its trunk."""
+_MIXER: Final = "mixer."
 
 WEIGHTS_FILE: Final = "weights.safetensors"
 OPSET: Final = 18
@@ -73,13 +74,17 @@ def load_stored(path: Path, network: StudentNetwork) -> bool:
     -------
     bool
         False, and nothing changed, if the file is of another architecture. A network that also sees statistics
-        starts from one that does not, and gives at first what that gives.
+        starts from one that does not, and gives at first what that gives. Without a mixer, it starts from what the
+        one with a mixer reads off its trunk.
     """
     stored = load_file(path)
     expected = network.state_dict()
+    if network.mixer is None:
+        stored = {name: value for name, value in stored.items() if not name.startswith(_MIXER)}
     for name, value in expected.items():
         if name.startswith(_WIDENED) and name in stored and value.ndim:
-            # What the kept network does not see has no say at first.
+            # What the kept network does not see has no say at first; what it sees besides is left out.
+            stored[name] = stored[name][..., : value.shape[-1]]
             n_new = value.shape[-1] - stored[name].shape[-1]
             blank = torch.zeros_like(value) if name.startswith("embed.") else value
             stored[name] = torch.cat(

@@ -45,6 +45,9 @@ class StudentNetwork(nn.Module):
         Length of the embedding.
     statistics : bool
         Whether the embedding also sees `PictureStatistics`.
+    n_mixed : int
+        Units of a layer that mixes statistics and what is read off the trunk into the embedding, see `Mixer`; 0
+        reads the embedding off both at once, linearly. Asks for ``statistics``.
 
     Raises
     ------
@@ -58,6 +61,7 @@ class StudentNetwork(nn.Module):
         stem: str = "unshuffle",
         n_embedding: int = 128,
         statistics: bool = False,
+        n_mixed: int = 0,
     ) -> None:
         super().__init__()
         if stem not in STEMS:
@@ -90,7 +94,11 @@ class StudentNetwork(nn.Module):
             self.train(was_training)
         # Statistics of stages differ by orders of magnitude.
         self.pooled_norm = nn.BatchNorm1d(n_pooled)
-        self.embed = nn.Linear(n_pooled, n_embedding)
+        if n_mixed and self.statistics is None:
+            raise EncoderError("student: a mixer needs statistics to mix in; ask for both or neither.")
+        n_apart = self.statistics.count() if n_mixed and self.statistics is not None else 0
+        self.embed = nn.Linear(n_pooled - n_apart, n_embedding)
+        self.mixer = Mixer(n_embedding, n_apart, n_mixed) if n_mixed else None
 
     @property
     def size_multiple(self) -> int:
@@ -100,7 +108,11 @@ class StudentNetwork(nn.Module):
     def like(self) -> StudentNetwork:
         """Return an untrained network of the same build."""
         return StudentNetwork(
-            self.architecture, self.stem_kind, self.n_embedding, self.statistics is not None
+            self.architecture,
+            self.stem_kind,
+            self.n_embedding,
+            self.statistics is not None,
+            0 if self.mixer is None else self.mixer.n_mixed,
         )
 
     def pooled(self, crops: torch.Tensor) -> torch.Tensor:
@@ -138,7 +150,47 @@ class StudentNetwork(nn.Module):
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Return embeddings of shape (n, n_embedding) of crops (n, 3, height, width) in [0, 1]."""
-        return embed_standard(self.embed, self.standard(crops))
+        seen = self.seen(crops)
+        out: torch.Tensor = seen if self.mixer is None else self.mixer(seen)
+        return out
+
+    def seen(self, crops: torch.Tensor) -> torch.Tensor:
+        """Return what a mixer sees of crops, shape (n, n_seen); without one, the embedding."""
+        standard = self.standard(crops)
+        n_trunk = self.embed.in_features
+        first = embed_standard(self.embed, standard[..., :n_trunk])
+        return first if self.mixer is None else torch.cat([first, standard[..., n_trunk:]], dim=-1)
+
+
+class Mixer(nn.Module):
+    """Statistics and what was read off the trunk to an embedding, through one hidden layer.
+
+    What a statistic says of quality depends on the others: the share of equal neighbours means one thing in a
+    sharp picture and another in a blurred one. A ridge on the embedding cannot learn that, this layer can.
+
+    Parameters
+    ----------
+    n_embedding : int
+        Read off the trunk, and given.
+    n_statistics : int
+    n_mixed : int
+        Units of the hidden layer.
+    """
+
+    def __init__(self, n_embedding: int, n_statistics: int, n_mixed: int) -> None:
+        super().__init__()
+        self.n_mixed = n_mixed
+        self.first = nn.Linear(n_embedding + n_statistics, n_mixed)
+        self.second = nn.Linear(n_mixed, n_embedding)
+
+    def forward(self, seen: torch.Tensor, drop_seen: float = 0.0, drop_mixed: float = 0.0) -> torch.Tensor:
+        """Return embeddings (n, n_embedding) of what is seen (n, n_embedding + n_statistics).
+
+        In training, shares ``drop_seen`` of what is seen and ``drop_mixed`` of the hidden units are left out.
+        """
+        seen = functional.dropout(seen, drop_seen, self.training)
+        mixed = functional.dropout(functional.hardswish(self.first(seen)), drop_mixed, self.training)
+        return functional.hardswish(self.second(mixed))
 
 
 def standardise(norm: nn.Module, pooled: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,11 @@ _SHARE_FLOOR: Final = 2.0**-7
 class PictureStatistics(nn.Module):
     """Crops to statistics; has no weights. Crops need sides of at least 64 pixels."""
 
+    def count(self) -> int:
+        """Return the number of statistics."""
+        with torch.inference_mode():
+            return int(self(torch.zeros(1, 3, 64, 64)).shape[1])
+
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Return statistics (n, n_statistics) of crops (n, 3, height, width) in [0, 1]."""
         levels = crops * 255.0

@@ -56,13 +56,15 @@ class SettlePlan:
     seed: int = 0
 
 
-def trunk_digest(network: StudentNetwork) -> str:
-    """Return a digest of all that decides what a student's trunk gives for a crop."""
+def trunk_digest(
+    network: StudentNetwork, besides: tuple[str, ...] = ("pooled_norm.", "embed.", "mixer.")
+) -> str:
+    """Return a digest of all that decides what a student's trunk gives for a crop: weights ``besides`` do not."""
     return digest_json(
         {
             name: digest_bytes(value.detach().cpu().contiguous().numpy().tobytes())
             for name, value in network.state_dict().items()
-            if not name.startswith(("pooled_norm.", "embed."))
+            if not name.startswith(besides)
         }
     )
 
