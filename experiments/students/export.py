@@ -196,7 +196,7 @@ def describe_network(network: StudentNetwork, facts: StudentDescription) -> Stud
     count = count_forward(meta, torch.empty(1, 3, side, side, device="meta"))
     facts = replace(
         facts,
-        n_features=network.n_embedding,
+        n_features=network.n_features,
         n_params=count.n_params,
         size_multiple=network.size_multiple,
         min_size=MIN_SIZE,

@@ -46,8 +46,9 @@ class StudentNetwork(nn.Module):
     statistics : bool
         Whether the embedding also sees `PictureStatistics`.
     n_mixed : int
-        Units of a layer that mixes statistics and what is read off the trunk into the embedding, see `Mixer`; 0
-        reads the embedding off both at once, linearly. Asks for ``statistics``.
+        Units of a layer that mixes statistics and what is read off the trunk, see `Mixer`. The embedding is then
+        all three side by side: what is read off the trunk, the statistics, and the mixture. 0 reads it off trunk and
+        statistics at once, linearly. Asks for ``statistics``.
 
     Raises
     ------
@@ -101,6 +102,11 @@ class StudentNetwork(nn.Module):
         self.mixer = Mixer(n_embedding, n_apart, n_mixed) if n_mixed else None
 
     @property
+    def n_features(self) -> int:
+        """Length of the embedding: ``n_embedding``, with a mixer what that sees and as much again."""
+        return self.n_embedding + (0 if self.mixer is None else self.mixer.first.in_features)
+
+    @property
     def size_multiple(self) -> int:
         """Crops' sides must be a multiple of this many pixels."""
         return 2 if self.stem_kind == "unshuffle" else 1
@@ -149,10 +155,9 @@ class StudentNetwork(nn.Module):
         return standardise(self.pooled_norm, self.pooled(crops))
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Return embeddings of shape (n, n_embedding) of crops (n, 3, height, width) in [0, 1]."""
+        """Return embeddings of shape (n, n_features) of crops (n, 3, height, width) in [0, 1]."""
         seen = self.seen(crops)
-        out: torch.Tensor = seen if self.mixer is None else self.mixer(seen)
-        return out
+        return seen if self.mixer is None else torch.cat([seen, self.mixer(seen)], dim=-1)
 
     def seen(self, crops: torch.Tensor) -> torch.Tensor:
         """Return what a mixer sees of crops, shape (n, n_seen); without one, the embedding."""
@@ -163,7 +168,7 @@ class StudentNetwork(nn.Module):
 
 
 class Mixer(nn.Module):
-    """Statistics and what was read off the trunk to an embedding, through one hidden layer.
+    """Statistics and what was read off the trunk to a mixture, through one hidden layer.
 
     What a statistic says of quality depends on the others: the share of equal neighbours means one thing in a
     sharp picture and another in a blurred one. A ridge on the embedding cannot learn that, this layer can.
@@ -184,7 +189,7 @@ class Mixer(nn.Module):
         self.second = nn.Linear(n_mixed, n_embedding)
 
     def forward(self, seen: torch.Tensor, drop_seen: float = 0.0, drop_mixed: float = 0.0) -> torch.Tensor:
-        """Return embeddings (n, n_embedding) of what is seen (n, n_embedding + n_statistics).
+        """Return mixtures (n, n_embedding) of what is seen (n, n_embedding + n_statistics).
 
         In training, shares ``drop_seen`` of what is seen and ``drop_mixed`` of the hidden units are left out.
         """

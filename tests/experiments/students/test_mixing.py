@@ -55,7 +55,7 @@ def test_a_mixer_learns_and_leaves_all_else_as_it_was(made, trunk, tmp_path):
             assert torch.equal(value[: len(kept[name])] if value.ndim else value, kept[name]), name
     # What is kept of the pictures is what the network itself sees.
     with torch.inference_mode():
-        expected = network.mixer(torch.tensor(seen)).numpy()
+        expected = np.hstack([seen, network.mixer(torch.tensor(seen)).numpy()])
     np.testing.assert_allclose(embed(network, made.pictures), expected, rtol=1e-4, atol=1e-4)
     again, _, _ = _mixed(trunk, made, tmp_path / "again")
     assert torch.equal(again.mixer.first.weight, network.mixer.first.weight)
@@ -91,6 +91,7 @@ def test_a_mixed_student_is_written_and_starts_students_without_a_mixer(made, tr
         n_features=0, n_params=0, size_multiple=0, min_size=0, layers=(), sha256="",
     )  # fmt: skip
     facts = write_student(students_folder() / "mixed", network, facts, "", half=False)
+    assert facts.n_features == network.n_features == 2 * 16 + 179
     assert facts.n_params == sum(p.numel() for p in network.parameters())
     pictures = np.ascontiguousarray(made.pictures[:6])
     expected = embed(network, pictures)
