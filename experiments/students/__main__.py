@@ -2,7 +2,7 @@
 
 ``set``    weakly rated pictures of the photographs in a folder (0.1 s of one processor each)
 ``train``  the network's trunk, resumable (35 minutes on one core)
-``mix``    what reads statistics beside the trunk, resumable
+``mix``    what reads statistics beside the trunk, resumable; may be left out, as for the student that ships now
 ``judge``  its figures on held-out photographs, as CSV
 ``ship``   its files, into the package
 ``levels`` scores of a fitted run on held-out photographs distorted level by level, as CSV
@@ -190,13 +190,15 @@ def _levels(options: argparse.Namespace) -> None:
     _log.info("%d photographs\n%s", len(photographs), falling_pairs(scores).round(3).to_string(index=False))
 
 
-def _load(work: Path, file: str = "student.pt") -> StudentNetwork:
+def _load(work: Path, file: str = "") -> StudentNetwork:
+    """Read a trained network; without a name the one with a mixer, if there is one."""
     import torch
 
     from experiments.students.mixing import MixPlan
     from experiments.students.network import StudentNetwork
     from experiments.students.shipped import ShippedPlan
 
+    file = file or ("student.pt" if (work / "student.pt").is_file() else "trunk.pt")
     plan, state = ShippedPlan(), torch.load(work / file, map_location="cpu", weights_only=True)
     n_mixed = MixPlan().n_mixed if any(name.startswith("mixer.") for name in state) else 0
     network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding, n_mixed > 0, n_mixed)
