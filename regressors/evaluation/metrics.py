@@ -417,7 +417,8 @@ def _pearson(a: FloatArray, b: FloatArray, weights: FloatArray) -> float:
         # Scaled first, so that squares neither overflow nor vanish.
         centred /= largest
         units.append(centred / np.sqrt((weights * centred**2).sum()))
-    return max(-1.0, min(1.0, float((weights * units[0] * units[1]).sum())))
+    # Not by `min` and `max`, which take nan for a bound.
+    return float(np.clip((weights * units[0] * units[1]).sum(), -1.0, 1.0))
 
 
 def _untied_pairs(values: FloatArray, weights: FloatArray) -> float:

@@ -205,6 +205,12 @@ def test_extreme_scales_neither_overflow_nor_vanish() -> None:
         assert rmse(scale * y, scale * y_pred) == pytest.approx(scale * rmse(y, y_pred))
 
 
+def test_what_no_float_can_hold_is_no_perfect_correlation() -> None:
+    # The mean of these overflows: the answer is unknown, not 1.
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert np.isnan(plcc([1.7e308, 1.6e308, 1e308, 0.0], [1.0, 2.0, 3.0, 5.0]))
+
+
 @given(pair=pairs())
 def test_the_logistic_map_loses_no_correlation(pair: tuple[np.ndarray, np.ndarray]) -> None:
     y, y_pred = pair
