@@ -180,12 +180,12 @@ def _exportable_operators() -> Iterator[None]:
         # whose antialiased resizing has no form in ONNX.
         return torch.from_numpy(resized.detach().numpy().copy()) if len(values) == 1 else resized
 
-    def normalise(values: torch.Tensor, shape: Sequence[int], *rest: Any) -> torch.Tensor:  # noqa: ANN401
+    def normalise(values: torch.Tensor, shape: Sequence[int], *rest: Any, **options: Any) -> torch.Tensor:  # noqa: ANN401
         # OpenVINO normalises (n, tokens, channels) in one step, (n, height, width, channels) in several.
         if values.ndim <= 3 or len(shape) != 1:
-            return layer_norm(values, shape, *rest)
+            return layer_norm(values, shape, *rest, **options)
         sides = [int(side) for side in values.shape[1:]]
-        return layer_norm(values.flatten(1, -2), shape, *rest).reshape(-1, *sides)
+        return layer_norm(values.flatten(1, -2), shape, *rest, **options).reshape(-1, *sides)
 
     # Plain products for attention.
     torch.backends.mha.set_fastpath_enabled(False)
