@@ -80,8 +80,11 @@ def main(argv: list[str] | None = None) -> int:
             paths = sorted(map(str, photos.rglob("*.jpg")))[: options.photos]
             if not paths:
                 parser.error(f"--photos-from {photos}: expected a folder with .jpg files, found none in it")
-            rows = bench_views(paths, options.repeats) + bench_networks(paths, options.repeats)
-        _record(rows, "networks.csv")
+            rows = bench_networks(paths, options.repeats)
+            # Without torch there is nothing to compare, and what was recorded stays.
+            rows = bench_views(paths, options.repeats) + rows if rows else []
+        if rows:
+            _record(rows, "networks.csv")
     if options.part in ("all", "scale"):
         sys.stdout.write(cost_table().to_string(float_format=lambda value: f"{value:,.0f}") + "\n")
     if options.part in ("all", "fit"):
