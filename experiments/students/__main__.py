@@ -98,26 +98,22 @@ def _train(options: argparse.Namespace) -> None:
 
     plan = ShippedPlan(n_steps=options.steps)
     network = train_shipped(weak_set, statistics, plan, work, device=options.device, log=log)
-    torch.save(network.cpu().state_dict(), work / "trunk.pt")
+    # Without a mixer this is the student; a mixer learned above an older trunk must not outlive it.
+    for file in ("trunk.pt", "student.pt"):
+        torch.save(network.cpu().state_dict(), work / file)
 
 
 def _mix(options: argparse.Namespace) -> None:
+    import numpy as np
     import torch
 
-    from experiments.students.mixing import (
-        MixPlan,
-        learn_statistics,
-        mix,
-        see_pictures,
-        training_rows,
-        widen,
-    )
+    from experiments.students.mixing import MixPlan, learn_statistics, mix, see_pictures, widen
     from experiments.students.weak_set import read_weak_set
 
     work, plan = Path(options.work), MixPlan()
     weak_set = read_weak_set(work / "set")
     network = widen(_load(work, "trunk.pt"), plan)
-    learn_statistics(network, weak_set, training_rows(weak_set, plan.held_out))
+    learn_statistics(network, weak_set, np.flatnonzero(weak_set.is_training(plan.held_out)))
     mix(network, see_pictures(network, weak_set, work), weak_set, plan, work, device=options.device)
     torch.save(network.cpu().state_dict(), work / "student.pt")
 
@@ -190,15 +186,13 @@ def _levels(options: argparse.Namespace) -> None:
     _log.info("%d photographs\n%s", len(photographs), falling_pairs(scores).round(3).to_string(index=False))
 
 
-def _load(work: Path, file: str = "") -> StudentNetwork:
-    """Read a trained network; without a name the one with a mixer, if there is one."""
+def _load(work: Path, file: str = "student.pt") -> StudentNetwork:
     import torch
 
     from experiments.students.mixing import MixPlan
     from experiments.students.network import StudentNetwork
     from experiments.students.shipped import ShippedPlan
 
-    file = file or ("student.pt" if (work / "student.pt").is_file() else "trunk.pt")
     plan, state = ShippedPlan(), torch.load(work / file, map_location="cpu", weights_only=True)
     n_mixed = MixPlan().n_mixed if any(name.startswith("mixer.") for name in state) else 0
     network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding, n_mixed > 0, n_mixed)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from experiments.students.distortions import HELD_OUT_CHAINS
 from experiments.students.kept import keep_blocks
 from experiments.students.loop import Batch, Schedule, train
 from experiments.students.network import Heads, Mixer, StudentNetwork
@@ -185,10 +184,8 @@ def mix(
     """
     if network.mixer is None:
         raise ValueError("mix: the network must have a mixer; make it with `widen`.")
-    rows = training_rows(weak_set, plan.held_out)
-    ratings = weak_set.ratings
-    is_training = np.zeros(len(ratings), dtype=bool)
-    is_training[rows] = True
+    ratings, is_training = weak_set.ratings, weak_set.is_training(plan.held_out)
+    rows = np.flatnonzero(is_training)
     measures = measure_targets(ratings, is_training)[rows]
     within = within_kinds(ratings, rows)
     names = {kind: k for k, kind in enumerate(sorted(ratings["kind"].iloc[rows].unique()))}
@@ -218,12 +215,6 @@ def mix(
         device=device,
         log=log,
     )
-
-
-def training_rows(weak_set: WeakSet, held_out: float) -> NDArray[np.int_]:
-    """Return positions of the pictures to learn from: no photograph held out, no chain never to be met."""
-    chains = weak_set.ratings["kind"].isin(HELD_OUT_CHAINS).to_numpy()
-    return np.flatnonzero(~weak_set.held_out(held_out) & ~chains)
 
 
 def _losses(plan: MixPlan, module: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

@@ -19,7 +19,6 @@ from scipy.stats import norm
 from torch import nn
 from torch.nn import functional
 
-from experiments.students.distortions import HELD_OUT_CHAINS
 from experiments.students.loop import Batch, Schedule, train
 from experiments.students.network import Heads, StudentNetwork
 from experiments.students.weak_set import TRAINED_MEASURES, WeakSet
@@ -115,7 +114,7 @@ class _Batches:
     def __init__(self, weak_set: WeakSet, statistics: NDArray[np.float32], plan: ShippedPlan) -> None:
         self.plan, self.pictures = plan, weak_set.pictures
         ratings = weak_set.ratings
-        is_training = ~weak_set.held_out(plan.held_out) & ~ratings["kind"].isin(HELD_OUT_CHAINS).to_numpy()
+        is_training = weak_set.is_training(plan.held_out)
         self.measures = measure_targets(ratings, is_training)
         # Kinds held out have a number as well, which no batch shows.
         self.kinds = {kind: k for k, kind in enumerate(sorted(ratings["kind"].unique()))}

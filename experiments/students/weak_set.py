@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from PIL import Image
 
-from experiments.students.distortions import CHAINS, DISTORTIONS, N_LEVELS, distort
+from experiments.students.distortions import CHAINS, DISTORTIONS, HELD_OUT_CHAINS, N_LEVELS, distort
 from featbank.digest import digest_json, seed_from
 from featbank.errors import DatasetError, ImageError
 from featbank.images import read_photo
@@ -219,6 +219,10 @@ class WeakSet:
         """Tell which rows belong to photographs that are held out, by the photograph's name alone."""
         photos = self.ratings["photo"]
         return photos.map({name: is_held_out(name, share) for name in photos.unique()}).to_numpy(dtype=bool)
+
+    def is_training(self, share: float = 0.15) -> NDArray[np.bool_]:
+        """Tell which rows may be learned from: of no photograph held out, of no chain that is never to be met."""
+        return ~self.held_out(share) & ~self.ratings["kind"].isin(HELD_OUT_CHAINS).to_numpy()
 
 
 def is_held_out(name: str, share: float = 0.15) -> bool:

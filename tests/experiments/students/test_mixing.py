@@ -12,7 +12,6 @@ from experiments.students.mixing import (  # noqa: E402
     learn_statistics,
     mix,
     see_pictures,
-    training_rows,
     widen,
     within_kinds,
 )
@@ -39,7 +38,7 @@ def trunk():
 
 def _mixed(trunk, weak_set, folder):
     network = widen(trunk, PLAN)
-    learn_statistics(network, weak_set, training_rows(weak_set, PLAN.held_out))
+    learn_statistics(network, weak_set, np.flatnonzero(weak_set.is_training(PLAN.held_out)))
     losses = []
     seen = see_pictures(network, weak_set, folder)
     mix(network, seen, weak_set, PLAN, folder, log=lambda _, parts: losses.append(sum(parts.values())))
@@ -63,7 +62,7 @@ def test_a_mixer_learns_and_leaves_all_else_as_it_was(made, trunk, tmp_path):
 
 def test_statistics_are_standardised_by_training_pictures_alone(made, trunk, tmp_path):
     network = widen(trunk, PLAN)
-    rows = training_rows(made, PLAN.held_out)
+    rows = np.flatnonzero(made.is_training(PLAN.held_out))
     learn_statistics(network, made, rows)
     statistics = see_pictures(network, made, tmp_path)[:, trunk.n_embedding :]
     assert np.abs(np.median(statistics[rows], axis=0)).max() < 1.5
