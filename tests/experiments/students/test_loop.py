@@ -68,6 +68,18 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path,
     assert torch.equal(_weights(_train(tmp_path / "c.pt", every_s=0.0)), expected)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_on_a_gpu_the_loss_falls_and_a_kill_changes_next_to_nothing(tmp_path):
+    losses = []
+    expected = _train(tmp_path / "u.pt", lambda step, parts: losses.append(parts["mse"]), device="cuda")
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    with pytest.raises(_KilledError):
+        _train(tmp_path / "c.pt", _kill_at(12), every_s=0.0, device="cuda")
+    resumed = _weights(_train(tmp_path / "c.pt", every_s=0.0, device="cuda"))
+    # Sums on a GPU may be added in another order.
+    assert torch.allclose(resumed, _weights(expected), rtol=1e-2, atol=1e-3)
+
+
 def test_a_finished_training_is_not_repeated(tmp_path):
     first = _train(tmp_path / "c.pt")
     steps = []
