@@ -2,7 +2,7 @@
 
 ``set``    weakly rated pictures of the photographs in a folder (0.1 s of one processor each)
 ``train``  the network's trunk, resumable (35 minutes on one core)
-``mix``    what reads statistics beside the trunk, resumable; may be left out, as for the student that ships now
+``mix``    what reads statistics beside the trunk, resumable (minutes)
 ``judge``  its figures on held-out photographs, as CSV
 ``ship``   its files, into the package
 ``levels`` scores of a fitted run on held-out photographs distorted level by level, as CSV
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         "--work", metavar="DIR", default="student", help="folder for everything (default: student)"
     )
     parser.add_argument("--versions", type=int, default=30, help="distorted versions of a patch, for `set`")
-    parser.add_argument("--steps", type=int, default=5000, help="training steps (default: 5000)")
+    parser.add_argument("--steps", type=int, default=4500, help="training steps (default: 6000)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(argv)
@@ -107,14 +107,16 @@ def _mix(options: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
-    from experiments.students.mixing import MixPlan, learn_statistics, mix, see_pictures, widen
+    from experiments.students.mixing import MixPlan, kinds_of, learn_statistics, mix, pool_pictures, widen
     from experiments.students.weak_set import read_weak_set
 
     work, plan = Path(options.work), MixPlan()
     weak_set = read_weak_set(work / "set")
-    network = widen(_load(work, "trunk.pt"), plan)
-    learn_statistics(network, weak_set, np.flatnonzero(weak_set.is_training(plan.held_out)))
-    mix(network, see_pictures(network, weak_set, work), weak_set, plan, work, device=options.device)
+    rows = np.flatnonzero(weak_set.is_training(plan.held_out))
+    network = widen(_load(work, "trunk.pt"), plan, len(kinds_of(weak_set, rows)))
+    pooled = pool_pictures(network, weak_set, rows, work)
+    learn_statistics(network, pooled)
+    mix(network, pooled, weak_set, rows, plan, work, device=options.device)
     torch.save(network.cpu().state_dict(), work / "student.pt")
 
 
@@ -157,7 +159,7 @@ def _ship(options: argparse.Namespace) -> None:
 
     work = Path(options.work)
     network = _load(work)
-    card = write_shipped_card(f"{FAMILY}:{SHIPPED_NAME}", SHIPPED_VIEW, ShippedPlan(), work)
+    card = write_shipped_card(f"{FAMILY}:{SHIPPED_NAME}", SHIPPED_VIEW, network, ShippedPlan(), work)
     facts = StudentDescription(
         name=SHIPPED_NAME,
         title="Small MobileNet trained on weakly rated distortions of photographs",
@@ -189,13 +191,14 @@ def _levels(options: argparse.Namespace) -> None:
 def _load(work: Path, file: str = "student.pt") -> StudentNetwork:
     import torch
 
-    from experiments.students.mixing import MixPlan
     from experiments.students.network import StudentNetwork
     from experiments.students.shipped import ShippedPlan
 
     plan, state = ShippedPlan(), torch.load(work / file, map_location="cpu", weights_only=True)
-    n_mixed = MixPlan().n_mixed if any(name.startswith("mixer.") for name in state) else 0
-    network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding, n_mixed > 0, n_mixed)
+    n_mixed, n_read = (
+        len(state[name]) if name in state else 0 for name in ("mixer.first.bias", "mixer.readings.bias")
+    )
+    network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding, n_mixed > 0, n_mixed, n_read)
     network.load_state_dict(state)
     return network.eval()
 

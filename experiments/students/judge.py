@@ -7,27 +7,33 @@ would fit them on ratings; beside the student stand natural-scene statistics and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVR
 
 from experiments.students.distortions import HELD_OUT_CHAINS
 from experiments.students.network import StudentNetwork
 from experiments.students.weak_set import JUDGE, WeakSet
 from regressors.evaluation.comparison import compare_paired
 from regressors.evaluation.metrics import srcc
+from regressors.fitting import fit_search
+from regressors.pipelines import make_search
 
 _FEWEST: Final = 10
 """Pictures of a kind, fewer of which get no score."""
-_ALPHA: Final = tuple(np.logspace(-3, 5, 9))
+_FOLDS: Final = {"ridge": 5, "rbf-svr": 3}
+_GRIDS: Final[dict[str, dict[str, Any]]] = {
+    "ridge": {"alpha": np.logspace(-3, 5, 9)},
+    "rbf-svr": {"C": [1.0, 10.0, 100.0], "gamma": [0.1, 0.3, 1.0], "epsilon": [0.1]},
+}
 
 
 def embed(
@@ -60,34 +66,13 @@ def untrained(
     return fresh.eval()
 
 
-def _ridge() -> Pipeline:
-    from sklearn.linear_model import Ridge
-
-    return Pipeline([("scale", StandardScaler()), ("regress", Ridge())])
-
-
-def fit_ridge(X: NDArray[np.float32], y: NDArray[np.float64], groups: NDArray[np.str_]) -> GridSearchCV:
-    """Fit a ridge with its penalty chosen on folds grouped by photograph."""
-    search = GridSearchCV(
-        _ridge(), {"regress__alpha": _ALPHA}, cv=GroupKFold(5), scoring="neg_root_mean_squared_error"
-    )
-    return search.fit(X.astype(np.float64), y, groups=groups)
-
-
-def fit_svr(X: NDArray[np.float32], y: NDArray[np.float64], groups: NDArray[np.str_]) -> GridSearchCV:
-    """Fit an RBF-SVR with cost and width chosen on folds grouped by photograph."""
-    scale = float(np.std(y))
-    grid = {
-        "svr__C": [scale, 10.0 * scale, 100.0 * scale],
-        "svr__gamma": [factor / X.shape[1] for factor in (0.1, 0.3, 1.0)],
-    }
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), SVR(epsilon=0.1 * scale)),
-        grid,
-        cv=GroupKFold(3),
-        scoring="neg_root_mean_squared_error",
-    )
-    return search.fit(X.astype(np.float64), y, groups=groups)
+def fit_readout(
+    estimator: str, X: NDArray[np.float32], y: NDArray[np.float64], groups: NDArray[np.str_]
+) -> GridSearchCV:
+    """Fit "ridge" or "rbf-svr" with its parameters chosen on folds grouped by photograph."""
+    folds = list(GroupKFold(_FOLDS[estimator]).split(X, y, groups))
+    search = make_search(estimator, cv=folds, scoring="neg_root_mean_squared_error", **_GRIDS[estimator])
+    return fit_search(search, X.astype(np.float64), y)
 
 
 def judge(
@@ -122,12 +107,12 @@ def judge(
     y = ratings[JUDGE].to_numpy()
     folds = list(GroupKFold(n_folds, shuffle=True, random_state=seed).split(y, groups=photos))
     scores, differences = [], []
-    for readout, fit in (("ridge", fit_ridge), ("rbf-svr", fit_svr)):
+    for readout in _GRIDS:
         predictions = {}
         for name, X in {**blocks, **_joined(blocks)}.items():
             predicted = np.empty(len(y))
             for fitted_on, tested in folds:
-                model = fit(X[fitted_on], y[fitted_on], photos[fitted_on])
+                model = fit_readout(readout, X[fitted_on], y[fitted_on], photos[fitted_on])
                 predicted[tested] = model.predict(X[tested].astype(np.float64))
             predictions[name] = predicted
             row = {"features": name, "readout": readout, "srcc": srcc(y, predicted)}
@@ -179,7 +164,10 @@ def small_sample_curve(
             for name, block in blocks.items():
                 X = block.astype(np.float64)
                 model = make_pipeline(
-                    StandardScaler(), PCA(min(n_components, len(picked) - 1), random_state=0), _ridge()
+                    StandardScaler(),
+                    PCA(min(n_components, len(picked) - 1), random_state=0),
+                    StandardScaler(),
+                    Ridge(),
                 )
                 model.fit(X[picked], y[picked])
                 scores[name].append(srcc(y[rest], model.predict(X[rest])))

@@ -21,11 +21,11 @@ from torch.nn import functional
 
 from experiments.students.kept import keep_blocks
 from experiments.students.loop import Batch, Schedule, train
-from experiments.students.network import Heads, Mixer, StudentNetwork
-from experiments.students.picture_statistics import PictureStatistics
+from experiments.students.network import Mixer, StudentNetwork
 from experiments.students.settle import trunk_digest
 from experiments.students.shipped import measure_targets, normal_scores
 from experiments.students.weak_set import TRAINED_MEASURES, WeakSet
+from featbank.digest import digest_bytes
 
 _AT_ONCE: Final = 32
 _OWN: Final = ("mixer.",)
@@ -66,10 +66,25 @@ class MixPlan:
     seed: int = 0
 
 
-def widen(trunk: StudentNetwork, plan: MixPlan) -> StudentNetwork:
-    """Return a network with a mixer above the trunk, as trained, of one without statistics."""
+def kinds_of(weak_set: WeakSet, rows: NDArray[np.int_]) -> list[str]:
+    """Return the kinds of distortion of the pictures in ``rows``, in the order of their readings."""
+    return sorted(weak_set.ratings["kind"].iloc[rows].unique())
+
+
+def widen(trunk: StudentNetwork, plan: MixPlan, n_kinds: int) -> StudentNetwork:
+    """Return a network with a mixer above the trunk, as trained, of one without statistics.
+
+    Its readings are the trained measures, the same within each kind, and ``n_kinds`` logits of the kinds.
+    """
     torch.manual_seed(plan.seed)
-    network = StudentNetwork(trunk.architecture, trunk.stem_kind, trunk.n_embedding, True, plan.n_mixed)
+    network = StudentNetwork(
+        trunk.architecture,
+        trunk.stem_kind,
+        trunk.n_embedding,
+        True,
+        plan.n_mixed,
+        2 * len(TRAINED_MEASURES) + n_kinds,
+    )
     state, kept = network.state_dict(), trunk.state_dict()
     for name, value in kept.items():
         # Of the normalisation, the trunk's part; statistics have not been seen yet.
@@ -78,47 +93,38 @@ def widen(trunk: StudentNetwork, plan: MixPlan) -> StudentNetwork:
     return network.eval()
 
 
-def learn_statistics(network: StudentNetwork, weak_set: WeakSet, rows: NDArray[np.int_]) -> None:
-    """Give the statistics' part of the normalisation the moments of the pictures in ``rows``."""
-    statistics = PictureStatistics()
-    with torch.inference_mode():
-        values = torch.cat(
-            [
-                statistics(_crops(weak_set, rows[start : start + _AT_ONCE])).double()
-                for start in range(0, len(rows), _AT_ONCE)
-            ]
-        )
-    n_trunk = network.embed.in_features
-    norm = network.pooled_norm
-    with torch.no_grad():
-        norm.running_mean[n_trunk:] = values.mean(dim=0).float()
-        norm.running_var[n_trunk:] = values.var(dim=0, unbiased=False).float()
-
-
-def _crops(weak_set: WeakSet, rows: NDArray[np.int_]) -> torch.Tensor:
-    pictures = torch.from_numpy(np.array(weak_set.pictures[rows])).permute(0, 3, 1, 2).float() / 255.0
-    return pictures.contiguous(memory_format=torch.channels_last)
-
-
-def see_pictures(network: StudentNetwork, weak_set: WeakSet, folder: Path) -> NDArray[np.float32]:
-    """Compute what the mixer sees of every picture, shape (n, n_seen), or open the file where that was done.
+def pool_pictures(
+    network: StudentNetwork, weak_set: WeakSet, rows: NDArray[np.int_], folder: Path
+) -> NDArray[np.float32]:
+    """Compute what the network pools of the pictures in ``rows``, shape (n, n_pooled), or open the file of that.
 
     Raises
     ------
     RunError
         If the file cannot be written.
     """
-    n = len(weak_set.ratings)
-    request = {"n": n, "network": trunk_digest(network, besides=_OWN)}
+    request = {"rows": digest_bytes(rows.tobytes()), "trunk": trunk_digest(network)}
 
     def blocks() -> Iterator[NDArray[np.float32]]:
-        for start in range(0, n, _AT_ONCE):
+        for start in range(0, len(rows), _AT_ONCE):
+            pictures = np.array(weak_set.pictures[rows[start : start + _AT_ONCE]])
+            crops = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255.0
             with torch.inference_mode():
-                seen = network.seen(_crops(weak_set, np.arange(start, min(start + _AT_ONCE, n))))
-            yield from seen.numpy()
+                pooled = network.pooled(crops.contiguous(memory_format=torch.channels_last))
+            yield from pooled.numpy()
 
-    n_seen = network.mixer.first.in_features if network.mixer is not None else network.n_embedding
-    return np.asarray(keep_blocks(folder, "seen", request, (n, n_seen), np.float32, blocks))
+    shape = (len(rows), network.pooled_norm.running_mean.shape[0])
+    return keep_blocks(folder, "pooled", request, shape, np.float32, blocks)
+
+
+def learn_statistics(network: StudentNetwork, pooled: NDArray[np.float32]) -> None:
+    """Give the statistics' part of the normalisation the moments of what is pooled (n, n_pooled)."""
+    n_trunk = network.embed.in_features
+    statistics = torch.from_numpy(pooled[:, n_trunk:].astype(np.float64))
+    norm = network.pooled_norm
+    with torch.no_grad():
+        norm.running_mean[n_trunk:] = statistics.mean(dim=0).float()
+        norm.running_var[n_trunk:] = statistics.var(dim=0, unbiased=False).float()
 
 
 def within_kinds(ratings: pd.DataFrame, rows: NDArray[np.int_]) -> NDArray[np.float32]:
@@ -138,21 +144,24 @@ def within_kinds(ratings: pd.DataFrame, rows: NDArray[np.int_]) -> NDArray[np.fl
 
 
 class _Reading(nn.Module):
-    """Mixer and heads: what is seen of pictures to their targets."""
+    """What is seen of pictures to the readings, by name."""
 
-    def __init__(self, mixer: Mixer, heads: Heads, plan: MixPlan) -> None:
+    def __init__(self, mixer: Mixer, plan: MixPlan) -> None:
         super().__init__()
-        self.mixer, self.heads, self.plan = mixer, heads, plan
+        self.mixer, self.plan = mixer, plan
 
     def forward(self, seen: torch.Tensor) -> dict[str, torch.Tensor]:
-        out: dict[str, torch.Tensor] = self.heads(self.mixer(seen, self.plan.drop_seen, self.plan.drop_mixed))
-        return out
+        _, readings = self.mixer(seen, self.plan.drop_seen, self.plan.drop_mixed)
+        n = len(TRAINED_MEASURES)
+        parts = torch.split(readings, [n, n, readings.shape[1] - 2 * n], dim=1)
+        return dict(zip(("measures", "within", "kind"), parts, strict=True))
 
 
 def mix(
     network: StudentNetwork,
-    seen: NDArray[np.float32],
+    pooled: NDArray[np.float32],
     weak_set: WeakSet,
+    rows: NDArray[np.int_],
     plan: MixPlan,
     folder: Path,
     *,
@@ -165,10 +174,11 @@ def mix(
     ----------
     network : StudentNetwork
         Its mixer is changed in place, nothing else.
-    seen : float32 array of shape (n, n_seen)
-        Of all pictures of the set, see `see_pictures`.
+    pooled : float32 array of shape (n, n_pooled)
+        Of the pictures in ``rows``, see `pool_pictures`.
     weak_set : WeakSet
-        Photographs held out and chains never met are left out.
+    rows : int array of shape (n,)
+        The pictures to learn from, see `WeakSet.is_training`.
     plan : MixPlan
     folder : Path
         For the checkpoint.
@@ -184,28 +194,27 @@ def mix(
     """
     if network.mixer is None:
         raise ValueError("mix: the network must have a mixer; make it with `widen`.")
-    ratings, is_training = weak_set.ratings, weak_set.is_training(plan.held_out)
-    rows = np.flatnonzero(is_training)
+    ratings, is_training = weak_set.ratings, np.zeros(len(weak_set.ratings), dtype=bool)
+    is_training[rows] = True
+    with torch.no_grad():
+        seen = network.seen_in(torch.from_numpy(np.array(pooled)))
     measures = measure_targets(ratings, is_training)[rows]
     within = within_kinds(ratings, rows)
-    names = {kind: k for k, kind in enumerate(sorted(ratings["kind"].iloc[rows].unique()))}
+    names = {kind: k for k, kind in enumerate(kinds_of(weak_set, rows))}
     kinds = ratings["kind"].iloc[rows].map(names).to_numpy(dtype=np.int64)
-    heads = Heads(
-        network.n_embedding, {"measures": measures.shape[1], "within": within.shape[1], "kind": len(names)}
-    )
 
     def batch(step: int) -> Batch:
         rng = np.random.default_rng([plan.seed, step])
         picked = rng.integers(0, len(rows), plan.pictures)
         return {
-            "seen": torch.from_numpy(seen[rows[picked]]),
+            "seen": seen[torch.from_numpy(picked)],
             "measures": torch.from_numpy(measures[picked]),
             "within": torch.from_numpy(within[picked]),
             "kind": torch.from_numpy(kinds[picked]),
         }
 
     train(
-        _Reading(network.mixer, heads, plan),
+        _Reading(network.mixer, plan),
         batch,
         lambda module, batch: _losses(plan, module, batch),
         Schedule(plan.n_steps, plan.learning_rate, plan.weight_decay),

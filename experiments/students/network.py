@@ -45,9 +45,9 @@ class StudentNetwork(nn.Module):
         Length of the embedding.
     statistics : bool
         Whether the embedding also sees `PictureStatistics`.
-    n_mixed : int
-        Units of a layer that mixes statistics and what is read off the trunk, see `Mixer`. The embedding is then
-        all three side by side: what is read off the trunk, the statistics, and the mixture. 0 reads it off trunk and
+    n_mixed, n_read : int
+        Units of a layer that mixes statistics and what is read off the trunk, and what is read off the mixture, see
+        `Mixer`. The embedding is then statistics, mixture and readings side by side. 0 reads it off trunk and
         statistics at once, linearly. Asks for ``statistics``.
 
     Raises
@@ -63,6 +63,7 @@ class StudentNetwork(nn.Module):
         n_embedding: int = 128,
         statistics: bool = False,
         n_mixed: int = 0,
+        n_read: int = 0,
     ) -> None:
         super().__init__()
         if stem not in STEMS:
@@ -99,12 +100,12 @@ class StudentNetwork(nn.Module):
             raise EncoderError("student: a mixer needs statistics to mix in; ask for both or neither.")
         n_apart = self.statistics.count() if n_mixed and self.statistics is not None else 0
         self.embed = nn.Linear(n_pooled - n_apart, n_embedding)
-        self.mixer = Mixer(n_embedding, n_apart, n_mixed) if n_mixed else None
+        self.mixer = Mixer(n_embedding, n_apart, n_mixed, n_read) if n_mixed else None
 
     @property
     def n_features(self) -> int:
-        """Length of the embedding: ``n_embedding``, with a mixer what that sees and as much again."""
-        return self.n_embedding + (0 if self.mixer is None else self.mixer.first.in_features)
+        """Length of the embedding: ``n_embedding``, with a mixer the statistics, as much, and the readings."""
+        return self.n_embedding if self.mixer is None else self.mixer.first.in_features + self.mixer.n_read
 
     @property
     def size_multiple(self) -> int:
@@ -118,11 +119,11 @@ class StudentNetwork(nn.Module):
             self.stem_kind,
             self.n_embedding,
             self.statistics is not None,
-            0 if self.mixer is None else self.mixer.n_mixed,
+            *((0, 0) if self.mixer is None else (self.mixer.n_mixed, self.mixer.n_read)),
         )
 
     def pooled(self, crops: torch.Tensor) -> torch.Tensor:
-        """Return mean and standard deviation of every stage's channels, then the statistics if it has them.
+        """Return mean and log deviation of the channels of stem and stages, then the statistics if it has them.
 
         Parameters
         ----------
@@ -138,14 +139,10 @@ class StudentNetwork(nn.Module):
         if self.stem_kind == "unshuffle":
             maps = functional.pixel_unshuffle(maps, 2)
         maps = self.stem_norm(self.stem(maps))
-        pooled = []
+        pooled = _moments(maps)
         for stage in self.stages:
             maps = stage(maps)
-            mean = maps.mean(dim=(2, 3), keepdim=True)
-            # Logarithms of deviations learned the weak set better, but lowered `starter` on validation photos. The
-            # set lacks plain patches, as most tiles of a 4K photo are: it should have them before that is tried again.
-            spread = ((maps - mean) ** 2).mean(dim=(2, 3))
-            pooled += [mean.flatten(1), torch.sqrt(spread + _STD_FLOOR)]
+            pooled += _moments(maps)
         if self.statistics is not None:
             pooled.append(self.statistics(crops))
         return torch.cat(pooled, dim=1)
@@ -157,21 +154,30 @@ class StudentNetwork(nn.Module):
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Return embeddings of shape (n, n_features) of crops (n, 3, height, width) in [0, 1]."""
         seen = self.seen(crops)
-        return seen if self.mixer is None else torch.cat([seen, self.mixer(seen)], dim=-1)
+        if self.mixer is None:
+            return seen
+        # What is read off the trunk is in the mixture: beside it, it brought ridges on the weak set nothing.
+        return torch.cat([seen[..., self.n_embedding :], *self.mixer(seen)], dim=-1)
 
     def seen(self, crops: torch.Tensor) -> torch.Tensor:
         """Return what a mixer sees of crops, shape (n, n_seen); without one, the embedding."""
-        standard = self.standard(crops)
+        return self.seen_in(self.pooled(crops))
+
+    def seen_in(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the same of what is pooled of crops (n, n_pooled)."""
+        standard = standardise(self.pooled_norm, pooled)
         n_trunk = self.embed.in_features
         first = embed_standard(self.embed, standard[..., :n_trunk])
         return first if self.mixer is None else torch.cat([first, standard[..., n_trunk:]], dim=-1)
 
 
 class Mixer(nn.Module):
-    """Statistics and what was read off the trunk to a mixture, through one hidden layer.
+    """Statistics and what was read off the trunk to a mixture, through one hidden layer, and to readings of it.
 
     What a statistic says of quality depends on the others: the share of equal neighbours means one thing in a
-    sharp picture and another in a blurred one. A ridge on the embedding cannot learn that, this layer can.
+    sharp picture and another in a blurred one. A ridge on the embedding cannot learn that, this layer can. The
+    readings are what it learned to tell. Where few photos are rated, or none of them shows a fault, they say from the
+    start which way is worse.
 
     Parameters
     ----------
@@ -180,22 +186,28 @@ class Mixer(nn.Module):
     n_statistics : int
     n_mixed : int
         Units of the hidden layer.
+    n_read : int
+        Readings.
     """
 
-    def __init__(self, n_embedding: int, n_statistics: int, n_mixed: int) -> None:
+    def __init__(self, n_embedding: int, n_statistics: int, n_mixed: int, n_read: int) -> None:
         super().__init__()
-        self.n_mixed = n_mixed
+        self.n_mixed, self.n_read = n_mixed, n_read
         self.first = nn.Linear(n_embedding + n_statistics, n_mixed)
         self.second = nn.Linear(n_mixed, n_embedding)
+        self.readings = nn.Linear(n_embedding, n_read)
 
-    def forward(self, seen: torch.Tensor, drop_seen: float = 0.0, drop_mixed: float = 0.0) -> torch.Tensor:
-        """Return mixtures (n, n_embedding) of what is seen (n, n_embedding + n_statistics).
+    def forward(
+        self, seen: torch.Tensor, drop_seen: float = 0.0, drop_mixed: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mixtures (n, n_embedding) of what is seen (n, n_embedding + n_statistics), and readings (n, n_read).
 
         In training, shares ``drop_seen`` of what is seen and ``drop_mixed`` of the hidden units are left out.
         """
         seen = functional.dropout(seen, drop_seen, self.training)
         mixed = functional.dropout(functional.hardswish(self.first(seen)), drop_mixed, self.training)
-        return functional.hardswish(self.second(mixed))
+        mixture = functional.hardswish(self.second(mixed))
+        return mixture, self.readings(mixture)
 
 
 def standardise(norm: nn.Module, pooled: torch.Tensor) -> torch.Tensor:
@@ -207,6 +219,14 @@ def standardise(norm: nn.Module, pooled: torch.Tensor) -> torch.Tensor:
 def embed_standard(embed: nn.Module, standard: torch.Tensor) -> torch.Tensor:
     """Return embeddings (..., n_embedding) of standardised statistics (..., n_pooled)."""
     return functional.hardswish(embed(standard))
+
+
+def _moments(maps: torch.Tensor) -> list[torch.Tensor]:
+    """Return mean and log deviation of each channel of maps (n, n_channels, height, width), both (n, n_channels)."""
+    mean = maps.mean(dim=(2, 3), keepdim=True)
+    spread = ((maps - mean) ** 2).mean(dim=(2, 3))
+    # In plain tiles, most of a 4K photo, deviations differ by factors: on their own scale all would be near zero.
+    return [mean.flatten(1), 0.5 * torch.log(spread + _STD_FLOOR)]
 
 
 def _normalised(luma: torch.Tensor) -> torch.Tensor:

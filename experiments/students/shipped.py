@@ -55,7 +55,7 @@ class ShippedPlan:
     crop: int = 128
     patches: int = 8
     versions: int = 8
-    n_steps: int = 5000
+    n_steps: int = 4500
     learning_rate: float = 3e-3
     rank_weight: float = 0.5
     kind_weight: float = 0.1

@@ -8,13 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.students.distortions import CHAINS, DISTORTIONS, HELD_OUT_CHAINS, N_LEVELS
+from experiments.students.network import StudentNetwork
 from experiments.students.shipped import ShippedPlan
 from experiments.students.weak_set import JUDGE, TRAINED_MEASURES
 
 SCORES, DIFFERENCES, CURVE = "judged.csv", "differences.csv", "curve.csv"
 
 
-def write_shipped_card(name: str, view: str, plan: ShippedPlan, work: Path) -> str:
+def write_shipped_card(name: str, view: str, network: StudentNetwork, plan: ShippedPlan, work: Path) -> str:
     """Return the card as Markdown.
 
     Parameters
@@ -23,7 +24,10 @@ def write_shipped_card(name: str, view: str, plan: ShippedPlan, work: Path) -> s
         Of the encoder.
     view : str
         The view that it is meant for.
+    network : StudentNetwork
+        The student.
     plan : ShippedPlan
+        How its trunk was trained.
     work : Path
         Folder of the steps before: the set, and the judge's tables.
 
@@ -40,7 +44,8 @@ def write_shipped_card(name: str, view: str, plan: ShippedPlan, work: Path) -> s
     lines = [
         f"# {name}",
         "",
-        f"{plan.architecture} with the stem `{plan.stem}`, {plan.n_embedding} features, for the view `{view}`. "
+        f"{network.architecture} with the stem `{network.stem_kind}`, {network.n_features} features, for the view "
+        f"`{view}`. {_parts(network)}"
         "Weights and graph are Apache-2.0, as the package; `python -m experiments.students` made them, from scratch.",
         "",
         f"It was made with {made['photographs']} photographs (19 wallpapers of 3840 pixels under CC0, the others web "
@@ -82,6 +87,19 @@ def write_shipped_card(name: str, view: str, plan: ShippedPlan, work: Path) -> s
         "ask for it.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _parts(network: StudentNetwork) -> str:
+    """Say what the features are where they are not all read off the trunk."""
+    if network.mixer is None or network.statistics is None:
+        return ""
+    return (
+        f"Of these, {network.statistics.count()} are statistics of neighbouring pixels, blocks and colours, computed "
+        f"in the same graph; {network.n_embedding} are a mixture of them and of what is read off the trunk, through "
+        f"a hidden layer of {network.mixer.n_mixed} units, which learned with the trunk at rest; the last "
+        f"{network.mixer.n_read} are what it learned to tell: the measures below, each over all kinds of distortion "
+        "and within each kind, and the kind. "
+    )
 
 
 def _table(frame: pd.DataFrame) -> list[str]:

@@ -9,14 +9,15 @@ from experiments.students.export import load_stored, write_student  # noqa: E402
 from experiments.students.judge import embed  # noqa: E402
 from experiments.students.mixing import (  # noqa: E402
     MixPlan,
+    kinds_of,
     learn_statistics,
     mix,
-    see_pictures,
+    pool_pictures,
     widen,
     within_kinds,
 )
 from experiments.students.network import StudentNetwork  # noqa: E402
-from experiments.students.weak_set import WeakSetPlan, make_weak_set, read_weak_set  # noqa: E402
+from experiments.students.weak_set import TRAINED_MEASURES, WeakSetPlan, make_weak_set, read_weak_set  # noqa: E402
 from featbank.encoders.students.description import StudentDescription, students_folder  # noqa: E402
 from featbank.errors import EncoderError  # noqa: E402
 
@@ -37,36 +38,40 @@ def trunk():
 
 
 def _mixed(trunk, weak_set, folder):
-    network = widen(trunk, PLAN)
-    learn_statistics(network, weak_set, np.flatnonzero(weak_set.is_training(PLAN.held_out)))
+    rows = np.flatnonzero(weak_set.is_training(PLAN.held_out))
+    network = widen(trunk, PLAN, len(kinds_of(weak_set, rows)))
+    pooled = pool_pictures(network, weak_set, rows, folder)
+    learn_statistics(network, pooled)
     losses = []
-    seen = see_pictures(network, weak_set, folder)
-    mix(network, seen, weak_set, PLAN, folder, log=lambda _, parts: losses.append(sum(parts.values())))
-    return network.eval(), seen, losses
+    mix(
+        network, pooled, weak_set, rows, PLAN, folder, log=lambda _, parts: losses.append(sum(parts.values()))
+    )
+    return network.eval(), losses
 
 
 def test_a_mixer_learns_and_leaves_all_else_as_it_was(made, trunk, tmp_path):
-    network, seen, losses = _mixed(trunk, made, tmp_path)
+    network, losses = _mixed(trunk, made, tmp_path)
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
     kept = trunk.state_dict()
     for name, value in network.state_dict().items():
         if name in kept:
             assert torch.equal(value[: len(kept[name])] if value.ndim else value, kept[name]), name
-    # What is kept of the pictures is what the network itself sees.
-    with torch.inference_mode():
-        expected = np.hstack([seen, network.mixer(torch.tensor(seen)).numpy()])
-    np.testing.assert_allclose(embed(network, made.pictures), expected, rtol=1e-4, atol=1e-4)
-    again, _, _ = _mixed(trunk, made, tmp_path / "again")
+    again, _ = _mixed(trunk, made, tmp_path / "again")
     assert torch.equal(again.mixer.first.weight, network.mixer.first.weight)
 
 
 def test_statistics_are_standardised_by_training_pictures_alone(made, trunk, tmp_path):
-    network = widen(trunk, PLAN)
     rows = np.flatnonzero(made.is_training(PLAN.held_out))
-    learn_statistics(network, made, rows)
-    statistics = see_pictures(network, made, tmp_path)[:, trunk.n_embedding :]
-    assert np.abs(np.median(statistics[rows], axis=0)).max() < 1.5
-    assert 0.5 < np.median(statistics[rows].std(axis=0)) < 1.2
+    network = widen(trunk, PLAN, 3)
+    pooled = pool_pictures(network, made, rows, tmp_path)
+    learn_statistics(network, pooled)
+    # What is kept of the pictures is what the network itself sees.
+    statistics = embed(network, made.pictures)[rows, : network.statistics.count()]
+    with torch.inference_mode():
+        seen = network.seen_in(torch.tensor(pooled))
+    np.testing.assert_allclose(seen[:, trunk.n_embedding :], statistics, rtol=1e-4, atol=1e-4)
+    assert np.abs(np.median(statistics, axis=0)).max() < 1.5
+    assert 0.5 < np.median(statistics.std(axis=0)) < 1.2
     assert not made.held_out(PLAN.held_out)[rows].any()
     assert not made.ratings["kind"].iloc[rows].isin(HELD_OUT_CHAINS).any()
 
@@ -84,13 +89,14 @@ def test_a_mixed_student_is_written_and_starts_students_without_a_mixer(made, tr
     from featbank.encoders import make_encoder
 
     monkeypatch.setenv("FEATBANK_WEIGHTS", str(tmp_path))
-    network, _, _ = _mixed(trunk, made, tmp_path / "work")
+    network, _ = _mixed(trunk, made, tmp_path / "work")
     facts = StudentDescription(
         "mixed", "A student", "none", "Apache-2.0", "mobilenetv3_small_050", "tiles_3x3/center_64",
         n_features=0, n_params=0, size_multiple=0, min_size=0, layers=(), sha256="",
     )  # fmt: skip
     facts = write_student(students_folder() / "mixed", network, facts, "", half=False)
-    assert facts.n_features == network.n_features == 2 * 16 + 179
+    n_kinds = len(kinds_of(made, np.flatnonzero(made.is_training(PLAN.held_out))))
+    assert facts.n_features == network.n_features == 16 + 179 + 2 * len(TRAINED_MEASURES) + n_kinds
     assert facts.n_params == sum(p.numel() for p in network.parameters())
     pictures = np.ascontiguousarray(made.pictures[:6])
     expected = embed(network, pictures)
@@ -100,7 +106,7 @@ def test_a_mixed_student_is_written_and_starts_students_without_a_mixer(made, tr
         fresh = StudentNetwork("mobilenetv3_small_050", "unshuffle", 16, statistics).eval()
         assert load_stored(students_folder() / "mixed" / "weights.safetensors", fresh)
         np.testing.assert_allclose(embed(fresh, pictures), embed(trunk, pictures), rtol=1e-4, atol=1e-4)
-    assert load_stored(students_folder() / "mixed" / "weights.safetensors", widen(trunk, PLAN))
+    assert load_stored(students_folder() / "mixed" / "weights.safetensors", network.like())
 
 
 def test_a_mixer_needs_statistics():

@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch", reason="needs the optional packages of netw
 pytest.importorskip("piq", reason="needs the optional packages of students")
 
 from experiments.students.distortions import HELD_OUT_CHAINS  # noqa: E402 - torch may be missing
-from experiments.students.judge import embed, fit_ridge, judge, small_sample_curve, untrained  # noqa: E402
+from experiments.students.judge import embed, fit_readout, judge, small_sample_curve, untrained  # noqa: E402
+from experiments.students.network import StudentNetwork  # noqa: E402
 from experiments.students.shipped import (  # noqa: E402
     ShippedPlan,
     _Batches,
@@ -157,7 +158,7 @@ def test_the_ridge_readout_chooses_its_penalty_on_grouped_folds():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 40)).astype(np.float32)
     groups = np.repeat(np.arange(20), 10).astype(str)
-    search = fit_ridge(X, rng.normal(size=200), groups)
+    search = fit_readout("ridge", X, rng.normal(size=200), groups)
     assert search.best_params_["regress__alpha"] >= 100
 
 
@@ -172,9 +173,13 @@ def test_the_card_is_made_of_what_the_judge_found(made):
     curve = small_sample_curve(weak_set, blocks, sizes=(3,), n_draws=2)
     for table, file in ((scores, SCORES), (differences, DIFFERENCES), (curve, CURVE)):
         table.to_csv(folder.parent / file, index=False)
-    card = write_shipped_card("featbank:pupil", "tiles_2x2/center_64", PLAN, folder.parent)
+    network = StudentNetwork(PLAN.architecture, n_embedding=16, statistics=True, n_mixed=8, n_read=5)
+    card = write_shipped_card("featbank:pupil", "tiles_2x2/center_64", network, PLAN, folder.parent)
     assert card.startswith("# featbank:pupil\n")
     assert "made with 12 photographs" in card
+    assert f"{network.n_features} features" in card
+    assert "a hidden layer of 8 units" in card
+    assert "the last 5 are what it learned to tell" in card
     best = scores.set_index(["features", "readout"]).loc[("student", "ridge"), "srcc"]
     assert f"| student | ridge | {best:.3f} |" in card
     [gain] = differences[
