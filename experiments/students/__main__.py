@@ -1,8 +1,8 @@
 """Makes the student that the package ships: ``python -m experiments.students STEP``, in this order.
 
-``set``    weakly rated pictures of the photographs in a folder (0.1 s of one processor each)
-``train``  the network's trunk, resumable (35 minutes on one core)
-``mix``    what reads statistics beside the trunk, resumable (minutes)
+``set``    weakly rated pictures of the photographs in a folder (34,000 of them: half an hour on two cores)
+``train``  the network's trunk, resumable (half an hour on two cores, after the pictures' statistics)
+``mix``    what reads statistics beside the trunk, resumable (a quarter of an hour)
 ``judge``  its figures on held-out photographs, as CSV
 ``ship``   its files, into the package
 ``levels`` scores of a fitted run on held-out photographs distorted level by level, as CSV
