@@ -45,37 +45,47 @@ def compare_scores(
     list of dict
         ``rows`` (split and subset), ``learned``, ``n``, ``srcc_teacher`` and its 95 % ``interval`` (groups drawn with
         replacement), ``srcc_mos`` and ``srcc_mos_teacher``; None where undefined, as without MOS. Fewer than 3
-        photographs get no entry.
+        photographs get no entry. Where photographs not learned from are of several splits, a last one,
+        ``together``, takes them all.
     """
     rows = lesson.rows
     learned = np.isin(np.arange(len(rows)), learn)
-    out = []
+    parts = []
     for split in dict.fromkeys(rows["split"]):
         for is_learned in (True, False):
-            for subset in ("", "exclusive"):
-                chosen = (rows["split"] == split).to_numpy() & (learned == is_learned)
-                if subset:
-                    chosen &= (rows["subset"] == subset).to_numpy()
-                if chosen.sum() < _FEWEST_ROWS:
-                    continue
-                groups = rows["group"].to_numpy(dtype=str)[chosen]
-                own, taught = predicted[chosen], lesson.scores[chosen]
-                ends = bootstrap_ci(taught, own, groups=groups, metrics=["srcc"])["srcc"]
-                mos = rows["mos"].to_numpy(dtype=np.float64)[chosen]
-                known = np.isfinite(mos)
-                has_mos = known.sum() >= _FEWEST_ROWS
-                out.append(
-                    {
-                        "rows": "/".join(filter(None, (split or "all", subset))),
-                        "learned": is_learned,
-                        "n": int(chosen.sum()),
-                        "srcc_teacher": _defined(srcc(taught, own)),
-                        "interval": [*map(_defined, ends)],
-                        "srcc_mos": _defined(srcc(mos[known], own[known])) if has_mos else None,
-                        "srcc_mos_teacher": _defined(srcc(mos[known], taught[known])) if has_mos else None,
-                    }
-                )
-    return out
+            chosen = (rows["split"] == split).to_numpy() & (learned == is_learned)
+            exclusive = chosen & (rows["subset"] == "exclusive").to_numpy()
+            parts += [
+                (split or "all", is_learned, chosen),
+                (f"{split or 'all'}/exclusive", is_learned, exclusive),
+            ]
+    if rows["split"][~learned].nunique() > 1:
+        parts.append(("together", False, ~learned))
+    return [
+        _compare_part(lesson, predicted, name, is_learned, chosen)
+        for name, is_learned, chosen in parts
+        if chosen.sum() >= _FEWEST_ROWS
+    ]
+
+
+def _compare_part(
+    lesson: Lesson, predicted: NDArray[np.float64], name: str, is_learned: bool, chosen: NDArray[np.bool_]
+) -> dict[str, Any]:
+    groups = lesson.rows["group"].to_numpy(dtype=str)[chosen]
+    own, taught = predicted[chosen], lesson.scores[chosen]
+    ends = bootstrap_ci(taught, own, groups=groups, metrics=["srcc"])["srcc"]
+    mos = lesson.rows["mos"].to_numpy(dtype=np.float64)[chosen]
+    known = np.isfinite(mos)
+    has_mos = known.sum() >= _FEWEST_ROWS
+    return {
+        "rows": name,
+        "learned": is_learned,
+        "n": int(chosen.sum()),
+        "srcc_teacher": _defined(srcc(taught, own)),
+        "interval": [*map(_defined, ends)],
+        "srcc_mos": _defined(srcc(mos[known], own[known])) if has_mos else None,
+        "srcc_mos_teacher": _defined(srcc(mos[known], taught[known])) if has_mos else None,
+    }
 
 
 def _defined(value: float) -> float | None:

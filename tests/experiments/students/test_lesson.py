@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from experiments.students.against_teacher import compare_scores, read_out
 from experiments.students.card import SIMULATION, write_card
@@ -141,6 +142,10 @@ def test_agreement_is_told_by_split_subset_and_what_was_learned():
     exclusive = (rows["split"] == "test") & (rows["subset"] == "exclusive")
     assert entries["test/exclusive", False]["n"] == exclusive.sum()
     assert ("test", True) not in entries
+    others = np.setdiff1d(np.arange(len(rows)), learn)
+    assert entries["together", False]["n"] == len(others)
+    expected = spearmanr(lesson.scores[others], predicted[others]).statistic
+    assert entries["together", False]["srcc_teacher"] == pytest.approx(expected)
 
 
 def test_a_readout_follows_from_the_photographs_learned_from_alone():
@@ -165,6 +170,7 @@ def test_photographs_without_mos_are_compared_with_the_teacher_alone():
     lesson = _lesson(rows)
     [first, *_] = compare_scores(lesson, lesson.scores, np.arange(30))
     assert first["rows"] == "all"
+    assert "together" not in {entry["rows"] for entry in compare_scores(lesson, lesson.scores, np.arange(30))}
     assert first["srcc_mos"] is None
     assert first["srcc_teacher"] == pytest.approx(1.0)
 
