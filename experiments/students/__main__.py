@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         "--work", metavar="DIR", default="student", help="folder for everything (default: student)"
     )
     parser.add_argument("--versions", type=int, default=30, help="distorted versions of a patch, for `set`")
-    parser.add_argument("--steps", type=int, default=4500, help="training steps (default: 6000)")
+    parser.add_argument("--steps", type=int, default=4500, help="training steps (default: 4500)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(argv)
