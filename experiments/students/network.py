@@ -147,10 +147,6 @@ class StudentNetwork(nn.Module):
             pooled.append(self.statistics(crops))
         return torch.cat(pooled, dim=1)
 
-    def standard(self, crops: torch.Tensor) -> torch.Tensor:
-        """Return what the embedding is made of: standardised statistics (n, n_pooled) of crops in [0, 1]."""
-        return standardise(self.pooled_norm, self.pooled(crops))
-
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Return embeddings of shape (n, n_features) of crops (n, 3, height, width) in [0, 1]."""
         seen = self.seen(crops)

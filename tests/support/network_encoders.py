@@ -7,6 +7,17 @@ from featbank.encoders import Encoder
 from featbank.encoders.weights import NETWORK_FAMILIES
 from featbank.errors import EncoderError
 
+SMALL_NETWORK = "timm:mobilenetv3_small_075.lamb_in1k?random=0"
+SMALL_RECIPE = f"""
+recipe_version = 1
+[[band]]
+name = "mobile"
+encoder = "{SMALL_NETWORK}"
+view = "squash_64x64"
+[regression]
+alpha = [1.0]
+"""
+
 
 def network_encoders() -> list[str]:
     """Every network that a built-in recipe names, read as the recipe reads it, on random weights."""

@@ -17,25 +17,16 @@ from featbank.digest import digest_json
 from featbank.encoders import make_encoder
 from featbank.encoders.networks.encoder import DEVICE_VARIABLE, choose_device
 from featbank.feature import make_feature
+from tests.support.network_encoders import SMALL_NETWORK, SMALL_RECIPE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
 GPU = "cuda"
-MOBILE = "timm:mobilenetv3_small_075.lamb_in1k?random=0"
 NETWORKS = {
-    "convolutions": (f"{MOBILE}&taps=blocks.1,blocks.3&pool=mean+std", (96, 64)),
+    "convolutions": (f"{SMALL_NETWORK}&taps=blocks.1,blocks.3&pool=mean+std", (96, 64)),
     "attention": ("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k?random=2&pool=cls+mean", (224, 224)),
     "windows": ("timm:swin_tiny_patch4_window7_224.ms_in1k?random=1&taps=layers.1", (224, 224)),
 }
-RECIPE = f"""
-recipe_version = 1
-[[band]]
-name = "mobile"
-encoder = "{MOBILE}"
-view = "squash_64x64"
-[regression]
-alpha = [1.0]
-"""
 
 
 def encode_on(
@@ -75,7 +66,7 @@ def test_the_device_is_not_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> N
     digests = set()
     for device in ("cpu", GPU):
         monkeypatch.setenv(DEVICE_VARIABLE, device)
-        digests.add(digest_json(make_feature(MOBILE, "squash_64x64").identity))
+        digests.add(digest_json(make_feature(SMALL_NETWORK, "squash_64x64").identity))
     assert len(digests) == 1
 
 
@@ -85,7 +76,7 @@ def test_the_command_fills_a_bank_from_the_gpu(tmp_path: Path, monkeypatch: pyte
     for k in range(4):
         pixels = np.random.default_rng(k).integers(0, 256, size=(80, 100, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(photos / f"{k}.png")
-    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "r.toml").write_text(SMALL_RECIPE)
     common = ["features", str(photos), "--recipe", str(tmp_path / "r.toml"), "--workers", "2"]
     for device in ("cpu", GPU):
         # A process each, as users start it: its two workers open the device at once.

@@ -21,25 +21,15 @@ from featbank.encoders.networks import engines
 from featbank.errors import EncoderSetupError
 from featbank.extraction_log import EXTRACTION_LOG
 from featbank.feature import make_feature
-from tests.support.network_encoders import network_encoders, small_size
+from tests.support.network_encoders import SMALL_NETWORK, SMALL_RECIPE, network_encoders, small_size
 
-MOBILE = "timm:mobilenetv3_small_075.lamb_in1k?random=0"
 SWIN = "timm:swin_tiny_patch4_window7_224.ms_in1k"
 VIT = "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-RECIPE = f"""
-recipe_version = 1
-[[band]]
-name = "mobile"
-encoder = "{MOBILE}"
-view = "squash_64x64"
-[regression]
-alpha = [1.0]
-"""
 NETWORKS = {
-    "maps, several taps and pools": (f"{MOBILE}&taps=blocks.1,blocks.3&pool=mean+std", (96, 64)),
+    "maps, several taps and pools": (f"{SMALL_NETWORK}&taps=blocks.1,blocks.3&pool=mean+std", (96, 64)),
     "channels last": (f"{SWIN}?random=1&taps=layers.1&pool=mean+max", (224, 224)),
     "tokens with a class": (f"{VIT}?random=2&taps=blocks.2&pool=cls+mean", (224, 224)),
-    "stopped early, unit length": (f"{MOBILE}&until=blocks.2&pool=mean&l2=1", (64, 64)),
+    "stopped early, unit length": (f"{SMALL_NETWORK}&until=blocks.2&pool=mean&l2=1", (64, 64)),
     "torchvision": ("torchvision:resnet18/IMAGENET1K_V1?random=3", (96, 96)),
 }  # fmt: skip
 OTHERS = [
@@ -99,17 +89,17 @@ def test_an_engine_gives_torchs_numbers_for_any_recipe(
 
 @pytest.mark.parametrize("engine", OTHERS)
 def test_the_engine_is_no_part_of_the_key(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = digest_json(make_feature(MOBILE, "squash_64x64").identity)
+    digest = digest_json(make_feature(SMALL_NETWORK, "squash_64x64").identity)
     monkeypatch.setenv(ENGINE_VARIABLE, engine)
-    assert digest_json(make_feature(MOBILE, "squash_64x64").identity) == digest
+    assert digest_json(make_feature(SMALL_NETWORK, "squash_64x64").identity) == digest
 
 
 def test_bfloat16_by_openvino_is_near_torch_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     crops = crops_of((96, 96))
-    expected = make_encoder(MOBILE).encode(crops)
+    expected = make_encoder(SMALL_NETWORK).encode(crops)
     monkeypatch.setenv(ENGINE_VARIABLE, "openvino")
-    found = make_encoder(f"{MOBILE}&precision=bf16").encode(crops)
+    found = make_encoder(f"{SMALL_NETWORK}&precision=bf16").encode(crops)
     assert deviation(found, expected) < 0.1
 
 
@@ -118,7 +108,7 @@ def test_a_graph_is_exported_once_and_read_afterwards(
     engine: str, monkeypatch: pytest.MonkeyPatch, weights_home: Path
 ) -> None:
     monkeypatch.setenv(ENGINE_VARIABLE, engine)
-    encoder, crops = make_encoder(MOBILE), crops_of((64, 64))
+    encoder, crops = make_encoder(SMALL_NETWORK), crops_of((64, 64))
     first = encoder.encode(crops)
     [kept] = (weights_home / "engines").iterdir()
     encoder_module._by_engine.cache_clear()
@@ -140,7 +130,7 @@ def test_an_engine_that_deviates_from_torch_is_refused(
     engine: str, monkeypatch: pytest.MonkeyPatch, weights_home: Path
 ) -> None:
     monkeypatch.setenv(ENGINE_VARIABLE, engine)
-    encoder, crops = make_encoder(MOBILE), crops_of((64, 64))
+    encoder, crops = make_encoder(SMALL_NETWORK), crops_of((64, 64))
     encoder.encode(crops)
     [kept] = (weights_home / "engines").iterdir()
     with np.load(kept / "probe.npz") as probe:
@@ -162,9 +152,9 @@ def test_a_weights_folder_that_cannot_be_written_costs_only_the_keeping(
     blocked.write_text("in the way")
     monkeypatch.setenv("FEATBANK_WEIGHTS", str(blocked))
     crops = crops_of((64, 64))
-    expected = make_encoder(MOBILE).encode(crops)
+    expected = make_encoder(SMALL_NETWORK).encode(crops)
     monkeypatch.setenv(ENGINE_VARIABLE, engine)
-    assert deviation(make_encoder(MOBILE).encode(crops), expected) <= 1e-5
+    assert deviation(make_encoder(SMALL_NETWORK).encode(crops), expected) <= 1e-5
 
 
 def test_what_an_engine_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,11 +180,11 @@ def test_features_by_an_engine_fill_the_same_bank(engine: str, tmp_path: Path) -
         pixels = np.random.default_rng(k).integers(0, 256, size=(80, 100, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(photos / f"{k}.png")
     recipe = tmp_path / "small.toml"
-    recipe.write_text(RECIPE)
+    recipe.write_text(SMALL_RECIPE)
     common = ["features", str(photos), "--recipe", str(recipe), "--workers", "1"]
     assert main([*common, "--bank", str(tmp_path / "torch")]) == 0
     assert main([*common, "--bank", str(tmp_path / "other"), "--engine", engine]) == 0
-    digest = digest_json(make_feature(MOBILE, "squash_64x64").identity)
+    digest = digest_json(make_feature(SMALL_NETWORK, "squash_64x64").identity)
     banks = [Bank(tmp_path / name) for name in ("other", "torch")]
     folders = [folder for bank in banks for folder in bank.features() if folder.digest == digest]
     keys = sorted(folders[0].keys())
