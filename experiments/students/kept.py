@@ -79,6 +79,6 @@ def keep_blocks(
     except OSError as error:
         n_bytes = np.prod(shape, dtype=np.float64) * np.dtype(dtype).itemsize
         raise RunError(
-            f"distill: cannot write {n_bytes / 1e9:.1f} GB of {name} to {path} ({error.strerror}). {cure}"
+            f"student: cannot write {n_bytes / 1e9:.1f} GB of {name} to {path} ({error.strerror}). {cure}"
         ) from error
     return np.load(path, mmap_mode="r")
