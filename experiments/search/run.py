@@ -5,12 +5,10 @@ The search sees training rows alone. The validation and test rows are read by th
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib import metadata
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +17,17 @@ from tqdm import tqdm
 
 from experiments.fit import Origin, fit_run
 from experiments.recipes.reading import Recipe
-from experiments.runs.folder import METRICS, RECEIPT, read_json
-from experiments.runs.receipt import none_if_nan
+from experiments.runs.folder import RECEIPT
 from experiments.runs.room import choose_blocks, open_table
 from experiments.runs.split import prepare_rows
+from experiments.search.document import Nested, document_study, say_scope, spec_of_study, write_study
 from experiments.search.evaluation import Evaluator
-from experiments.search.figures import importance_figure, pareto_figure
-from experiments.search.ledger import Ledger, hide_password, open_storage
+from experiments.search.ledger import Ledger, open_storage
 from experiments.search.locking import FileLock
-from experiments.search.outcome import importance_frame, pareto_front, pick_winner, trials_frame
+from experiments.search.out_folder import FINISH_LOCK, check_journal, check_out, finished_metrics
+from experiments.search.outcome import pick_winner
 from experiments.search.proposals import Finished
-from experiments.search.space import Configuration, Space
+from experiments.search.space import Space
 from experiments.search.worker import Plan, make_plan, run_study
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
@@ -45,12 +43,6 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from featbank.on_cluster import ClusterUse
-
-TRIALS = "trials.csv"
-IMPORTANCE = "importance.csv"
-
-OWN_FILES = ("search.journal", "search.lock", "finish.lock")
-"""What the processes of a search share in its folder; the winner's run is written beside them."""
 
 Log = Callable[[str], None]
 
@@ -85,14 +77,6 @@ class SearchOptions:
     n_outer_folds: int = 5
     storage: str | None = None
     reference: bool = False
-
-
-@dataclass(frozen=True)
-class _Nested:
-    """Result of one outer fold."""
-
-    score: float
-    configuration: Configuration
 
 
 def search_run(
@@ -178,16 +162,22 @@ def search_run(
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
     training = prepared.frame[prepared.frame["split"] == "training"]
     X = take_rows(open_table(features), features.rows.index.get_indexer(training.index))
-    spec = _spec(space, plan, training, {band.name: band.folder.digest for band in bands}, options)
+    spec = spec_of_study(
+        space,
+        plan,
+        training,
+        {band.name: band.folder.digest for band in bands},
+        reference=options.reference,
+    )
     name = f"{recipe.name}-{digest_json(spec)[:12]}"
-    _check_out(out, name)
+    check_out(out, name)
     out.mkdir(parents=True, exist_ok=True)
     storage = open_storage(options.storage, out)
     if options.storage is None:
-        _check_journal(storage, out, name)
+        check_journal(storage, out, name)
     log(
         f"{len(training)} training images, {len(bands)} variants of {len(recipe.bands)} bands; "
-        + _scope(space, plan)
+        + say_scope(space, plan)
     )
 
     def evaluator(some: Table, rows: pd.DataFrame) -> Evaluator:
@@ -214,16 +204,16 @@ def search_run(
         )
         for k, fold in enumerate(folds, 1)
     ]
-    document = _document(space, plan, options, name, recipe, finished, nested)
-    with FileLock(out / "finish.lock"):
-        metrics = _finished_metrics(out, document)
+    document = document_study(space, plan, name, recipe, finished, nested, storage=options.storage)
+    with FileLock(out / FINISH_LOCK):
+        metrics = finished_metrics(out, document)
         if metrics is None:
             title = f"{recipe.title}: best of {len(finished)} configurations within {budget:g} GMACs"
             chosen = space.recipe_of(winner.proposal.configuration, title)
             origin = Origin(
                 {"search": document, "failures": features.left_out.to_dict("records")},
                 (*prepared.notes, document["statement"]),
-                lambda folder: _write_study(folder, space, options.objectives, finished),
+                lambda folder: write_study(folder, space, options.objectives, finished),
             )
             metrics = _fit_winner(
                 _with_split(table, prepared.frame),
@@ -304,113 +294,14 @@ def _nest(
     fold: Fold,
     make_evaluator: Callable[[Table, pd.DataFrame], Evaluator],
     show_progress: bool,
-) -> _Nested:
+) -> Nested:
     """Repeat the whole search on the training rows of an outer fold; judge its winner on the test rows."""
     fit, test = fold
     evaluator = make_evaluator(take_rows(X, fit), training.iloc[fit])
     finished = _search(storage, name, space, plan, evaluator, name.rpartition("/")[2], show_progress)
     chosen = pick_winner(finished).proposal.configuration
     predicted = evaluator.fit_predict(chosen, take_rows(X, test))
-    return _Nested(srcc(training["mos"].to_numpy()[test], predicted), chosen)
-
-
-def _spec(
-    space: Space, plan: Plan, training: pd.DataFrame, digests: dict[str, str], options: SearchOptions
-) -> dict[str, Any]:
-    """Everything that decides what the trials are; processes share a study when theirs is equal."""
-    return {
-        # A study is computed in one way throughout, so that two can be compared.
-        **({"reference": True} if options.reference else {}),
-        "recipe": space.recipe.digest,
-        "budget_gmacs": space.budget_gmacs,
-        "objectives": plan.objectives,
-        "seed": None if plan.everything is not None else plan.seed,
-        "method": plan.method,
-        "features": digests,
-        "rows": digest_json(
-            [
-                [str(image), float(mos), str(group)]
-                for image, mos, group in zip(training.index, training["mos"], training["group"], strict=True)
-            ]
-        ),
-    }
-
-
-def _scope(space: Space, plan: Plan) -> str:
-    if plan.everything is not None:
-        return f"all {len(plan.everything)} configurations within {space.budget_gmacs:g} GMACs"
-    return (
-        f"{plan.n_trials} trials among up to {space.size} configurations within {space.budget_gmacs:g} GMACs"
-    )
-
-
-def _document(
-    space: Space,
-    plan: Plan,
-    options: SearchOptions,
-    name: str,
-    recipe: Recipe,
-    finished: Sequence[Finished],
-    nested: Sequence[_Nested],
-) -> dict[str, Any]:
-    winner = pick_winner(finished)
-    everything = plan.everything if plan.everything is not None else space.list_feasible()
-    is_certified = everything is not None and len(finished) == len(everything)
-    scores = [item.score for item in nested]
-    nested_srcc = sum(scores) / len(scores) if scores else math.nan
-    if is_certified:
-        statement = (
-            f"Certified optimum of the search: all {len(finished)} configurations within {space.budget_gmacs:g} GMACs "
-            "were evaluated, and none has a higher SRCC on the same folds."
-        )
-    else:
-        statement = (
-            f"Best of {len(finished)} sampled configurations; not certified, the space holds up to {space.size} within "
-            f"and over {space.budget_gmacs:g} GMACs."
-        )
-    return {
-        "study": name,
-        "storage": "search.journal" if options.storage is None else hide_password(options.storage),
-        "recipe": {"name": recipe.name, "digest": recipe.digest, "text": recipe.to_toml()},
-        "method": plan.method,
-        "objectives": plan.objectives.split(","),
-        "seed": plan.seed,
-        "budget_gmacs": space.budget_gmacs,
-        "space_size": space.size,
-        "n_feasible": None if everything is None else len(everything),
-        "n_evaluated": len(finished),
-        "is_certified": is_certified,
-        "statement": statement,
-        "winner": _entry(winner),
-        "selected_srcc": none_if_nan(winner.evaluation.srcc),
-        "nested_srcc": none_if_nan(nested_srcc),
-        "nested_folds": [{"srcc": none_if_nan(item.score), **_plain(item.configuration)} for item in nested],
-        "pareto": [_entry(item) for item in pareto_front(finished)],
-        "optuna": metadata.version("optuna"),
-    }
-
-
-def _entry(item: Finished) -> dict[str, Any]:
-    return {
-        "trial": item.index,
-        "srcc": none_if_nan(item.evaluation.srcc),
-        "split_srcc": [none_if_nan(score) for score in item.evaluation.splits],
-        "gmacs": item.evaluation.gmacs,
-        **_plain(item.proposal.configuration),
-    }
-
-
-def _plain(configuration: Configuration) -> dict[str, Any]:
-    values = asdict(configuration)
-    return {"bands": list(values.pop("variants")), **values}
-
-
-def _write_study(folder: Path, space: Space, objectives: str, finished: Sequence[Finished]) -> None:
-    trials_frame(space, finished).to_csv(folder / TRIALS, index=False, float_format="%.10g")
-    importance = importance_frame(space, objectives, finished)
-    importance.to_csv(folder / IMPORTANCE, index=False, float_format="%.6g")
-    pareto_figure(finished, space.budget_gmacs).write_png(folder)
-    importance_figure(importance).write_png(folder)
+    return Nested(srcc(training["mos"].to_numpy()[test], predicted), chosen)
 
 
 def _with_split(table: ImageTable, rows: pd.DataFrame) -> ImageTable:
@@ -432,48 +323,3 @@ def _fit_winner(table: ImageTable, recipe: Recipe, bank: Bank, out: Path, **opti
     finally:
         shutil.rmtree(private, ignore_errors=True)
     return metrics
-
-
-def _finished_metrics(out: Path, document: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the metrics of the run in ``out`` if it is the one that this search would write."""
-    if not (out / RECEIPT).exists() or read_json(out, RECEIPT).get("search") != document:
-        return None
-    return read_json(out, METRICS)
-
-
-def _check_out(out: Path, name: str) -> None:
-    """Refuse a folder that holds anything but this search.
-
-    Raises
-    ------
-    RunError
-        If it is a file, or holds other files or another search.
-    """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise RunError(f"search: --out must be a folder, got the file {str(out)!r}.")
-    others = [path.name for path in out.iterdir() if path.name not in OWN_FILES]
-    if not others:
-        return
-    found = read_json(out, RECEIPT).get("search") if (out / RECEIPT).exists() else None
-    if found is None:
-        raise RunError(
-            f"search: --out must be a new folder or one of the same search, got {str(out)!r}, which holds something "
-            "else. Nothing was touched; choose another folder."
-        )
-    if found["study"] != name:
-        raise _other_search(out, found["study"], name)
-
-
-def _check_journal(storage: BaseStorage, out: Path, name: str) -> None:
-    studies = [study.study_name for study in storage.get_all_studies()]
-    if studies and name not in studies:
-        raise _other_search(out, studies[0], name)
-
-
-def _other_search(out: Path, found: str, name: str) -> RunError:
-    return RunError(
-        f"search: {str(out)!r} belongs to the search {found!r}, and this would be {name!r}: the dataset, the features, "
-        "the recipe, the budget, the objectives, the method or the seed differ. Choose another --out."
-    )
