@@ -3,13 +3,16 @@
 The families are those of natural-scene statistics: contrast-normalised coefficients and products of their
 neighbours (Mittal, Moorthy and Bovik 2012, BRISQUE), gradients and what a second blur leaves of them (Crete et
 al. 2007; Zhuo and Sim 2011), Immerkaer's noise operator (1996), steps on the eight-pixel grid of JPEG (Wang,
-Sheikh and Bovik 2002), exposure and colour. Everything is a sum, a product or a logarithm, smooth in the
-pixels: blocks are not ranked by contrast but weighed by it, and ratios are left to the layer above, which
-subtracts logarithms.
+Sheikh and Bovik 2002), exposure and colour: estimates of the light's own colour, which tell a wrong white
+balance (van de Weijer, Gevers and Gijsenij 2007, grey edge), and how quickly the chroma's detail fades with
+scale beside the luma's. Everything is a sum, a product, a maximum or a logarithm, continuous in the pixels:
+blocks are not ranked by contrast but weighed by it, and most ratios are left to the layer above, which subtracts
+logarithms.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -18,6 +21,8 @@ from torch.nn import functional
 
 _BLOCK_PX: Final = 32
 _SCALES: Final = (1, 2, 4)
+_FADING_SCALES: Final = 5
+"""Steps of two through which chroma detail is followed: blurs of it by up to some 14 pixels show."""
 _LUMA: Final = (0.299, 0.587, 0.114)
 _GRID_PX: Final = 8
 _POWER_FLOOR: Final = 1.0 / 12.0
@@ -54,6 +59,7 @@ class PictureStatistics(nn.Module):
             found.append(_sharpness(plane, scale, pools))
         half = functional.avg_pool2d(colours, 2)
         found += [_shape(half[:, k : k + 1], 2, pools) for k in (0, 1)]
+        found += [_light(levels), _fading(torch.cat([colours, luma], dim=1))]
         return torch.cat(found, dim=1)
 
 
@@ -214,3 +220,43 @@ def _photometry(luma: torch.Tensor, levels: torch.Tensor, colours: torch.Tensor)
         ],
         dim=1,
     )
+
+
+def _light(levels: torch.Tensor) -> torch.Tensor:
+    """Return estimates of the light's colour in octaves of the channels, and how much of each channel is white.
+
+    Each estimate assumes that one thing is grey on the whole: edges, strong edges, the brightest place, bright places.
+    A wrong white balance moves all of them alike, a coloured scene seldom does.
+    """
+    half = functional.avg_pool2d(levels, 2)
+    quarter = functional.avg_pool2d(half, 2)
+    along_x = (half[..., 1:] - half[..., :-1]).abs()
+    along_y = (half[..., 1:, :] - half[..., :-1, :]).abs()
+    estimates = (
+        along_x.mean(dim=(2, 3)) + along_y.mean(dim=(2, 3)),
+        ((along_x**4).mean(dim=(2, 3)) + (along_y**4).mean(dim=(2, 3))) ** 0.25,
+        quarter.amax(dim=(2, 3)),
+        255.0 * ((quarter / 255.0) ** 6).mean(dim=(2, 3)) ** (1.0 / 6.0),
+    )
+    found = []
+    for estimate in estimates:
+        channels = torch.log2(estimate + _LEVEL_FLOOR)
+        red, green, blue = channels.split(1, dim=1)
+        apart = channels - channels.mean(dim=1, keepdim=True)
+        # Beside the two signed differences their size: a cast is as bad in one direction as in another.
+        found += [red - green, blue - green, torch.sqrt((apart * apart).sum(dim=1, keepdim=True) + 1e-6)]
+    white = functional.relu(levels - 251.5).clamp(max=1.0).mean(dim=(2, 3))
+    return torch.cat([*found, _octaves(white, _SHARE_FLOOR)], dim=1)
+
+
+def _fading(planes: torch.Tensor) -> torch.Tensor:
+    """Return how the detail of two colours fades from scale to scale, and what it is beside that of luma, the last."""
+    energies = []
+    for _ in range(_FADING_SCALES):
+        along_x, along_y = planes[..., 1:] - planes[..., :-1], planes[..., 1:, :] - planes[..., :-1, :]
+        energy = (along_x * along_x).mean(dim=(2, 3)) + (along_y * along_y).mean(dim=(2, 3))
+        energies.append(_octaves(energy, _POWER_FLOOR))
+        planes = functional.avg_pool2d(planes, 2)
+    steps = [coarse[:, :2] - fine[:, :2] for fine, coarse in pairwise(energies)]
+    beside = [energy[:, :2] - energy[:, 2:] for energy in energies]
+    return torch.cat([*steps, *beside], dim=1)

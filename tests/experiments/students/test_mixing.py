@@ -96,7 +96,7 @@ def test_a_mixed_student_is_written_and_starts_students_without_a_mixer(made, tr
     )  # fmt: skip
     facts = write_student(students_folder() / "mixed", network, facts, "", half=False)
     n_kinds = len(kinds_of(made, np.flatnonzero(made.is_training(PLAN.held_out))))
-    assert facts.n_features == network.n_features == 16 + 179 + 2 * len(TRAINED_MEASURES) + n_kinds
+    assert facts.n_features == network.n_features == 16 + 212 + 2 * len(TRAINED_MEASURES) + n_kinds
     assert facts.n_params == sum(p.numel() for p in network.parameters())
     pictures = np.ascontiguousarray(made.pictures[:6])
     expected = embed(network, pictures)

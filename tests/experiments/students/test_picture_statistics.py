@@ -9,7 +9,9 @@ from experiments.students.picture_statistics import PictureStatistics  # noqa: E
 from featbank.encoders import make_encoder  # noqa: E402
 from tests.support.textures import scene  # noqa: E402
 
-N_STATISTICS = 179
+N_STATISTICS = 212
+N_LIGHT, N_FADING = 15, 18
+"""The last of them: estimates of the light's colour, and how chroma fades with scale."""
 
 
 def statistics(pictures):
@@ -71,3 +73,42 @@ def test_they_tell_noise_as_the_encoder_of_natural_scene_statistics_does(picture
     correlation = np.corrcoef(reference.T + 1e-9 * rng.normal(size=reference.T.shape), own.T)
     nearest = np.abs(np.nan_to_num(correlation[: reference.shape[1], reference.shape[1] :])).max(axis=1)
     assert np.median(nearest) > 0.85
+
+
+def test_a_cast_moves_every_estimate_of_the_light_by_its_octaves(pictures):
+    gains = np.array([2.0**0.5, 1.0, 2.0**-0.25])
+    dark = [picture * 0.6 for picture in pictures]  # no channel is clipped by the gains
+    before, after = (
+        statistics(each)[:, -N_LIGHT - N_FADING : -N_FADING] for each in (dark, [gains * p for p in dark])
+    )
+    moved = (after - before)[:, :12].reshape(-1, 4, 3)
+    np.testing.assert_allclose(moved[..., 0], 0.5, atol=0.06)
+    np.testing.assert_allclose(moved[..., 1], -0.25, atol=0.06)
+    np.testing.assert_array_equal(after[:, 12:], before[:, 12:])
+
+
+def test_grey_light_has_no_size_and_white_is_counted_by_channel(pictures):
+    grey = [np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2) for picture in pictures]
+    light = statistics(grey)[:, -N_LIGHT - N_FADING : -N_FADING]
+    np.testing.assert_allclose(light[:, :12], 0.0, atol=2e-3)
+    half = np.zeros((64, 64, 3))
+    half[:32, :, 0] = 255.0
+    white = statistics([half])[0, -N_FADING - 3 : -N_FADING]
+    np.testing.assert_allclose(white, np.log2([0.5 + 2.0**-7, 2.0**-7, 2.0**-7]), atol=1e-5)
+
+
+def test_blurred_colour_lacks_fine_detail_beside_luma(pictures):
+    rng = np.random.default_rng(0)
+    weights = np.array([0.299, 0.587, 0.114])
+    moved = []
+    for picture in pictures:
+        coloured = np.clip(0.5 * picture + rng.uniform(0.0, 60.0, picture.shape), 0.0, 255.0)
+        luma = (coloured @ weights)[..., np.newaxis]
+        smeared = luma + gaussian_filter(coloured - luma, (4.0, 4.0, 0.0))
+        sharp, blurred = (statistics([each])[0, -N_FADING:] for each in (coloured, smeared))
+        moved.append(blurred - sharp)
+    steps, beside = np.split(np.array(moved), [8], axis=1)
+    # Two colours at five scales, finest first: far below luma where the blur reaches, as before where it does not.
+    assert (beside[:, :4] < -2.0).all()
+    assert (np.abs(beside[:, -2:]) < np.abs(beside[:, :2])).all()
+    assert (steps[:, :2] > 0.0).all()
