@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the optional packages of network encoders")
-pytest.importorskip("onnx", reason="needs the optional packages of students")
+onnx = pytest.importorskip("onnx", reason="needs the optional packages of students")
 
 from experiments.students.export import describe_network, load_stored, write_student  # noqa: E402 - torch may be missing
 from experiments.students.network import StudentNetwork  # noqa: E402
@@ -94,6 +94,16 @@ def test_half_precision_halves_the_file_and_moves_the_numbers_little(pupil, tmp_
     assert (
         np.abs(make_encoder("featbank:halved").encode(crops) - expected).max() < 0.01 * np.abs(expected).max()
     )
+
+
+def test_the_file_spends_nothing_on_names(pupil):
+    graph = onnx.load(pupil[0] / "featbank" / "pupil" / "network.onnx").graph
+    ends = {value.name for value in (*graph.input, *graph.output)}
+    assert ends == {"crops", "embedding"}
+    written = [name for node in graph.node for name in node.output]
+    assert len(set(written)) == len(written)
+    assert max(len(name) for name in {*written, *(t.name for t in graph.initializer)} - ends) <= 4
+    assert not any(node.name for node in graph.node)
 
 
 def test_kept_weights_start_a_network_of_the_same_architecture_only(pupil):
