@@ -148,7 +148,8 @@ def _halve_weights(model: onnx.ModelProto) -> None:
 
 
 def _shorten_names(model: onnx.ModelProto) -> None:
-    """Give numbers to what passes between nodes, and nodes no name: names are for people, and a tenth of the file."""
+    """Give numbers to what passes between nodes, and nodes no name."""
+    # Names are for people alone; those between nodes made a seventh of the file.
     graph = model.graph
     numbers = {value.name: value.name for value in (*graph.input, *graph.output)}
 
