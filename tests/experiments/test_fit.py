@@ -1,6 +1,7 @@
 """One execution of a recipe: what it writes, what it may read, and what it refuses."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from experiments.commands.console import render_metrics
 from experiments.fit import fit_run
 from experiments.recipes.reading import parse_recipe
 from experiments.runs.folder import new_run_folder
+from experiments.runs.model import load_run_model
 from experiments.runs.split import SealedRows, prepare_rows
 from featbank.datasets import ImageTable
 from featbank.errors import DatasetError, MissingFeaturesError, RunError
@@ -171,6 +173,59 @@ def test_rows_without_mos_are_left_out_and_said_so() -> None:
         prepare_rows(rows.assign(mos=np.nan), 0.2, 0)
     with pytest.raises(DatasetError, match="have no split"):
         prepare_rows(rows.assign(split=["training", "", ""]).fillna(0.5), 0.2, 0)
+
+
+def test_the_folds_of_a_fit_keep_groups_together(tmp_path: Path) -> None:
+    table, recipe, bank = prepare(tmp_path)
+    # Each group scattered over the table: contiguous ones would often share a fold by luck.
+    scattered = table.frame.assign(group=[f"uploader {number % 24}" for number in range(len(table.frame))])
+    table = replace(table, frame=scattered)
+    fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False)
+    model, _ = load_run_model(tmp_path / "run/model.skops")
+    training = scattered.loc[scattered["split"] == "training", "group"].to_numpy()
+    assert len(model.folds_) == 5
+    for learned, held_out in model.folds_:
+        assert not set(training[learned]) & set(training[held_out])
+
+
+def test_the_constant_baseline_is_the_mean_of_the_training_rows(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    rows = pd.read_csv(run / "predictions.csv", keep_default_na=False)
+    mean = rows.loc[rows["split"] == "training", "mos"].mean()
+    for split in ("validation", "test"):
+        mos = rows.loc[rows["split"] == split, "mos"]
+        said = metrics["baselines"]["constant"][split]
+        assert said["mae"] == pytest.approx((mos - mean).abs().mean(), rel=1e-9)
+        assert said["rmse"] == pytest.approx(((mos - mean) ** 2).mean() ** 0.5, rel=1e-9)
+
+
+def test_the_printed_table_names_its_columns_rightly(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    title, *lines = render_metrics(metrics).splitlines()
+    names = title.replace("95 % interval", "").split()
+    compared = {
+        "constant prediction": metrics["baselines"]["constant"]["test"],
+        "band noise alone": metrics["single_bands"]["noise"]["test"],
+    }
+    parts = {name: metrics[name] for name in ("training_cv", "validation", "test", "test/exclusive")}
+    for name, scores in (parts | compared).items():
+        [line] = [line for line in lines if line.startswith(f"  {name} ")]
+        shown = dict(zip(names, re.sub(r"\[.*?\]", "", line.removeprefix(f"  {name}")).split(), strict=True))
+        assert int(shown.pop("n")) == scores["n"]
+        for metric, text in shown.items():
+            value = scores[metric.lower()]
+            assert text == "-" if value is None else float(text) == pytest.approx(value, rel=1e-3)
+
+
+def test_bands_of_one_pass_pay_once(tmp_path: Path) -> None:
+    table, recipe, bank = prepare(tmp_path)
+    twice = '[[band]]\nname = "again"\nencoder = "imported:sharp"\n[regression]'
+    shared = parse_recipe(RECIPE.replace("[regression]", twice), "shared")
+    costs = [
+        fit_run(table, which, bank, tmp_path / "run", workers=1, with_report=False, permutations=0)["gmacs"]
+        for which in (recipe, shared)
+    ]
+    assert costs == [pytest.approx(3.0)] * 2
 
 
 def test_over_budget_is_refused_unless_asked_for(tmp_path: Path) -> None:

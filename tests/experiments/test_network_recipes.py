@@ -237,7 +237,9 @@ def check_run(name: str, run: Path, n_images: int, image: str, scores: list[dict
     receipt = json.loads((run / "receipt.json").read_text())
     assert all("RANDOM" in feature["weights"] for feature in receipt["features"])
     bands = [feature["band"] for feature in receipt["features"]]
-    assert json.loads((run / "metrics.json").read_text())["random_weights"] == bands
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["random_weights"] == bands
+    assert metrics["gmacs"] == pytest.approx(sum(entry["gmacs"] for entry in receipt["passes"]))
     assert f"RANDOM WEIGHTS in {', '.join(bands)}" in (run / "report.html").read_text()
     predictions = pd.read_csv(run / "predictions.csv")
     assert len(predictions) == n_images
