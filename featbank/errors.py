@@ -62,6 +62,10 @@ class BankError(FeatbankError, OSError):
     """A bank that cannot be read or written; its finished shards stay intact."""
 
 
+class OutputError(FeatbankError, OSError):
+    """A file or folder that cannot be written, or that holds what featbank did not write; it is as it was before."""
+
+
 class StoreError(FeatbankError, OSError):
     """An object store that cannot be reached, refuses access, or lacks its library or its bucket.
 
