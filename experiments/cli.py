@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import io
 import json
 import os
 import signal
@@ -41,6 +42,13 @@ COMMANDS = {
 """Every subcommand with its one-line help; each lives in the module of the same name under ``commands``."""
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
+"""As shells count it: 128 and the number of SIGINT."""
+READER_GONE = 141
+"""128 and the number of SIGPIPE, as of any tool whose reader goes away (``featbank ... | head``)."""
+
+_interruptions: list[int] = []
+"""Signals that asked for the end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,9 +62,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when done, 1 when the work could not be done, 2 for a usage error.
+        0 when done, 1 when the work could not be done, 2 for a usage error, 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files in a foreign encoding come out as they went in; what a terminal lacks is spelt out.
+        if isinstance(stream, io.TextIOWrapper):
+            is_utf8 = stream.encoding.casefold() in {"utf-8", "utf8"}
+            stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Off the main thread (a test, a notebook) signals stay the caller's matter.
+    with contextlib.suppress(ValueError):
+        for number in handlers:
+            signal.signal(number, _interrupt)
+    try:
+        code = _main(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _say_interrupted("--json" in arguments)
+    except BrokenPipeError:
+        _discard_output()
+        return READER_GONE
+    except OSError as error:  # what a command could not do has been told: this is its output
+        _discard_output()
+        return _fail(f"the result cannot be written to standard output: {error.strerror or error}.", False)
+    finally:
+        _interruptions.clear()
+        with contextlib.suppress(ValueError):
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return code
+
+
+def _main(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         print(_overview())
         return 0 if arguments else USAGE_ERROR
@@ -90,24 +131,19 @@ def _run(name: str, arguments: list[str]) -> int:
     as_json = bool(options.json)
     # A worker process that grew is replaced by a fresh one between two jobs; nothing is lost, and no one can act on it.
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)
-    # Off the main thread (a test, a notebook) termination stays the caller's matter.
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGTERM, _interrupt)
     try:
         output = module.run(options)
     except FeatbankError as error:
         return _fail(str(error), as_json)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what was finished is kept, run the same command again to go on", as_json)
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
     except MemoryError:
         return _fail("out of memory; close other programs or give fewer --workers", as_json)
-    except BrokenPipeError:
-        # The reader of our output went away (`featbank ... | head`): nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         return _fail(f"{name}: {error.strerror or error} ({error.filename or 'no file named'})", as_json)
-    except Exception as error:  # noqa: BLE001 - the last resort: a user never meets a traceback
+    except Exception as error:  # the last resort: a user never meets a traceback
+        if _interruptions:  # a library that was being imported made something else of it
+            raise KeyboardInterrupt from error
         if os.environ.get("FEATBANK_DEBUG"):
             traceback.print_exc()
         if "BrokenProcessPool" in {
@@ -131,13 +167,29 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _fail(message: str, as_json: bool) -> int:
+    print(f"featbank: {message}", file=sys.stderr)
     if as_json:
         print(json.dumps({"error": message}))
-    print(f"featbank: {message}", file=sys.stderr)
     return 1
 
 
+def _say_interrupted(as_json: bool) -> int:
+    _fail("interrupted; what was finished is kept, run the same command again to go on", as_json)
+    return INTERRUPTED
+
+
+def _discard_output() -> None:
+    """Let what is still to be written go nowhere, or the interpreter would complain at its end."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    _interruptions.append(signum)
+    signal.signal(signum, signal.SIG_DFL)  # who asks twice does not wait
     raise KeyboardInterrupt
 
 

@@ -1,7 +1,7 @@
 """Compute the features a bank lacks. Resumable at any time; running it again computes nothing.
 
 Each photo is decoded once for all views and encoders. An unreadable photo is recorded with its reason and
-does not stop the run.
+does not stop the run; where all photos fail, the command ends with 1.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def run(options: argparse.Namespace) -> Output:
         "seconds": summary.seconds,
         "random_weights": [band.name for band in recipe.bands if has_random_weights(band.encoder)],
     }
-    return Output(document, _text(document))
+    # Not one photo with all its features is work that could not be done; a few broken files among good ones are not.
+    is_in_vain = bool(summary.failures) and not summary.n_computed and not summary.n_cached
+    return Output(document, _text(document), 1 if is_in_vain else 0)
 
 
 def _check_precision(precision: str, encoders: list[str]) -> None:

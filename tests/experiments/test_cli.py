@@ -47,6 +47,60 @@ def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFi
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["fit", "bank"])
+def test_help_with_a_command_is_that_commands_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", name]) == 0
+    asked = capsys.readouterr().out
+    assert main([name, "--help"]) == 0
+    assert asked == capsys.readouterr().out
+    assert main(["help", "fitt"]) == 2
+    assert "`featbank fit`" in capsys.readouterr().err
+
+
+def test_a_recipe_over_its_budget_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "r.toml"
+    band = '[[band]]\nname = "a"\nencoder = "classic:layout"\nview = "squash_64x64"\n'
+    for limit, code in ((50.0, 0), (1e-9, 1)):
+        recipe.write_text(f"recipe_version = 1\n{band}[regression]\nbudget_gmacs = {limit}\n")
+        assert main(["budget", str(recipe)]) == code
+    assert "OVER the budget" in capsys.readouterr().out
+
+
+def test_features_of_unreadable_photos_alone_end_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["features", str(tmp_path / "photos"), "--recipe", "weight-free", "--workers", "1"]
+    command += ["--bank", str(tmp_path / "bank")]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"\xff\xd8 cut short")
+    for _ in range(2):  # computed, and remembered
+        assert main(command) == 1
+        assert "1 failed" in capsys.readouterr().out
+    write_image(tmp_path / "photos" / "b.png")
+    assert main(command) == 0
+
+
+def test_a_reader_that_goes_away_sees_no_traceback() -> None:
+    for arguments in (["list", "encoders"], ["--help"], ["help", "fit"], ["list", "recipes", "--json"]):
+        receiver, sender = os.pipe()
+        os.close(receiver)
+        command = [sys.executable, "-m", "experiments", *arguments]
+        done = subprocess.run(command, stdout=sender, stderr=subprocess.PIPE, check=False, text=True)
+        os.close(sender)
+        assert done.returncode in {0, 141}  # argparse passes over it
+        assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is a Linux thing")
+def test_output_that_cannot_be_written_is_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "experiments", "list", "views"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("featbank: the result cannot be written")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_typo_in_a_command_names_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
     main(["fitt"])
     assert "`featbank fit`" in capsys.readouterr().err
@@ -132,8 +186,24 @@ def test_an_interruption_is_one_sentence(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("featbank.datasets.read_dataset", interrupted)
-    assert main(["check", str(tmp_path)]) == 1
+    assert main(["check", str(tmp_path)]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_an_interruption_that_an_import_made_an_error_of_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("Importing the C-extensions failed.") from error
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("featbank.datasets.read_dataset", interrupted)
+    assert main(["check", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
