@@ -60,7 +60,7 @@ from experiments.runs.model import (
 )
 from experiments.runs.receipt import build_receipt, none_if_nan
 from experiments.runs.room import choose_blocks, describe_parts, drawn_rows, open_table, sizes_of_parts
-from experiments.runs.split import SealedRows, prepare_rows
+from experiments.runs.split import SealedRows, describe_rows, prepare_rows
 from experiments.runs.trust import alarming
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
@@ -78,9 +78,6 @@ Log = Callable[[str], None]
 
 OWN_DATASET = "csv:"
 """How the names of datasets begin that a user's CSV describes; all others are published, with their own splits."""
-
-MAX_REFUSED_NOTES = 20
-"""Images that are named one by one in the output; the receipt lists all."""
 
 MIN_SHARE_ROWS = 10
 """With fewer evaluated rows, the bands' shares are computed on the training rows."""
@@ -204,9 +201,10 @@ def fit_run(
         workers=workers,
     )
     features = (map_table if by_blocks else build_table)(table, bands, bank, features_command)
-    for note in _left_out_notes(features.left_out):
-        log(note)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
+    notes = [*table.notes, *describe_rows(features), *prepared.notes]
+    for note in notes if origin is None else ():
+        log(note)
     rows = prepared.frame
     check_calibration(confidence, calibrate_on, rows)
     X = take_rows(open_table(features), features.rows.index.get_indexer(rows.index))
@@ -323,12 +321,7 @@ def fit_run(
                 "evaluate_s": time.perf_counter() - clock,
             },
             "started": started.isoformat(timespec="seconds"),
-            "notes": [
-                *table.notes,
-                *prepared.notes,
-                *describe_parts(subsamples),
-                *_left_out_notes(features.left_out),
-            ],
+            "notes": [*notes, *describe_parts(subsamples)],
         },
     )
     if origin is not None:
@@ -368,17 +361,3 @@ def _prediction_rows(rows: pd.DataFrame, predicted: np.ndarray, members: pd.Data
         for name in members.columns:
             frame[f"member:{name}"] = members[name].to_numpy()
     return frame
-
-
-def _left_out_notes(left_out: pd.DataFrame) -> list[str]:
-    """Say how many images take no part, and each readable one that an encoder or a view refused."""
-    if left_out.empty:
-        return []
-    counts = ", ".join(f"{n} {reason}" for reason, n in left_out["reason"].value_counts().items())
-    refused = left_out[left_out["message"].str.startswith("band ")]
-    lines = [f"left out {row.image}: {row.message}" for row in refused.head(MAX_REFUSED_NOTES).itertuples()]
-    if len(refused) > MAX_REFUSED_NOTES:
-        lines.append(
-            f"and {len(refused) - MAX_REFUSED_NOTES} more of the kind; the receipt lists all of them"
-        )
-    return [f"{len(left_out)} images have no features and were left out: {counts}.", *lines]

@@ -44,7 +44,8 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
         scale of the model's training data), ``predicted_low`` and ``predicted_high`` (ends of its conformal
         interval; nan for a model without one), ``spread`` (standard deviation over the members), ``reason``
         (empty, or why there is no prediction). ``attrs["simulation"]`` says whether the model learned from
-        rendered photos, ``attrs["random_weights"]`` names the bands of random weights.
+        rendered photos, ``attrs["random_weights"]`` names the bands of random weights, ``attrs["notes"]`` the files
+        that were left out.
 
     Raises
     ------
@@ -81,7 +82,11 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
     readable = table.frame[~table.frame["image_id"].isin(list(reasons))]
     result = pd.DataFrame({"image": table.frame["image_id"]})
     random_bands = [entry["name"] for entry in manifest["bands"] if has_random_weights(entry["encoder"])]
-    marks = {"simulation": bool(manifest["simulation"]), "random_weights": random_bands}
+    marks = {
+        "simulation": bool(manifest["simulation"]),
+        "random_weights": random_bands,
+        "notes": list(table.notes),
+    }
     result["reason"] = [reasons.get(image_id, "") for image_id in result["image"]]
     if readable.empty:
         result = result.assign(predicted=np.nan, spread=np.nan, **{LOW: np.nan, HIGH: np.nan})[COLUMNS]

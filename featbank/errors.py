@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class FeatbankError(Exception):
@@ -23,15 +23,18 @@ class ImageError(FeatbankError, ValueError):
         One word for counting, such as ``truncated``, ``empty``, ``too-large``, ``not-an-image``.
     message : str
         The full sentence for people.
+    digest : str, default=""
+        SHA-256 of the bytes that were refused; empty where none could be read.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, digest: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+        self.digest = digest
 
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        # Two arguments: the default would hand only the message to the constructor in another process.
-        return (type(self), (self.reason, str(self.args[0])))
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str, str]]:
+        # All arguments: the default would hand only the message to the constructor in another process.
+        return (type(self), (self.reason, str(self.args[0]), self.digest))
 
 
 class DatasetError(FeatbankError, ValueError):
@@ -98,6 +101,12 @@ class RecipeError(FeatbankError, ValueError):
 
 class RunError(FeatbankError, ValueError):
     """A run that cannot be carried out, or a run folder that cannot be read."""
+
+
+def first_few(items: Sequence[object], n_shown: int = 5) -> str:
+    """Name the first of several things for a message and say how many more there are: ``a, b and 38 more``."""
+    text = ", ".join(str(item) for item in items[:n_shown])
+    return text if len(items) <= n_shown else f"{text} and {len(items) - n_shown:,} more"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], listing: str) -> UnknownNameError:

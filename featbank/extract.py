@@ -42,9 +42,12 @@ class ExtractionSummary:
 
     Attributes
     ----------
-    n_images, n_computed, n_cached, n_missing : int
-        Distinct images asked for; whose features were all computed now; already complete in the bank; without a
-        readable file.
+    n_images, n_computed, n_cached : int
+        Distinct images asked for; whose features were all computed now; already complete in the bank.
+    missing : list of str
+        Images without a readable file.
+    copies : list of (str, str)
+        Images whose file equals that of an earlier one byte for byte, and that one: computed once.
     failures : list of dict
         ``image``, ``reason`` and ``message`` of every image that gave no feature, now or earlier, and of every
         feature of a readable image that could not be computed now.
@@ -56,7 +59,8 @@ class ExtractionSummary:
     n_images: int = 0
     n_computed: int = 0
     n_cached: int = 0
-    n_missing: int = 0
+    missing: list[str] = field(default_factory=list)
+    copies: list[tuple[str, str]] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -76,7 +80,8 @@ class _Writer:
         self.write_s = 0.0
 
     def add(self, outcome: Outcome) -> None:
-        if outcome.record is not None:
+        # What could not be read at all, perhaps for a moment, says nothing of the bytes that were listed.
+        if outcome.record is not None and outcome.record.key:
             self._records.append(outcome.record)
         if outcome.key is not None:
             for request, vector in outcome.vectors.items():
@@ -240,14 +245,15 @@ def _missing_jobs(
 ) -> list[Job]:
     missing = {request: set(folder.missing([k for k in keys if k])) for request, folder in folders.items()}
     jobs: dict[str, Job] = {}
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for (image_id, path), key in zip(images, keys, strict=True):
         if key is None:
-            summary.n_missing += 1
+            summary.missing.append(image_id)
             continue
         if key in seen:
+            summary.copies.append((image_id, seen[key]))
             continue
-        seen.add(key)
+        seen[key] = image_id
         wanted = tuple(request for request in folders if key in missing[request])
         if wanted and key in known:
             summary.failures.append(_failure(image_id, known[key]))

@@ -5,6 +5,7 @@ Jobs and outcomes are small and can be sent to another process or another machin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -23,6 +24,7 @@ from featbank.digest import digest_json
 from featbank.errors import EncoderSetupError, ImageError
 from featbank.feature import Failure, Feature, compute_features, make_feature
 from featbank.images import DECODE_POLICY, Photo, read_photo
+from featbank.remote import digest_at
 
 DECODE_EPOCH = int(DECODE_POLICY["epoch"])
 
@@ -71,7 +73,7 @@ class Outcome:
     failures : dict of FeatureRequest to ImageRecord
         Why the other features are not there.
     record : ImageRecord or None
-        What is known of the photo itself.
+        What is known of the photo itself; without a key where no bytes could be read.
     decode_s, views_s : float
         Seconds of work.
     encode_s : dict of str to float
@@ -136,7 +138,7 @@ def compute(job: Job) -> Outcome:
     try:
         photo = read_photo(job.path)
     except (ImageError, MemoryError) as error:
-        outcome.record = _failed_record(job.key, error)
+        outcome.record = _failed_record(_refused_key(job, error), error, path=job.path)
         return outcome
     finally:
         outcome.decode_s = time.perf_counter() - started
@@ -183,12 +185,25 @@ def _end_with_caller(caller: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _failed_record(key: str, error: ImageError | Failure, who: str = "") -> ImageRecord:
+def _refused_key(job: Job, error: ImageError | MemoryError) -> str:
+    """Return the digest of the bytes that were refused, which are not always those that were listed."""
+    if isinstance(error, MemoryError):
+        return ""
+    if error.reason == "too-large" and not error.digest:  # refused unread
+        with contextlib.suppress(OSError):
+            return digest_at(job.path)
+    return error.digest
+
+
+def _failed_record(key: str, error: ImageError | Failure, who: str = "", path: str = "") -> ImageRecord:
     reason = (
         error.reason if isinstance(error, ImageError) else type(error).__name__.removesuffix("Error").lower()
     )
     message = f"{who}{str(error) or 'out of memory'}"
-    return ImageRecord(key=key, status="failed", reason=reason, message=message, epoch=DECODE_EPOCH)
+    path = "" if key else path
+    return ImageRecord(
+        key=key, path=path, status="failed", reason=reason, message=message, epoch=DECODE_EPOCH
+    )
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:

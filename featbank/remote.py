@@ -263,6 +263,16 @@ def as_place(place: str | Place) -> Place:
     return Path(unquote(urlsplit(place).path)) if place[:7].lower() == "file://" else Path(place)
 
 
+def utf8_name(path: str | Place) -> str:
+    r"""Spell a path in valid UTF-8, for names, messages and files: bytes that are none are written as ``\xfc``."""
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # Python holds such bytes as lone surrogates, which no text file may hold
+        return text.encode(errors="backslashreplace").decode().replace("\\udc", "\\x")
+    return text
+
+
 def digest_at(place: str | Place) -> str:
     """Return the SHA-256 of a file or an object as 64 hexadecimal digits.
 

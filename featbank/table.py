@@ -7,7 +7,7 @@ computes a feature.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -71,11 +71,14 @@ class FeatureTable:
         The image table's columns for the same images, same index.
     left_out : DataFrame
         ``image``, ``reason``, ``message`` of images that have no features for a stated reason.
+    copies : list of (str, str)
+        Images whose file equals that of an earlier one byte for byte, and that one; each is a row all the same.
     """
 
     X: pd.DataFrame
     rows: pd.DataFrame
     left_out: pd.DataFrame
+    copies: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,14 @@ class MappedFeatures:
     ----------
     X : MappedTable of shape (n_images, n_features)
         Columns ``band:0000``, index ``image_id``.
-    rows, left_out : DataFrame
+    rows, left_out, copies
         As in `FeatureTable`.
     """
 
     X: MappedTable
     rows: pd.DataFrame
     left_out: pd.DataFrame
+    copies: list[tuple[str, str]] = field(default_factory=list)
 
 
 def resolve_band(
@@ -181,7 +185,7 @@ def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: s
         band.folder.read_raw(keys).astype(np.float64) for band, keys in zip(bands, found.keys, strict=True)
     ]
     X = pd.DataFrame(np.concatenate(blocks, axis=1), index=found.rows.index, columns=found.columns)
-    return FeatureTable(X, found.rows, found.left_out)
+    return FeatureTable(X, found.rows, found.left_out, found.copies)
 
 
 def map_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> MappedFeatures:
@@ -195,7 +199,8 @@ def map_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str
     """
     found = _find_rows(table, bands, bank, command)
     parts = [band.folder.map(keys) for band, keys in zip(bands, found.keys, strict=True)]
-    return MappedFeatures(MappedTable(parts, found.columns, found.rows.index), found.rows, found.left_out)
+    X = MappedTable(parts, found.columns, found.rows.index)
+    return MappedFeatures(X, found.rows, found.left_out, found.copies)
 
 
 class _FoundRows(NamedTuple):
@@ -205,6 +210,7 @@ class _FoundRows(NamedTuple):
     columns: list[str]
     rows: pd.DataFrame
     left_out: pd.DataFrame
+    copies: list[tuple[str, str]]
 
 
 def _find_rows(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> _FoundRows:
@@ -249,7 +255,16 @@ def _find_rows(table: ImageTable, bands: Sequence[Band], bank: Bank, command: st
         [f"{band.name}:{column:04d}" for band in bands for column in range(band.folder.n_features)],
         table.frame[~lacking].set_index("image_id"),
         pd.DataFrame(left_out, columns=["image", "reason", "message"]),
+        _copies(keys, ~lacking),
     )
+
+
+def _copies(keys: _ImageKeys, is_used: NDArray[np.bool_]) -> list[tuple[str, str]]:
+    """Pair each image that has the bytes of an earlier one with that one, among those that are used."""
+    used = pd.Series(keys.of_files, index=keys.image_ids, dtype=object)[is_used].dropna()
+    repeated = used[used.duplicated(keep=False)]
+    first = {key: image_id for image_id, key in reversed(list(repeated.items()))}
+    return [(image_id, first[key]) for image_id, key in repeated.items() if first[key] != image_id]
 
 
 class _ImageKeys:

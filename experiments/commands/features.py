@@ -113,8 +113,11 @@ def run(options: argparse.Namespace) -> Output:
         "images": summary.n_images,
         "computed": summary.n_computed,
         "cached": summary.n_cached,
-        "missing": summary.n_missing,
+        "missing": len(summary.missing),
+        "missing_images": summary.missing,
+        "copies": [{"image": image, "copy_of": first} for image, first in summary.copies],
         "failures": summary.failures,
+        "notes": list(table.notes),
         "seconds": summary.seconds,
         "random_weights": [band.name for band in recipe.bands if has_random_weights(band.encoder)],
     }
@@ -146,9 +149,13 @@ def _check_precision(precision: str, encoders: list[str]) -> None:
 
 def _text(document: dict[str, object]) -> str:
     from featbank.encoders import random_weights_note
+    from featbank.errors import first_few
 
     seconds: dict[str, float] = document["seconds"]  # type: ignore[assignment]
     failures: list[dict[str, str]] = document["failures"]  # type: ignore[assignment]
+    missing: list[str] = document["missing_images"]  # type: ignore[assignment]
+    copies: list[dict[str, str]] = document["copies"]  # type: ignore[assignment]
+    notes: list[str] = document["notes"]  # type: ignore[assignment]
     lines = [
         f"{document['images']} photos: {document['computed']} computed, {document['cached']} already in the bank, "
         f"{document['missing']} without a readable file, {len(failures)} failed ({seconds['wall']:.1f} s)"
@@ -156,6 +163,12 @@ def _text(document: dict[str, object]) -> str:
     if document["computed"]:
         work = {name: spent for name, spent in seconds.items() if name != "wall"}
         lines.append("seconds of work: " + ", ".join(f"{name} {spent:.1f}" for name, spent in work.items()))
+    lines += notes
+    if missing:
+        lines.append(f"without a readable file: {first_few(missing, 10)}")
+    if copies:
+        pairs = [f"{copy['image']} of {copy['copy_of']}" for copy in copies]
+        lines.append(f"copies, byte for byte, computed once: {len(copies):,} ({first_few(pairs)})")
     if document["random_weights"]:
         lines.append(random_weights_note(document["random_weights"]))  # type: ignore[arg-type]
     lines += [f"  {failure['image']}: {failure['message']}" for failure in failures[:20]]

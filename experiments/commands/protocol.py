@@ -110,13 +110,15 @@ def run(options: argparse.Namespace) -> Output:
     outcome = _carry_out(options, materials)
     durations = {"table_s": loaded_s, "protocol_s": time.perf_counter() - clock - loaded_s}
     page = write_outcome(outcome, materials, bank, out, durations=durations, started=started)
-    lines = [outcome.sentence, *outcome.notes]
+    left_out = [note for material in materials for note in material.notes]
+    lines = [outcome.sentence, *outcome.notes, *left_out]
     if any(material.table.is_simulation for material in materials):
         lines.append(
             "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
         )
     document = outcome.as_json() | {
         "run": str(out),
+        "left_out": left_out,
         "simulation": any(material.table.is_simulation for material in materials),
     }
     return Output(document, "\n".join([*lines, f"run: {out}   report: {page}"]))

@@ -44,11 +44,14 @@ def run(options: argparse.Namespace) -> Output:
         "failed": failed,
         "simulation": bool(scores.attrs["simulation"]),
         "random_weights": list(scores.attrs["random_weights"]),
+        "notes": list(scores.attrs["notes"]),
         "scores": [
             {key: None if value != value else value for key, value in row.items()}
             for row in scores.to_dict("records")
         ],
     }
+    for note in scores.attrs["notes"]:
+        print(note, file=sys.stderr)
     if scores.attrs["random_weights"]:
         print(random_weights_note(scores.attrs["random_weights"]), file=sys.stderr)
     # Nothing scored is work that could not be done; a few broken files among good ones are not.

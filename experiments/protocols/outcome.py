@@ -120,7 +120,7 @@ def write_outcome(
                 "protocol": outcome.settings,
                 "durations": durations,
                 "started": started.astimezone(UTC).isoformat(timespec="seconds"),
-                "notes": [*material.table.notes, *outcome.notes],
+                "notes": [*material.notes, *outcome.notes],
             },
         )
         for material in materials

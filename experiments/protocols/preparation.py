@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from experiments.recipes.reading import Recipe
 from experiments.runs.model import build_ensemble, folds_of, n_crops_of
-from experiments.runs.split import prepare_rows
+from experiments.runs.split import describe_rows, prepare_rows
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
@@ -42,6 +42,8 @@ class Material:
         Of each image, for recipes that learn from crops.
     which : str
         The rows taken, in words.
+    notes : tuple of str
+        The dataset's notes, and which of its images take no part.
     """
 
     table: ImageTable
@@ -51,6 +53,7 @@ class Material:
     rows: pd.DataFrame
     n_crops: int
     which: str
+    notes: tuple[str, ...]
 
     @property
     def y(self) -> NDArray[np.float64]:
@@ -106,7 +109,8 @@ def prepare(
         raise RunError(f"protocol: needs at least 2 {chosen} images with a MOS, got {len(rows)}.")
     words = f"{len(rows):,} images" if chosen == "all" else f"{len(rows):,} {chosen} images"
     n_crops = n_crops_of(bands) if recipe.regression.rows == "crops" else 1
-    return Material(table, recipe, bands, features.X.loc[rows.index], rows, n_crops, words)
+    notes = (*table.notes, *describe_rows(features))
+    return Material(table, recipe, bands, features.X.loc[rows.index], rows, n_crops, words, notes)
 
 
 def fit_rows(material: Material, positions: NDArray[np.intp], *, workers: int = 1) -> BandEnsemble:

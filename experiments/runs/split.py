@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from featbank.errors import DatasetError, RunError
+from featbank.errors import DatasetError, RunError, first_few
+from featbank.table import FeatureTable, MappedFeatures
 from regressors.checks import Table
 from regressors.fitting import take_rows
 from regressors.folds import make_folds
 
 EVALUATED_SPLITS = ("validation", "test")
+
+N_NAMED = 10
+"""Images that a line names beside their count."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,51 @@ class Rows:
     frame : DataFrame
         Columns of the image table, index ``image_id``; every row has a MOS, a split and a group.
     notes : tuple of str
-        Plain sentences for the receipt and the report.
+        How the split was made, in plain sentences for the receipt and the report.
     """
 
     frame: pd.DataFrame
     notes: tuple[str, ...]
+
+
+def describe_rows(features: FeatureTable | MappedFeatures) -> list[str]:
+    """Count, with their first names, the listed images that take no part in a fit, and those that are copies.
+
+    Parameters
+    ----------
+    features : FeatureTable or MappedFeatures
+
+    Returns
+    -------
+    list of str
+        Plain sentences; the receipt lists all images without features.
+    """
+    mos, left_out, copies = features.rows["mos"], features.left_out, features.copies
+    notes = []
+    if mos.isna().any():
+        n_without = int(mos.isna().sum())
+        notes.append(
+            f"{len(mos) - n_without:,} of {len(mos):,} rows have a MOS; {n_without:,} without one were left out: "
+            f"{first_few(mos.index[mos.isna()])}."
+        )
+    if len(left_out):
+        n_listed = len(left_out) + len(mos)
+        counts = ", ".join(
+            f"{len(images):,} {reason} ({first_few(images, N_NAMED)})"
+            for reason, images in left_out.groupby("reason", sort=False)["image"].agg(list).items()
+        )
+        notes.append(
+            f"{len(left_out):,} of {n_listed:,} images ({len(left_out) / n_listed:.1%}) have no features and were left "
+            f"out: {counts}."
+        )
+        refused = left_out[left_out["message"].str.startswith("band ")]  # readable, but not for that band
+        notes += [f"left out {row.image}: {row.message}" for row in refused.head(N_NAMED).itertuples()]
+    if copies:
+        pairs = first_few([f"{image} of {first}" for image, first in copies])
+        notes.append(
+            f"{len(copies):,} images are copies of another one, byte for byte, and rows of their own: {pairs}."
+        )
+    return notes
 
 
 def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) -> Rows:
@@ -61,7 +105,6 @@ def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) ->
             "`featbank score MODEL DIR`. For fitting give a CSV with columns path,mos."
         )
     if without_mos.any():
-        notes.append(f"{int(without_mos.sum())} images without a MOS were left out.")
         frame = frame[~without_mos]
     # An image without a group is a group of its own.
     blank = frame["group"].astype(str).str.strip() == ""

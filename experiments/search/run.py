@@ -19,7 +19,7 @@ from experiments.fit import Origin, fit_run
 from experiments.recipes.reading import Recipe
 from experiments.runs.folder import RECEIPT
 from experiments.runs.room import choose_blocks, open_table
-from experiments.runs.split import prepare_rows
+from experiments.runs.split import describe_rows, prepare_rows
 from experiments.search.document import Nested, document_study, say_scope, spec_of_study, write_study
 from experiments.search.evaluation import Evaluator
 from experiments.search.ledger import Ledger, open_storage
@@ -160,6 +160,9 @@ def search_run(
     )
     features = (map_table if by_blocks else build_table)(table, bands, bank, features_command)
     prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
+    left_out_notes = describe_rows(features)
+    for note in (*table.notes, *left_out_notes, *prepared.notes):
+        log(note)
     training = prepared.frame[prepared.frame["split"] == "training"]
     X = take_rows(open_table(features), features.rows.index.get_indexer(training.index))
     spec = spec_of_study(
@@ -212,7 +215,7 @@ def search_run(
             chosen = space.recipe_of(winner.proposal.configuration, title)
             origin = Origin(
                 {"search": document, "failures": features.left_out.to_dict("records")},
-                (*prepared.notes, document["statement"]),
+                (*left_out_notes, *prepared.notes, document["statement"]),
                 lambda folder: write_study(folder, space, options.objectives, finished),
             )
             metrics = _fit_winner(

@@ -18,6 +18,7 @@ import pyarrow as pa
 from featbank.bank.shard import METADATA_KEY
 from featbank.bank.spec import FORMAT_VERSION
 from featbank.digest import canonical_json
+from featbank.remote import utf8_name
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -98,9 +99,7 @@ class ImageRecord:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, str):
-                object.__setattr__(
-                    self, field.name, value.encode("utf-8", "backslashreplace").decode("utf-8")
-                )
+                object.__setattr__(self, field.name, utf8_name(value))
         object.__setattr__(self, "actions", tuple(self.actions))
 
 

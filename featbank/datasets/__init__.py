@@ -8,12 +8,11 @@ from featbank.datasets.check import check_dataset
 from featbank.datasets.check_text import render_check
 from featbank.datasets.image_table import SPLITS, SUBSETS, ImageTable
 from featbank.datasets.layout import DatasetInfo
-from featbank.datasets.photos import IMAGE_SUFFIXES, read_photos
+from featbank.datasets.photos import read_photos
 from featbank.datasets.plain_csv import read_plain_csv
 from featbank.datasets.registry import list_datasets, read_dataset
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "SPLITS",
     "SUBSETS",
     "DatasetInfo",

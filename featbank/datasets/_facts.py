@@ -12,7 +12,7 @@ import pandas as pd
 
 from featbank.digest import digest_file
 from featbank.errors import ImageError, StoreError
-from featbank.remote import RemotePath, as_place, find_statuses, is_url
+from featbank.remote import RemotePath, as_place, find_statuses, is_url, utf8_name
 
 N_EXAMPLES = 20
 """How many files are named in a report; the counts beside them are complete."""
@@ -70,7 +70,7 @@ def _inspect(path: str, decode: bool) -> dict[str, Any]:
     except StoreError:
         raise  # says nothing of this image
     except OSError as error:
-        return {"reason": "unreadable", "message": f"{path} cannot be read: {error}."}
+        return {"reason": "unreadable", "message": f"{utf8_name(path)} cannot be read: {error.strerror}."}
     height, width = photo.pixels.shape[:2]
     return {
         "digest": photo.digest,
@@ -91,7 +91,7 @@ def _digest(path: str) -> dict[str, Any]:
             return {}
         return {"digest": place.digest() if isinstance(place, RemotePath) else digest_file(path)}
     except OSError as error:
-        return {"reason": "unreadable", "message": f"{path} cannot be read: {error}."}
+        return {"reason": "unreadable", "message": f"{utf8_name(path)} cannot be read: {error.strerror}."}
 
 
 def describe_files(facts: pd.DataFrame, *, decode: bool) -> dict[str, Any]:

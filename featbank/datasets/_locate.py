@@ -1,7 +1,8 @@
 """Finds the files that a dataset's metadata names, and refuses names that lead out of the dataset.
 
-Names are compared exactly first, then without regard to case and Unicode form: archives packed on another
-system often change both. Nothing is guessed: where two files fit one name, the reader asks.
+Names are compared exactly first, then without regard to case and Unicode form, and names that are no UTF-8 as Latin-1:
+archives packed on another system often change all three. Nothing is guessed: where two files fit one name, the
+reader asks.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import PureWindowsPath
 from typing import TypeAlias
 
-from featbank.errors import DatasetError
-from featbank.remote import Place, RemoteEntry, RemotePath
+from featbank.errors import DatasetError, first_few
+from featbank.remote import Place, RemoteEntry, RemotePath, utf8_name
 
 Entry: TypeAlias = os.DirEntry[str] | RemoteEntry
 
@@ -24,6 +25,10 @@ MAX_DEPTH = 3
 
 def fold(name: str) -> str:
     """Return the form in which names are compared when the exact spelling is not found."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # an archive packed where names were Latin-1
+        name = os.fsencode(name).decode("latin-1")
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -165,7 +170,7 @@ class ImageFinder:
     def notes(self) -> list[str]:
         """Say in which folders images were found by name alone."""
         return [
-            f"{count:,} image(s) found by name in {folder}."
+            f"{count:,} image(s) found by name in {utf8_name(folder)}."
             for folder, count in sorted(self.elsewhere.items())
         ]
 
@@ -176,7 +181,7 @@ class ImageFinder:
         if len(exact) == 1:
             return exact[0]
         raise DatasetError(
-            f"{name!r} fits several files: {', '.join(str(path) for path in (exact or candidates)[:5])}. "
+            f"{name!r} fits several files: {first_few([utf8_name(path) for path in exact or candidates])}. "
             "Name the folder of the images to be used (images=...), or remove the others; a guess could read "
             "another resolution."
         )
@@ -214,7 +219,7 @@ def list_folder(folder: Place) -> list[Entry]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise DatasetError(
-            f"folder {folder} cannot be listed: {error}. Images in it would be lost."
+            f"folder {utf8_name(folder)} cannot be listed: {error.strerror}. Images in it would be lost."
         ) from error
 
 
@@ -251,8 +256,7 @@ def _walk(folder: Place, depth: int | None, seen: set[tuple[int, int]]) -> Itera
             continue
         if is_folder(entry):
             folders.append(folder / entry.name)
-        # A link that leads nowhere is listed too: it is then reported as missing, not passed over in silence.
-        elif entry.is_symlink() or entry.is_file():
+        else:  # pipes, and links that lead nowhere, too: they are reported, not passed over in silence
             yield folder / entry.name
     if depth is None or depth > 0:
         for sub in folders:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.errors import DatasetError, DatasetNotFoundError, StoreError
+from featbank.errors import DatasetError, DatasetNotFoundError, StoreError, first_few
 from featbank.remote import Place
 
 UNKNOWN_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
-_N_SHOWN = 5
 
 
 def read_text(path: Place) -> str:
@@ -109,7 +108,7 @@ class TextTable:
             hint = " Write decimals with a point." if any("," in text for text in wrong) else ""
             raise DatasetError(
                 f"{self.path}: column {name!r} must hold finite numbers (or nothing where unknown), got "
-                f"{_capped(wrong)}.{hint}"
+                f"{first_few(wrong)}.{hint}"
             )
         return values
 
@@ -130,7 +129,7 @@ class TextTable:
         if wrong:
             spelled = ", ".join(repr(word) for word in known)
             raise DatasetError(
-                f"{self.path}: column {name!r} must hold one of {spelled}, got {_capped(wrong)}. "
+                f"{self.path}: column {name!r} must hold one of {spelled}, got {first_few(wrong)}. "
                 "Spell them out: a mistyped split would silently move images."
             )
         return list(cells)
@@ -155,7 +154,7 @@ class TextTable:
                 first[cell] = line
         if wrong:
             raise DatasetError(
-                f"{self.path}: column {name!r} must name every image once, got {_capped(wrong)}. "
+                f"{self.path}: column {name!r} must name every image once, got {first_few(wrong)}. "
                 "Keep one row per image; average scores given several times."
             )
         return list(cells)
@@ -236,8 +235,3 @@ def _find_delimiter(text: str) -> str:
     header = next((line for line in text.splitlines() if line.strip()), "")
     # max() keeps the first of equals: a one-column header is read as comma-separated.
     return max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
-
-
-def _capped(items: Sequence[str]) -> str:
-    shown = ", ".join(items[:_N_SHOWN])
-    return shown if len(items) <= _N_SHOWN else f"{shown} and {len(items) - _N_SHOWN} more"

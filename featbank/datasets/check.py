@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from featbank.datasets._facts import N_EXAMPLES, describe_files, find_duplicates, inspect_files
 from featbank.datasets.image_table import SPLITS, ImageTable
-from featbank.remote import find_statuses, is_url
+from featbank.remote import find_statuses, is_url, utf8_name
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _N_BINS = 10
@@ -92,7 +92,7 @@ def check_dataset(
         "group_overlap": _group_overlap(table),
         "constant": _constant_baseline(table),
         "n_missing": int((~present).sum()),
-        "missing": frame.loc[~present, "path"].tolist()[:N_EXAMPLES],
+        "missing": [utf8_name(path) for path in frame.loc[~present, "path"].head(N_EXAMPLES)],
         "every_image_missing": bool(len(present) and not present.any()),
         **describe_files(facts, decode=decode),
         "duplicates": find_duplicates(facts),

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featbank.errors import DatasetError
+from featbank.errors import DatasetError, first_few
 from featbank.remote import Place, is_url
 
 SPLITS = ("training", "validation", "test", "")
@@ -26,13 +26,10 @@ SUBSETS = ("", "exclusive")
 COLUMNS = ("image_id", "path", "mos", "split", "subset", "group")
 META_PREFIX = "meta:"
 _TEXT_COLUMNS = ("image_id", "path", "split", "subset", "group")
-_N_SHOWN = 5
 
 
 def _shown(values: Sequence[object]) -> str:
-    """Spell a few values for a message and say how many more there are."""
-    text = ", ".join(repr(value) for value in values[:_N_SHOWN])
-    return text if len(values) <= _N_SHOWN else f"{text} and {len(values) - _N_SHOWN} more"
+    return first_few([repr(value) for value in values])
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +44,9 @@ class ImageTable:
         Absolute folder of the dataset; own CSV files: the folder of the CSV.
     frame : pandas.DataFrame of n_images rows
         Columns ``image_id`` (unique str, the dataset's own image name), ``path`` (absolute str or URL, unique;
-        the file may be missing), ``mos`` (float64 on the native scale, higher is better, NaN where unknown),
-        ``split`` (one of `SPLITS`), ``subset`` (one of `SUBSETS`), ``group`` (str, empty where unknown) and any
+        the file may be missing; undecodable bytes are Python's surrogate escapes), ``mos`` (float64 on the native
+        scale, higher is better, NaN where unknown), ``split`` (one of `SPLITS`), ``subset`` (one of `SUBSETS`),
+        ``group`` (str, empty where unknown) and any
         number of ``meta:<name>`` columns (float64, finite): facts known without looking at a pixel.
     mos_range : tuple of two floats
         Nominal ends of the MOS scale, worst first; two NaN where there is no MOS.

@@ -128,10 +128,13 @@ class Layout:
 def make_frame(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pd.DataFrame:
     """Arrange columns as `ImageTable` wants them, with empty text where a column is absent."""
     n_rows = len(columns["image_id"])
+    paths = list(columns["path"])
+    # pandas' own text type holds no undecodable bytes, which a path may have.
+    is_text = all(map(_is_utf8, paths))
     frame = pd.DataFrame(
         {
             "image_id": list(columns["image_id"]),
-            "path": list(columns["path"]),
+            "path": pd.Series(paths, dtype="str" if is_text else object),
             "mos": np.asarray(columns["mos"], dtype=np.float64),
             **{name: list(columns.get(name, [""] * n_rows)) for name in ("split", "subset", "group")},
         }
@@ -140,4 +143,12 @@ def make_frame(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pd.DataFram
         if name not in frame.columns:
             frame[name] = np.asarray(values, dtype=np.float64)
     # An empty list becomes a float column; the table's columns keep their kind even without rows.
-    return frame.astype(dict.fromkeys(("image_id", "path", "split", "subset", "group"), "str"))
+    return frame.astype(dict.fromkeys(("image_id", "split", "subset", "group"), "str"))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -11,31 +11,15 @@ import numpy as np
 from featbank.datasets._locate import walk_files
 from featbank.datasets.image_table import ImageTable
 from featbank.datasets.layout import make_frame
-from featbank.errors import DatasetNotFoundError
-from featbank.remote import Place, RemotePath, as_place
+from featbank.errors import DatasetNotFoundError, first_few
+from featbank.images.source import IMAGE_SUFFIXES
+from featbank.remote import Place, RemotePath, as_place, utf8_name
 
 PHOTOS_NAME = "photos"
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".jfif",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".jxl",
-        ".pgm",
-        ".png",
-    }
-    | {".ppm", ".tif", ".tiff", ".webp"}
+_TABLE_SUFFIXES = frozenset(
+    {".csv", ".tsv", ".txt", ".xlsx", ".xls", ".json", ".toml", ".md", ".html", ".pdf"}
 )
-"""Endings, in lower case, of files listed as images. Formats that cannot be decoded are listed too: they are
-then recorded as unreadable with the reason, instead of being passed over in silence."""
 
 
 def is_image_name(path: Place) -> bool:
@@ -46,8 +30,9 @@ def is_image_name(path: Place) -> bool:
 def read_photos(paths: Sequence[str | Place]) -> ImageTable:
     """List the images in folders, with all their sub-folders, and single files.
 
-    Folders are walked in the order of names; hidden files and folders are left out. A file named directly is
-    listed whatever its ending.
+    Folders are walked in the order of names. Files and folders whose names begin with a point are hidden ones, and are
+    passed over; every other file is listed, or counted and named in the notes. A file named directly is listed
+    whatever its ending.
 
     Parameters
     ----------
@@ -58,7 +43,7 @@ def read_photos(paths: Sequence[str | Place]) -> ImageTable:
     -------
     ImageTable
         Named ``photos``; MOS, split, subset and group unknown. With one folder, ``image_id`` is the path below it
-        (with ``/``); otherwise the path as given.
+        (with ``/``); otherwise the path as given; spelled by `featbank.remote.utf8_name`.
 
     Raises
     ------
@@ -72,35 +57,35 @@ def read_photos(paths: Sequence[str | Place]) -> ImageTable:
     places = [as_place(path) for path in paths]
     one_folder = len(places) == 1 and places[0].is_dir()
     found: dict[str, str] = {}
-    n_other = n_again = 0
-    unspeakable: list[str] = []
+    others: list[str] = []
+    n_again = 0
     for given in places:
         if not given.exists():
-            raise DatasetNotFoundError(f"no file or folder at {given}.")
+            raise DatasetNotFoundError(f"no file or folder at {utf8_name(given)}.")
         folder = given.absolute()
         files = walk_files(folder) if given.is_dir() else [folder]
         for file in files:
+            below = _below(file, folder)
             if given.is_dir() and not is_image_name(file):
-                n_other += 1
-            elif not _is_text(file):
-                unspeakable.append(ascii(file.name))
+                others.append(utf8_name(below))
             elif str(file) in found:
                 n_again += 1
             else:
-                below = _below(file, folder)
-                found[str(file)] = below if one_folder else (given / below).as_posix()
+                found[str(file)] = utf8_name(below if one_folder else (given / below).as_posix())
     notes = []
-    if n_other:
-        notes.append(f"{n_other:,} file(s) without an image ending were left out.")
+    if others:
+        # Tables and texts are expected beside photographs: what could be one is named first.
+        others.sort(key=lambda name: PurePath(name).suffix.casefold() in _TABLE_SUFFIXES)
+        left_out = (
+            "1 file was left out, not an image by its ending"
+            if len(others) == 1
+            else f"{len(others):,} files were left out, not images by their ending"
+        )
+        notes.append(f"{left_out}: {first_few(others)}.")
     if n_again:
         notes.append(f"{n_again:,} file(s) named several times are listed once.")
-    if unspeakable:
-        notes.append(
-            f"{len(unspeakable):,} file(s) whose names are not valid UTF-8 were left out, rename them: "
-            f"{', '.join(unspeakable[:5])}."
-        )
     if not found:
-        where = ", ".join(str(path) for path in paths)
+        where = ", ".join(utf8_name(path) for path in paths)
         raise DatasetNotFoundError(
             f"no images in {where or 'nothing'} or its sub-folders; looked for files ending in "
             f"{' '.join(sorted(IMAGE_SUFFIXES))}, in any case, hidden ones left out. {' '.join(notes)}".rstrip()
@@ -121,12 +106,3 @@ def _below(file: Place, folder: Place) -> str:
     if isinstance(file, RemotePath) and isinstance(folder, RemotePath):
         return file.relative_to(folder).as_posix()
     return PurePath(str(file)).relative_to(str(folder)).as_posix()
-
-
-def _is_text(path: Place) -> bool:
-    # Names in a foreign encoding reach us with lone surrogates, which neither Arrow nor a report can hold.
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -9,10 +9,11 @@ from featbank.datasets._locate import ImageFinder, is_folder, list_folder
 from featbank.datasets._text import read_header
 from featbank.datasets.image_table import ImageTable
 from featbank.datasets.layout import DatasetInfo, Layout, Source
-from featbank.datasets.photos import IMAGE_SUFFIXES, PHOTOS_NAME, is_image_name, read_photos
+from featbank.datasets.photos import PHOTOS_NAME, is_image_name, read_photos
 from featbank.datasets.plain_csv import CSV_NAME, read_plain_csv
 from featbank.errors import DatasetError, DatasetNotFoundError
-from featbank.remote import Place, RemotePath, as_place
+from featbank.images.source import IMAGE_SUFFIXES
+from featbank.remote import Place, RemotePath, as_place, utf8_name
 
 LAYOUTS: tuple[Layout, ...] = (
     demo.LAYOUT,
@@ -163,10 +164,11 @@ def _hints(folder: Place) -> list[str]:
     for entry in [entry for entry in entries if is_folder(entry)][:_MAX_HINT_FOLDERS]:
         for layout, metadata in _find_layouts(folder / entry.name):
             hints.append(
-                f"{metadata.parent} holds {layout.title}: give {folder / entry.name} to read it with its scores."
+                f"{utf8_name(metadata.parent)} holds {layout.title}: give {utf8_name(folder / entry.name)} to read it "
+                "with its scores."
             )
     tables = [
-        entry.name
+        utf8_name(entry.name)
         for entry in entries
         if PurePosixPath(entry.name).suffix.casefold() == ".csv" and not is_folder(entry)
     ]

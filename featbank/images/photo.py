@@ -16,8 +16,8 @@ from featbank.images.colour import to_srgb
 from featbank.images.foreign import decode_foreign
 from featbank.images.jpeg import decode_jpeg
 from featbank.images.png import decode_png
-from featbank.images.source import HEAD_BYTES, MAX_FILE_BYTES, SUFFIXES, read_bytes, sniff
-from featbank.remote import Place, RemotePath, as_place
+from featbank.images.source import HEAD_BYTES, MAX_FILE_BYTES, RAW_SUFFIXES, SUFFIXES, read_bytes, sniff
+from featbank.remote import Place, RemotePath, as_place, utf8_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,41 +123,45 @@ def read_photo(source: str | Place | bytes) -> Photo:
         raise TypeError(
             f"read_photo: source must be a path or the bytes of a file, got {type(source).__name__}"
         )
-    label = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+    label = f"{len(source)} bytes" if isinstance(source, bytes) else utf8_name(source)
     try:
         return _read(source)
     except ImageError as error:
-        raise ImageError(error.reason, f"read_photo: {label} {error}") from error
+        raise ImageError(error.reason, f"read_photo: {label} {error}", error.digest) from error
 
 
 def _read(source: str | Place | bytes) -> Photo:
-    actions: tuple[str, ...] = ()
-    if isinstance(source, bytes):
-        data = source
-        if not data:
-            raise ImageError("empty", "hold no image; give the content of a file")
-        if len(data) > MAX_FILE_BYTES:
-            raise ImageError("too-large", f"are too many; at most {MAX_FILE_BYTES} are read")
-    else:
-        data = read_bytes(as_place(source))
-    image_format = sniff(data[:HEAD_BYTES])
-    if not isinstance(source, bytes):
-        suffix = as_place(source).suffix.lower()
-        if suffix and suffix not in SUFFIXES[image_format]:
-            actions = (f"misnamed:{suffix}",)
+    data = source if isinstance(source, bytes) else read_bytes(as_place(source))
+    suffix = "" if isinstance(source, bytes) else as_place(source).suffix.lower()
+    digest = digest_bytes(data)  # of what is decoded, whatever the file may hold by now
     try:
+        image_format = _format_of(data, suffix)
+        misnamed = (f"misnamed:{suffix}",) if suffix and suffix not in SUFFIXES[image_format] else ()
         if image_format == "JPEG":
             raster = decode_jpeg(data)
         elif image_format == "PNG":
             raster = decode_png(data)
         else:
             raster = decode_foreign(data, image_format)
-        digest = digest_bytes(data)
         del data
         pixels, done = to_srgb(raster)
+    except ImageError as error:
+        error.digest = digest
+        raise
     except MemoryError as error:
-        raise ImageError("memory", "needs more memory than there is; scale it down first") from error
-    return Photo(pixels, digest, image_format, raster.mode, actions + done)
+        raise ImageError("memory", "needs more memory than there is; scale it down first", digest) from error
+    return Photo(pixels, digest, image_format, raster.mode, misnamed + done)
+
+
+def _format_of(data: bytes, suffix: str) -> str:
+    if not data:
+        raise ImageError("empty", "hold no image; give the content of a file")
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError("too-large", f"are too many; at most {MAX_FILE_BYTES} are read")
+    image_format = sniff(data[:HEAD_BYTES])
+    if image_format == "TIFF" and suffix in RAW_SUFFIXES:  # not every one can be told by its content
+        raise ImageError("unsupported", "is a camera raw file; develop it to TIFF or JPEG")
+    return image_format
 
 
 # A colour JPEG of 16 x 16 pixels with halved chroma. The digest of its pixels stands for the behaviour of the

@@ -6,8 +6,10 @@ start other programs (EPS) or ask the system to draw (WMF).
 
 from __future__ import annotations
 
+import hashlib
 import stat
 
+from featbank.digest import digest_bytes
 from featbank.errors import ImageError, StoreError
 from featbank.remote import Place
 
@@ -15,6 +17,7 @@ MAX_FILE_BYTES = 1 << 30
 """Largest file that is read, in bytes: an uncompressed photo of `MAX_PIXELS` fits, a disk image does not."""
 
 HEAD_BYTES = 512
+_PART_BYTES = 1 << 20
 
 REASONS: dict[str, str] = {
     "missing": "no file of that name",
@@ -42,6 +45,19 @@ SUFFIXES: dict[str, frozenset[str]] = {
     "JPEG2000": frozenset({".jp2", ".j2k", ".j2c", ".jpx", ".jpc", ".jpf"}),
     "AVIF": frozenset({".avif"}),
 }
+
+RAW_SUFFIXES = frozenset(
+    f".{kind}"
+    for kind in (
+        *("3fr", "arw", "cr2", "cr3", "crw", "dcr", "dng", "erf", "fff", "iiq", "kdc", "mef", "mos", "mrw"),
+        *("nef", "nrw", "orf", "pef", "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw", "x3f"),
+    )
+)
+"""Endings of camera raw files: photographs, but not decoded, and their embedded previews are not taken for them."""
+
+IMAGE_SUFFIXES = frozenset(RAW_SUFFIXES | {".heic", ".heif", ".hif", ".jxl"}).union(*SUFFIXES.values())
+"""Endings, in lower case, of the files that a folder's listing takes for images. Formats that cannot be decoded are
+listed too: such a file is then refused by name with the reason, instead of being passed over."""
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -105,7 +121,8 @@ def read_bytes(path: Place) -> bytes:
     ------
     ImageError
         With reason ``missing``, ``not-a-file``, ``unreadable``, ``empty``, ``too-large``, or what `sniff`
-        raises: the first bytes are looked at before the rest is read.
+        raises: the first bytes are looked at before the rest is held in memory. What was read and refused has its
+        digest in the error.
     StoreError
         If a store cannot be reached, which is no fault of this image.
     """
@@ -115,12 +132,18 @@ def read_bytes(path: Place) -> bytes:
             # Opening a pipe would wait for a writer, a device might never end.
             raise ImageError("not-a-file", "is a folder, pipe, socket or device; give the path of a file")
         if status.st_size == 0:
-            raise ImageError("empty", "has zero bytes; copy or download the file again")
+            raise ImageError("empty", "has zero bytes; copy or download the file again", digest_bytes(b""))
         if status.st_size > MAX_FILE_BYTES:
             raise ImageError("too-large", f"has {status.st_size} bytes; at most {MAX_FILE_BYTES} are read")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
-            sniff(head)
+            try:
+                sniff(head)
+            except ImageError as error:
+                hasher = hashlib.sha256(head)
+                while part := file.read(_PART_BYTES):
+                    hasher.update(part)
+                raise ImageError(error.reason, str(error), hasher.hexdigest()) from error
             return head + file.read()
     except FileNotFoundError as error:
         raise ImageError("missing", "does not exist; check the path") from error

@@ -15,9 +15,10 @@ from experiments.fit import fit_run
 from experiments.recipes.reading import parse_recipe
 from experiments.runs.folder import new_run_folder
 from experiments.runs.model import load_run_model
-from experiments.runs.split import SealedRows, prepare_rows
+from experiments.runs.split import SealedRows, describe_rows, prepare_rows
 from featbank.datasets import ImageTable
 from featbank.errors import DatasetError, MissingFeaturesError, RunError
+from featbank.table import FeatureTable
 from regressors.evaluation.metrics import plcc, srcc
 from tests.support.imported_run import RECIPE, prepare
 
@@ -150,8 +151,13 @@ def test_the_seal_opens_once_and_only_after_fitting() -> None:
 
 def test_a_dataset_without_a_split_gets_one_by_group(tmp_path: Path) -> None:
     table, recipe, bank = prepare(tmp_path, with_split=False)
-    metrics = fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False)
-    assert 0.15 * 160 <= metrics["test"]["n"] <= 0.25 * 160
+    table = replace(table, frame=table.frame.assign(mos=table.frame["mos"].where(table.frame.index >= 40)))
+    lines: list[str] = []
+    metrics = fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False, log=lines.append)
+    assert 0.15 * 120 <= metrics["test"]["n"] <= 0.25 * 120
+    assert any(
+        line.startswith("120 of 160 rows have a MOS; 40 without one were left out: 0") for line in lines
+    )
     rows = pd.read_csv(tmp_path / "run/predictions.csv").merge(
         table.frame[["image_id", "group"]], left_on="image", right_on="image_id"
     )
@@ -167,7 +173,16 @@ def test_rows_without_mos_are_left_out_and_said_so() -> None:
     )
     prepared = prepare_rows(rows, 0.2, 0)
     assert list(prepared.frame.index) == ["a", "c"]
-    assert "1 images without a MOS" in prepared.notes[0]
+    left_out = pd.DataFrame(
+        [("d", "missing", "no file"), ("e", "empty", "band x, no"), ("f", "missing", "no file")],
+        columns=["image", "reason", "message"],
+    )
+    assert describe_rows(FeatureTable(rows, rows, left_out, [("c", "a")])) == [
+        "2 of 3 rows have a MOS; 1 without one were left out: b.",
+        "3 of 6 images (50.0%) have no features and were left out: 2 missing (d, f), 1 empty (e).",
+        "left out e: band x, no",
+        "1 images are copies of another one, byte for byte, and rows of their own: c of a.",
+    ]
     assert prepared.frame["group"].nunique() == 2
     with pytest.raises(DatasetError, match="no image has a MOS"):
         prepare_rows(rows.assign(mos=np.nan), 0.2, 0)

@@ -1,6 +1,8 @@
 """Scoring new photos: the numbers of the fitted model, a row for each file, refusals that say why."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,48 @@ def test_the_command_writes_csv_and_json(
     written = pd.read_csv(tmp_path / "s.csv", keep_default_na=False)
     assert document["scores"][0]["predicted"] == pytest.approx(written["predicted"][0], rel=1e-5)
     assert document["simulation"] is False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_no_file_of_a_folder_vanishes(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    write_image(new / "good.png", seed=7)
+    (new / "good.png").rename(new / os.fsdecode(b"m\xfcller.png"))
+    (new / os.fsdecode(b"kaputt\xfc.jpg")).write_bytes(b"\xff\xd8\xff nothing more")
+    (new / "raw.CR2").write_bytes(b"II*\0\x10\0\0\0CR\x02\0" + bytes(100))
+    (new / "film.mov").write_bytes(b"")
+    bank = ["--bank", str(tmp_path / "bank"), "--workers", "1"]
+    assert main(["score", str(fitted / "run"), str(new), "--csv", str(tmp_path / "s.csv"), *bank]) == 0
+    left_out = "1 file was left out, not an image by its ending: film.mov."
+    assert left_out in capsys.readouterr().err
+    written = pd.read_csv(tmp_path / "s.csv", keep_default_na=False).set_index("image")
+    assert sorted(written.index) == ["kaputt\\xfc.jpg", "m\\xfcller.png", "raw.CR2"]
+    assert "camera raw" in written.loc["raw.CR2", "reason"]
+    assert written.loc["m\\xfcller.png", "reason"] == ""
+    assert main(["score", str(fitted / "run"), str(new), "--json", *bank]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["scored"], document["failed"], document["notes"]) == (1, 2, [left_out])
+
+
+def test_features_count_what_is_missing_left_out_or_a_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "scores.csv").write_text("path,mos\na.png,1\nb.png,2\ngone.png,3\nempty.jpg,4\n")
+    (tmp_path / "b.png").write_bytes(write_image(tmp_path / "a.png").read_bytes())
+    (tmp_path / "empty.jpg").touch()
+    ask = ["features", str(tmp_path / "scores.csv"), "--recipe", str(tmp_path / "r.toml"), "--bank"]
+    assert main([*ask, str(tmp_path / "bank"), "--workers", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "without a readable file: gone.png" in lines
+    assert "copies, byte for byte, computed once: 1 (b.png of a.png)" in lines
+    assert any(line.startswith("  empty.jpg: ") for line in lines)
+    assert main([*ask, str(tmp_path / "bank"), "--workers", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["missing_images"] == ["gone.png"]
+    assert document["copies"] == [{"image": "b.png", "copy_of": "a.png"}]
 
 
 def test_nothing_readable_is_exit_1(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Extraction: equal files once, failures recorded and not tried again, one worker or two the same."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from featbank.digest import digest_file
 from featbank.errors import UnknownNameError
 from featbank.extract import FeatureRequest, extract, open_folder, take_shard
 from featbank.extraction_log import measured_seconds
+from featbank.jobs import Outcome, run_jobs
 from tests.featbank.bank.test_crashes import deaths
 from tests.support.datasets import write_image
 
@@ -37,6 +39,7 @@ def test_equal_files_are_computed_once(photos: list[tuple[str, str]], tmp_path: 
     copy.write_bytes(Path(photos[0][1]).read_bytes())
     summary = extract([*photos, ("copy.png", str(copy))], REQUESTS, Bank(tmp_path / "bank"), workers=1)
     assert (summary.n_images, summary.n_computed) == (6, 6)
+    assert summary.copies == [("copy.png", "0.png")]
 
 
 def test_only_the_missing_feature_is_computed(photos: list[tuple[str, str]], tmp_path: Path) -> None:
@@ -66,6 +69,39 @@ def test_a_broken_file_is_recorded_once_and_tried_again_on_request(
     assert retried.seconds["decode"] > 0
     write_image(broken, seed=99)
     assert extract(photos, REQUESTS, bank, workers=1).n_computed == 1
+
+
+MOMENTS = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:60]),
+    "another file": lambda path: path.write_bytes(b"not an image, " * 1000),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+    "vast": lambda path: path.write_bytes(path.read_bytes() + bytes(10_000)),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_photo_damaged_for_a_moment_is_refused_for_that_moment_only(
+    moment: str, photos: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between listing and reading: the refusal belongs to the bytes that were refused, not to those listed."""
+    monkeypatch.setattr("featbank.images.source.MAX_FILE_BYTES", 10_000)
+    bank, victim = Bank(tmp_path / "bank"), Path(photos[2][1])
+    good = victim.read_bytes()
+
+    def damage_then_run(*arguments: object) -> Iterator[Outcome]:
+        MOMENTS[moment](victim)
+        yield from run_jobs(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("featbank.extract.run_jobs", damage_then_run)
+        summary = extract(photos, REQUESTS[:1], bank, workers=1)
+    assert [failure["image"] for failure in summary.failures] == ["2.png"]
+    refused = bank.images.failures()["key"].tolist()
+    assert refused == ([] if moment == "gone" else [digest_file(victim)])
+    victim.write_bytes(good)
+    again = extract(photos, REQUESTS[:1], bank, workers=1)
+    assert (again.n_computed, again.failures) == (1, [])
 
 
 def test_nothing_is_computed_when_a_request_cannot_be_built(

@@ -67,6 +67,15 @@ def test_missing_and_broken_images_are_left_out_with_their_reason(table: ImageTa
     assert list(features.left_out["reason"]) == ["missing", "not-an-image"]
 
 
+def test_copies_are_rows_of_their_own_and_named(table: ImageTable, bank: Bank) -> None:
+    for copy in (1, 3):
+        Path(table.frame["path"][copy]).write_bytes(Path(table.frame["path"][0]).read_bytes())
+    extract(images(table), [REQUEST], bank, workers=1)
+    features = build_table(table, layout(bank, table), bank, "again")
+    assert features.copies == [("1.png", "0.png"), ("3.png", "0.png")]
+    assert np.array_equal(features.X.iloc[0], features.X.iloc[3])
+
+
 def test_no_image_at_all_is_an_error(table: ImageTable, bank: Bank) -> None:
     for path in table.frame["path"]:
         Path(path).unlink()

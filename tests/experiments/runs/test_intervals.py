@@ -53,7 +53,7 @@ def test_what_cannot_be_calibrated_is_refused_before_the_fit(tmp_path: Path) -> 
     ):
         with pytest.raises(RunError, match=message):
             fit_run(table, recipe, bank, tmp_path / "run", workers=1, log=lines.append, **options)
-    assert lines == []
+    assert not any("members fitted" in line for line in lines)
 
 
 def test_too_few_rows_have_no_interval(tmp_path: Path) -> None:

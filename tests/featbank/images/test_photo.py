@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageFile, ImageOps
 
+from featbank.digest import digest_bytes
 from featbank.errors import FeatbankError, ImageError
 from featbank.images import DECODE_POLICY, MAX_PIXELS, Photo, read_photo
 from featbank.images.raster import check_size
@@ -107,6 +108,15 @@ def test_gray_and_its_rgb_copy_agree() -> None:
     gray = gray_picture()
     one, three = tiny.png_bytes(gray, 0), tiny.png_bytes(np.repeat(gray[..., None], 3, 2), 2)
     assert np.array_equal(read_photo(one).pixels, read_photo(three).pixels)
+
+
+def test_a_preview_in_a_camera_raw_file_is_not_taken_for_the_photo(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(CUTTABLE["TIFF"])
+    (tmp_path / "a.NEF").write_bytes(CUTTABLE["TIFF"])
+    assert read_photo(tmp_path / "a.tif").format == "TIFF"
+    with pytest.raises(ImageError, match="camera raw") as caught:
+        read_photo(tmp_path / "a.NEF")
+    assert (caught.value.reason, caught.value.digest) == ("unsupported", digest_bytes(CUTTABLE["TIFF"]))
 
 
 def test_identity_is_the_content_alone(tmp_path: Path) -> None:
