@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments.report.drawing import Drawing, label_row
 from experiments.report.theme import Theme
 from experiments.search.outcome import pareto_front, pick_winner
-from experiments.search.proposals import Finished
+from experiments.search.study import Finished
 
 _MAX_ROWS = 14
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from filelock import FileLock
 from tqdm import tqdm
 
 from experiments.fit import Origin, fit_run
@@ -20,15 +21,18 @@ from experiments.recipes.reading import Recipe
 from experiments.runs.folder import RECEIPT
 from experiments.runs.room import choose_blocks, open_table
 from experiments.runs.split import describe_rows, prepare_rows
-from experiments.search.document import Nested, document_study, say_scope, spec_of_study, write_study
 from experiments.search.evaluation import Evaluator
-from experiments.search.ledger import Ledger, open_storage
-from experiments.search.locking import FileLock
 from experiments.search.out_folder import FINISH_LOCK, check_journal, check_out, finished_metrics
-from experiments.search.outcome import pick_winner
-from experiments.search.proposals import Finished
+from experiments.search.outcome import (
+    Nested,
+    document_study,
+    pick_winner,
+    say_scope,
+    spec_of_study,
+    write_study,
+)
 from experiments.search.space import Space
-from experiments.search.worker import Plan, make_plan, run_study
+from experiments.search.study import Finished, Plan, make_plan, open_storage, run_study
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.digest import digest_json
@@ -190,7 +194,7 @@ def search_run(
     winner = pick_winner(finished)
     log(
         f"best of {len(finished)}: SRCC {winner.evaluation.value:.4f}, {winner.evaluation.gmacs:.3f} GMACs, "
-        + ", ".join(winner.proposal.configuration.variants)
+        + ", ".join(winner.configuration.variants)
     )
     folds = _outer_folds(recipe, training, options.n_outer_folds)
     nested = [
@@ -212,7 +216,7 @@ def search_run(
         metrics = finished_metrics(out, document)
         if metrics is None:
             title = f"{recipe.title}: best of {len(finished)} configurations within {budget:g} GMACs"
-            chosen = space.recipe_of(winner.proposal.configuration, title)
+            chosen = space.recipe_of(winner.configuration, title)
             origin = Origin(
                 {"search": document, "failures": features.left_out.to_dict("records")},
                 (*left_out_notes, *prepared.notes, document["statement"]),
@@ -250,22 +254,21 @@ def _search(
     title: str,
     show_progress: bool,
 ) -> list[Finished]:
-    ledger = Ledger(storage, name, space, plan.objectives, {"title": title, "method": plan.method})
     with tqdm(desc=title, unit="trial", disable=None if show_progress else True) as bar:
 
-        def report(done: Sequence[Finished], total: int | None) -> None:
+        def report(done: Sequence[Finished], total: int) -> None:
             bar.total = total
             bar.n = len(done)
             if done:
                 best = pick_winner(done)
                 bar.set_postfix_str(
-                    f"best {best.evaluation.value:.4f} with {len(best.proposal.configuration.variants)} bands, "
+                    f"best {best.evaluation.value:.4f} with {len(best.configuration.variants)} bands, "
                     f"{best.evaluation.gmacs:.2f} GMACs",
                     refresh=False,
                 )
             bar.refresh()
 
-        return run_study(ledger, space, evaluator, plan, report)
+        return run_study(storage, name, space, evaluator, plan, report)
 
 
 def _outer_folds(recipe: Recipe, training: pd.DataFrame, n_folds: int) -> list[Fold]:
@@ -302,7 +305,7 @@ def _nest(
     fit, test = fold
     evaluator = make_evaluator(take_rows(X, fit), training.iloc[fit])
     finished = _search(storage, name, space, plan, evaluator, name.rpartition("/")[2], show_progress)
-    chosen = pick_winner(finished).proposal.configuration
+    chosen = pick_winner(finished).configuration
     predicted = evaluator.fit_predict(chosen, take_rows(X, test))
     return Nested(srcc(training["mos"].to_numpy()[test], predicted), chosen)
 

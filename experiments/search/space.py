@@ -16,7 +16,6 @@ from experiments.recipes.search_space import SearchRequest
 from experiments.recipes.variants import list_variants
 from featbank.errors import RunError
 from regressors.budget import is_within, sum_gmacs
-from regressors.subsets import MAX_SUBSETS
 
 LEFT_OUT = "no"
 """Choice of a band that a configuration does not use."""
@@ -24,7 +23,7 @@ LEFT_OUT = "no"
 OPTIONS = ("estimator", "unit_band", "members", "combine")
 """Keys of ``[regression]`` that a recipe can open to the search."""
 
-MAX_EXHAUSTIVE = MAX_SUBSETS
+MAX_EXHAUSTIVE = 4096
 """Most configurations that are evaluated one and all."""
 
 _AVERAGES = ("uniform", "simplex")

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.search.evaluation import Evaluation, Evaluator
-from experiments.search.ledger import Ledger, open_storage
 from experiments.search.outcome import trials_frame
-from experiments.search.proposals import Finished
 from experiments.search.space import Configuration, Space
-from experiments.search.worker import Plan, make_plan, run_study
+from experiments.search.study import Finished, Plan, make_plan, open_storage, run_study
 from tests.support.search_study import SEARCH, study_parts
 
 KINDS = {
@@ -53,8 +51,7 @@ def study_of(kind: str) -> tuple[Space, CountingEvaluator, Plan]:
 def work(folder: Path, kind: str, url: str | None, evaluator: CountingEvaluator) -> list[Finished]:
     """Work on the study in a folder or a database until it is complete."""
     space, _, plan = study_of(kind)
-    ledger = Ledger(open_storage(url, folder), "study", space, plan.objectives, {})
-    return run_study(ledger, space, evaluator, plan)
+    return run_study(open_storage(url, folder), "study", space, evaluator, plan)
 
 
 def main(folder: str, kind: str, url: str, n_calls_left: str, pause_s: str) -> None:
