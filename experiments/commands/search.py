@@ -2,7 +2,7 @@
 
 The search looks at training rows alone. Besides the subset of bands it may vary what the recipe opens in its [search]
 table: views, pooling, band scaling, regressor, design of members, combination. A configuration over the budget is
-never evaluated, none is evaluated twice. Up to 4096 configurations are evaluated one and all, and the winner is
+never evaluated. Up to 4096 configurations are evaluated one and all, and the winner is
 certified; more are sampled by Optuna. The same command run again, at the same time or after a kill, works on the same
 study: run it in several terminals, or on several hosts with a shared --out or --storage.
 """
