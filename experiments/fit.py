@@ -19,6 +19,8 @@ import pandas as pd
 from experiments.recipes.reading import Recipe
 from experiments.report.of_run import write_report_of
 from experiments.runs.evaluate import (
+    FLOAT_FORMAT,
+    as_written,
     judge,
     predict_constant,
     predict_from_metadata,
@@ -239,7 +241,8 @@ def fit_run(
     singles_s = time.perf_counter() - clock
 
     clock = time.perf_counter()
-    taught = Training(X_train, training, y_train, ensemble.oof_predictions_, folds)
+    held_out = as_written(ensemble.oof_predictions_)
+    taught = Training(X_train, training, y_train, held_out, folds)
     if permutations is None:
         permutations = choose_permutations(recipe.regression, *X_train.shape)
     control = run_control(recipe.regression, taught, permutations, workers=workers, n_crops=n_crops)
@@ -247,12 +250,11 @@ def fit_run(
 
     clock = time.perf_counter()
     X_sealed, judged = seal.open(is_fitted=True)
-    predicted = ensemble.predict(X_sealed) if len(judged) else np.empty(0)
-    interval = calibrate_run(y_train, ensemble.oof_predictions_, judged, predicted, confidence, calibrate_on)
-    held_out = ~np.isnan(ensemble.oof_predictions_)  # a single hold-out fold tests some rows only
-    metrics: dict[str, Any] = {
-        "training_cv": judge(y_train[held_out], ensemble.oof_predictions_[held_out], with_intervals=True)
-    }
+    judged = judged.assign(mos=as_written(judged["mos"]))
+    predicted = as_written(ensemble.predict(X_sealed) if len(judged) else [])
+    interval = calibrate_run(as_written(y_train), held_out, judged, predicted, confidence, calibrate_on)
+    tested = ~np.isnan(held_out)  # a single hold-out fold tests some rows only
+    metrics: dict[str, Any] = {"training_cv": judge(y_train[tested], held_out[tested], with_intervals=True)}
     metrics |= score_parts(judged, predicted, with_intervals=True)
     metrics |= {
         "gmacs": gmacs,
@@ -290,7 +292,7 @@ def fit_run(
     predictions = with_interval(
         pd.concat(
             [
-                _prediction_rows(training, ensemble.oof_predictions_, ensemble.oof_members_),
+                _prediction_rows(training, held_out, ensemble.oof_members_),
                 _prediction_rows(
                     judged, predicted, ensemble.predict_members(X_sealed) if len(judged) else None
                 ),
@@ -331,7 +333,7 @@ def fit_run(
             origin.write(folder)
         write_json(folder / METRICS, metrics)
         write_json(folder / RECEIPT, receipt)
-        predictions.to_csv(folder / PREDICTIONS, index=False, float_format="%.10g")
+        predictions.to_csv(folder / PREDICTIONS, index=False, float_format=FLOAT_FORMAT)
         ensemble.cv_results_.to_csv(folder / "cv_results.csv", index=False)
         members_frame(ensemble).to_csv(folder / "weights.csv", index=False)
         (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from experiments.protocols.outcome import Outcome
 from experiments.protocols.preparation import Material, fit_rows
-from experiments.runs.evaluate import judge
+from experiments.runs.evaluate import as_written, judge
 from experiments.runs.trust import check_duplicates
 from featbank.errors import RunError
 from regressors.evaluation.metrics import METRICS
@@ -118,7 +118,7 @@ def run_cross(source: Material, target: Material, scale: ScaleMap, *, workers: i
         )
     positions = np.arange(len(source.rows))
     ensemble = fit_rows(source, positions, workers=workers or -1)
-    predicted = scale(ensemble.predict(target.X))
+    predicted = as_written(scale(ensemble.predict(target.X)))
     held_out = ensemble.oof_predictions_
     tested = np.isfinite(held_out)
     names = source.table.name, target.table.name

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from experiments.runs.evaluate import FLOAT_FORMAT
 from experiments.runs.folder import RECEIPT, new_run_folder, write_json
 from experiments.runs.receipt import build_receipt
 
@@ -128,11 +129,11 @@ def write_outcome(
     with new_run_folder(out) as folder:
         write_json(folder / PROTOCOL, outcome.as_json())
         write_json(folder / RECEIPT, receipts[0] | {"also": [receipt["dataset"] for receipt in receipts[1:]]})
-        outcome.scores.to_csv(folder / SCORES, index=False, float_format="%.10g")
+        outcome.scores.to_csv(folder / SCORES, index=False, float_format=FLOAT_FORMAT)
         if outcome.summary is not None:
-            outcome.summary.to_csv(folder / "summary.csv", index=False, float_format="%.10g")
+            outcome.summary.to_csv(folder / "summary.csv", index=False, float_format=FLOAT_FORMAT)
         if outcome.predictions is not None:
-            outcome.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.10g")
+            outcome.predictions.to_csv(folder / "predictions.csv", index=False, float_format=FLOAT_FORMAT)
         (folder / "recipe.toml").write_text(first.recipe.to_toml(), encoding="utf-8")
         write_protocol_page(
             outcome, folder, first.recipe.title, any(m.table.is_simulation for m in materials)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from experiments.recipes.reading import Recipe
+from experiments.runs.evaluate import as_written
 from experiments.runs.model import build_ensemble, folds_of, n_crops_of
 from experiments.runs.split import describe_rows, prepare_rows
 from featbank.bank import Bank
@@ -153,7 +154,7 @@ def score_fit(material: Material, train: NDArray[np.intp], test: NDArray[np.intp
     """
     ensemble = fit_rows(material, train)
     predicted = ensemble.predict(material.X.iloc[test])
-    scores = evaluate(material.y[test], predicted)
+    scores = evaluate(as_written(material.y[test]), as_written(predicted))
     return {"n_training": len(train), "n_test": len(test)} | {name: scores[name] for name in METRICS}
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:  # the report uses this module
     from experiments.runs.data import RunData
 
 TOLERANCE = 1e-6
-"""Predictions are written with ten significant digits; a metric that moves by more was not computed from them."""
+"""Written values are judged, so only the rounding of another machine moves a metric; one that moves by more was not
+computed from them."""
 
 
 def recomputed_scores(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:

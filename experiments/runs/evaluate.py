@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -19,12 +19,39 @@ from regressors.evaluation.metrics import evaluate
 
 METADATA_PREFIX = "meta:"
 
+FLOAT_FORMAT = "%.10g"
+"""How numbers are written into CSV files."""
+
 N_BOOTSTRAP = 1000
 
 MANY_ROWS = 20_000
 """Parts of more images have their intervals from `INTERVAL_ROWS` drawn ones."""
 
 INTERVAL_ROWS = 10_000
+
+
+def as_written(values: ArrayLike) -> NDArray[np.float64]:
+    """Round to what a CSV file holds of the values, so that whoever reads it judges the same numbers.
+
+    Copies of a photo have predictions that differ in the last bits; written, they are ties, and are judged as ties.
+
+    Parameters
+    ----------
+    values : float array of shape (n,)
+
+    Returns
+    -------
+    float64 array of shape (n,)
+        Rounding again changes nothing.
+
+    Examples
+    --------
+    >>> from experiments.runs.evaluate import as_written
+    >>> as_written([1 / 3, 2e20 / 3]).tolist()
+    [0.3333333333, 6.666666667e+19]
+    """
+    flat = np.asarray(values, dtype=np.float64).tolist()
+    return np.array([float(FLOAT_FORMAT % value) for value in flat], dtype=np.float64)
 
 
 def score_parts(
@@ -59,11 +86,12 @@ def score_parts(
 def judge(
     y: NDArray[np.float64], y_pred: NDArray[np.float64], *, with_intervals: bool, random_state: int = 0
 ) -> dict[str, Any]:
-    """Compute every metric of one part; a metric that is not defined becomes None.
+    """Compute every metric of one part from the written values; a metric that is not defined becomes None.
 
     Parameters
     ----------
     y, y_pred : float array of shape (n_images,)
+        Rounded by `as_written`.
     with_intervals : bool
         Add 95 % bootstrap intervals over images under ``ci95``.
     random_state : int
@@ -74,6 +102,7 @@ def judge(
     dict
         ``n``, the metrics, and ``ci95``; JSON-able.
     """
+    y, y_pred = as_written(y), as_written(y_pred)
     scores: dict[str, Any] = {name: _number(value) for name, value in evaluate(y, y_pred).items()}
     if with_intervals:
         intervals = bootstrap_ci(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from experiments.runs.evaluate import as_written
 from experiments.runs.split import split_names
 from featbank.errors import RunError
 from regressors.evaluation.intervals import ConformalInterval, calibrate_interval, min_calibration_rows
@@ -128,11 +129,12 @@ def describe_coverage(
     """
     if interval is None:
         return {}
-    y = judged["mos"].to_numpy(dtype=np.float64)
+    y = as_written(judged["mos"])
+    low, high = (as_written(end) for end in interval.around(predicted))
     coverage = {
         part: {
             "n": int(rows.sum()),
-            "share": interval.coverage(y[rows], predicted[rows]),
+            "share": float(np.mean((low[rows] <= y[rows]) & (y[rows] <= high[rows]))),
             "expected": list(interval.chance_range(int(rows.sum()), CHANCE_LEVEL)),
         }
         for part, rows in split_names(judged).items()

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.recipes.reading import Recipe
+from experiments.runs.evaluate import FLOAT_FORMAT
 from experiments.runs.receipt import none_if_nan
 from experiments.search.space import LEFT_OUT, OPTIONS, Configuration, Space
 from experiments.search.study import Finished, Plan, hide_password, rebuild_study
@@ -318,7 +319,7 @@ def _plain(configuration: Configuration) -> dict[str, Any]:
 
 def write_study(folder: Path, space: Space, objectives: str, finished: Sequence[Finished]) -> None:
     """Write the trials, the importance of what was open, and their figures into a run folder."""
-    trials_frame(space, finished).to_csv(folder / TRIALS, index=False, float_format="%.10g")
+    trials_frame(space, finished).to_csv(folder / TRIALS, index=False, float_format=FLOAT_FORMAT)
     importance = importance_frame(space, objectives, finished)
     importance.to_csv(folder / IMPORTANCE, index=False, float_format="%.6g")
     from experiments.search.figures import importance_figure, pareto_figure

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from experiments.fit import Origin, fit_run
 from experiments.recipes.reading import Recipe
+from experiments.runs.evaluate import as_written
 from experiments.runs.folder import RECEIPT
 from experiments.runs.room import choose_blocks, open_table
 from experiments.runs.split import describe_rows, prepare_rows
@@ -307,7 +308,7 @@ def _nest(
     finished = _search(storage, name, space, plan, evaluator, name.rpartition("/")[2], show_progress)
     chosen = pick_winner(finished).configuration
     predicted = evaluator.fit_predict(chosen, take_rows(X, test))
-    return Nested(srcc(training["mos"].to_numpy()[test], predicted), chosen)
+    return Nested(srcc(as_written(training["mos"].iloc[test]), as_written(predicted)), chosen)
 
 
 def _with_split(table: ImageTable, rows: pd.DataFrame) -> ImageTable:

@@ -13,14 +13,18 @@ from experiments.cli import main
 from experiments.commands.console import render_metrics
 from experiments.fit import fit_run
 from experiments.recipes.reading import parse_recipe
+from experiments.runs.consistency import recomputed_scores
 from experiments.runs.folder import new_run_folder
 from experiments.runs.model import load_run_model
+from experiments.runs.reading import read_run
 from experiments.runs.split import SealedRows, describe_rows, prepare_rows
-from featbank.datasets import ImageTable
+from featbank.bank import Bank
+from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import DatasetError, MissingFeaturesError, RunError
+from featbank.importing import import_features
 from featbank.table import FeatureTable
 from regressors.evaluation.metrics import plcc, srcc
-from tests.support.imported_run import RECIPE, prepare
+from tests.support.imported_run import RECIPE, prepare, write_scores
 
 FILES = {
     "metrics.json",
@@ -53,12 +57,30 @@ def test_metrics_follow_from_the_written_predictions(run: Path) -> None:
         split, _, subset = part.partition("/")
         chosen = rows[(rows["split"] == split) & ((rows["subset"] == subset) | (subset == ""))]
         assert metrics[part]["n"] == len(chosen)
-        assert metrics[part]["srcc"] == pytest.approx(srcc(chosen["mos"], chosen["predicted"]), abs=1e-9)
-        assert metrics[part]["plcc"] == pytest.approx(plcc(chosen["mos"], chosen["predicted"]), abs=1e-8)
+        assert metrics[part]["srcc"] == pytest.approx(srcc(chosen["mos"], chosen["predicted"]), abs=1e-12)
+        assert metrics[part]["plcc"] == pytest.approx(plcc(chosen["mos"], chosen["predicted"]), abs=1e-12)
         for name in ("n", "mae", "rmse", "plcc", "srcc", "krcc", "plcc_logistic", "ci95"):
             assert name in metrics[part]
         low, high = metrics[part]["ci95"]["srcc"]
         assert low <= metrics[part]["srcc"] <= high
+
+
+def test_copies_of_photos_are_ties_in_the_metrics_as_in_the_file(tmp_path: Path) -> None:
+    table = read_dataset(write_scores(tmp_path, with_split=False))
+    rng = np.random.default_rng(0)
+    mos = (
+        table.frame["mos"].to_numpy() * 2 / 3 + table.frame["mos"].mean() / 3
+    )  # more digits than are written
+    photos = np.outer(mos[:80], rng.normal(size=12)) + 0.3 * rng.normal(size=(80, 12))
+    table, bank = replace(table, frame=table.frame.assign(mos=mos, group="")), Bank(tmp_path / "bank")
+    import_features(table, bank, "sharp", None, np.tile(photos, (2, 1)), source_digest="copies", gmacs=1.0)
+    only = RECIPE[: RECIPE.index('[[band]]\nname = "noise"')] + '[regression]\nestimator = "rbf-svr"\n'
+    fit_run(table, parse_recipe(only, "svr"), bank, tmp_path / "run", workers=1, with_report=False)
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    for part, scores in recomputed_scores(read_run(tmp_path / "run").predictions).items():
+        assert scores == {name: metrics[part][name] for name in scores}  # to the last digit
+    findings = json.loads((tmp_path / "run/trust.json").read_text())["findings"]
+    assert {f["level"] for f in findings if f["check"] == "metrics follow from predictions"} == {"ok"}
 
 
 def test_a_member_sees_all_bands_and_one_each_leaves_one_out(run: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.runs.consistency import recomputed_scores
+from experiments.runs.evaluate import FLOAT_FORMAT
 from experiments.runs.folder import write_json
 
 
@@ -19,7 +20,7 @@ def write_plain_run(folder: Path, rows: pd.DataFrame, **changes: Any) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows[["image", "split", "subset", "mos", "predicted"]].to_csv(
-        folder / "predictions.csv", index=False, float_format="%.10g"
+        folder / "predictions.csv", index=False, float_format=FLOAT_FORMAT
     )
     gmacs, simulation = changes.get("gmacs", 1.0), changes.get("simulation", False)
     metrics = recomputed_scores(rows) | {
