@@ -51,7 +51,8 @@ def make_folds(
     n_splits : int, default=5
         Number of folds of "grouped" and "kfold", at least 2.
     shuffle : bool, default=True
-        Whether rows or groups are shuffled first; without it they are taken in table order.
+        Whether rows or groups are shuffled first; without it they are taken in table order. The same rows in another
+        order have other folds: bring them into an order of their own first, as a fit does by their names.
     random_state : int or None, default=0
         Seed of the shuffle; the same seed gives the same folds.
     test_size : float, default=0.2

@@ -26,7 +26,8 @@ class Rows:
     Attributes
     ----------
     frame : DataFrame
-        Columns of the image table, index ``image_id``; every row has a MOS, a split and a group.
+        Columns of the image table, index ``image_id``, in the order of the names, whatever the order of the table:
+        folds, splits and resamples number rows by it. Every row has a MOS, a split and a group.
     notes : tuple of str
         How the split was made, in plain sentences for the receipt and the report.
     """
@@ -97,7 +98,7 @@ def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) ->
         If no row has a MOS, only some have a split, or no row is left to learn from.
     """
     notes: list[str] = []
-    frame = rows.copy()
+    frame = rows.sort_index(kind="stable")
     without_mos = frame["mos"].isna()
     if without_mos.all():
         raise DatasetError(

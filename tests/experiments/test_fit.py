@@ -119,6 +119,19 @@ def test_the_same_run_gives_the_same_numbers(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again/predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
 
 
+@pytest.mark.parametrize("with_split", [True, False])
+def test_the_order_of_the_csv_changes_nothing(tmp_path: Path, with_split: bool) -> None:
+    table, recipe, bank = prepare(tmp_path, with_split=with_split)
+    shuffled = replace(table, frame=table.frame.sample(frac=1, random_state=3).reset_index(drop=True))
+    folders = [tmp_path / name for name in ("listed", "shuffled")]
+    for rows, folder in zip((table, shuffled), folders, strict=True):
+        fit_run(rows, recipe, bank, folder, workers=1, with_report=False)
+    for name in ("predictions.csv", "metrics.json", "cv_results.csv", "weights.csv", "trust.json"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+    coefficients = [load_run_model(folder / "model.skops")[0].members_[0][-1].coef_ for folder in folders]
+    assert np.array_equal(*coefficients)
+
+
 def test_informative_bands_beat_the_constant_and_the_dull_band(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["test"]["srcc"] > 0.7
