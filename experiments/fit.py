@@ -55,6 +55,7 @@ from experiments.runs.intervals import (
 from experiments.runs.model import (
     build_ensemble,
     chosen_parameters,
+    describe_large_group,
     folds_of,
     members_frame,
     n_crops_of,
@@ -222,6 +223,10 @@ def fit_run(
     clock = time.perf_counter()
     y_train = training["mos"].to_numpy(dtype=np.float64)
     folds = folds_of(recipe.regression, training)
+    large = describe_large_group(recipe.regression, training)
+    if large:
+        notes.append(large)
+        log(f"note: {large}")
     n_crops = n_crops_of(bands) if recipe.regression.rows == "crops" else 1
     try:
         ensemble = build_ensemble(recipe.regression, folds, workers, n_crops=n_crops, reference=reference)

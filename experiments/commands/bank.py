@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.commands import Output
 from experiments.commands.list import render_rows
-from experiments.commands.options import add_bank, add_data
+from experiments.commands.options import add_bank, add_data, non_negative_number
 
 EXAMPLE = """examples:
   featbank bank ls
@@ -63,7 +63,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         "--names", metavar="FILE", help="text file with one image name for each row, in order"
     )
     parser.add_argument(
-        "--gmacs", metavar="G", type=float, help="cost of the features for one image, if known"
+        "--gmacs", metavar="G", type=non_negative_number, help="cost of the features for one image, if known"
     )
     parser.add_argument(
         "--nonfinite",

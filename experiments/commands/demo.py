@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from experiments.commands import Output
-from experiments.commands.options import add_workers, positive_int
+from experiments.commands.options import add_workers, positive_int, seed
 
 EXAMPLE = "example: featbank demo demo --photos 300"
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--width", metavar="PX", type=positive_int, default=3840, help="width in pixels (default: 3840)"
     )
     parser.add_argument(
-        "--seed", metavar="S", type=int, default=0, help="another seed gives other photos (default: 0)"
+        "--seed", metavar="S", type=seed, default=0, help="another seed gives other photos (default: 0)"
     )
     add_workers(parser)
 

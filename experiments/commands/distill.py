@@ -20,6 +20,7 @@ from experiments.commands.options import (
     check_device,
     non_negative_int,
     positive_int,
+    seed,
 )
 
 EXAMPLE = "example: featbank distill demo --teacher runs/starter --further ~/photos --out my_student"
@@ -86,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crops", metavar="N", type=positive_int, default=16, help="crops kept of each photo (default: 16)"
     )
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: 0")
+    parser.add_argument("--seed", metavar="S", type=seed, default=0, help="default: 0")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: auto)"
     )

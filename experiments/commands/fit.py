@@ -20,6 +20,7 @@ from experiments.commands.options import (
     add_recipe,
     add_workers,
     cluster_of,
+    fraction,
     non_negative_int,
 )
 
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-fraction",
         metavar="F",
-        type=float,
+        type=fraction,
         default=0.2,
         help="for a dataset without a split: share of images held out for the test, by group (default: 0.2)",
     )
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidence",
         metavar="C",
-        type=float,
+        type=fraction,
         default=0.9,
         help="nominal coverage of the prediction intervals (default: 0.9)",
     )

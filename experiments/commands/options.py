@@ -14,19 +14,44 @@ if TYPE_CHECKING:
     from featbank.on_cluster import ClusterUse
 
 
+MAX_COUNT = 10**9
+"""Largest number of workers, trials, photos and the like that an option takes."""
+
+
 def positive_int(text: str) -> int:
     """Parse a whole number of at least 1 for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return number
+    return _between(int(text), 1, MAX_COUNT)
 
 
 def non_negative_int(text: str) -> int:
     """Parse a whole number of at least 0 for argparse."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return _between(int(text), 0, MAX_COUNT)
+
+
+def seed(text: str) -> int:
+    """Parse the seed of a random generator for argparse."""
+    return _between(int(text), 0, 2**32 - 1)
+
+
+def _between(number: int, low: int, high: int) -> int:
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"must be at least {low} and at most {high}, got {number}")
+    return number
+
+
+def fraction(text: str) -> float:
+    """Parse a share of at least 0 and below 1 for argparse."""
+    number = float(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
+    return number
+
+
+def non_negative_number(text: str) -> float:
+    """Parse a finite number of at least 0 for argparse."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be finite and not negative, got {text}")
     return number
 
 

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.commands import Output
-from experiments.commands.options import add_bank, add_data, add_recipe, add_workers, positive_int
+from experiments.commands.options import (
+    add_bank,
+    add_data,
+    add_recipe,
+    add_workers,
+    fraction,
+    positive_int,
+    seed,
+)
 
 if TYPE_CHECKING:
     from experiments.protocols.outcome import Outcome
@@ -67,9 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help="split images, not groups: flatters, but is often published",
             )
             kind.add_argument(
-                "--test-fraction", metavar="F", type=float, default=0.2, help="share held out (default: 0.2)"
+                "--test-fraction",
+                metavar="F",
+                type=fraction,
+                default=0.2,
+                help="share held out (default: 0.2)",
             )
-            kind.add_argument("--seed", metavar="S", type=int, default=0, help="of the splits (default: 0)")
+            kind.add_argument("--seed", metavar="S", type=seed, default=0, help="of the splits (default: 0)")
         if name == "repeated":
             kind.add_argument("--splits", metavar="N", type=positive_int, default=100, help="default: 100")
         if name == "curve":

@@ -23,8 +23,10 @@ from experiments.commands.options import (
     add_recipe,
     add_workers,
     cluster_of,
+    fraction,
     positive_int,
     positive_number,
+    seed,
 )
 
 EXAMPLE = """examples:
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=200,
         help="configurations to sample; a larger N continues the same study (default: 200)",
     )
-    parser.add_argument("--seed", metavar="S", type=_seed, default=0, help="of the sampler (default: 0)")
+    parser.add_argument("--seed", metavar="S", type=seed, default=0, help="of the sampler (default: 0)")
     parser.add_argument(
         "--outer-folds",
         metavar="K",
@@ -83,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-fraction",
         metavar="F",
-        type=float,
+        type=fraction,
         default=0.2,
         help="for a dataset without a split: share of images held out for the test, by group (default: 0.2)",
     )
@@ -153,13 +155,6 @@ def _render(search: dict[str, Any]) -> str:
 
 def _score(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
-
-
-def _seed(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
-    return number
 
 
 def _outer_folds(text: str) -> int:

@@ -26,6 +26,10 @@ MAX_KEPT_ROWS = 100_000
 """Training rows up to which a model file keeps folds and held-out predictions."""
 
 
+MIN_FOLD_ROWS = 2
+"""Fewer rows have no correlation."""
+
+
 def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
     """Cut the training rows as the recipe asks.
 
@@ -43,11 +47,27 @@ def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
     Raises
     ------
     RunError
-        If there are too few groups for the folds.
+        If there are too few images or groups for the folds.
     """
     cv = request.cv
+    sizes = training["group"].value_counts()
+    n_parts = 2 if cv.kind == "holdout" else cv.n_splits
+    cure = (
+        "Leave the column `group` out if its images do not depend on each other, add photos of other groups, lower "
+        'regression.cv.n_splits, or set regression.cv.kind = "kfold", which may split a group.'
+    )
+    if len(training) < MIN_FOLD_ROWS * n_parts:
+        raise RunError(
+            f"fit: {len(training)} training image(s) are too few for {n_parts} parts of at least {MIN_FOLD_ROWS}. Add "
+            "photos with MOS, or lower regression.cv.n_splits in the recipe."
+        )
+    if cv.kind != "kfold" and len(sizes) < n_parts:
+        raise RunError(
+            f"fit: {n_parts} folds that split no group need as many groups, but the {len(training)} training images "
+            f"are of {len(sizes)} (the largest, {sizes.index[0]!r}, holds {sizes.iloc[0]}). {cure}"
+        )
     try:
-        return make_folds(
+        folds = make_folds(
             training["mos"].to_numpy(dtype=np.float64),
             training["group"].to_numpy(),
             kind=cv.kind,
@@ -58,6 +78,23 @@ def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
         )
     except ValueError as error:
         raise RunError(f"fit: the training rows cannot be cut as the recipe's cv asks: {error}") from error
+    if min(min(len(fit), len(test)) for fit, test in folds) < MIN_FOLD_ROWS:
+        cause = describe_large_group(request, training) or "the groups of the training images are uneven."
+        raise RunError(f"fit: {cause} Folds with fewer than {MIN_FOLD_ROWS} images are left. {cure}")
+    return folds
+
+
+def describe_large_group(request: RegressionRequest, training: pd.DataFrame) -> str:
+    """Say which group is larger than the folds that are to hold groups as wholes; empty where none is."""
+    cv = request.cv
+    sizes = training["group"].value_counts()
+    room = len(training) * (cv.test_size if cv.kind == "holdout" else 1 / cv.n_splits)
+    if cv.kind == "kfold" or sizes.iloc[0] <= max(room, 1.0):
+        return ""
+    return (
+        f"group {sizes.index[0]!r} holds {sizes.iloc[0]} of the {len(training)} training images, more than a fold "
+        f"(about {room:.0f}), so the folds are uneven."
+    )
 
 
 def build_ensemble(

@@ -13,6 +13,12 @@ from regressors.checks import Table
 from regressors.fitting import take_rows
 from regressors.folds import make_folds
 
+MIN_SPREAD = 1e-9
+"""A smaller difference between MOS, as a share of the largest, or of 1, is none."""
+
+MIN_ROWS = 4
+"""Fewer images cannot be cut into a training set and a test set."""
+
 EVALUATED_SPLITS = ("validation", "test")
 
 N_NAMED = 10
@@ -95,7 +101,7 @@ def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) ->
     Raises
     ------
     DatasetError
-        If no row has a MOS, only some have a split, or no row is left to learn from.
+        If no row has a MOS, all have one MOS, only some have a split, or no row is left to learn from.
     """
     notes: list[str] = []
     frame = rows.sort_index(kind="stable")
@@ -124,8 +130,14 @@ def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) ->
             f"fit: {int(unsplit.sum())} of {len(frame)} images have no split (first: {frame.index[unsplit][0]!r}). "
             "Give every row training, validation or test, or leave the column out."
         )
-    if not (frame["split"] == "training").any():
+    mos = frame.loc[frame["split"] == "training", "mos"]
+    if mos.empty:
         raise DatasetError("fit: no row has the split 'training', so there is nothing to learn from.")
+    if len(mos) > 1 and float(mos.max() - mos.min()) <= MIN_SPREAD * max(1.0, float(mos.abs().max())):
+        raise DatasetError(
+            f"fit: all {len(mos)} training images have the MOS {mos.iloc[0]:g}, up to {MIN_SPREAD:g}, so "
+            "there is nothing to learn. Look at the column `mos`; a scale of tiny numbers has to be multiplied first."
+        )
     return Rows(frame, tuple(notes))
 
 
@@ -135,6 +147,17 @@ def _make_split(frame: pd.DataFrame, test_fraction: float, random_state: int) ->
         return split
     if not 0 < test_fraction < 1:
         raise DatasetError(f"fit: --test-fraction must be at least 0 and below 1, got {test_fraction}.")
+    groups = frame["group"].unique()
+    if len(frame) < MIN_ROWS:
+        raise DatasetError(
+            f"fit: {len(frame)} image(s) with a MOS are too few to learn from and to test on. Add photos with MOS."
+        )
+    if len(groups) < 2:
+        raise DatasetError(
+            f"fit: no test set can be held out by group, because all {len(frame)} images with a MOS are of one group, "
+            f"{str(groups[0])!r}. Leave the column `group` out if the images do not depend on each other, add photos "
+            "of other groups, or mark the rows in a column `split`."
+        )
     folds = make_folds(
         frame["mos"].to_numpy(),
         frame["group"].to_numpy(),

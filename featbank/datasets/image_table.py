@@ -25,6 +25,8 @@ SUBSETS = ("", "exclusive")
 
 COLUMNS = ("image_id", "path", "mos", "split", "subset", "group")
 META_PREFIX = "meta:"
+MAX_MOS = 1e9
+"""No opinion scale has larger numbers; sums of squares of far larger ones overflow."""
 _TEXT_COLUMNS = ("image_id", "path", "split", "subset", "group")
 
 
@@ -61,8 +63,8 @@ class ImageTable:
     ------
     DatasetError
         If a column is missing, an ``image_id`` or ``path`` is empty or repeated, a path is relative, a split or
-        subset word is unknown, an exclusive image is in training, a MOS is infinite or outside ``mos_range``,
-        or a meta column holds something that is not a finite number.
+        subset word is unknown, an exclusive image is in training, a MOS is infinite, beyond `MAX_MOS` or outside
+        ``mos_range``, or a meta column holds something that is not a finite number.
     """
 
     name: str
@@ -150,6 +152,11 @@ class ImageTable:
         if not low <= high:
             raise DatasetError(
                 f"ImageTable {self.name!r}: mos_range must be (worst, best) with worst <= best, got {self.mos_range}."
+            )
+        if max(abs(low), abs(high)) > MAX_MOS:
+            raise DatasetError(
+                f"ImageTable {self.name!r}: MOS must lie between {-MAX_MOS:g} and {MAX_MOS:g}, got a scale of {low:g} "
+                f"to {high:g}. Look whether the column holds opinion scores; if so, divide them."
             )
         outside = self.frame.loc[known.index[~((known >= low) & (known <= high))]]
         if len(outside):
