@@ -145,7 +145,7 @@ def _text_cost(band: str, feature: Feature) -> list[dict[str, Any]]:
     blueprint = getattr(feature.encoder, "blueprint", None)
     if not prompts or blueprint is None or not blueprint.text_model:
         return []
-    from featbank.encoders.networks.text import count_prompt_gmacs
+    from featbank.encoders.networks.clip import count_prompt_gmacs
 
     return [
         {

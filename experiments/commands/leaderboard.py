@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> Output:
 
     entries = []
     if options.runs:
-        from experiments.leaderboard.entries import read_entry
+        from experiments.leaderboard.board import read_entry
 
         entries = [read_entry(folder) for folder in options.runs]
     numbers = SCORE_TABLES if options.table in (None, 4) else (options.table,)

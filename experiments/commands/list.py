@@ -88,8 +88,7 @@ def _students() -> list[dict[str, Any]]:
 
 def _networks() -> list[dict[str, Any]]:
     """Rows of proven network encoders; their families take any other name as well."""
-    from featbank.encoders.networks.catalogue import SHEETS
-    from featbank.encoders.networks.roles import SUGGESTIONS
+    from featbank.encoders.networks.catalogue import SHEETS, SUGGESTIONS
 
     facts = [
         (s.name, s.role, s.n_features, s.licence, f"{s.title}, {s.gmacs:g} GMACs at {s.side_px} px")

@@ -1,18 +1,19 @@
-"""The figures of Tables 1 to 4 of the AIM 2024 report as printed, and what a recount says of Table 4.
-
-The CSV files beside this module are the one home of these figures.
-"""
+"""The challenge report's own tables, its official split, and whether a run was judged on it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib import resources
 from types import MappingProxyType
 from typing import Final
 
 import pandas as pd
+
+from experiments.runs.data import RunData
+from featbank.errors import RunError
 
 METRIC_COLUMNS: Final = ("mae", "rmse", "plcc", "srcc", "krcc")
 """Metrics of Tables 1 to 3, in the order of the printed columns."""
@@ -146,3 +147,87 @@ def _read(name: str) -> pd.DataFrame:
     file = resources.files("experiments") / "leaderboard" / "published" / f"{name}.csv"
     with file.open(encoding="utf-8") as stream:
         return pd.read_csv(stream, dtype=str, keep_default_na=False)
+
+
+DATASET = "uhd-iqa"
+
+
+def digest_rows(images: Iterable[str], mos: Iterable[float]) -> str:
+    """Return the SHA-256 of names and MOS, in whatever order they come.
+
+    Parameters
+    ----------
+    images : iterable of str
+        Names without folders.
+    mos : iterable of float
+        MOS of each, taken to six decimals.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    lines = sorted(f"{image}\t{value:.6f}" for image, value in zip(images, mos, strict=True))
+    return sha256("\n".join(lines).encode()).hexdigest()
+
+
+def rows_of(predictions: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Return the rows of one part such as ``test/exclusive``."""
+    split, _, subset = part.partition("/")
+    chosen = predictions["split"] == split
+    return predictions[chosen & (predictions["subset"] == subset)] if subset else predictions[chosen]
+
+
+def check_official(run: RunData) -> tuple[str, ...]:
+    """Refuse a run that the tables have no place for.
+
+    Parameters
+    ----------
+    run : RunData
+
+    Returns
+    -------
+    tuple of str
+        The parts that are official and complete, ``test`` always among them.
+
+    Raises
+    ------
+    RunError
+        If the run was made on rendered photos, on another dataset, or on other or fewer test images than the
+        official ones; or if validation or test images may have taught it.
+    """
+    who = f"leaderboard: run {str(run.path)!r}"
+    if run.is_simulation:
+        raise RunError(
+            f"{who} was made on the built-in photo set. Its photos are rendered and its raters simulated, so its "
+            f"scores say nothing beside those of Tables 1 to 3. Fit on the UHD-IQA benchmark to take a place."
+        )
+    name = run.section("dataset").get("name")
+    if name != DATASET:
+        raise RunError(
+            f"{who} was made on the dataset {name!r}; Tables 1 to 3 are scores on {DATASET!r}, whose photos and MOS "
+            "differ. Fit the same recipe on the UHD-IQA benchmark."
+        )
+    complete = [part for part in official_parts() if part != "training" and _differs(run, part) is None]
+    reason = _differs(run, "test")
+    if reason:
+        raise RunError(
+            f"{who} was not judged on the official test split: {reason}. Scores on other rows cannot stand in Table 1. "
+            "Use the release's metadata as they are, and have all its photos read."
+        )
+    n_training, official = len(rows_of(run.predictions, "training")), official_parts()["training"]
+    if n_training > official.n or (n_training == official.n and _differs(run, "training")):
+        raise RunError(
+            f"{who} learned from other images than the official {official.n:,} training images: "
+            f"{_differs(run, 'training')}. Only the official training split may teach."
+        )
+    return tuple(complete)
+
+
+def _differs(run: RunData, part: str) -> str | None:
+    rows, official = rows_of(run.predictions, part), official_parts()[part]
+    if len(rows) != official.n:
+        return f"it has {len(rows):,} {part} images where the official split has {official.n:,}"
+    if digest_rows(rows["image"], rows["mos"]) != official.rows_sha256:
+        return f"its {official.n:,} {part} images have other names or another MOS than the official ones"
+    return None

@@ -25,7 +25,7 @@ RECORD_VERSION: Final = 1
 TERMS: Final = ("open", "restricted", "unstated")
 """``open`` permits commercial use; ``restricted`` does not, or sets own terms; ``unstated`` names no licence."""
 
-_SOURCES: Final = "featbank.encoders.networks.sources"
+_SOURCES: Final = "featbank.encoders.networks.catalogue"
 NETWORK_FAMILIES: Final = ("timm", "open_clip", "torchvision", "checkpoint")
 
 

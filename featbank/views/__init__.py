@@ -5,9 +5,6 @@ everything that can change its pixels is in `View.identity`. Views take arrays, 
 of encoders: the mean and deviation of a checkpoint belong to the encoder.
 """
 
-from featbank.views.catalogue import ViewExample, list_views
-from featbank.views.grammar import VIEW_GRAMMAR, parse_view
-from featbank.views.sharing import SharedBeginnings
-from featbank.views.spec import View
+from featbank.views.spec import VIEW_GRAMMAR, SharedBeginnings, View, ViewExample, list_views, parse_view
 
 __all__ = ["VIEW_GRAMMAR", "SharedBeginnings", "View", "ViewExample", "list_views", "parse_view"]

@@ -1,13 +1,10 @@
-"""Resizes 8-bit pixels with a stated filter; the one implementation all views share.
-
-Pillow's resampling is the reference: its filters widen with the reduction (antialiasing), and most published
-encoders were trained or evaluated with it. A filter or an implementation of another kind moves features more
-than any numerics of the network does, so both are part of a view's identity.
-"""
+"""Resizing by Pillow's filters, or by torch's 8-bit bicubic where a view asks for the filter ``fast``."""
 
 from __future__ import annotations
 
 import functools
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +12,54 @@ from PIL import Image
 
 from featbank.digest import digest_bytes
 from featbank.errors import ViewError
-from featbank.views.fast_resize import FAST_FILTER, resize_fast
+
+FAST_FILTER = "fast"
+
+
+def resize_fast(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Reduce an image; about nine times the speed of Pillow for a 4K photo.
+
+    Parameters
+    ----------
+    pixels : uint8 array of shape (any, any, 3)
+        May be a slice of a larger image; only the slice is read.
+    height, width : int
+        Size of the result in pixels, at most that of ``pixels``.
+
+    Returns
+    -------
+    uint8 array of shape (height, width, 3), C-contiguous
+        On 4K photographs within one level of Pillow's bicubic. Where an image is squashed more one way than the other,
+        Pillow takes the other pass first since its version 13, and clips at hard edges in between: single pixels
+        then differ by more, up to 11 levels on photographs of some 500 pixels. Here rows come first on all images:
+        what a view shows must not follow the release of a library.
+
+    Raises
+    ------
+    ViewError
+        If torch is not installed.
+    """
+    torch = _torch()
+    # torch takes no read-only memory, and its fast path no gaps between rows.
+    whole = np.require(pixels, requirements=["C", "W"])
+    planes = torch.from_numpy(whole).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(
+        planes, (height, width), mode="bicubic", align_corners=False, antialias=True
+    )
+    result: NDArray[np.uint8] = np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+    return result
+
+
+def _torch() -> Any:  # noqa: ANN401 - an optional module
+    try:
+        return import_module("torch")
+    except ModuleNotFoundError as error:
+        raise ViewError(
+            f"view filter {FAST_FILTER!r} needs the package 'torch', which is not installed. Install it with pip "
+            "install 'featbank[encoders]', or leave the filter's name away: the default is Pillow's bicubic, whose "
+            "features are kept under another key."
+        ) from error
+
 
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,

@@ -1,4 +1,4 @@
-"""The steps that keep one crop for each image: resizing ones, centred ones, and their common form."""
+"""The steps of a view: resize, crop, and the grids that cut an image into several crops."""
 
 from __future__ import annotations
 
@@ -253,3 +253,216 @@ def centered(pixels: Pixels, height: int, width: int) -> Pixels:
 def spell_size(width: int, height: int) -> str:
     """Write a size: one number for a square, else width x height."""
     return str(width) if width == height else f"{width}x{height}"
+
+
+@dataclass(frozen=True)
+class Tiles(Cropping):
+    """Cut the image into tiles of a fixed size, row by row from the top left; partial tiles are dropped."""
+
+    family: ClassVar[str] = "tiles"
+    size: int = 0
+
+    @property
+    def spelling(self) -> str:
+        """Such as ``tiles_224``."""
+        return f"tiles_{self.size}"
+
+    @property
+    def has_fixed_count(self) -> bool:
+        """It grows with the image."""
+        return False
+
+    def needs(self) -> tuple[int, int]:
+        """One tile."""
+        return self.size, self.size
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """As many tiles as fit."""
+        height, width = self.fitted(height, width)
+        return (height // self.size) * (width // self.size), self.size, self.size
+
+    def cut_fitting(self, pixels: Pixels, seed: tuple[int, ...]) -> list[Pixels]:
+        """Slice."""
+        rows, columns = pixels.shape[0] // self.size, pixels.shape[1] // self.size
+        return _grid(pixels, rows, columns, self.size, self.size)
+
+
+@dataclass(frozen=True)
+class Regions(Cropping):
+    """Cut the image into ``columns`` x ``rows`` equal regions, row by row; remaining pixels are dropped."""
+
+    family: ClassVar[str] = "tiles"
+    columns: int = 0
+    rows: int = 0
+
+    @property
+    def spelling(self) -> str:
+        """Such as ``tiles_3x3``: columns, then rows."""
+        return f"tiles_{self.columns}x{self.rows}"
+
+    def needs(self) -> tuple[int, int]:
+        """One pixel for each region."""
+        return self.rows, self.columns
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Give a fixed number of regions, as large as the image allows."""
+        height, width = self.fitted(height, width)
+        return self.rows * self.columns, height // self.rows, width // self.columns
+
+    def cut_fitting(self, pixels: Pixels, seed: tuple[int, ...]) -> list[Pixels]:
+        """Slice."""
+        height, width = pixels.shape[0] // self.rows, pixels.shape[1] // self.columns
+        return _grid(pixels, self.rows, self.columns, height, width)
+
+
+@dataclass(frozen=True)
+class Five(Cropping):
+    """Cut the centre and the four corners: centre, top left, top right, bottom left, bottom right."""
+
+    family: ClassVar[str] = "five"
+    width: int = 0
+    height: int = 0
+
+    @property
+    def spelling(self) -> str:
+        """Such as ``five_224``."""
+        return f"five_{spell_size(self.width, self.height)}"
+
+    def needs(self) -> tuple[int, int]:
+        """One crop; the five may overlap."""
+        return self.height, self.width
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Five crops."""
+        self.fitted(height, width)
+        return 5, self.height, self.width
+
+    def cut_fitting(self, pixels: Pixels, seed: tuple[int, ...]) -> list[Pixels]:
+        """Slice."""
+        bottom, right = pixels.shape[0] - self.height, pixels.shape[1] - self.width
+        corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+        crops = [pixels[y : y + self.height, x : x + self.width] for y, x in corners]
+        return [centered(pixels, self.height, self.width), *crops]
+
+
+@dataclass(frozen=True)
+class Mosaic(Cropping):
+    """Cut into ``columns`` x ``rows`` equal regions, shuffle them by the seed, stitch them together again.
+
+    References
+    ----------
+    .. [1] AIM 2024 Challenge on UHD Blind Photo Quality Assessment, 2024, section 2.7 (CLIP-IQA*).
+    """
+
+    family: ClassVar[str] = "mosaic"
+    columns: int = 0
+    rows: int = 0
+
+    @property
+    def spelling(self) -> str:
+        """Such as ``mosaic_3x3``: columns, then rows."""
+        return f"mosaic_{self.columns}x{self.rows}"
+
+    def needs(self) -> tuple[int, int]:
+        """One pixel for each region."""
+        return self.rows, self.columns
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """One crop, without the pixels that remain over."""
+        height, width = self.fitted(height, width)
+        return 1, height // self.rows * self.rows, width // self.columns * self.columns
+
+    def cut_fitting(self, pixels: Pixels, seed: tuple[int, ...]) -> list[Pixels]:
+        """Shuffle and stitch."""
+        height, width = pixels.shape[0] // self.rows, pixels.shape[1] // self.columns
+        regions = _grid(pixels, self.rows, self.columns, height, width)
+        # Sorting random numbers gives every order with equal chance.
+        order = np.argsort(_draw(seed, len(regions)), kind="stable")
+        return [_stitch([regions[i] for i in order], self.rows, self.columns)]
+
+
+@dataclass(frozen=True)
+class Fragments(Cropping):
+    """Cut the image into ``grid`` x ``grid`` equal cells, take one window of each by chance, stitch them.
+
+    Every window that lies inside its cell has the same chance; sampling stays native. Several draws give
+    several crops.
+
+    References
+    ----------
+    .. [1] H. Wu et al., "FAST-VQA: Efficient End-to-end Video Quality Assessment with Fragment Sampling", ECCV
+       2022, section 3.1 (grid mini-patch sampling).
+    """
+
+    family: ClassVar[str] = "fragments"
+    grid: int = 0
+    window: int = 0
+    draws: int = 1
+
+    @property
+    def spelling(self) -> str:
+        """Such as ``fragments_15x32``, or ``fragments_15x32x10`` for ten draws."""
+        return f"fragments_{self.grid}x{self.window}" + (f"x{self.draws}" if self.draws > 1 else "")
+
+    def needs(self) -> tuple[int, int]:
+        """Ask for a window in each cell."""
+        return self.grid * self.window, self.grid * self.window
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """One square crop for each draw."""
+        self.fitted(height, width)
+        return self.draws, self.grid * self.window, self.grid * self.window
+
+    def cut_fitting(self, pixels: Pixels, seed: tuple[int, ...]) -> list[Pixels]:
+        """Draw and stitch."""
+        cell_height, cell_width = pixels.shape[0] // self.grid, pixels.shape[1] // self.grid
+        n_cells = self.grid * self.grid
+        # offsets: (draws, 2, n_cells), the place of each window inside its cell
+        draws = _draw(seed, self.draws * 2 * n_cells).reshape(self.draws, 2, n_cells)
+        offsets_y = _below(draws[:, 0], cell_height - self.window + 1)
+        offsets_x = _below(draws[:, 1], cell_width - self.window + 1)
+        cells = _grid(pixels, self.grid, self.grid, cell_height, cell_width)
+        return [
+            _stitch(
+                [
+                    cell[y : y + self.window, x : x + self.window]
+                    for cell, y, x in zip(cells, offsets_y[k], offsets_x[k], strict=True)
+                ],
+                self.grid,
+                self.grid,
+            )
+            for k in range(self.draws)
+        ]
+
+
+def _grid(pixels: Pixels, rows: int, columns: int, height: int, width: int) -> list[Pixels]:
+    """Slice ``rows`` x ``columns`` cells of one size, row by row from the top left."""
+    return [
+        pixels[y * height : (y + 1) * height, x * width : (x + 1) * width]
+        for y in range(rows)
+        for x in range(columns)
+    ]
+
+
+def _stitch(cells: list[Pixels], rows: int, columns: int) -> Pixels:
+    """Lay cells of one size row by row."""
+    height, width, n_channels = cells[0].shape
+    out = np.empty((rows * height, columns * width, n_channels), np.uint8)
+    for i, cell in enumerate(cells):
+        y, x = divmod(i, columns)
+        out[y * height : (y + 1) * height, x * width : (x + 1) * width] = cell
+    return out
+
+
+def _draw(seed: tuple[int, ...], count: int) -> NDArray[np.uint64]:
+    """Draw 32-bit random integers, held in 64 bits.
+
+    From the raw stream of PCG64, which numpy promises never to change; its distributions may change.
+    """
+    raw: NDArray[np.uint64] = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
+    return raw >> np.uint64(32)
+
+
+def _below(draws: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
+    """Map 32-bit integers to 0..bound-1 by multiplication; the bias is below bound / 2**32."""
+    return ((draws * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)

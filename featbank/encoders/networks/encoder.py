@@ -20,12 +20,12 @@ from featbank.encoders.engine import choose_engine
 from featbank.encoders.names import EncoderName
 from featbank.encoders.networks import random_weights
 from featbank.encoders.networks.blueprint import Blueprint
+from featbank.encoders.networks.catalogue import LEARNED, PROMPTS, STORED
+from featbank.encoders.networks.clip import EPOCH as TEXT_EPOCH
+from featbank.encoders.networks.clip import N_LEARNED, encode_prompts
 from featbank.encoders.networks.engines import Forward, open_engine
 from featbank.encoders.networks.modules import DTYPES, Trial, load_network, skeleton, tap_reader, try_pass
-from featbank.encoders.networks.prompts import LEARNED, PROMPTS, STORED
 from featbank.encoders.networks.reading import OUT, Read, TapReader, expand_taps
-from featbank.encoders.networks.text import EPOCH as TEXT_EPOCH
-from featbank.encoders.networks.text import N_LEARNED, encode_prompts
 from featbank.encoders.spec import Encoder, EncoderSpec
 from featbank.encoders.weights import content_digest
 from featbank.errors import EncoderError, EncoderSetupError, unknown_name

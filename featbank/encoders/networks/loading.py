@@ -21,8 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from featbank.digest import digest_file
-from featbank.encoders.networks.blueprint import Blueprint
-from featbank.encoders.networks.sheets import CheckpointSheet
+from featbank.encoders.networks.blueprint import Blueprint, CheckpointSheet
 from featbank.encoders.weights import RECORD_VERSION, WeightsSource, read_record, weights_path
 from featbank.errors import EncoderError, EncoderSetupError
 

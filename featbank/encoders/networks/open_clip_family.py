@@ -10,9 +10,9 @@ import open_clip
 import torch
 
 from featbank.encoders.networks.blueprint import Blueprint
+from featbank.encoders.networks.catalogue import role_of
 from featbank.encoders.networks.clip import build_clip, build_image_tower
 from featbank.encoders.networks.loading import State, match_state, read_published
-from featbank.encoders.networks.roles import role_of
 from featbank.encoders.weights import WeightsSource
 from featbank.errors import EncoderError, unknown_name
 

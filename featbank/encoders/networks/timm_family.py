@@ -14,8 +14,8 @@ from torch import nn
 
 from featbank.encoders.macs import build_on_meta
 from featbank.encoders.networks.blueprint import Blueprint
+from featbank.encoders.networks.catalogue import role_of
 from featbank.encoders.networks.loading import State, match_state, read_published
-from featbank.encoders.networks.roles import role_of
 from featbank.encoders.weights import WeightsSource
 from featbank.errors import EncoderError, unknown_name
 

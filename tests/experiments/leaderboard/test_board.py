@@ -10,11 +10,16 @@ import pandas as pd
 import pytest
 
 from experiments.cli import main
-from experiments.leaderboard import entries, marks, official
-from experiments.leaderboard.board import build_board
-from experiments.leaderboard.entries import read_entry
-from experiments.leaderboard.official import digest_rows, rows_of
-from experiments.leaderboard.published import OfficialPart, official_parts, published_costs
+from experiments.leaderboard import board as leaderboard
+from experiments.leaderboard import published
+from experiments.leaderboard.board import build_board, read_entry
+from experiments.leaderboard.published import (
+    OfficialPart,
+    digest_rows,
+    official_parts,
+    published_costs,
+    rows_of,
+)
 from featbank.errors import RunError
 from tests.support.plain_run import write_plain_run
 
@@ -46,7 +51,7 @@ def _small_split(rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
             float(error.abs().mean()),
             float((error**2).mean() ** 0.5),
         )
-    for module in (official, marks):
+    for module in (published, leaderboard):
         monkeypatch.setattr(module, "official_parts", lambda: parts)
 
 
@@ -90,7 +95,7 @@ def test_marks_on_published_entries() -> None:
 
 
 def test_icl_is_below_the_constant_in_every_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(marks, "official_parts", official_parts)
+    monkeypatch.setattr(leaderboard, "official_parts", official_parts)
     for number in (1, 2, 3):
         [icl] = [row for row in build_board(number).rows if row.name == "ICL"]
         assert [mark.letter for mark in icl.marks] == ["C"]
@@ -142,7 +147,7 @@ def test_metrics_that_do_not_follow_from_the_predictions_are_refused(
     metrics["test"]["srcc"] += 0.001
     (run / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(RunError, match="SRCC of test is said to be"):
-        entries.read_entry(run)
+        read_entry(run)
 
 
 def test_a_run_without_validation_is_placed_in_tables_1_and_3_only(
@@ -188,6 +193,6 @@ def test_the_official_facts_follow_from_the_released_metadata(real_data: Path) -
 
 
 def test_random_weights_are_marked() -> None:
-    [mark] = marks.run_marks(1.0, marks.official_parts()["training"].n, ["scene"])
+    [mark] = leaderboard.run_marks(1.0, leaderboard.official_parts()["training"].n, ["scene"])
     assert mark.letter == "R"
     assert "scene" in mark.sentence

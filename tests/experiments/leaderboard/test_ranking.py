@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.leaderboard.board import main_scores, rank_metrics
 from experiments.leaderboard.published import METRIC_COLUMNS, published_table
-from experiments.leaderboard.ranking import main_scores, rank_metrics
 
 
 def teams(number: int) -> pd.DataFrame:

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featbank.digest import digest_json
+from featbank.errors import ViewError
 from featbank.images import read_photo
-from featbank.views import fast_resize, parse_view
-from featbank.views.fast_resize import resize_fast
-from featbank.views.resize import probe_filter, resize
+from featbank.views import parse_view
+from featbank.views.resize import probe_filter, resize, resize_fast
 from tests.support.resampling import references
 from tests.support.views import noise
 
@@ -102,8 +102,8 @@ def test_without_torch_the_message_names_the_cure(monkeypatch: pytest.MonkeyPatc
     def missing(name: str) -> object:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(fast_resize, "import_module", missing)
-    with pytest.raises(fast_resize.ViewError, match=r"'torch'.*featbank\[encoders\].*Pillow's bicubic"):
+    monkeypatch.setattr("featbank.views.resize.import_module", missing)
+    with pytest.raises(ViewError, match=r"'torch'.*featbank\[encoders\].*Pillow's bicubic"):
         parse_view("squash_8x8~fast").scales(noise(20, 30), 0)
 
 

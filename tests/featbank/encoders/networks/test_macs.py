@@ -21,9 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from featbank.encoders import make_encoder
 from featbank.encoders.macs import build_on_meta, count_forward, count_gmacs
-from featbank.encoders.networks.catalogue import SHEETS
+from featbank.encoders.networks.catalogue import SHEETS, SUGGESTIONS
 from featbank.encoders.networks.clip import build_image_tower, count_text_macs
-from featbank.encoders.networks.roles import SUGGESTIONS
 
 with (Path(__file__).parents[3] / "support" / "timm_gmacs.csv").open(newline="") as _file:
     _ROWS = list(csv.DictReader(_file))

@@ -347,7 +347,7 @@ def test_similarities_with_prompts_are_cosines_of_the_embedding() -> None:
 @pytest.mark.slow
 def test_position_free_pool_equals_the_published_pool_asked_everywhere() -> None:
     """CLIP-IQA lets every position ask and keeps the answer of the mean; one query must give the same."""
-    from featbank.encoders.networks.architectures import PositionFreeAttentionPool
+    from featbank.encoders.networks.checkpoint_family import PositionFreeAttentionPool
 
     torch.manual_seed(0)
     pool = PositionFreeAttentionPool(32, 4, 6)
