@@ -180,8 +180,7 @@ def fit_run(
     clock = time.perf_counter()
     check_target(out)
     bands = [
-        resolve_band(bank, table.name, band.name, band.encoder, band.view, band.aggregate)
-        for band in recipe.bands
+        resolve_band(bank, table, band.name, band.encoder, band.view, band.aggregate) for band in recipe.bands
     ]
     # An imported band whose cost was not stated adds nothing to the sum; the receipt shows it as unknown.
     passes = [

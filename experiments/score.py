@@ -64,9 +64,7 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
                 f"score: the model needs the imported band {entry['name']!r}, which featbank cannot compute from "
                 "photos. Fit a recipe of computed bands to score new photos."
             )
-        band = resolve_band(
-            bank, "photos", entry["name"], entry["encoder"], entry["view"], entry["aggregate"]
-        )
+        band = resolve_band(bank, None, entry["name"], entry["encoder"], entry["view"], entry["aggregate"])
         if band.folder.digest != entry["digest"]:
             raise RunError(
                 f"score: band {band.name!r} ({band.folder.label}) would be computed differently than when the model "

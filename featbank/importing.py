@@ -2,18 +2,27 @@
 
 An imported band lives beside computed ones and is used in a recipe as ``encoder = "imported:NAME"``. Its
 identity holds the digest of the file it came from, so a receipt says which numbers were used.
+
+An import belongs to the images it was made for: of a published dataset those of that name, of any other table the
+set of places its rows name (`ImageTable.full_names`), neither MOS nor the name of the CSV. It serves another table
+for the images that both name, by their bytes or by their places; the log then says so.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from featbank.bank import Bank, FeatureFolder
+from featbank.bank.keys import KEY_BYTES, Keys, parse_keys
 from featbank.datasets import ImageTable
+from featbank.digest import digest_json
 from featbank.errors import BankError, DatasetError, MissingFeaturesError
 from featbank.keys import key_of_name, keys_of_files
 
@@ -33,6 +42,8 @@ def import_features(
 ) -> tuple[FeatureFolder, int]:
     """Write a matrix of features as a band of one dataset.
 
+    An earlier import goes, where it is to be replaced, after all rows of the new one are on the disk.
+
     Parameters
     ----------
     table : ImageTable
@@ -49,7 +60,7 @@ def import_features(
     gmacs : float or None
         GMACs for one image, as stated by the user; None when unknown.
     replace : bool
-        Remove an earlier import of the same band and dataset.
+        Remove an earlier import of the same band for the same images.
 
     Returns
     -------
@@ -63,83 +74,222 @@ def import_features(
     DatasetError
         If rows cannot be matched: another number of rows, unknown or repeated names.
     BankError
-        If the band exists already with other numbers and ``replace`` is False.
+        If a number does not fit the stored type, the band exists already with other numbers and ``replace`` is False,
+        or the disk is full; everything that was stored before is then there.
     """
     image_ids = list(table.frame["image_id"])
-    ids = _match(image_ids, names, len(matrix), table.name)
-    identity: dict[str, object] = {
-        "kind": "imported",
-        "band": band,
-        "dataset": table.name,
-        "source": source_digest,
-        "gmacs": gmacs,
-    }
-    dtype = "float16" if matrix.dtype == np.float16 else "float32"
-    for old in _imports(bank, table.name, band):
-        if old.identity == identity:
-            dtype = old.dtype  # an earlier version stored all files in float32
-            continue
-        if not replace:
-            raise BankError(
-                f"bank import: band {band!r} of dataset {table.name!r} exists already with other numbers "
-                f"({old.n_features} columns, from a file with digest {str(old.identity['source'])[:12]}). "
-                "Choose another name, or give --replace to drop the earlier one."
-            )
-        bank.remove(old.digest)
-    folder = bank.open(identity, matrix.shape[1], f"{IMPORTED_PREFIX}{band}", dtype)
-    paths = dict(zip(image_ids, table.frame["path"], strict=True))
-    file_keys = keys_of_files([paths[image_id] for image_id in ids], cache=bank.stat_cache)
-    keys = [
-        file_key or key_of_name(table.name, image_id)
-        for file_key, image_id in zip(file_keys, ids, strict=True)
-    ]
-    rows = {key: row for row, key in enumerate(keys)}  # equal files share one row
+    ids = _match(image_ids, names, matrix.shape, table.name)
+    owner = _owner(table)
+    identity = {"kind": "imported", "band": band, **owner, "source": source_digest, "gmacs": gmacs}
+    earlier = [folder for folder in _imports(bank, band) if _is_for(folder, owner)]
+    same = [folder for folder in earlier if folder.identity == identity]
+    others = [folder for folder in earlier if folder not in same]
+    filled = next((folder for folder in others if folder.n_shards()), None)
+    if filled is not None and not replace:
+        raise BankError(
+            f"bank import: band {band!r} of dataset {table.name!r} exists already with other numbers "
+            f"({filled.n_features} columns, from a file with digest {str(filled.identity['source'])[:12]}). "
+            "Choose another name, or give --replace to drop the earlier one."
+        )
+    # An earlier version stored all files in float32.
+    dtype = same[0].dtype if same else "float16" if matrix.dtype == np.float16 else "float32"
+    stored = _cast(matrix, dtype, ids)
+    label = f"{IMPORTED_PREFIX}{band}" + (f" ({table.name} in {table.root})" if table.names_in else "")
+    folder = bank.open(identity, matrix.shape[1], label, dtype)
+    rows = {key: row for row, key in enumerate(ImageKeys(table, bank).of(ids))}  # equal files share one row
     wanted = folder.missing(list(rows))
-    if wanted:
-        folder.append(wanted, matrix[[rows[key] for key in wanted]])
+    try:
+        if wanted:
+            folder.append(wanted, stored[[rows[key] for key in wanted]])
+    except BaseException:
+        if not folder.n_shards():
+            folder.remove()
+        raise
+    for old in others:
+        bank.remove(old.digest)
     return folder, len(image_ids) - len(ids)
 
 
-def find_imported(bank: Bank, dataset: str, band: str) -> FeatureFolder:
-    """Find the folder of an imported band.
+def _cast(matrix: NDArray[np.floating], dtype: str, ids: Sequence[str]) -> NDArray[np.floating]:
+    """Convert numbers to the stored type; refuse what it cannot hold."""
+    with np.errstate(over="ignore"):
+        stored: NDArray[np.floating] = matrix.astype(dtype)
+    bad = np.argwhere(~np.isfinite(stored))
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise BankError(
+            f"bank import: features must be finite numbers up to {np.finfo(dtype).max:.3g} ({dtype}), got {len(bad)} "
+            f"that are not (first: {matrix[row, column]:g} for image {ids[row]!r}, column {column} counted from 0). "
+            "Nothing was imported, and what was imported before is untouched. Mend the file."
+        )
+    return stored
+
+
+def find_imported(bank: Bank, table: ImageTable, band: str) -> FeatureFolder:
+    """Find the folder of an imported band that serves a table.
+
+    That is the import made for exactly these images; else the one that holds most of them, if all that hold some
+    agree on their numbers.
 
     Raises
     ------
     MissingFeaturesError
-        If nothing was imported under that name for that dataset; the message lists what there is.
+        If nothing was imported under that name for any of the images; the message lists what there is.
+    BankError
+        If several imports hold some of the images with different numbers.
     """
-    found = _imports(bank, dataset, band)
-    if found:
-        return found[0]
-    have = sorted(
-        f"{folder.identity['band']} (dataset {folder.identity['dataset']})"
+    owner = _owner(table)
+    imports = [folder for folder in _imports(bank, band) if folder.n_shards()]
+    exact = [folder for folder in imports if _is_for(folder, owner)]
+    if len(exact) == 1:
+        return exact[0]
+    keys = ImageKeys(table, bank)
+    held = {}
+    for folder in exact or imports:
+        rows, is_held = keys.of_rows(folder)
+        if is_held.any():
+            held[folder] = rows, is_held
+    if not held:
+        raise _nothing_imported(bank, table, band)
+    best = max(held, key=lambda folder: int(held[folder][1].sum()))
+    for folder, (rows, is_held) in held.items():
+        both = is_held & held[best][1]
+        if not np.array_equal(folder.read_raw(rows[both]), best.read_raw(held[best][0][both])):
+            raise BankError(
+                f"bank: band {band!r} was imported with different numbers for the same images: {_said(best)} and "
+                f"{_said(folder)}. Say which are meant for {table.name!r} with `featbank bank import DATA FILE --band "
+                f"{band} --replace`."
+            )
+    if not exact:
+        n_held = int(held[best][1].sum())
+        logging.getLogger(__name__).warning(
+            "band %s: %d of the %d images are among those that features were imported for: %s",
+            band,
+            n_held,
+            table.n_images,
+            _said(best),
+        )
+    return best
+
+
+def _nothing_imported(bank: Bank, table: ImageTable, band: str) -> MissingFeaturesError:
+    have = [
+        folder
         for folder in bank.features()
-        if folder.identity.get("kind") == "imported"
-    )
-    raise MissingFeaturesError(
-        f"bank: no imported band {band!r} for dataset {dataset!r}; imported bands are: {', '.join(have) or 'none'}. "
-        f"Bring it with `featbank bank import DATA --band {band} FILE`."
+        if folder.identity.get("kind") == "imported" and folder.n_shards()
+    ]
+    listed = ", ".join(map(_said, have)) or "none"
+    # Who an image without a file is was another thing then: the name of its CSV and its own.
+    old = any(_said(folder).startswith(f"{band} (dataset csv:") for folder in have)
+    return MissingFeaturesError(
+        f"bank: no imported band {band!r} for the images of {table.name!r} in {table.root}; imported bands are: "
+        f"{listed}. Bring it with `featbank bank import DATA FILE --band {band}`."
+        + (" An earlier version of featbank knew a CSV by its name alone: import it again." if old else "")
     )
 
 
-def _imports(bank: Bank, dataset: str, band: str) -> list[FeatureFolder]:
+def _said(folder: FeatureFolder) -> str:
+    """Name an import for people: its band, and whose it is."""
+    dataset = folder.identity.get("dataset")
+    text = folder.label.removeprefix(IMPORTED_PREFIX)
+    return f"{folder.identity['band']} (dataset {dataset})" if dataset else text
+
+
+def _owner(table: ImageTable) -> dict[str, object]:
+    """Return the part of an import's identity that says which images it was made for."""
+    if not table.names_in:
+        return {"dataset": table.name}
+    return {"images": digest_json(sorted(table.full_names(table.frame["image_id"].tolist())))}
+
+
+def _is_for(folder: FeatureFolder, owner: dict[str, object]) -> bool:
+    return {name: folder.identity.get(name) for name in ("dataset", "images")} == {
+        name: owner.get(name) for name in ("dataset", "images")
+    }
+
+
+def _imports(bank: Bank, band: str) -> list[FeatureFolder]:
     return [
         folder
         for folder in bank.features()
-        if folder.identity.get("kind") == "imported"
-        and (folder.identity["band"], folder.identity["dataset"]) == (band, dataset)
+        if (folder.identity.get("kind"), folder.identity.get("band")) == ("imported", band)
     ]
 
 
-def _match(image_ids: list[str], names: Sequence[str] | None, n_rows: int, dataset: str) -> list[str]:
+class ImageKeys:
+    """Both keys of every image of a dataset, as they are stored; a million of them are one array.
+
+    Parameters
+    ----------
+    table : ImageTable
+    bank : Bank
+        Remembers the digests of files.
+
+    Attributes
+    ----------
+    image_ids : Index of str, length n_images
+    of_files : list of (str or None), length n_images
+        The SHA-256 of each file; None where there is none that can be read.
+    """
+
+    def __init__(self, table: ImageTable, bank: Bank) -> None:
+        self._table = table
+        self.image_ids = pd.Index(table.frame["image_id"], name="image_id")
+        self.of_files = keys_of_files(list(table.frame["path"]), cache=bank.stat_cache)
+        self._has_file = np.array([key is not None for key in self.of_files], dtype=bool)
+        self._files = np.zeros(len(self.of_files), dtype=f"S{KEY_BYTES}")
+        self._files[self._has_file] = parse_keys([key for key in self.of_files if key is not None])
+        self._named = np.zeros(len(self.of_files), dtype=bool)
+        self._names = np.zeros(len(self.of_files), dtype=f"S{KEY_BYTES}")
+
+    def of(self, image_ids: Sequence[str]) -> list[str]:
+        """Return the key of each image: of its bytes where it has a file, else of its name."""
+        of_files = dict(zip(self.image_ids, self.of_files, strict=True))
+        by_name = zip(image_ids, self._keys_of_names(image_ids), strict=True)
+        return [of_files[image_id] or name_key for image_id, name_key in by_name]
+
+    def of_rows(self, folder: FeatureFolder) -> tuple[Keys, NDArray[np.bool_]]:
+        """Find the key under which a folder holds each image: by its bytes, else by its name; and whether it does."""
+        keys, found = self._files.copy(), np.zeros(len(self._files), dtype=bool)
+        found[self._has_file] = folder.holds(self._files[self._has_file])
+        rest = np.flatnonzero(~found)
+        if len(rest):
+            keys[rest] = self._by_name(rest)
+            found[rest] = folder.holds(keys[rest])
+        return keys, found
+
+    def _by_name(self, places: NDArray[np.intp]) -> Keys:
+        # Most images have a file and never need the other key.
+        new = places[~self._named[places]]
+        if len(new):
+            self._names[new] = parse_keys(self._keys_of_names(self.image_ids[new].tolist()))
+            self._named[new] = True
+        return self._names[places]
+
+    def _keys_of_names(self, image_ids: Sequence[str]) -> list[str]:
+        dataset = "" if self._table.names_in else self._table.name
+        return [key_of_name(dataset, name) for name in self._table.full_names(image_ids)]
+
+
+def _match(
+    image_ids: list[str], names: Sequence[str] | None, shape: tuple[int, ...], dataset: str
+) -> list[str]:
     """Return image ids in the order of the file's rows."""
     if names is None:
-        if n_rows != len(image_ids):
+        if shape[0] != len(image_ids):
+            hint = (
+                "It has that many columns: if images are its columns, give --transpose."
+                if shape[1] == len(image_ids)
+                else "Matching by row needs equal numbers in the dataset's order. Give names with --names."
+            )
             raise DatasetError(
-                f"bank import: the file has {n_rows} rows but dataset {dataset!r} has {len(image_ids)} images; "
-                "matching by row needs equal numbers in the dataset's order. Give names with --names."
+                f"bank import: the file has {shape[0]} rows but dataset {dataset!r} has {len(image_ids)} images. {hint}"
             )
         return image_ids
+    if len(names) != shape[0]:
+        raise DatasetError(
+            f"bank import: each of the {shape[0]} rows needs one name, got {len(names)} names. Nothing was imported."
+        )
     # A name may come with a folder or without its extension; it must still mean exactly one image.
     known: dict[str, list[str]] = {}
     for image_id in image_ids:
@@ -160,7 +310,7 @@ def _match(image_ids: list[str], names: Sequence[str] | None, n_rows: int, datas
                 f"{image_ids[0]!r}. Nothing was imported."
             )
         matched.append(candidates.pop())
-    if len(set(matched)) != len(matched):
-        twice = next(name for name in matched if matched.count(name) > 1)
+    twice, n_times = Counter(matched).most_common(1)[0]
+    if n_times > 1:
         raise DatasetError(f"bank import: image {twice!r} has more than one row. Nothing was imported.")
     return matched

@@ -2,7 +2,7 @@
 
 An image that is at hand is known by the SHA-256 of its bytes, so a renamed or moved file keeps its
 features and a changed file loses them. An image that is not at hand (features brought from elsewhere)
-is known by its dataset and name instead.
+is known by its name instead: in a published dataset by the dataset's and its own, else by where it should lie.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def key_of_name(dataset: str, image_id: str) -> str:
     Parameters
     ----------
     dataset : str
-        Name of the dataset, so that ``1.jpg`` of two datasets are two images.
+        Name of the published dataset, so that ``1.jpg`` of two datasets are two images; empty for own tables.
     image_id : str
-        The dataset's own name of the image.
+        The dataset's own name of the image; in own tables the place of its file (`ImageTable.full_names`).
 
     Returns
     -------

@@ -15,12 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featbank.bank import Bank, FeatureFolder, ImageLog
-from featbank.bank.keys import KEY_BYTES, Keys, parse_keys
+from featbank.bank.keys import Keys
 from featbank.datasets import ImageTable
 from featbank.errors import MissingFeaturesError
 from featbank.feature import make_feature
-from featbank.importing import IMPORTED_PREFIX, find_imported
-from featbank.keys import key_of_name, keys_of_files
+from featbank.importing import IMPORTED_PREFIX, ImageKeys, find_imported
 from featbank.mapped_table import MappedTable
 
 
@@ -100,15 +99,15 @@ class MappedFeatures:
 
 
 def resolve_band(
-    bank: Bank, dataset: str, name: str, encoder: str, view: str = "none", aggregate: str = "mean"
+    bank: Bank, table: ImageTable | None, name: str, encoder: str, view: str = "none", aggregate: str = "mean"
 ) -> Band:
     """Find, or create empty, the bank's folder behind a band of a recipe.
 
     Parameters
     ----------
     bank : Bank
-    dataset : str
-        Name of the dataset; imported bands belong to one dataset.
+    table : ImageTable or None
+        The dataset; an imported band serves the images it was imported for. None where no band can be imported.
     name, encoder, view, aggregate : str
         As in the recipe.
 
@@ -119,12 +118,14 @@ def resolve_band(
     Raises
     ------
     MissingFeaturesError
-        If the encoder is ``imported:NAME`` and nothing was imported under that name.
+        If the encoder is ``imported:NAME`` and nothing was imported under that name for these images.
+    BankError
+        If several imports under that name hold these images with different numbers.
     UnknownNameError, ViewError, EncoderError
         If the feature cannot be built.
     """
-    if encoder.startswith(IMPORTED_PREFIX):
-        folder = find_imported(bank, dataset, encoder.removeprefix(IMPORTED_PREFIX))
+    if encoder.startswith(IMPORTED_PREFIX) and table is not None:
+        folder = find_imported(bank, table, encoder.removeprefix(IMPORTED_PREFIX))
         stated = folder.identity["gmacs"]
         return Band(
             name=name,
@@ -214,7 +215,7 @@ class _FoundRows(NamedTuple):
 
 
 def _find_rows(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> _FoundRows:
-    keys = _ImageKeys(table, bank)
+    keys = ImageKeys(table, bank)
     reasons = _known_reasons(bank.images)
     refused = {band.name: _known_reasons(bank.failures_of(band.folder.digest)) for band in bands}
     chosen, there = {}, {}
@@ -259,45 +260,12 @@ def _find_rows(table: ImageTable, bands: Sequence[Band], bank: Bank, command: st
     )
 
 
-def _copies(keys: _ImageKeys, is_used: NDArray[np.bool_]) -> list[tuple[str, str]]:
+def _copies(keys: ImageKeys, is_used: NDArray[np.bool_]) -> list[tuple[str, str]]:
     """Pair each image that has the bytes of an earlier one with that one, among those that are used."""
     used = pd.Series(keys.of_files, index=keys.image_ids, dtype=object)[is_used].dropna()
     repeated = used[used.duplicated(keep=False)]
     first = {key: image_id for image_id, key in reversed(list(repeated.items()))}
     return [(image_id, first[key]) for image_id, key in repeated.items() if first[key] != image_id]
-
-
-class _ImageKeys:
-    """Both keys of every image of a dataset, as they are stored; a million of them are one array."""
-
-    def __init__(self, table: ImageTable, bank: Bank) -> None:
-        self._name = table.name
-        self.image_ids = pd.Index(table.frame["image_id"], name="image_id")
-        self.of_files = keys_of_files(list(table.frame["path"]), cache=bank.stat_cache)
-        self._has_file = np.array([key is not None for key in self.of_files], dtype=bool)
-        self._files = np.zeros(len(self.of_files), dtype=f"S{KEY_BYTES}")
-        self._files[self._has_file] = parse_keys([key for key in self.of_files if key is not None])
-        self._named = np.zeros(len(self.of_files), dtype=bool)
-        self._names = np.zeros(len(self.of_files), dtype=f"S{KEY_BYTES}")
-
-    def of_rows(self, folder: FeatureFolder) -> tuple[Keys, NDArray[np.bool_]]:
-        """Find the key under which the folder holds each image: by its bytes, else by its name; and whether it does."""
-        keys, found = self._files.copy(), np.zeros(len(self._files), dtype=bool)
-        found[self._has_file] = folder.holds(self._files[self._has_file])
-        rest = np.flatnonzero(~found)
-        if len(rest):
-            keys[rest] = self._by_name(rest)
-            found[rest] = folder.holds(keys[rest])
-        return keys, found
-
-    def _by_name(self, places: NDArray[np.intp]) -> Keys:
-        # Most images have a file and never need the other key.
-        new = places[~self._named[places]]
-        if len(new):
-            ids = self.image_ids[new].tolist()
-            self._names[new] = parse_keys([key_of_name(self._name, image_id) for image_id in ids])
-            self._named[new] = True
-        return self._names[places]
 
 
 def _known_reasons(log: ImageLog) -> dict[str, tuple[str, str]]:

@@ -59,9 +59,10 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         "--band", metavar="NAME", required=True, help="name of the band: `imported:NAME` in recipes"
     )
     parser.add_argument("--variable", metavar="V", help="array in an NPZ or MAT file that holds several")
-    parser.add_argument(
-        "--names", metavar="FILE", help="text file with one image name for each row, in order"
-    )
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument("--names", metavar="FILE", help="text file with one image name for each row, in order")
+    names.add_argument("--names-in", metavar="V", help="column or array that holds the image names")
+    parser.add_argument("--transpose", action="store_true", help="the file has a column for each image")
     parser.add_argument(
         "--gmacs", metavar="G", type=non_negative_number, help="cost of the features for one image, if known"
     )
@@ -71,7 +72,11 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         default="refuse",
         help="NaN and infinite values (default: refuse)",
     )
-    parser.add_argument("--replace", action="store_true", help="drop an earlier import of the same name")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="drop an earlier import of the same name for the same images, once this one is stored",
+    )
 
 
 def _add_prune(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +145,7 @@ def _export(options: argparse.Namespace) -> Output:
     bank = Bank(options.bank, create=False)
     table = read_dataset(options.data, images=options.images)
     bands = [
-        resolve_band(bank, table.name, band.name, band.encoder, band.view, band.aggregate)
+        resolve_band(bank, table, band.name, band.encoder, band.view, band.aggregate)
         for band in read_recipe(options.recipe).bands
     ]
     again = f"featbank features {options.data} --recipe {options.recipe} --bank {options.bank}"
@@ -162,11 +167,15 @@ def _import(options: argparse.Namespace) -> Output:
     from featbank.importing import import_features
 
     table = read_dataset(options.data, images=options.images)
-    found = read_feature_file(options.file, variable=options.variable, nonfinite=options.nonfinite)
-    names = found.names
-    if options.names:
-        names = Path(options.names).read_text(encoding="utf-8").split("\n")
-        names = [name.strip() for name in names if name.strip()]
+    found = read_feature_file(
+        options.file,
+        variable=options.variable,
+        names=options.names_in,
+        transpose=options.transpose,
+        nonfinite=options.nonfinite,
+        own_names=options.names is None,
+    )
+    names = found.names if options.names is None else _read_lines(Path(options.names))
     folder, uncovered = import_features(
         table,
         Bank(options.bank),
@@ -183,15 +192,29 @@ def _import(options: argparse.Namespace) -> Output:
         "rows": len(found.matrix),
         "columns": folder.n_features,
         "images_without_features": uncovered,
+        "matched_by": "position" if names is None else "name",
         "read_as": found.description,
         "digest": folder.digest,
     }
+    first, last = table.frame["image_id"].iloc[[0, -1]]
+    matched = f"by position, as the file names no images: first row {first}, last row {last}"
     text = (
         f"band {options.band!r} of dataset {table.name!r}: {len(found.matrix)} rows x {folder.n_features} columns "
-        f"({found.description}); {uncovered} images of the dataset have none. In a recipe: "
-        f'encoder = "imported:{options.band}"'
+        f"({found.description}), matched {'by name' if names else matched}; {uncovered} images of the dataset have "
+        f'none. In a recipe: encoder = "imported:{options.band}"'
     )
     return Output(document, text)
+
+
+def _read_lines(path: Path) -> list[str]:
+    from featbank.errors import BankError
+
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BankError(
+            f"bank import: --names must be a text file in UTF-8 with one image name in each line, got {path}: {error}."
+        ) from error
 
 
 def _prune(options: argparse.Namespace) -> Output:

@@ -95,8 +95,7 @@ def prepare(
         If features or MOS are missing.
     """
     bands = [
-        resolve_band(bank, table.name, band.name, band.encoder, band.view, band.aggregate)
-        for band in recipe.bands
+        resolve_band(bank, table, band.name, band.encoder, band.view, band.aggregate) for band in recipe.bands
     ]
     features = build_table(table, bands, bank, features_command)
     has_split = bool((features.rows["split"] != "").all())

@@ -146,7 +146,7 @@ def search_run(
     """
     passes, bands = {}, []
     for row in _variants(recipe):
-        band = resolve_band(bank, table.name, row.name, row.encoder, row.view, row.aggregate)
+        band = resolve_band(bank, table, row.name, row.encoder, row.view, row.aggregate)
         passes[row.name] = (band.pass_id, band.gmacs)
         bands.append(band)
     budget = recipe.regression.budget_gmacs if options.budget_gmacs is None else options.budget_gmacs

@@ -125,9 +125,7 @@ def take_lesson(
         )
     table, names = join_photos(table, further, bank)
     entries = manifest["bands"]
-    bands = [
-        resolve_band(bank, "photos", b["name"], b["encoder"], b["view"], b["aggregate"]) for b in entries
-    ]
+    bands = [resolve_band(bank, None, b["name"], b["encoder"], b["view"], b["aggregate"]) for b in entries]
     requests = [FeatureRequest(band.encoder, band.view, band.aggregate) for band in bands]
     images = list(zip(table.frame["image_id"], table.frame["path"], strict=True))
     summary = extract(images, requests, bank, workers=workers, show_progress=True)

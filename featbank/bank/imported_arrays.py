@@ -1,20 +1,33 @@
-"""Finds the one matrix in a NumPy or MATLAB file."""
+"""Finds the one matrix in a NumPy or MATLAB file, and the image names beside it.
+
+Headers are read before contents: what a file declares must lie in it, and may take no more memory than `room` says.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import math
+import re
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from featbank.errors import BankError, UnknownNameError
+from featbank.errors import BankError, FeatbankError, UnknownNameError
+
+NAME_TITLES = ("image_id", "image_name", "image", "name", "filename", "file_name", "file", "path", "key")
+"""Titles, in capitals or not, of columns and arrays (there also in the plural) that name images whatever they hold:
+a dataset may number its images."""
+
+ROOM_BYTES = 128 << 20
+ROOM_RATIO = 50
+"""A file may unpack to so many bytes, plus so many times its own size; features hardly compress at all."""
 
 _MAT_NUMBERS = {
     "double",
@@ -22,6 +35,11 @@ _MAT_NUMBERS = {
     "logical",
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }
+_MAT_OBJECTS = {"cell", "struct", "object", "opaque", "function"}
+_TEXT_CURE = (
+    "Save them as plain text (NumPy: np.array(names, dtype=str); MATLAB: cellstr(names); tables: UTF-8), or give them "
+    "in a text file with `--names FILE`."
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +56,15 @@ class Wishes:
         Columns that are not features.
     transpose : bool
         Images are the columns.
+    own_names : bool
+        False where the names come from elsewhere: those in the file are left alone.
     """
 
     variable: str | None = None
     names: str | None = None
     exclude: tuple[str, ...] = ()
     transpose: bool = False
+    own_names: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,30 +92,67 @@ class FoundMatrix:
     left_out: tuple[str, ...] = ()
 
 
+def room(path: Path) -> int:
+    """Return how many bytes a file may take when it is unpacked."""
+    return ROOM_BYTES + ROOM_RATIO * path.stat().st_size
+
+
+def too_large(path: Path) -> BankError:
+    """Build the error for a file that would fill the memory."""
+    return BankError(
+        f"import: {path} has {path.stat().st_size:,} bytes and unpacks to more than {room(path):,}, which no features "
+        "do: it is damaged, or made to fill the memory. If it is right after all, save it without compression."
+    )
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises on a strange file into one clear error.
+
+    Raises
+    ------
+    BankError
+        In place of anything but errors of ours and of the operating system.
+    """
+    try:
+        yield
+    except FeatbankError:
+        raise
+    except MemoryError as error:
+        raise too_large(path) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        said = str(error) if str(error) else type(error).__name__
+        raise BankError(
+            f"import: {path} cannot be read as a {path.suffix} file of plain numbers: {said}. It may be cut short, of "
+            "another format, or hold Python objects (never read, as they can run code). Save a plain float array."
+        ) from error
+
+
 def is_numeric(dtype: np.dtype[Any]) -> bool:
     """Tell whether an array of this type holds real numbers."""
     return dtype.kind in "fiub" and dtype.names is None
 
 
-def check_matrix(path: Path, what: str, array: NDArray[Any], wishes: Wishes) -> NDArray[Any]:
-    """Refuse what is not a matrix of real numbers; turn it so that rows are images.
+def check_matrix(path: Path, what: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Refuse what is not a matrix of real numbers.
 
     Raises
     ------
     BankError
         Naming the shape and type found.
     """
-    if not is_numeric(array.dtype):
+    if not is_numeric(dtype):
         raise BankError(
-            f"import: {what} of {path} must hold real numbers, got {array.dtype}. Save it as a plain float array; "
+            f"import: {what} of {path} must hold real numbers, got {dtype}. Save it as a plain float array; "
             "Python objects are never read, as they can run code."
         )
-    if array.ndim != 2:
+    if len(shape) != 2:
         raise BankError(
             f"import: {what} of {path} must have two dimensions, rows for images and columns for features, got shape "
-            f"{array.shape}. Reshape it; a single feature has shape (n_images, 1)."
+            f"{tuple(shape)}. Reshape it; a single feature has shape (n_images, 1)."
         )
-    return array.T if wishes.transpose else array
 
 
 def not_in_file(path: Path, kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
@@ -147,6 +205,111 @@ def choose(path: Path, variable: str | None, shapes: Mapping[str, str], known: S
     return next(iter(shapes))
 
 
+def is_telling(title: str) -> bool:
+    """Tell whether a column or an array names images by its title alone."""
+    return re.sub(r"(?<=.)s$", "", title.lower()) in NAME_TITLES or title.lower() in NAME_TITLES
+
+
+def choose_names(path: Path, wishes: Wishes, candidates: Sequence[str], known: Iterable[str]) -> str | None:
+    """Choose what holds the image names: what was asked for, what has a telling title, or the only candidate.
+
+    Parameters
+    ----------
+    path : Path
+        For the message.
+    wishes : Wishes
+    candidates : sequence of str
+        Everything that could be names, readable or not: rows are never matched by position beside names.
+    known : iterable of str
+        All that is in the file.
+
+    Raises
+    ------
+    UnknownNameError
+        If the wish is not in the file.
+    BankError
+        If several could be the names.
+    """
+    if not wishes.own_names:
+        return None
+    if wishes.names is not None:
+        if wishes.names not in known:
+            raise not_in_file(path, "column or array of names", wishes.names, known)
+        return wishes.names
+    telling = sorted(
+        (title for title in candidates if is_telling(title)),
+        key=lambda title: next(
+            i for i, word in enumerate(NAME_TITLES) if title.lower() in {word, f"{word}s"}
+        ),
+    )
+    if telling:
+        return telling[0]
+    if len(candidates) > 1:
+        raise BankError(
+            f"import: {path} has {len(candidates)} columns or arrays of text and any of them could name the images: "
+            f"{', '.join(candidates[:20])}. Say which one with `--names-in NAME`."
+        )
+    return candidates[0] if candidates else None
+
+
+def read_names(path: Path, what: str, values: Iterable[Any]) -> list[str]:
+    """Turn values into image names: text, bytes in UTF-8, whole numbers, each alone or wrapped once.
+
+    Raises
+    ------
+    BankError
+        If one cannot be read as text.
+    """
+    names = []
+    for row, value in enumerate(values):
+        name = _as_name(value)
+        if name is None:
+            raise BankError(
+                f"import: {what} of {path} should name the images and must be text, got {value!r:.60} in row {row} "
+                f"(counted from 0). {_TEXT_CURE}"
+            )
+        names.append(name)
+    return names
+
+
+def _as_name(value: Any) -> str | None:  # noqa: ANN401 (whatever lies in a file)
+    """Return the text in a value, without the padding of fixed widths; None where there is none."""
+    while isinstance(value, np.ndarray | list | tuple):
+        if not len(value):
+            return ""
+        if len(value) > 1:
+            return None
+        value = value[0]
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+    if isinstance(value, int | float | np.integer | np.floating) and value == value // 1:
+        return str(int(value))
+    return value.rstrip(" \0") if isinstance(value, str) else "" if value is None else None
+
+
+def _rows_of_text(array: NDArray[Any], n_rows: int) -> Iterable[Any]:
+    """Return one value for each row: of a vector in any direction, or of a matrix of characters."""
+    if array.size == n_rows or array.ndim < 2 or array.dtype.kind not in "US":
+        return array.ravel()
+    return [b"".join(row) if array.dtype.kind == "S" else "".join(row) for row in array.tolist()]
+
+
+def _can_be_names(title: str, shape: Sequence[int], kind: str, matrix: Sequence[int]) -> bool:
+    """Tell by title, shape and kind of array (as NumPy spells it) whether it could name the rows of a matrix.
+
+    What calls itself names and has another number of them is a mistake to be shown, unless it names the columns.
+    """
+    n_entries = math.prod(shape)
+    if kind not in "USO" and not (kind in "iuf" and is_telling(title)):
+        return False
+    if n_entries == matrix[0]:
+        return n_entries == max(shape, default=1)
+    return kind in "USO" and is_telling(title) and n_entries > 1 and n_entries != matrix[1]
+
+
 def read_npy(path: Path, wishes: Wishes) -> FoundMatrix:
     """Read the array of an NPY file.
 
@@ -158,14 +321,28 @@ def read_npy(path: Path, wishes: Wishes) -> FoundMatrix:
     _refuse_names(
         path, "an NPY file holds one array without a name", wishes.variable, wishes.names, *wishes.exclude
     )
-    try:
-        with path.open("rb") as file:  # numpy leaves a file open that turns out to be broken
-            array = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(array, np.ndarray):
-        raise BankError(f"import: {path} is an NPZ archive, got the name of an NPY file. Rename it to .npz.")
-    return FoundMatrix(check_matrix(path, "the array", array, wishes), None, None, "the array")
+    with reading(path), path.open("rb") as file:
+        if file.read(2) == b"PK":
+            raise BankError(
+                f"import: {path} is an NPZ archive, got the name of an NPY file. Rename it to .npz."
+            )
+        file.seek(0)
+        shape, dtype = _read_header(file)
+        check_matrix(path, "the array", shape, dtype)
+        if math.prod(shape) * dtype.itemsize > path.stat().st_size - file.tell():
+            raise ValueError(f"it is too short for its shape {shape}")
+        file.seek(0)
+        array = npy.read_array(file, allow_pickle=False)
+    return FoundMatrix(array.T if wishes.transpose else array, None, None, "the array")
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its shape is {shape}")
+    return shape, dtype
 
 
 def read_npz(path: Path, wishes: Wishes) -> FoundMatrix:
@@ -176,133 +353,125 @@ def read_npz(path: Path, wishes: Wishes) -> FoundMatrix:
     UnknownNameError
         If there is no array of that name.
     BankError
-        If the choice is open, or the array is not a plain matrix of numbers.
+        If the choice is open, the array is not a plain matrix of numbers, or the names cannot be read.
     """
     _refuse_names(path, "an NPZ file has no columns", *wishes.exclude)
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise BankError(
-                    f"import: {path} is a single array, got the name of an archive. Rename it to .npy."
-                )
-            known = list(archive.files)
-            arrays = {name: array for name in known if (array := _load_member(archive, name)) is not None}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, error) from error
+    with reading(path), path.open("rb") as file:
+        if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+            raise BankError(
+                f"import: {path} is a single array, got the name of an archive. Rename it to .npy."
+            )
+        with zipfile.ZipFile(file) as archive:
+            return _find_in_archive(path, archive, wishes)
+
+
+def _find_in_archive(path: Path, archive: zipfile.ZipFile, wishes: Wishes) -> FoundMatrix:
+    headers = {}
+    for member in archive.namelist():
+        if member.endswith(".npy"):
+            with archive.open(member) as file:
+                headers[member.removesuffix(".npy")] = _read_header(file)
+
+    def load(title: str) -> NDArray[Any]:
+        member, (shape, dtype) = f"{title}.npy", headers[title]
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if n_bytes > room(path):
+            raise too_large(path)
+        if n_bytes > archive.getinfo(member).file_size:
+            raise ValueError(f"array {title!r} is too short for its shape {shape}")
+        with archive.open(member) as file:
+            array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+            return array
+
     shapes = {
-        name: "x".join(map(str, array.shape))
-        for name, array in arrays.items()
-        if array.ndim == 2 and is_numeric(array.dtype)
+        title: "x".join(map(str, shape))
+        for title, (shape, dtype) in headers.items()
+        if len(shape) == 2 and is_numeric(dtype)
     }
+    known = list(headers)
     chosen = choose(path, wishes.variable, shapes, known)
-    if chosen not in arrays:
-        raise BankError(
-            f"import: array {chosen!r} of {path} holds Python objects, which are never read, as they can run code. "
-            "Save it as a plain float array."
-        )
-    matrix = check_matrix(path, f"array {chosen!r}", arrays[chosen], wishes)
-    texts = [
-        name for name, array in arrays.items() if array.dtype.kind == "U" and array.shape == (len(matrix),)
-    ]
-    if wishes.names is not None and wishes.names not in texts:
-        raise not_in_file(path, "array of names", wishes.names, texts)
-    source = wishes.names or (texts[0] if len(texts) == 1 else None)
-    found = None if source is None else [str(name) for name in arrays[source]]
+    check_matrix(path, f"array {chosen!r}", *headers[chosen])
+    matrix_shape = headers[chosen][0][::-1] if wishes.transpose else headers[chosen][0]
+    candidates = []
+    for title, (shape, dtype) in headers.items():
+        # A matrix of characters has a name in each row.
+        is_characters = dtype.str[1:] in {"U1", "S1"} and len(shape) == 2 and min(shape) > 1
+        entries = shape[:1] if is_characters else shape
+        if title != chosen and _can_be_names(title, entries, dtype.kind, matrix_shape):
+            candidates.append(title)
+    source = choose_names(path, wishes, candidates, known)
+    names = None
+    if source is not None:
+        if headers[source][1].hasobject:
+            raise BankError(
+                f"import: array {source!r} of {path} should name the images and holds Python objects, which are never "
+                f"read, as they can run code. {_TEXT_CURE}"
+            )
+        names = read_names(path, f"array {source!r}", _rows_of_text(load(source), matrix_shape[0]))
+    array = load(chosen)
     taken = f"array {chosen!r}" + (f", names from {source!r}" if source else "")
-    rest = tuple(name for name in known if name not in {chosen, source})
-    return FoundMatrix(matrix, found, None, taken, rest)
-
-
-def _load_member(archive: Any, name: str) -> NDArray[Any] | None:  # noqa: ANN401 (numpy's NpzFile)
-    """Return an array of an archive, None when it holds objects."""
-    try:
-        return archive[name]
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            return None
-        raise
+    rest = tuple(title for title in known if title not in {chosen, source})
+    return FoundMatrix(array.T if wishes.transpose else array, names, None, taken, rest)
 
 
 def read_mat(path: Path, wishes: Wishes) -> FoundMatrix:
-    """Read one matrix of a MATLAB file of version 4 to 7.
+    """Read one matrix of a MATLAB file of version 4 to 7, and the names beside it; best in a process of its own.
 
     Raises
     ------
     UnknownNameError
         If there is no variable of that name.
     BankError
-        If the choice is open, the variable is no full matrix of real numbers, or the file has version 7.3.
+        If the choice is open, the variable is no full matrix of real numbers, the names cannot be read, or the file
+        has version 7.3.
     """
     from scipy.io import loadmat, whosmat
 
-    names = wishes.names
-
     _refuse_names(path, "a MAT file has no columns", *wishes.exclude)
-    with _reading_mat(path):
-        listing = whosmat(str(path), appendmat=False)
-    classes = {name: kind for name, _, kind in listing}
-    shapes = {
-        name: "x".join(map(str, shape))
-        for name, shape, kind in listing
-        if kind in _MAT_NUMBERS and len(shape) == 2 and min(shape) > 0 and max(shape) > 1
-    }
-    chosen = choose(path, wishes.variable, shapes, list(classes))
-    if names is not None and names not in classes:
-        raise not_in_file(path, "variable", names, classes)
-    wanted = [name for name in (chosen, names) if name is not None]
-    with _reading_mat(path):
-        content = loadmat(str(path), appendmat=False, variable_names=wanted)
-    array = content[chosen]
+    with reading(path):
+        try:
+            listing = [
+                (str(name), tuple(shape or ()), kind) for name, shape, kind in whosmat(str(path), False)
+            ]
+        except NotImplementedError as error:  # how SciPy answers to version 7.3, which is another format
+            raise BankError(
+                f"import: {path} is a MATLAB file of version 7.3 (HDF5), expected version 7 or below. In MATLAB: "
+                "save('features.mat', 'feats', '-v7'); or read it with h5py and save it with numpy.save."
+            ) from error
+        known = [name for name, _, _ in listing]
+        shapes = {
+            name: "x".join(map(str, shape))
+            for name, shape, kind in listing
+            if kind in _MAT_NUMBERS and len(shape) == 2 and min(shape) > 0 and max(shape) > 1
+        }
+        chosen = choose(path, wishes.variable, shapes, known)
+        if max(8 * math.prod(shape) for _, shape, _ in listing) > room(path):
+            raise too_large(path)
+        array = loadmat(str(path), appendmat=False, variable_names=[chosen])[chosen]
     if not isinstance(array, np.ndarray):  # scipy.sparse
         raise BankError(
             f"import: variable {chosen!r} of {path} must be a full matrix, got a sparse one. Save full({chosen})."
         )
-    matrix = check_matrix(path, f"variable {chosen!r}", array, wishes)
-    found = None if names is None else _mat_names(path, names, content[names])
-    taken = f"variable {chosen!r}" + (f", names from {names!r}" if names else "")
-    rest = tuple(name for name in classes if name not in {chosen, names})
-    return FoundMatrix(matrix, found, None, taken, rest)
-
-
-@contextlib.contextmanager
-def _reading_mat(path: Path) -> Iterator[None]:
-    """Turn what SciPy raises on a strange file into one clear error."""
-    from scipy.io.matlab import MatReadError
-
-    try:
-        yield
-    except NotImplementedError as error:
-        # How SciPy answers to version 7.3, which is another format.
-        raise BankError(
-            f"import: {path} is a MATLAB file of version 7.3 (HDF5), expected version 7 or below. In MATLAB: "
-            "save('features.mat', 'feats', '-v7'); or read it with h5py and save it with numpy.save."
-        ) from error
-    except (MatReadError, ValueError, TypeError, KeyError, EOFError, OSError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise _unreadable(path, error) from error
-
-
-def _mat_names(path: Path, variable: str, cells: NDArray[Any]) -> list[str]:
-    """Turn a cell array of character vectors, or a padded character matrix, into names."""
-    values = [np.asarray(cell) for cell in cells.ravel()]
-    if any(value.size > 1 or value.dtype.kind != "U" for value in values):
-        raise BankError(
-            f"import: variable {variable!r} of {path} must be a cell array of character vectors to serve as names, got "
-            f"{cells.dtype} of shape {cells.shape}."
-        )
-    return [str(value.ravel()[0]).rstrip() if value.size else "" for value in values]
+    check_matrix(path, f"variable {chosen!r}", array.shape, array.dtype)
+    matrix = array.T if wishes.transpose else array
+    candidates = []
+    for name, shape, kind in listing:
+        letter = "O" if kind in _MAT_OBJECTS or kind == "char" else "f" if kind in _MAT_NUMBERS else ""
+        # A string of MATLAB's newer kind is opaque, its shape unknown.
+        if name != chosen and (kind == "opaque" or _can_be_names(name, shape, letter or "?", matrix.shape)):
+            candidates.append(name)
+    source = choose_names(path, wishes, candidates, known)
+    names = None
+    if source is not None:
+        with reading(path):
+            values = loadmat(str(path), appendmat=False, variable_names=[source]).get(source)
+        names = read_names(path, f"variable {source!r}", _rows_of_text(np.asarray(values), len(matrix)))
+    taken = f"variable {chosen!r}" + (f", names from {source!r}" if source else "")
+    rest = tuple(name for name in known if name not in {chosen, source})
+    return FoundMatrix(matrix, names, None, taken, rest)
 
 
 def _refuse_names(path: Path, fact: str, *given: str | None) -> None:
     unused = [name for name in given if name is not None]
     if unused:
         raise BankError(f"import: {unused[0]!r} cannot be looked up in {path}: {fact}. Leave the option out.")
-
-
-def _unreadable(path: Path, error: Exception) -> BankError:
-    return BankError(
-        f"import: {path} cannot be read as a {path.suffix} file of plain numbers: {error}. It may be cut short, of "
-        "another format, or hold Python objects (never read, as they can run code). Save a plain float array."
-    )

@@ -12,14 +12,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featbank.bank.imported_arrays import FoundMatrix, Wishes, not_in_file
+from featbank.bank.imported_arrays import (
+    FoundMatrix,
+    Wishes,
+    choose_names,
+    is_telling,
+    not_in_file,
+    read_names,
+    reading,
+    room,
+    too_large,
+)
 from featbank.errors import BankError
-
-NAME_COLUMNS = ("image_id", "image_name", "image", "name", "filename", "file", "path", "key")
-"""Columns that name images whatever they hold, in capitals or not: a dataset may number its images."""
 
 _INDEX_COLUMN = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
 _TARGET = re.compile(r"(?:^|[^A-Za-z])[dD]?(?:MOS|Mos|mos)(?![a-z])")  # MOS, quality_mos, MOSFull, not mosaic
+_NUMBER_BYTES = 8
 _BLOCK_BYTES = 1 << 26  # a row must fit into one block, and feature tables have long rows
 
 
@@ -37,35 +45,43 @@ def read_csv(path: Path, wishes: Wishes) -> FoundMatrix:
 
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
 
-    def parse(as_text: list[str]) -> pa.Table:
+    def parse(columns: list[str], kind: pa.DataType | None = None) -> pa.Table:
         return csv.read_csv(
             str(path),
             read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
             parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
             convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(as_text, pa.string()), include_columns=as_text
+                column_types=dict.fromkeys(columns, kind) if kind else None, include_columns=columns
             ),
         )
 
     try:
         table = parse([])
-    except pa.ArrowException as error:  # also bad encoding and an empty file
+        titles = table.column_names
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # also an empty file
         raise BankError(
             f"import: {path} cannot be read as a table in UTF-8 with a header line, {separator!r} between the fields "
             f"and as many fields in each line: {error}"
         ) from error
-    titles = table.column_names
     if all(_is_float(title) for title in titles) and titles != [str(i) for i in range(len(titles))]:
         raise BankError(
             f"import: {path} must begin with a header line, got numbers ({', '.join(titles[:3])}, ...). Add one, or "
             "save the matrix as NPY."
         )
-    # Names are read again as text: "NA" and "007" are names too, and the first reading made them numbers.
-    return _find(path, table, wishes, lambda column: parse([column])[column].to_pylist())
+
+    def read(columns: list[str], source: str | None) -> pa.Table:
+        # Names are read again as they are written: "NA" and "007" are names too, and were taken for numbers.
+        return (
+            table
+            if source is None
+            else table.drop([source]).append_column(source, parse([source], pa.binary())[source])
+        )
+
+    return _find(path, table.schema, table.num_rows, read, wishes)
 
 
 def read_parquet(path: Path, wishes: Wishes) -> FoundMatrix:
-    """Read the feature columns of a Parquet file, or its one column of equally long lists.
+    """Read the feature columns of a Parquet file, or its one column of lists; best in a process of its own.
 
     Raises
     ------
@@ -76,19 +92,16 @@ def read_parquet(path: Path, wishes: Wishes) -> FoundMatrix:
     """
     from pyarrow import parquet
 
-    try:
-        # ParquetFile, not read_table: that one looks for folders and partitions in the path.
-        with parquet.ParquetFile(path) as file:
-            table = file.read()
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise BankError(f"import: {path} cannot be read as a Parquet file: {error}") from error
+    # ParquetFile, not read_table: that one looks for folders and partitions in the path.
+    with reading(path), parquet.ParquetFile(path) as file:
+        n_rows = file.metadata.num_rows
 
-    def text(column: str) -> list[str]:
-        return ["" if value is None else str(value) for value in table[column].to_pylist()]
+        def read(columns: list[str], source: str | None) -> pa.Table:
+            if n_rows * len(columns) * _NUMBER_BYTES > room(path):
+                raise too_large(path)
+            return file.read(columns=[*columns, *([source] if source else [])], use_threads=False)
 
-    return _find(path, table, wishes, text)
+        return _find(path, file.schema_arrow, n_rows, read, wishes)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -101,9 +114,15 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def _find(path: Path, table: pa.Table, wishes: Wishes, text: Callable[[str], list[str]]) -> FoundMatrix:
-    """Tell names, features and the rest apart."""
-    titles = table.column_names
+def _find(
+    path: Path,
+    schema: pa.Schema,
+    n_rows: int,
+    read: Callable[[list[str], str | None], pa.Table],
+    wishes: Wishes,
+) -> FoundMatrix:
+    """Tell names, features and the rest apart by titles and types, then read what is taken and nothing else."""
+    titles = schema.names
     if wishes.transpose:
         raise BankError(
             f"import: {path} is a table of named columns, which cannot be transposed. Save the matrix as NPY."
@@ -114,31 +133,37 @@ def _find(path: Path, table: pa.Table, wishes: Wishes, text: Callable[[str], lis
     for title in wishes.exclude:
         if title not in titles:
             raise not_in_file(path, "column", title, titles)
-    if not table.num_rows:
+    if not n_rows:
         raise BankError(f"import: {path} must hold at least one row, got a header alone.")
-    usable = [field for field in table.schema if field.name not in wishes.exclude]
-    lists = [field.name for field in usable if _is_list(field.type)]
+    usable = [f for f in schema if f.name not in wishes.exclude and not _INDEX_COLUMN.fullmatch(f.name)]
+    lists = [field.name for field in usable if _is_list(field.type) and _is_number(field.type.value_type)]
     numbers = [field.name for field in usable if _is_number(field.type)]
-    texts = [
-        f.name
-        for f in usable
-        if f.name not in lists and f.name not in numbers and not _INDEX_COLUMN.fullmatch(f.name)
-    ]
-    source = _choose_names(path, texts, titles, wishes.names)
-    candidates = [title for title in numbers if title != source and not _INDEX_COLUMN.fullmatch(title)]
-    if wishes.variable in lists or (wishes.variable is None and len(lists) == 1 and not candidates):
-        chosen = [wishes.variable or lists[0]]
+    others = [field.name for field in usable if field.name not in {*lists, *numbers}]
+    possible = [*others, *(title for title in numbers if is_telling(title))]
+    source = choose_names(path, wishes, possible, titles)
+    candidates = [title for title in numbers if title != source]
+    is_list = wishes.variable in lists or (wishes.variable is None and len(lists) == 1 and not candidates)
+    chosen = (
+        [wishes.variable or lists[0]]
+        if is_list
+        else _choose_columns(path, candidates, titles, wishes.variable)
+    )
+    table = read(chosen, source)
+    if is_list:
         columns, matrix = None, _stack(path, chosen[0], table[chosen[0]].combine_chunks())
         taken = f"list column {chosen[0]!r}"
     else:
-        columns = chosen = _choose_columns(path, candidates, titles, wishes.variable)
+        columns = chosen
         matrix = np.stack(
             [table[title].cast(_numeric(table[title].type)).to_numpy() for title in chosen], axis=1
         )
         taken = f"{len(chosen)} columns ({chosen[0]} to {chosen[-1]})"
-    taken += f", names from {source!r}" if source else ""
+    names = None
+    if source is not None:
+        names = read_names(path, f"column {source!r}", table[source].to_pylist())
+        taken += f", names from {source!r}"
     rest = tuple(title for title in titles if title not in chosen and title != source)
-    return FoundMatrix(matrix, text(source) if source else None, columns, taken, rest)
+    return FoundMatrix(matrix, names, columns, taken, rest)
 
 
 def _numeric(kind: pa.DataType) -> pa.DataType:
@@ -150,32 +175,16 @@ def _numeric(kind: pa.DataType) -> pa.DataType:
 
 def _stack(path: Path, column: str, lists: Any) -> NDArray[Any]:  # noqa: ANN401 (pyarrow has no type information)
     """Turn a column of lists into a matrix."""
+    from pyarrow import compute
+
     flat = lists.flatten()
-    lengths = {len(row) if row is not None else 0 for row in lists.to_pylist()}
+    lengths = {length or 0 for length in compute.list_value_length(lists).unique().to_pylist()}
     if len(lengths) != 1 or not _is_number(flat.type):
         raise BankError(
             f"import: list column {column!r} of {path} must hold as many numbers in each row, got lists of {flat.type} "
             f"with lengths {sorted(lengths)[:5]}."
         )
     return flat.cast(_numeric(flat.type)).to_numpy(zero_copy_only=False).reshape(len(lists), lengths.pop())
-
-
-def _choose_names(path: Path, texts: list[str], titles: list[str], names: str | None) -> str | None:
-    """Choose the column of image names: the one asked for, one with a telling title, or the only text."""
-    if names is not None:
-        if names not in titles:
-            raise not_in_file(path, "column", names, titles)
-        return names
-    telling = {title.lower(): title for title in reversed(titles)}
-    for known in NAME_COLUMNS:
-        if known in telling:
-            return telling[known]
-    if len(texts) > 1:
-        raise BankError(
-            f"import: {path} has {len(texts)} columns of text and any of them could name the images: "
-            f"{', '.join(texts[:20])}. Say which one with names=, or exclude the others."
-        )
-    return texts[0] if texts else None
 
 
 def _choose_columns(path: Path, candidates: list[str], titles: list[str], variable: str | None) -> list[str]:
@@ -194,7 +203,7 @@ def _choose_columns(path: Path, candidates: list[str], titles: list[str], variab
     if targets:
         raise BankError(
             f"import: column {targets[0]!r} of {path} looks like the MOS. As a feature it would make every score "
-            "perfect and wrong. Take it out of the file or exclude it."
+            "perfect and wrong. Take it out of the file."
         )
     bands = sorted({title.rpartition(":")[0] for title in candidates})
     if variable is None and len(bands) > 1 and "" not in bands:

@@ -58,6 +58,9 @@ class ImageTable:
         What the reader decided, each a full sentence: score column, conversions, rows left out.
     licence, reference : str
         Terms of use as the dataset states them, and the paper to cite.
+    names_in : str
+        Own tables and folders: the absolute folder, or URL, that image names refer to. Empty for a published dataset,
+        whose names are known by the dataset's.
 
     Raises
     ------
@@ -75,6 +78,7 @@ class ImageTable:
     notes: tuple[str, ...] = ()
     licence: str = ""
     reference: str = ""
+    names_in: str = ""
 
     def __post_init__(self) -> None:
         missing = [column for column in COLUMNS if column not in self.frame.columns]
@@ -181,6 +185,23 @@ class ImageTable:
     def n_images(self) -> int:
         """Number of rows, whether or not the files are there."""
         return len(self.frame)
+
+    def full_names(self, image_ids: Sequence[str]) -> list[str]:
+        """Spell image names so that they mean one image beyond this table.
+
+        This is who an image is as long as its file is not at hand. In a published dataset (``names_in`` is empty) it
+        is the image's own name, for which the dataset's stands. Elsewhere it is the place where the file should lie:
+        the name under the folder it refers to, or itself where it is absolute or a URL. So the MOS and the name of a
+        CSV do not count: a cleaned CSV beside the first one names the same images, and a CSV of equal content in
+        another folder names others.
+        """
+        if not self.names_in:
+            return list(image_ids)
+        if is_url(self.names_in):
+            return [name if is_url(name) else f"{self.names_in.rstrip('/')}/{name}" for name in image_ids]
+        # As text: a Path for each of a million rows would take longer than all else.
+        join, tidy = os.path.join, os.path.normpath
+        return [name if is_url(name) else tidy(join(self.names_in, name)) for name in image_ids]
 
     @property
     def meta_columns(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -99,6 +99,7 @@ def read_photos(paths: Sequence[str | Place]) -> ImageTable:
         ),
         mos_range=(math.nan, math.nan),
         notes=tuple(notes),
+        names_in=str(first if one_folder else Path.cwd()),
     )
 
 

@@ -47,7 +47,8 @@ def read_plain_csv(path: str | Place, *, images: str | Place | None = None) -> I
     Returns
     -------
     ImageTable
-        Named ``csv``. ``mos_range`` is the range of the scores, because the file does not state its scale.
+        Named ``csv:`` and the file's stem, for people alone: who its images are, `ImageTable.full_names` says.
+        ``mos_range`` is the range of the scores, because the file does not state its scale.
 
     Raises
     ------
@@ -79,12 +80,12 @@ def read_plain_csv(path: str | Place, *, images: str | Place | None = None) -> I
     known = np.asarray(columns["mos"])[np.isfinite(columns["mos"])]
     mos_range = (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
     return ImageTable(
-        # Two own CSVs are two datasets: features brought from elsewhere belong to one of them.
         name=f"{CSV_NAME}:{path.stem}",
         root=path.resolve().parent,
         frame=make_frame(columns),
         mos_range=mos_range,
         notes=tuple(notes),
+        names_in=str(base),
     )
 
 

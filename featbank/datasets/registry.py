@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from featbank.datasets import demo, kadid10k, koniq10k, live_challenge, spaq, tid2013, uhd_iqa
@@ -149,7 +150,7 @@ def _read_folder(folder: Place, images: Place | None) -> ImageTable:
             f"{' '.join(sorted(IMAGE_SUFFIXES))}. {' '.join(hints)}".rstrip()
         ) from error
     notes = ("No scores: a plain folder of photos.", *hints, *table.notes)
-    return ImageTable(table.name, folder, table.frame, table.mos_range, notes=notes)
+    return replace(table, root=folder, notes=notes)
 
 
 def _looked_for(folder: Place) -> str:

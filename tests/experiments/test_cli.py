@@ -147,7 +147,8 @@ def test_bank_commands_on_imported_features(tmp_path: Path, capsys: pytest.Captu
     bank = ["--bank", str(tmp_path / "bank")]
     assert main(["bank", "ls", *bank, "--json"]) == 0
     features = json.loads(capsys.readouterr().out)["features"]
-    assert {row["feature"] for row in features} == {"imported:sharp", "imported:noise", "imported:dull"}
+    labels = {f"imported:{name} (csv:scores in {tmp_path})" for name in ("sharp", "noise", "dull")}
+    assert {row["feature"] for row in features} == labels
     assert main(["bank", "verify", *bank]) == 0
     target = tmp_path / "out.csv"
     export = [

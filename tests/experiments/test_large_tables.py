@@ -26,7 +26,7 @@ from experiments.runs import evaluate, model, room
 from experiments.runs.model import load_run_model
 from experiments.search.run import SearchOptions, search_run
 from featbank.bank import Bank
-from featbank.datasets import read_dataset
+from featbank.datasets import ImageTable, read_dataset
 from featbank.table import Band, build_table, resolve_band
 from regressors import blocks
 from tests.support.imported_run import prepare
@@ -161,14 +161,14 @@ def test_what_grows_with_the_rows_is_left_out_of_large_models(
     assert lean.cv == 5
     predictions = pd.read_csv(tmp_path / "run/predictions.csv", index_col="image")
     known = predictions["predicted"][predictions["split"] == "test"]
-    X = build_table(table, bands_of(small, bank, table.name), bank, "").X.loc[known.index]
+    X = build_table(table, bands_of(small, bank, table), bank, "").X.loc[known.index]
     assert lean.predict(X) == pytest.approx(known.to_numpy(), rel=1e-8)
     low, high = metrics["training_cv"]["ci95"]["srcc"]
     assert low < metrics["training_cv"]["srcc"] < high
 
 
-def bands_of(small: Recipe, bank: Bank, dataset: str) -> list[Band]:
-    return [resolve_band(bank, dataset, band.name, band.encoder) for band in small.bands]
+def bands_of(small: Recipe, bank: Bank, table: ImageTable) -> list[Band]:
+    return [resolve_band(bank, table, band.name, band.encoder) for band in small.bands]
 
 
 FIT_MAPPED_FILE = """

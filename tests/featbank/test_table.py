@@ -37,7 +37,7 @@ def images(table: ImageTable) -> list[tuple[str, str]]:
 
 
 def layout(bank: Bank, table: ImageTable) -> list:
-    return [resolve_band(bank, table.name, "layout", REQUEST.encoder, REQUEST.view)]
+    return [resolve_band(bank, table, "layout", REQUEST.encoder, REQUEST.view)]
 
 
 def test_rows_follow_the_image_under_any_order(table: ImageTable, bank: Bank) -> None:
@@ -88,7 +88,7 @@ def test_imported_and_computed_bands_stand_side_by_side(table: ImageTable, bank:
     matrix = np.arange(10.0).reshape(5, 2)
     names = ["4", "2.png", "0", "3.png", "1.png"]
     import_features(table, bank, "mine", names, matrix, source_digest="x", gmacs=None)
-    bands = [*layout(bank, table), resolve_band(bank, table.name, "own", "imported:mine")]
+    bands = [*layout(bank, table), resolve_band(bank, table, "own", "imported:mine")]
     X = build_table(table, bands, bank, "again").X
     assert X.loc["2.png", ["own:0000", "own:0001"]].tolist() == [2.0, 3.0]
     assert np.isnan(bands[1].gmacs)
@@ -98,7 +98,7 @@ def test_imported_bands_serve_images_that_are_not_at_hand(table: ImageTable, ban
     for path in table.frame["path"]:
         Path(path).unlink()
     import_features(table, bank, "mine", None, np.arange(5.0)[:, None], source_digest="x")
-    bands = [resolve_band(bank, table.name, "own", "imported:mine")]
+    bands = [resolve_band(bank, table, "own", "imported:mine")]
     assert build_table(table, bands, bank, "again").X["own:0000"].tolist() == [0, 1, 2, 3, 4]
 
 
@@ -110,7 +110,7 @@ def test_a_second_import_needs_a_word(table: ImageTable, bank: Bank) -> None:
     with pytest.raises(BankError, match="--replace"):
         import_features(table, bank, "mine", None, np.ones((5, 1)), source_digest="y")
     import_features(table, bank, "mine", None, np.ones((5, 1)), source_digest="y", replace=True)
-    bands = [resolve_band(bank, table.name, "own", "imported:mine")]
+    bands = [resolve_band(bank, table, "own", "imported:mine")]
     assert build_table(table, bands, bank, "again").X["own:0000"].tolist() == [1.0] * 5
 
 
@@ -132,5 +132,5 @@ def test_rows_that_cannot_be_matched_import_nothing(
 
 def test_an_absent_band_lists_what_there_is(table: ImageTable, bank: Bank) -> None:
     import_features(table, bank, "mine", None, np.zeros((5, 1)), source_digest="x")
-    with pytest.raises(MissingFeaturesError, match=r"mine \(dataset csv:scores\)"):
-        resolve_band(bank, table.name, "own", "imported:other")
+    with pytest.raises(MissingFeaturesError, match=r"mine \(csv:scores in "):
+        resolve_band(bank, table, "own", "imported:other")

@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> tuple[ImageTable, Recipe, list[Band]]:
 
 
 def bands_of(bank: Bank, table: ImageTable, recipe: Recipe) -> list[Band]:
-    return [resolve_band(bank, table.name, band.name, band.encoder) for band in recipe.bands]
+    return [resolve_band(bank, table, band.name, band.encoder) for band in recipe.bands]
 
 
 def test_a_table_with_room_is_fitted_in_memory(run: tuple[ImageTable, Recipe, list[Band]]) -> None:

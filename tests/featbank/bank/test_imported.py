@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from featbank.bank import read_feature_file
+from featbank.bank import imported, read_feature_file
+from featbank.bank.imported_arrays import ROOM_BYTES
 from featbank.errors import BankError, UnknownNameError
 
 X = np.random.default_rng(7).normal(size=(6, 4))
@@ -45,6 +49,13 @@ def save(folder: Path, suffix: str, X: np.ndarray = X) -> Path:
         else:
             frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of these tests ask what is found, which does not depend on the process: starting one takes a second."""
+    if "apart" not in request.node.name:
+        monkeypatch.setattr(imported, "_APART", frozenset())
 
 
 EVERY = [".npy", ".npz", ".mat", ".csv", ".tsv", ".parquet"]
@@ -183,24 +194,201 @@ def test_several_arrays_need_a_choice(tmp_path: Path) -> None:
             read_feature_file(path, variable="scale", n_rows=6)
 
 
-def test_names_beside_the_matrix_are_taken(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", X=X, names=np.array(NAMES))
+def cells(*shape: int) -> np.ndarray:
+    return np.array(NAMES, dtype=object).reshape(shape)
+
+
+ARRAYS_OF_NAMES = {
+    "text": np.array(NAMES),
+    "column": np.array(NAMES)[:, None],
+    "row": np.array(NAMES)[None],
+    "padded": np.array([name.ljust(20) for name in NAMES]),
+    "bytes": np.array(NAMES, dtype="S"),
+    "wide-bytes": np.array(NAMES, dtype="S30"),
+    "bytes-column": np.array(NAMES, dtype="S")[:, None],
+    "characters": np.array([list(name.ljust(12)) for name in NAMES]),
+    "byte-characters": np.array([list(name.ljust(12)) for name in NAMES], dtype="S1"),
+}
+
+
+@pytest.mark.parametrize("title", ["names", "some_strings"])
+@pytest.mark.parametrize("names", ARRAYS_OF_NAMES.values(), ids=ARRAYS_OF_NAMES)
+def test_names_of_every_spelling_are_read_from_archives(
+    tmp_path: Path, names: np.ndarray, title: str
+) -> None:
+    np.savez(tmp_path / "x.npz", X=X, other=np.arange(6), columns=np.array(COLUMNS), **{title: names})
     assert read_feature_file(tmp_path / "x.npz").names == NAMES
-    np.savez(tmp_path / "y.npz", X=X, names=np.array(NAMES), cities=np.array(list("abcdef")))
-    assert read_feature_file(tmp_path / "y.npz").names is None  # either could be the names
-    assert read_feature_file(tmp_path / "y.npz", names="cities").names == list("abcdef")
-    cells = np.array(NAMES, dtype=object).reshape(-1, 1)
-    scipy.io.savemat(
-        tmp_path / "x.mat", {"X": X, "names": cells, "padded": np.array(["a", "bb", "c", "d", "e", "f"])}
-    )
-    assert read_feature_file(tmp_path / "x.mat").names is None
-    assert read_feature_file(tmp_path / "x.mat", names="names").names == NAMES
-    assert read_feature_file(tmp_path / "x.mat", names="padded").names == ["a", "bb", "c", "d", "e", "f"]
-    with pytest.raises(BankError, match="cell array of character vectors"):
-        read_feature_file(tmp_path / "x.mat", names="X")
-    for path in (tmp_path / "x.mat", tmp_path / "x.npz"):
+    assert read_feature_file(tmp_path / "x.npz", own_names=False).names is None
+
+
+@pytest.mark.parametrize("title", ["Names", "some_strings"])
+@pytest.mark.parametrize("names", [cells(6, 1), cells(1, 6), np.array(NAMES), ARRAYS_OF_NAMES["padded"]])
+def test_names_of_every_spelling_are_read_from_matlab(tmp_path: Path, names: np.ndarray, title: str) -> None:
+    more = {"note": "a text", "ids": np.arange(5.0), title: names}
+    scipy.io.savemat(tmp_path / "x.mat", {"X": X, **more}, oned_as="column")
+    assert read_feature_file(tmp_path / "x.mat", variable="X").names == NAMES
+    assert read_feature_file(tmp_path / "x.mat", variable="X", own_names=False).names is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pa.array(NAMES),
+        pa.array(NAMES).dictionary_encode(),
+        pa.array([name.encode() for name in NAMES]),
+        pa.array([name.ljust(20).encode() for name in NAMES], pa.binary(20)),
+        pa.array([[name] for name in NAMES]),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_names_of_every_spelling_are_read_from_parquet(tmp_path: Path, names: pa.Array) -> None:
+    columns = {"which": names} | {title: X[:, i] for i, title in enumerate(COLUMNS)}
+    pa.parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    found = read_feature_file(tmp_path / "x.parquet")
+    assert found.names == NAMES
+    assert np.array_equal(found.matrix, X)
+
+
+def test_numbers_are_names_where_they_are_called_so(tmp_path: Path) -> None:
+    for title, expected in (("image_ids", list("123456")), ("label", None)):
+        np.savez(tmp_path / "x.npz", X=X, **{title: np.arange(1, 7)})
+        assert read_feature_file(tmp_path / "x.npz").names == expected
+        scipy.io.savemat(tmp_path / "x.mat", {"X": X, title: np.arange(1.0, 7)[:, None]})
+        assert read_feature_file(tmp_path / "x.mat", variable="X").names == expected
+
+
+UNREADABLE = {
+    "objects.npz": {"X": X, "names": cells(6)},
+    "untitled-objects.npz": {"X": X, "list": cells(6, 1)},
+    "latin-1.npz": {"X": X, "names": np.array(["caf\xe9".encode("latin-1")] * 6)},
+    "too-few.npz": {"X": X, "names": np.array(NAMES[:3])},
+    "two-texts.npz": {"X": X, "city": np.array(list("abcdef")), "who": np.array(list("abcdef"))},
+    "cells-of-numbers.mat": {"X": X, "c": np.array([np.ones(2)] * 6 + [0], dtype=object)[:6].reshape(6, 1)},
+    "struct-of-files.mat": {"X": X, "files": np.zeros(6, [("name", "O"), ("bytes", "f8")])},
+    "too-few.mat": {"X": X, "names": cells(6)[:3]},
+    "two-texts.mat": {"X": X, "c": cells(6, 1), "d": cells(6, 1)},
+    "latin-1.parquet": {"which": [b"caf\xe9"] * 6},
+    "lists.parquet": {"which": [["a", "b"]] * 6},
+    "struct.parquet": {"which": [{"name": name} for name in NAMES]},
+    "two-texts.parquet": {"which": NAMES, "who": NAMES},
+    "latin-1.csv": {"which": "caf\xe9"},
+}
+
+
+@pytest.mark.parametrize(("name", "content"), UNREADABLE.items(), ids=UNREADABLE)
+def test_beside_names_that_cannot_be_read_no_row_is_matched_by_position(
+    tmp_path: Path, name: str, content: dict[str, Any]
+) -> None:
+    path = tmp_path / name
+    if path.suffix == ".npz":
+        np.savez(path, **content)
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, content)
+    elif path.suffix == ".parquet":
+        columns = {title: X[:, i] for i, title in enumerate(COLUMNS)}
+        pa.parquet.write_table(pa.table(columns | content), path)
+    else:
+        pd.DataFrame(X, columns=COLUMNS).assign(**content).to_csv(path, index=False, encoding="latin-1")
+    with pytest.raises(BankError, match=r"--names-in|name the images|one name for each"):
+        read_feature_file(path)
+    assert np.array_equal(read_feature_file(path, own_names=False).matrix, X)
+
+
+def test_what_holds_the_names_can_be_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", X=X, names=np.array(NAMES), cities=np.array(list("abcdef")))
+    scipy.io.savemat(tmp_path / "x.mat", {"X": X, "names": cells(6, 1), "cities": np.array(list("abcdef"))})
+    for path in (tmp_path / "x.npz", tmp_path / "x.mat"):
+        assert read_feature_file(path).names == NAMES
+        assert read_feature_file(path, names="cities").names == list("abcdef")
+        with pytest.raises(BankError, match=r"must be text|one name for each"):
+            read_feature_file(path, names="X")
         with pytest.raises(UnknownNameError):
             read_feature_file(path, names="title")
+
+
+@pytest.mark.parametrize("suffix", [".mat", ".parquet"])
+def test_read_apart_is_read_as_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Another process sends matrix, names and errors as they are, and imports nothing of the current folder."""
+    path = save(tmp_path, suffix)
+    for name in ("json", "numpy", "scipy", "sitecustomize", "random"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    found = read_feature_file(path)
+    assert found.matrix.tobytes() == X.tobytes()
+    assert found.columns == (COLUMNS if suffix == ".parquet" else None)
+    with pytest.raises(UnknownNameError, match="must have"):
+        read_feature_file(path, variable="nothing")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(BankError, match="cannot be read"):
+        read_feature_file(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_read_apart_a_file_that_ends_the_process_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.mat"
+    scipy.io.savemat(path, {"feats": X, "names": cells(6, 1)})
+    data = bytearray(path.read_bytes())
+    data[145] = 0xFF  # "has an imaginary part", which is not there: SciPy 1.17 dies of it
+    path.write_bytes(data)
+    with pytest.raises(BankError, match=r"cannot be read as a \.mat file"):
+        read_feature_file(path)
+
+
+def test_read_apart_a_file_that_takes_for_ever_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imported, "_LEAST_S", 0.0)
+    with pytest.raises(BankError, match=r"took more than 0 s|cannot be started"):
+        read_feature_file(save(tmp_path, ".mat"))
+
+
+def test_read_apart_a_small_file_never_fills_the_memory(tmp_path: Path) -> None:
+    """Parquet stores a text once and gives it 64 times; a MATLAB file may declare anything."""
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int32()), pa.array(["x" * (16 << 20)]))
+    table = pa.table({"which": texts, "c": np.arange(64.0)})
+    pa.parquet.write_table(table, tmp_path / "x.parquet", compression="zstd", store_schema=False)
+    n_rows = ROOM_BYTES // 4
+    scipy.io.savemat(tmp_path / "x.mat", {"X": np.zeros((1_234, 5))})
+    data = (tmp_path / "x.mat").read_bytes()
+    (tmp_path / "x.mat").write_bytes(data.replace(struct.pack("<I", 1_234), struct.pack("<I", n_rows)))
+    for path in (tmp_path / "x.parquet", tmp_path / "x.mat"):
+        assert path.stat().st_size < 4 << 20
+        with pytest.raises(BankError, match="unpacks to more than"):
+            read_feature_file(path)
+    assert read_feature_file(tmp_path / "x.parquet", own_names=False).matrix.shape == (64, 1)
+
+
+def test_what_an_array_declares_must_lie_in_the_file(tmp_path: Path) -> None:
+    """Memory is asked for by the header, so the header is checked first."""
+    np.save(tmp_path / "x.npy", X)
+    data = (tmp_path / "x.npy").read_bytes()
+    for shape in (b"(6000000000000, 4)", b"(6, -4)", b"(600, 4)"):
+        wrong = data.replace(b"(6, 4), }".ljust(len(shape) + 3), shape + b", }")
+        assert shape in wrong
+        (tmp_path / "y.npy").write_bytes(wrong)
+        with pytest.raises(BankError, match="cannot be read"):
+            read_feature_file(tmp_path / "y.npy")
+        with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive:
+            archive.writestr("X.npy", wrong)
+        with pytest.raises(BankError, match=r"cannot be read|unpacks to more"):
+            read_feature_file(tmp_path / "y.npz")
+
+
+@pytest.mark.parametrize("suffix", EVERY)
+def test_only_a_file_is_opened(tmp_path: Path, suffix: str) -> None:
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    with pytest.raises(BankError, match="must be a file"):
+        read_feature_file(tmp_path / f"pipe{suffix}")
+
+
+def test_a_header_that_is_no_python_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    data = bytearray((tmp_path / "x.npy").read_bytes())
+    for byte in (0x00, 0x28, 0x7F, 0xFF):
+        data[10] = byte  # where the header's dictionary begins
+        (tmp_path / "x.npy").write_bytes(data)
+        with pytest.raises(BankError, match="cannot be read"):
+            read_feature_file(tmp_path / "x.npy")
 
 
 def test_matlab_files_beyond_reach_are_refused_with_the_cure(tmp_path: Path) -> None:
@@ -291,7 +479,7 @@ def test_a_column_of_lists_is_a_matrix(tmp_path: Path) -> None:
         ("name;a;b\nx;1;2\n", "separated by something else"),
         ("name,a\nx,1\nx,2\n", "'x' more than once"),
         ("name,a\nx,1\n,2\n", "1 empty names"),
-        ("city,country,a\nx,y,1\n", "2 columns of text"),
+        ("city,country,a\nx,y,1\n", "2 columns or arrays of text"),
         ("a,b\n1,2\n3\n", "as many fields"),
         ("a,b\n1,2\n3,\n", "1 that are NaN"),
         ("a,b\n1,2\n3,4,5\n", "cannot be read as a table"),
