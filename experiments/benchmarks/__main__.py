@@ -21,6 +21,7 @@ from experiments.benchmarks.extraction import bench_extraction
 from experiments.benchmarks.fit import bench_fit
 from experiments.benchmarks.networks import bench_networks
 from experiments.benchmarks.scale import cost_table
+from experiments.benchmarks.trust import bench_trust
 from experiments.benchmarks.views import bench_rerun, bench_views
 from featbank.demo import write_demo
 
@@ -44,10 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
         "--part",
-        choices=("all", "features", "networks", "fit", "scale"),
+        choices=("all", "features", "networks", "fit", "scale", "trust"),
         default="all",
         help="features: extraction and bank, into results.csv; networks: views and engines, into networks.csv; fit: "
-        "grid searches, into fit.csv; scale: only what a million photos cost at the recorded rates (default: all)",
+        "grid searches, into fit.csv; scale: only what a million photos cost at the recorded rates; "
+        "trust: simulations of alarms and intervals, into trust.csv, no part of all (default: all)",
     )
     parser.add_argument(
         "--photos",
@@ -62,6 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--repeats", type=int, default=3, help="runs of each side, in turn; the median counts"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=1000, help="data sets of each kind for the part 'trust' (default: 1000)"
     )
     options = parser.parse_args(argv)
     if options.part in ("all", "features"):
@@ -89,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(cost_table().to_string(float_format=lambda value: f"{value:,.0f}") + "\n")
     if options.part in ("all", "fit"):
         _record(bench_fit(), "fit.csv")
+    if options.part == "trust":
+        _record(bench_trust(options.runs), "trust.csv")
     return 0
 
 

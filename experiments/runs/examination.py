@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +41,8 @@ LARGE_WORK: Final = 1e10
 """Multiplications of one kernel (rows x rows x columns) from which a fit takes more than a few seconds."""
 
 CONTROL_SEED: Final = 0
+
+CORRELATIONS: Final = ("srcc", "plcc", "krcc")
 
 
 @dataclass(frozen=True)
@@ -106,17 +108,21 @@ def run_control(
     Returns
     -------
     PermutationControl or None
+        None also where MOS of few values cannot be shuffled over these folds.
     """
-    if n_permutations == 0:
+    if n_permutations == 0 or min(len(test) for _, test in training.folds) < 2:
         return None
+    if request.select_by not in CORRELATIONS:  # the candidates' scores are to be correlations
+        request = replace(request, select_by="srcc")
 
-    def fit(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    def fit(y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         ensemble = build_ensemble(request, training.folds, workers, n_crops=n_crops)
         with warnings.catch_warnings():
             # That nothing is learned from shuffled MOS is what should happen.
             warnings.simplefilter("ignore", NoSkillWarning)
-            held_out: NDArray[np.float64] = ensemble.fit(training.X, y).oof_predictions_
-        return held_out
+            ensemble.fit(training.X, y)
+        scores = ensemble.cv_results_.filter(regex=r"^split\d+_test_score$").to_numpy(dtype=np.float64)
+        return ensemble.oof_predictions_, scores
 
     return permutation_control(
         fit,

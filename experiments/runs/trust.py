@@ -326,24 +326,28 @@ def check_control(control: PermutationControl | None) -> Finding:
     """Judge the permutation control."""
     name = "permutation control"
     if control is None:
-        return Finding(name, OK, "Not run: no permutations were asked for.", {"n": 0})
+        return Finding(
+            name, OK, "Not run: none was asked for, or the MOS have too few values to shuffle.", {"n": 0}
+        )
     n = len(control.shuffled)
     figures = {
         "n": n,
         "mean": control.mean,
         "spread": control.spread,
-        "standard_error": control.standard_error,
+        "unchosen": [float(value) for value in control.unchosen],
+        "limit": control.limit,
         "shuffled": [float(value) for value in control.shuffled],
         "score": control.score,
     }
     times = "once" if n == 1 else f"{n} times"
     spread = f" ± {control.spread:.3f}" if n > 1 else ""
     text = f"Refitted {times} on shuffled MOS, the pipeline scores SRCC {control.mean:.3f}{spread} on held-out folds"
+    unchosen = f"{control.unchosen.mean():.3f} in the mean of all candidates, chance staying below {control.limit:.3f}"
     if control.is_leaking:
         return Finding(
             name,
             ALARM,
-            f"{text}, where there is nothing to learn: held-out images leak into the fit.",
+            f"{text}, and {unchosen}, where there is nothing to learn: held-out images leak into the fit.",
             figures,
         )
     if control.n_above:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from experiments.benchmarks import fit, networks, scale, views
+from experiments.benchmarks import fit, networks, scale, trust, views
+from regressors.ensemble import BandEnsemble
+from regressors.folds import make_folds
 from tests.support.datasets import write_image
 
 pytestmark = pytest.mark.slow
@@ -27,6 +31,30 @@ def test_both_sides_of_a_comparison_agree() -> None:
         assert row["seconds"] > 0
         assert row["ratio"] == pytest.approx(row["baseline_seconds"] / row["seconds"])
     assert rows[1]["measured"] == "8 of 195 fits, and the refit"
+
+
+def test_the_simulated_fit_scores_as_the_real_one() -> None:
+    X, y, groups, members = trust.clean_data("ensemble", np.random.default_rng(0))
+    folds = make_folds(y, groups)
+    names = [f"{'abcde'[column % 5]}:{column:04d}" for column in range(X.shape[1])]
+    real = BandEnsemble("all+leave-one-out", alpha=trust.ALPHAS, cv=folds).fit(
+        pd.DataFrame(X, columns=names), y
+    )
+    _, scores = trust.ridge_scores(X, folds, members)(y)
+    expected = real.cv_results_.filter(regex=r"^split\d").to_numpy()
+    assert np.allclose(scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["noise", "grouped", "small", "two values", "copies"])
+def test_clean_data_is_not_accused_by_the_control(kind: str) -> None:
+    row = trust.simulate_control(kind, 200)
+    assert row["found"] == 0
+    assert row["largest_sigma"] > 1  # the bound is no idle one
+
+
+def test_planted_leaks_are_found() -> None:
+    rows = [trust.simulate_control("wide", 20, choose=20), *trust.simulate_leaks(100)]
+    assert min(row["share"] for row in rows) >= 0.95
 
 
 def test_himalaya_finds_about_the_same_where_it_is_installed() -> None:

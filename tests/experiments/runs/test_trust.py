@@ -244,15 +244,11 @@ def test_intervals_that_cover_too_little_are_told() -> None:
 
 
 def test_the_control_is_worded_by_what_it_shows() -> None:
-    honest = PermutationControl(0.8, np.array([0.02, -0.03, 0.01]), 0.05)
-    leaking = PermutationControl(0.8, np.array([0.4, 0.5, 0.45]), 0.05)
-    nothing = PermutationControl(0.01, np.array([0.02, -0.03, 0.0]), 0.05)
-    assert [check_control(c).level for c in (honest, leaking, nothing, None)] == [
-        "ok",
-        "alarm",
-        "caution",
-        "ok",
-    ]
+    none, much = np.array([0.02, -0.03, 0.01]), np.array([0.4, 0.5, 0.45])
+    honest, chosen = PermutationControl(0.8, none, none, 0.05), PermutationControl(0.8, much, none, 0.05)
+    leaking, nothing = PermutationControl(0.8, much, much, 0.05), PermutationControl(0.01, none, none, 0.05)
+    levels = [check_control(control).level for control in (honest, chosen, leaking, nothing, None)]
+    assert levels == ["ok", "ok", "alarm", "caution", "ok"]
     assert "0.000 ± 0.026" in check_control(honest).sentence
     assert "leak" in check_control(leaking).sentence
 
