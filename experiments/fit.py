@@ -56,6 +56,7 @@ from experiments.runs.model import (
     build_ensemble,
     chosen_parameters,
     describe_large_group,
+    fit_novelty,
     folds_of,
     members_frame,
     n_crops_of,
@@ -257,6 +258,7 @@ def fit_run(
     judged = judged.assign(mos=as_written(judged["mos"]))
     predicted = as_written(ensemble.predict(X_sealed) if len(judged) else [])
     interval = calibrate_run(as_written(y_train), held_out, judged, predicted, confidence, calibrate_on)
+    novelty = fit_novelty(X_train, folds)
     tested = ~np.isnan(held_out)  # a single hold-out fold tests some rows only
     metrics: dict[str, Any] = {"training_cv": judge(y_train[tested], held_out[tested], with_intervals=True)}
     metrics |= score_parts(judged, predicted, with_intervals=True)
@@ -341,7 +343,7 @@ def fit_run(
         ensemble.cv_results_.to_csv(folder / "cv_results.csv", index=False)
         members_frame(ensemble).to_csv(folder / "weights.csv", index=False)
         (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-        save_run_model(folder / MODEL, ensemble, recipe, bands, table, interval)
+        save_run_model(folder / MODEL, ensemble, recipe, bands, table, interval, novelty)
         for sentence in alarming(write_trust(folder, findings)):
             log(f"ALARM {sentence}")
         if with_report:

@@ -11,16 +11,29 @@ import pandas as pd
 
 from experiments.runs.folder import MODEL
 from experiments.runs.intervals import HIGH, LOW, with_interval
-from experiments.runs.model import load_run_model
+from experiments.runs.model import load_novelty, load_run_model
 from featbank.bank import Bank
 from featbank.datasets import read_photos
 from featbank.encoders import check_weights, has_random_weights
-from featbank.errors import RunError
+from featbank.errors import RunError, first_few
 from featbank.extract import FeatureRequest, extract
 from featbank.table import build_table, resolve_band
 from regressors.evaluation.intervals import ConformalInterval
 
-COLUMNS = ["image", "predicted", LOW, HIGH, "spread", "reason"]
+COLUMNS = [
+    *(
+        "image",
+        "predicted",
+        LOW,
+        HIGH,
+        "spread",
+        "unlike_training",
+        "distance",
+        "off_scale",
+        "simulation",
+        "reason",
+    )
+]
 
 
 def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int | None = None) -> pd.DataFrame:
@@ -42,10 +55,12 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
     DataFrame
         One row for each image: ``image`` (below the folder, or the path as given), ``predicted`` (MOS on the
         scale of the model's training data), ``predicted_low`` and ``predicted_high`` (ends of its conformal
-        interval; nan for a model without one), ``spread`` (standard deviation over the members), ``reason``
-        (empty, or why there is no prediction). ``attrs["simulation"]`` says whether the model learned from
-        rendered photos, ``attrs["random_weights"]`` names the bands of random weights, ``attrs["notes"]`` the files
-        that were left out.
+        interval; nan for a model without one, and for photos unlike the training photos), ``spread`` (standard
+        deviation over the members), ``unlike_training`` (bool, None where unknown) and ``distance`` behind it (above 1:
+        farther from the training photos than all but one in fifty of these are from the others), ``off_scale`` (empty,
+        ``below`` or ``above`` the MOS scale of the training data), ``simulation`` (whether the model learned from
+        rendered photos), ``reason`` (empty, or why there is no prediction). ``attrs`` holds ``simulation``,
+        ``mos_range``, ``random_weights`` (names of the bands) and ``notes`` (sentences: files left out, photos marked).
 
     Raises
     ------
@@ -79,27 +94,58 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
     reasons = {failure["image"]: f"{failure['reason']}: {failure['message']}" for failure in summary.failures}
     readable = table.frame[~table.frame["image_id"].isin(list(reasons))]
     result = pd.DataFrame({"image": table.frame["image_id"]})
-    random_bands = [entry["name"] for entry in manifest["bands"] if has_random_weights(entry["encoder"])]
-    marks = {
-        "simulation": bool(manifest["simulation"]),
-        "random_weights": random_bands,
-        "notes": list(table.notes),
-    }
     result["reason"] = [reasons.get(image_id, "") for image_id in result["image"]]
-    if readable.empty:
-        result = result.assign(predicted=np.nan, spread=np.nan, **{LOW: np.nan, HIGH: np.nan})[COLUMNS]
-        result.attrs.update(marks)
-        return result
-    features = build_table(replace(table, frame=readable), bands, bank, "featbank score")
-    for row in features.left_out.itertuples():
-        result.loc[result["image"] == row.image, "reason"] = f"{row.reason}: {row.message}"
-    members = ensemble.predict_members(features.X)
-    scored = pd.DataFrame(
-        {"predicted": ensemble.predict(features.X), "spread": members.std(axis=1, ddof=0).to_numpy()},
-        index=features.X.index,
-    )
+    scored = pd.DataFrame(columns=["predicted", "spread", "distance"], dtype=np.float64)
+    novelty = load_novelty(manifest, ensemble)
+    if len(readable):
+        features = build_table(replace(table, frame=readable), bands, bank, "featbank score")
+        for row in features.left_out.itertuples():
+            result.loc[result["image"] == row.image, "reason"] = f"{row.reason}: {row.message}"
+        scored = pd.DataFrame(
+            {
+                "predicted": ensemble.predict(features.X),
+                "spread": ensemble.predict_members(features.X).std(axis=1, ddof=0).to_numpy(),
+                "distance": np.nan if novelty is None else novelty.distance(features.X),
+            },
+            index=features.X.index,
+        )
     calibrated = manifest.get("interval")
     interval = None if calibrated is None else ConformalInterval(**calibrated)
-    result = with_interval(result.join(scored, on="image"), interval)[COLUMNS]
-    result.attrs.update(marks)
+    result = with_interval(result.join(scored, on="image"), interval)
+    unlike = result["distance"] > 1
+    # What the interval promises holds for photos like those of its calibration, and for no others.
+    result.loc[unlike, [LOW, HIGH]] = np.nan
+    result["unlike_training"] = unlike.astype(object).where(result["distance"].notna(), None)
+    low, high = manifest["mos_range"]
+    predicted = result["predicted"]
+    result["off_scale"] = np.select([predicted < low, predicted > high], ["below", "above"], "")
+    result["simulation"] = bool(manifest["simulation"])
+    result = result[COLUMNS]
+    result.attrs["simulation"] = bool(manifest["simulation"])
+    result.attrs["mos_range"] = [low, high]
+    result.attrs["random_weights"] = [
+        entry["name"] for entry in manifest["bands"] if has_random_weights(entry["encoder"])
+    ]
+    result.attrs["notes"] = [*table.notes, *_marks(result, low, high, has_novelty=novelty is not None)]
     return result
+
+
+def _marks(scores: pd.DataFrame, low: float, high: float, *, has_novelty: bool) -> list[str]:
+    """Count what is marked, in sentences."""
+    notes = []
+    unlike = scores.loc[scores["unlike_training"] == True, "image"]  # noqa: E712 - None where it is unknown
+    if len(unlike):
+        notes.append(
+            f"{len(unlike):,} of {len(scores):,} photos are unlike the training photos: {first_few(unlike.tolist())}. "
+            "Their scores are extrapolations and have no interval."
+        )
+    off_scale = scores[scores["off_scale"] != ""]
+    if len(off_scale):
+        pairs = [f"{row.image} {row.off_scale}" for row in off_scale.itertuples()]
+        notes.append(f"{len(pairs):,} scores left the MOS scale {low:g} to {high:g}: {first_few(pairs)}.")
+    if not has_novelty:
+        notes.append(
+            "The model cannot tell photos unlike its training photos: it is of an earlier version, or had too few of "
+            "them."
+        )
+    return notes

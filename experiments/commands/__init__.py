@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+SIMULATION = "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
+
 
 @dataclass(frozen=True)
 class Output:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments.commands import SIMULATION
 from featbank.encoders import random_weights_note
 
 
@@ -29,9 +30,7 @@ def render_metrics(metrics: dict[str, Any]) -> str:
         f"cost {metrics['gmacs']:.3f} GMACs of {metrics['budget_gmacs']:g}, {metrics['params_m']:.2f} M parameters"
     )
     if metrics["simulation"]:
-        lines.append(
-            "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
-        )
+        lines.append(SIMULATION)
     if metrics["random_weights"]:
         lines.append(random_weights_note(metrics["random_weights"]))
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.commands import Output
+from experiments.commands import SIMULATION, Output
 from experiments.commands.options import (
     add_bank,
     add_data,
@@ -125,9 +125,7 @@ def run(options: argparse.Namespace) -> Output:
     left_out = [note for material in materials for note in material.notes]
     lines = [outcome.sentence, *outcome.notes, *left_out]
     if any(material.table.is_simulation for material in materials):
-        lines.append(
-            "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
-        )
+        lines.append(SIMULATION)
     document = outcome.as_json() | {
         "run": str(out),
         "left_out": left_out,

@@ -1,7 +1,9 @@
 """Predict the MOS of new images with a fitted model, computing only what the model needs.
 
-Prints CSV with the image, the predicted MOS, and the spread (standard deviation) of the ensemble's members.
-An unreadable image gets a row with its reason. Features go to the bank, so scoring again is quick.
+Prints CSV: image, predicted MOS, its interval, spread (standard deviation) of the ensemble's members; unlike_training
+with distance (above 1: farther from the training photos than they are from each other; no interval is given then);
+off_scale (below or above the MOS scale of the training data); simulation; reason (why there is no prediction).
+Features go to the bank, so scoring again is quick.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.commands import Output
+from experiments.commands import SIMULATION, Output
 from experiments.commands.options import add_bank, add_compute, apply_compute
 
 EXAMPLE = "example: featbank score runs/starter/model.skops photos/ --csv scores.csv"
@@ -43,6 +45,10 @@ def run(options: argparse.Namespace) -> Output:
         "scored": len(scores) - failed,
         "failed": failed,
         "simulation": bool(scores.attrs["simulation"]),
+        "statement": SIMULATION if scores.attrs["simulation"] else "",
+        "mos_range": list(scores.attrs["mos_range"]),
+        "unlike_training": int((scores["unlike_training"] == True).sum()),  # noqa: E712 - None where unknown
+        "off_scale": int(scores["off_scale"].isin(["below", "above"]).sum()),
         "random_weights": list(scores.attrs["random_weights"]),
         "notes": list(scores.attrs["notes"]),
         "scores": [
@@ -50,7 +56,7 @@ def run(options: argparse.Namespace) -> Output:
             for row in scores.to_dict("records")
         ],
     }
-    for note in scores.attrs["notes"]:
+    for note in (*([SIMULATION] if scores.attrs["simulation"] else []), *scores.attrs["notes"]):
         print(note, file=sys.stderr)
     if scores.attrs["random_weights"]:
         print(random_weights_note(scores.attrs["random_weights"]), file=sys.stderr)

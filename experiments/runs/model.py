@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,17 @@ from featbank.errors import RunError
 from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
 from featbank.table import Band
 from featbank.views import parse_view
+from regressors.blocks import BlockTable
+from regressors.checks import Table
 from regressors.crops import CropEnsemble
 from regressors.ensemble import BandEnsemble
 from regressors.evaluation.intervals import ConformalInterval
 from regressors.folds import Fold, make_folds
+from regressors.novelty import MIN_ROWS, BandNovelty
 from regressors.persistence import load_model, save_model
+
+NOVELTY_ROWS = 1000
+"""Training rows that tell what a photo unlike them is."""
 
 MAX_KEPT_ROWS = 100_000
 """Training rows up to which a model file keeps folds and held-out predictions."""
@@ -198,8 +205,9 @@ def save_run_model(
     bands: list[Band],
     table: ImageTable,
     interval: ConformalInterval | None = None,
+    novelty: BandNovelty | None = None,
 ) -> None:
-    """Write the model with everything that scoring needs to compute the same features and its interval.
+    """Write the model with everything that scoring needs: the same features, its interval, what is unlike training.
 
     A model of more than `MAX_KEPT_ROWS` rows is written without its folds and held-out predictions; the latter are in
     the run's ``predictions.csv``.
@@ -211,6 +219,7 @@ def save_run_model(
         "simulation": table.is_simulation,
         "mos_range": [float(bound) for bound in table.mos_range],
         "interval": None if interval is None else asdict(interval),
+        "novelty": None if novelty is None else novelty.as_json(),
         "bands": [
             {
                 "name": band.name,
@@ -223,6 +232,50 @@ def save_run_model(
         ],
     }
     save_model(path, _without_rows(ensemble) if ensemble.n_rows_ > MAX_KEPT_ROWS else ensemble, manifest)
+
+
+def fit_novelty(X: Table, folds: list[Fold]) -> BandNovelty | None:
+    """Learn what the training photos look like, and how far held-out ones are from the others.
+
+    Parameters
+    ----------
+    X : DataFrame or BlockTable of shape (n_rows, n_features)
+        Training rows; at most `NOVELTY_ROWS` of them are looked at.
+    folds : list of (int array, int array)
+        Of these rows.
+
+    Returns
+    -------
+    BandNovelty or None
+        None where too few rows are held out for a bound.
+    """
+    rows = np.arange(len(X))
+    if len(X) > NOVELTY_ROWS:
+        rows = np.sort(np.random.default_rng(0).choice(len(X), NOVELTY_ROWS, replace=False))
+    place = np.full(len(X), -1)
+    place[rows] = np.arange(len(rows))
+    cv = [tuple(place[part][place[part] >= 0] for part in fold) for fold in folds]
+    cv = [(train, test) for train, test in cv if len(train) > 1 and len(test)]
+    if sum(len(test) for _, test in cv) < MIN_ROWS:
+        return None
+    return BandNovelty(cv=cv).fit(X.frame(rows) if isinstance(X, BlockTable) else X.iloc[rows])
+
+
+def load_novelty(manifest: Mapping[str, Any], ensemble: BandEnsemble) -> BandNovelty | None:
+    """Return what tells photos unlike the training photos; None for a model that does not know.
+
+    Raises
+    ------
+    RunError
+        If the manifest holds something else.
+    """
+    stored = manifest.get("novelty")
+    if stored is None:
+        return None
+    try:
+        return BandNovelty.from_json(stored, [str(name) for name in ensemble.feature_names_in_])
+    except ValueError as error:
+        raise RunError(f"score: the model file was edited: {error} Fit the recipe again.") from error
 
 
 def _without_rows(ensemble: BandEnsemble) -> BandEnsemble:

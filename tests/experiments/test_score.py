@@ -1,5 +1,6 @@
 """Scoring new photos: the numbers of the fitted model, a row for each file, refusals that say why."""
 
+import io
 import json
 import os
 import sys
@@ -8,17 +9,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from experiments.cli import main
 from experiments.fit import fit_run
 from experiments.recipes.reading import parse_recipe
+from experiments.runs.model import load_run_model
 from experiments.score import score_paths
 from featbank.bank import Bank
 from featbank.datasets import read_dataset
 from featbank.errors import DatasetNotFoundError, RunError
 from featbank.extract import FeatureRequest, extract
+from featbank.table import build_table, resolve_band
+from regressors.novelty import BandNovelty
+from regressors.persistence import save_model
 from tests.support.datasets import write_image
 from tests.support.imported_run import prepare
+from tests.support.small_demo import small_demo
 
 RECIPE = """
 recipe_version = 1
@@ -65,6 +72,10 @@ def test_scores_are_the_predictions_of_the_run(fitted: Path, tmp_path: Path) -> 
         "predicted_low",
         "predicted_high",
         "spread",
+        "unlike_training",
+        "distance",
+        "off_scale",
+        "simulation",
         "reason",
     ]
     assert len(scores) == 40
@@ -154,6 +165,107 @@ def test_features_count_what_is_missing_left_out_or_a_copy(
     document = json.loads(capsys.readouterr().out)
     assert document["missing_images"] == ["gone.png"]
     assert document["copies"] == [{"image": "b.png", "copy_of": "a.png"}]
+
+
+def with_manifest(fitted: Path, path: Path, **changes: object) -> Path:
+    """Write the fitted model with another manifest."""
+    ensemble, manifest = load_run_model(fitted / "run/model.skops")
+    return save_model(path, ensemble, {**manifest, **changes})
+
+
+def test_photos_unlike_the_training_photos_are_marked_and_have_no_interval(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "new/alike.png", seed=100)
+    Image.new("RGB", (24, 16), "white").save(tmp_path / "new/white.png")
+    (tmp_path / "new/broken.png").touch()
+    bank = ["--bank", str(tmp_path / "bank"), "--workers", "1"]
+    assert (
+        main(["score", str(fitted / "run"), str(tmp_path / "new"), "--csv", str(tmp_path / "s.csv"), *bank])
+        == 0
+    )
+    assert "1 of 3 photos are unlike the training photos: white.png." in capsys.readouterr().err
+    written = pd.read_csv(tmp_path / "s.csv", keep_default_na=False, dtype=str).set_index("image")
+    assert written["unlike_training"].to_dict() == {
+        "alike.png": "False",
+        "broken.png": "",
+        "white.png": "True",
+    }
+    assert float(written.loc["white.png", "distance"]) > 1 >= float(written.loc["alike.png", "distance"])
+    assert written.loc["white.png", "predicted_low"] == written.loc["white.png", "predicted_high"] == ""
+    assert float(written.loc["alike.png", "predicted_low"]) < float(
+        written.loc["alike.png", "predicted_high"]
+    )
+    old = with_manifest(fitted, tmp_path / "old.skops", novelty=None)
+    assert main(["score", str(old), str(tmp_path / "new"), "--json", *bank]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["unlike_training"] for row in document["scores"]] == [None, None, None]
+    assert document["scores"][2]["predicted_low"] is not None
+    assert any("of an earlier version" in note for note in document["notes"])
+    edited = with_manifest(fitted, tmp_path / "edited.skops", novelty={"center": []})
+    assert main(["score", str(edited), str(tmp_path / "new"), *bank]) == 1
+    assert "was edited" in capsys.readouterr().err
+
+
+def test_every_output_of_a_simulation_says_so_and_scores_off_the_scale_are_named(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = with_manifest(fitted, tmp_path / "demo.skops", simulation=True, mos_range=[10.0, 11.0])
+    ask = [
+        "score",
+        str(model),
+        str(fitted / "photos/0.png"),
+        "--bank",
+        str(tmp_path / "bank"),
+        "--workers",
+        "1",
+    ]
+    assert main(ask) == 0
+    printed = capsys.readouterr()
+    assert "SIMULATION" in printed.err
+    assert "1 scores left the MOS scale 10 to 11: " in printed.err
+    row = pd.read_csv(io.StringIO(printed.out)).iloc[0]
+    assert row["simulation"]
+    assert row["off_scale"] == "below"
+    assert main([*ask, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["simulation"] is True
+    assert "SIMULATION" in document["statement"]
+    assert document["off_scale"] == 1
+
+
+@pytest.mark.slow
+def test_white_noisy_and_checkered_pictures_are_unlike_the_photos_of_the_demo_set(tmp_path: Path) -> None:
+    """Real features of rendered photos: every odd picture is marked, and few of the photos that were held out."""
+    table = read_dataset(small_demo(tmp_path / "demo", n_photos=100))
+    bank = Bank(tmp_path / "bank")
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[:240, :320]
+    pictures = {
+        "white": np.full((240, 320), 255),
+        "noise": rng.integers(0, 256, (240, 320, 3)),
+        "gray noise": rng.integers(0, 256, (240, 320)),
+        **{f"checkers {size}": 255 * ((y // size + x // size) % 2) for size in (1, 2, 8, 32)},
+    }
+    for name, pixels in pictures.items():
+        Image.fromarray(np.uint8(pixels)).convert("RGB").save(odd / f"{name}.png")
+    encoders = [
+        ("classic:nss", "native"),
+        ("classic:layout", "squash_256x256"),
+        ("classic:gist", "squash_256x256"),
+    ]
+    requests = [FeatureRequest(encoder, view) for encoder, view in encoders]
+    frames = []
+    for found in (table, read_dataset(odd)):
+        extract(list(zip(found.frame["image_id"], found.frame["path"], strict=True)), requests, bank)
+        bands = [resolve_band(bank, found.name, e.partition(":")[2], e, view) for e, view in encoders]
+        frames.append(build_table(found, bands, bank, "").X)
+    is_training = (table.frame["split"] == "training").to_numpy()
+    novelty = BandNovelty().fit(frames[0][is_training])
+    assert np.mean(novelty.distance(frames[0][~is_training]) > 1) <= 0.05
+    distances = dict(zip(frames[1].index, novelty.distance(frames[1]), strict=True))
+    assert min(distances.values()) > 1, distances
 
 
 def test_nothing_readable_is_exit_1(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ import regressors
 from regressors.bands import BandScaler, SelectBands
 from regressors.crops import CropEnsemble
 from regressors.ensemble import BandEnsemble
+from regressors.novelty import BandNovelty
 from regressors.pipelines import make_pipeline
 from regressors.search import BandGridSearchCV
 from regressors.svr import UnitSVR
@@ -36,6 +37,7 @@ INSTANCES: dict[type, list[Any]] = {
         BandEnsemble("all", estimator="rbf-svr", C=[10.0], epsilon=[0.1], gamma=[0.3, 1.0], cv=2),
     ],
     CropEnsemble: [CropEnsemble(alpha=[0.1, 10.0], cv=3)],
+    BandNovelty: [BandNovelty(), BandNovelty(share=0.1, cv=2)],
 }
 
 EXPECTED_FAILURES: dict[type, dict[str, str]] = {}
