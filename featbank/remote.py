@@ -7,19 +7,18 @@ an object appears whole under its name, by one request, or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import posixpath
 import re
 import stat
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from featbank.atomic import replacing
 from featbank.digest import digest_file
 from featbank.store_access import StoreFile, open_store, plain_errors, store_error
 
@@ -296,15 +295,8 @@ def replace_file(place: Place, *parts: bytes | memoryview) -> None:
     if isinstance(place, RemotePath):
         place.write_bytes(b"".join(parts))
         return
-    temporary = place.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            file.writelines(parts)
-        temporary.replace(place)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with replacing(place, "cache") as scratch, scratch.open("wb") as file:
+        file.writelines(parts)
 
 
 def find_statuses(urls: Sequence[str]) -> dict[str, RemoteStatus]:

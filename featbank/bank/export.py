@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featbank.bank.files import replacing
+from featbank.atomic import replacing
 from featbank.bank.folder import FeatureFolder
 from featbank.errors import BankError
 
@@ -58,7 +58,9 @@ def export_features(
     MissingFeaturesError
         If a band lacks an image.
     BankError
-        If there is no band or no image, the suffix is unknown, or the file cannot be written.
+        If there is no band or no image, the suffix is unknown.
+    OutputError
+        If the file cannot be written.
     """
     if not bands:
         raise BankError("export: bands must name at least one feature, got none. See `featbank bank ls`.")
@@ -93,7 +95,9 @@ def write_features(path: str | Path, frame: pd.DataFrame) -> Path:
     ------
     BankError
         If there is no image, an image_id repeats, a column is not numeric or not named ``band:0000``, the suffix is
-        unknown, or the file cannot be written.
+        unknown.
+    OutputError
+        If the file cannot be written.
     """
     columns = [str(column) for column in frame.columns]
     places: dict[str, list[int]] = {}
@@ -132,7 +136,8 @@ def _write(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Rea
         )
     if ID_COLUMN in widths:
         raise BankError(f"export: a band must not be called {ID_COLUMN!r}. Rename it in the recipe.")
-    with replacing(path) as temporary:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, "export") as temporary:
         writers[path.suffix](temporary, ids, widths, read)
     return path
 

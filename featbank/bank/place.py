@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from featbank.atomic import sweep
 from featbank.bank import files
 from featbank.bank.files import SHARD_NAME, explain, is_vanished
 from featbank.errors import BankError, StoreError
@@ -253,7 +254,7 @@ def remove_folder(folder: Place) -> bool:
 def sweep_temporaries(folder: Place) -> None:
     """Remove temporary files that a killed process left behind; a store has none."""
     if isinstance(folder, Path):
-        files.sweep_temporaries(folder)
+        sweep(folder)
 
 
 def free_bytes(folder: Place) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from featbank.atomic import FORBIDDEN
 from featbank.bank.compaction import Compaction
 from featbank.bank.files import explain
 from featbank.bank.folder import FeatureFolder
@@ -91,6 +92,9 @@ class Bank:
             self._make_root(create and not read_only)
         self.images = ImageLog(self.root / IMAGE_LOG_NAME, read_only=read_only)
         self.images.check_version()
+        if not read_only:
+            for folder in (self.root, self.images.path):
+                sweep_temporaries(folder)
         self.stat_cache = StatCache(self.root / STAT_CACHE_NAME, read_only=read_only)
 
     def _make_root(self, may_create: bool) -> None:
@@ -133,7 +137,7 @@ class Bank:
             If an argument is malformed.
         BankError
             If the stored feature differs in width or type, its ``spec.json`` is damaged, a newer version wrote
-            it, or the folder cannot be written to.
+            it, or the disk is full. Where nothing may be written the feature is empty; only appending is refused.
         """
         spec = FeatureSpec(identity, n_features, dtype, label)
         path = self.root / spec.digest
@@ -142,7 +146,11 @@ class Bank:
         except FileNotFoundError:
             stored = spec
             if not self.is_read_only:
-                spec.write(path)
+                try:
+                    spec.write(path)
+                except BankError as error:
+                    if error.errno not in FORBIDDEN:
+                        raise  # else an empty feature: whoever asks for rows hears which are missing
         spec.check_agrees(stored, path)
         if not self.is_read_only:
             sweep_temporaries(path)
@@ -158,7 +166,10 @@ class Bank:
         digest : str
             Of the feature's identity, 64 hexadecimal digits.
         """
-        return ImageLog(self.root / FAILURES_NAME / digest, read_only=self.is_read_only)
+        log = ImageLog(self.root / FAILURES_NAME / digest, read_only=self.is_read_only)
+        if not self.is_read_only:
+            sweep_temporaries(log.path)
+        return log
 
     def _failure_logs(self) -> list[ImageLog]:
         try:

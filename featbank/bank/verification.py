@@ -106,7 +106,11 @@ def _stray(folder: Place) -> list[str]:
         names = list_names(folder)
     except BankError:
         return []
-    return sorted(name for name in names if name.endswith(".arrow") and not SHARD_NAME.fullmatch(name))
+    return sorted(
+        name
+        for name in names
+        if name.endswith(".arrow") and not name.startswith(".") and not SHARD_NAME.fullmatch(name)
+    )
 
 
 def verify_feature(folder: Place, spec: FeatureSpec) -> list[Problem]:

@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from featbank.bank import Bank
-from featbank.bank.files import TEMPORARY_NAME
 from featbank.bank.store import STAT_CACHE_NAME
 from tests.support.odd_files import write_odd_files
 
@@ -74,8 +73,7 @@ def features(project: Path, bank: str, *options: str) -> subprocess.CompletedPro
 def contents(bank: Path) -> dict[str, bytes]:
     """Bytes of every file of a bank after compaction.
 
-    Left out are the log of seconds, what one machine remembers, and temporary files: a kill leaves them, and only
-    those older than an hour are swept.
+    Left out are the log of seconds and what one machine remembers. What kills left is swept by opening the bank.
     """
     opened = Bank(bank)
     assert not opened.verify()
@@ -83,9 +81,7 @@ def contents(bank: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(bank)): path.read_bytes()
         for path in sorted(bank.rglob("*"))
-        if path.is_file()
-        and path.name not in ("extractions.jsonl", STAT_CACHE_NAME)
-        and not TEMPORARY_NAME.fullmatch(path.name)
+        if path.is_file() and path.name not in ("extractions.jsonl", STAT_CACHE_NAME)
     }
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from featbank.bank import FeatureFolder, export, export_features, read_feature_file, write_features
-from featbank.errors import BankError, MissingFeaturesError
+from featbank.errors import BankError, MissingFeaturesError, OutputError
 from tests.support.bank_rows import fill, image_keys, names_in, open_feature, rows_of
 
 SUFFIXES = [".csv", ".parquet", ".npz"]
@@ -153,8 +153,8 @@ def test_a_failing_export_leaves_the_earlier_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", full)
-        with pytest.raises(BankError, match="the disk is full"):
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match="the disk is full"):
             export_features(bands, path)
     assert path.read_text() == "earlier"
     assert names_in(tmp_path) == ["bank", path.name]

@@ -155,7 +155,7 @@ def test_a_bank_checks_all_features_even_those_without_specification(tmp_path: P
 def test_leftovers_of_a_killed_writer_are_no_problem(tmp_path: Path) -> None:
     feature = open_feature(tmp_path)
     fill(feature, range(4))
-    (feature.path / f".{'a' * 32}.tmp").write_bytes(b"half")
+    (feature.path / f".featbank-{'a' * 32}.arrow").write_bytes(b"half")
     (tmp_path / ("e" * 64)).mkdir()
     assert Bank(tmp_path).verify() == []
     assert len(Bank(tmp_path).features()) == 1
