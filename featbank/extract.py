@@ -20,11 +20,13 @@ from tqdm import tqdm
 from featbank.bank import Bank, FeatureFolder, ImageRecord
 from featbank.cluster import run_on_cluster
 from featbank.digest import seed_from
-from featbank.errors import BankError
+from featbank.errors import BankError, ImageError
 from featbank.extraction_log import log_extraction
+from featbank.images.source import check_place
 from featbank.jobs import DECODE_EPOCH, FeatureRequest, Job, Outcome, built, run_jobs
 from featbank.keys import keys_of_files
 from featbank.known_features import known_folder, remember_folder
+from featbank.remote import as_place
 
 __all__ = ["ExtractionSummary", "FeatureRequest", "extract", "open_folder", "take_shard"]
 
@@ -248,6 +250,16 @@ def _missing_jobs(
     seen: dict[str, str] = {}
     for (image_id, path), key in zip(images, keys, strict=True):
         if key is None:
+            try:
+                check_place(as_place(path))
+            except ImageError as error:
+                if (
+                    error.reason != "missing"
+                ):  # a pipe, a sparse file of a terabyte: there, and not to be read
+                    summary.failures.append(
+                        {"image": image_id, "reason": error.reason, "message": f"{path} {error}"}
+                    )
+                    continue
             summary.missing.append(image_id)
             continue
         if key in seen:

@@ -50,6 +50,6 @@ def keys_of_files(
     Returns
     -------
     list of (str or None), length n_images
-        The SHA-256 of each file, or None where there is no regular file or it cannot be read.
+        The SHA-256 of each file, or None where there is no regular file of a photo's size or it cannot be read.
     """
     return (cache or StatCache(None)).digests(paths, workers=workers, rehash=rehash)

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from featbank.atomic import replacing
 from featbank.digest import digest_file
+from featbank.errors import FeatbankError, StoreError
 from featbank.store_access import StoreFile, open_store, plain_errors, store_error
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -245,6 +246,54 @@ def is_url(text: object) -> bool:
     return (
         isinstance(text, str) and "://" in text and bool(_URL.match(text)) and text[:7].lower() != "file://"
     )
+
+
+MAX_PHOTO_BYTES = 1 << 30
+"""Largest photo that is read, in bytes: an uncompressed one fits, a disk image does not."""
+
+
+def check_regular(place: Place, max_bytes: int, error: type[FeatbankError]) -> None:
+    """Refuse what cannot be read as a whole, before it is opened: a pipe would wait, a device might never end.
+
+    Parameters
+    ----------
+    place : Path or RemotePath
+    max_bytes : int
+        Of the apparent size: a sparse file takes as long to read as any other.
+    error : type of FeatbankError
+        What is raised.
+
+    Raises
+    ------
+    FeatbankError
+        If it is no regular file, empty, larger than ``max_bytes``, or the system refuses.
+    FileNotFoundError
+        If nothing is there.
+    """
+    try:
+        status = place.stat()
+    except ValueError as cause:  # a zero byte in the path
+        raise error(f"{str(place)!r} names no file: {cause}.") from cause
+    except PermissionError as cause:
+        raise error(f"{place} cannot be read: {cause.strerror}.") from cause
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{place} is a folder, pipe, socket or device, not a file. Give the path of a file.")
+    if status.st_size == 0:  # so are those of /proc, which may wait for ever
+        raise error(f"{place} is empty: the file has zero bytes.")
+    if status.st_size > max_bytes:
+        raise error(f"{place} has {status.st_size:,} bytes; of such a file at most {max_bytes:,} are read.")
+
+
+def read_regular(place: Place, max_bytes: int, error: type[FeatbankError]) -> bytes:
+    """Read a whole file, after `check_regular`."""
+    check_regular(place, max_bytes, error)
+    try:
+        with place.open("rb") as file:
+            return file.read(max_bytes)
+    except StoreError:
+        raise
+    except OSError as cause:
+        raise error(f"{place} cannot be read: {cause.strerror or cause}.") from cause
 
 
 def as_place(place: str | Place) -> Place:

@@ -24,7 +24,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from featbank.errors import StoreError
-from featbank.remote import Place, RemotePath, RemoteStatus, find_statuses, is_url, replace_file
+from featbank.remote import (
+    MAX_PHOTO_BYTES,
+    Place,
+    RemotePath,
+    RemoteStatus,
+    find_statuses,
+    is_url,
+    replace_file,
+)
 
 DOUBT_S = 2.0
 """Files changed less than this many seconds before they were hashed are hashed again next time."""
@@ -37,6 +45,7 @@ STORE_WORKERS = 16
 
 _STAMP = struct.Struct(">qqqQQ")
 _DIGEST_BYTES = 32
+_EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()
 _SCHEMA = pa.schema([("path", pa.binary()), ("entry", pa.binary(_STAMP.size + _DIGEST_BYTES))])
 _CHUNK = 4096
 
@@ -76,7 +85,8 @@ class StatCache:
         Returns
         -------
         list of (str or None), length n_files
-            64 hexadecimal digits, or None where there is no regular file or it cannot be read.
+            64 hexadecimal digits, or None where there is no regular file, it is larger than any photo that is read, or
+            it cannot be read.
 
         Raises
         ------
@@ -93,8 +103,11 @@ class StatCache:
                 status = in_store[str(path)] if is_url(path) else os.stat(path)  # noqa: PTH116
             except (KeyError, OSError, ValueError):  # ValueError: a zero byte in the name
                 continue
-            if not stat.S_ISREG(status.st_mode):
-                continue  # a pipe would wait for a writer
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_PHOTO_BYTES:
+                continue  # a pipe would wait for a writer, a sparse file may take hours
+            if status.st_size == 0:  # not opened: some files of /proc wait for ever
+                found[place] = _EMPTY_DIGEST
+                continue
             entry = known.get(os.fsencode(path))
             if entry is not None and entry[: _STAMP.size] == _stamp(status):
                 found[place] = entry[_STAMP.size :].hex()

@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> Output:
         rehash=options.rehash,
         show_progress=True,
     )
-    if requests and images and summary.n_images == 0:
+    if requests and images and summary.n_images == 0 and not summary.failures:
         raise DatasetError(
             f"features: not one of the {len(images)} images of {options.data!r} has a readable file. "
             "Name their folder with --images DIR, or look with `featbank check`."

@@ -19,12 +19,26 @@ from experiments.recipes.values import (
     check_keys,
     number,
     one_of,
+    shown,
     typed,
+    whole,
 )
 from featbank.digest import digest_json
 from featbank.errors import RecipeError, unknown_name
+from featbank.remote import read_regular
 
 RECIPE_VERSION: Final = 1
+
+MAX_BYTES: Final = 1 << 20
+MAX_BANDS: Final = 256
+MAX_GRID: Final = 1000
+"""Values of one hyper-parameter."""
+MAX_VALUE: Final = 1e30
+"""Larger hyper-parameters mean nothing and overflow when they are multiplied."""
+MAX_FOLDS: Final = 10_000
+MAX_SEED: Final = 2**32 - 1
+MAX_NAME: Final = 200
+"""Characters of a band's name, which heads its columns."""
 
 AIM2024_BUDGET_GMACS: Final = 50.0
 """Budget of the AIM 2024 UHD-IQA challenge (report, section 1.2)."""
@@ -158,8 +172,8 @@ def read_recipe(name_or_path: str) -> Recipe:
     else:
         raise unknown_name("recipe", name_or_path, builtin, "featbank list recipes")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular(path, MAX_BYTES, RecipeError).decode("utf-8-sig")
+    except (FileNotFoundError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe: cannot read {str(path)!r}: {error}.") from error
     return parse_recipe(text, path.stem)
 
@@ -174,8 +188,12 @@ def parse_recipe(text: str, name: str) -> Recipe:
     """
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {name!r}: not valid TOML: {error}.") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also a number of thousands of digits, tables inside tables
+        cause = str(error).partition(";")[0]
+        raise RecipeError(f"recipe {name!r}: not valid TOML: {cause}.") from error
     check_keys(name, "", content, {"recipe_version", "title", "source", "band", "regression", "search"})
     version = content.get("recipe_version")
     if version != RECIPE_VERSION:
@@ -202,15 +220,25 @@ def _parse_bands(recipe: str, items: object) -> tuple[BandRequest, ...]:
             f"recipe {recipe!r}: needs at least one [[band]] with name, encoder and view. "
             "See `featbank list encoders` and `featbank list views`."
         )
+    if len(items) > MAX_BANDS:
+        raise RecipeError(f"recipe {recipe!r}: at most {MAX_BANDS} bands, got {len(items)}.")
     bands = []
     for item in items:
         check_keys(recipe, "band.", item, {"name", "encoder", "view", "aggregate"})
         for key in ("name", "encoder"):
             if not item.get(key):
-                raise RecipeError(f"recipe {recipe!r}: every [[band]] needs `{key}`, got {item!r}.")
+                raise RecipeError(f"recipe {recipe!r}: every [[band]] needs `{key}`, got {shown(item)}.")
         band = BandRequest(**{key: typed(recipe, f"band.{key}", value, str) for key, value in item.items()})
-        if ":" in band.name or not band.name.strip():
-            raise RecipeError(f"recipe {recipe!r}: band.name must be a word without ':', got {band.name!r}.")
+        if (
+            ":" in band.name
+            or not band.name.strip()
+            or not band.name.isprintable()
+            or len(band.name) > MAX_NAME
+        ):
+            raise RecipeError(
+                f"recipe {recipe!r}: band.name must be a word of at most {MAX_NAME} characters without ':', got "
+                f"{shown(band.name)}."
+            )
         if band.view == "none" and not band.encoder.startswith("imported:"):
             raise RecipeError(
                 f'recipe {recipe!r}: band {band.name!r} needs a `view`, for example "center_320+half". '
@@ -264,13 +292,9 @@ def _parse_folds(recipe: str, item: object) -> FoldsRequest:
     values: dict[str, Any] = dict(item)
     if "kind" in values:
         one_of(recipe, "regression.cv.kind", values["kind"], CV_KINDS)
-    for key in ("n_splits", "random_state"):
+    for key, low, high in (("n_splits", 2, MAX_FOLDS), ("random_state", 0, MAX_SEED)):
         if key in values:
-            typed(recipe, f"regression.cv.{key}", values[key], int)
-    if values.get("n_splits", 5) < 2:
-        raise RecipeError(
-            f"recipe {recipe!r}: regression.cv.n_splits must be at least 2, got {values['n_splits']}."
-        )
+            whole(recipe, f"regression.cv.{key}", values[key], low, high)
     if "shuffle" in values:
         typed(recipe, "regression.cv.shuffle", values["shuffle"], bool)
     if "test_size" in values:
@@ -290,7 +314,7 @@ def _members(recipe: str, value: object, bands: list[str]) -> str | tuple[tuple[
     ):
         raise RecipeError(
             f"recipe {recipe!r}: regression.members must be one of {', '.join(MEMBERS)} or a list of lists of band "
-            f"names, got {value!r}."
+            f"names, got {shown(value)}."
         )
     for member in value:
         for band in member:
@@ -302,12 +326,15 @@ def _band_weights(recipe: str, value: object, bands: list[str]) -> tuple[dict[st
     key = "regression.band_weights"
     if not isinstance(value, list) or not all(isinstance(candidate, dict) for candidate in value):
         raise RecipeError(
-            f"recipe {recipe!r}: {key} must be a list of tables such as {{ {bands[0]} = 1.0 }}, got {value!r}."
+            f"recipe {recipe!r}: {key} must be a list of tables such as {{ {bands[0]} = 1.0 }}, got {shown(value)}."
         )
     for candidate in value:
         check_keys(recipe, f"{key}.", candidate, set(bands))
     return tuple(
-        {band: number(recipe, f"{key}.{band}", weight, above=0.0) for band, weight in candidate.items()}
+        {
+            band: number(recipe, f"{key}.{band}", weight, above=0.0, below=MAX_VALUE)
+            for band, weight in candidate.items()
+        }
         for candidate in value
     )
 
@@ -316,18 +343,20 @@ def _grid(recipe: str, key: str, value: object, *, allow_zero: bool) -> tuple[fl
     if isinstance(value, dict):
         check_keys(recipe, f"{key}.", value, {"logspace"})
         spec = value.get("logspace")
-        if not (isinstance(spec, list) and len(spec) == 3 and isinstance(spec[2], int) and spec[2] >= 1):
+        if not (isinstance(spec, list) and len(spec) == 3):
             raise RecipeError(
                 f"recipe {recipe!r}: {key}.logspace must be [lowest exponent, highest exponent, number of values], "
-                f"got {spec!r}."
+                f"got {shown(spec)}."
             )
-        return tuple(float(point) for point in np.logspace(float(spec[0]), float(spec[1]), spec[2]))
+        low, high = (number(recipe, f"{key}.logspace", end, above=-31.0, below=31.0) for end in spec[:2])
+        n_values = whole(recipe, f"the number of values in {key}.logspace", spec[2], 1, MAX_GRID)
+        return tuple(float(point) for point in np.logspace(low, high, n_values))
     numbers = value if isinstance(value, list) else [value]
-    if not numbers:
-        raise RecipeError(f"recipe {recipe!r}: {key} must hold at least one value, got an empty list.")
-    checked = tuple(number(recipe, key, point, above=None) for point in numbers)
+    if not 1 <= len(numbers) <= MAX_GRID:
+        raise RecipeError(f"recipe {recipe!r}: {key} must hold 1 to {MAX_GRID} values, got {len(numbers)}.")
+    checked = tuple(number(recipe, key, point, above=None, below=MAX_VALUE) for point in numbers)
     if min(checked) < 0 or (min(checked) == 0 and not allow_zero):
         raise RecipeError(
-            f"recipe {recipe!r}: {key} must be {'not negative' if allow_zero else 'positive'}, got {value!r}."
+            f"recipe {recipe!r}: {key} must be {'not negative' if allow_zero else 'positive'}, got {shown(value)}."
         )
     return checked

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from experiments.recipes.values import COMBINATIONS, ESTIMATORS, MEMBERS, check_keys, one_of, typed
+from experiments.recipes.values import COMBINATIONS, ESTIMATORS, MEMBERS, check_keys, one_of, shown, typed
 from featbank.errors import RecipeError
 
 IMPORTED_PREFIX = "imported:"
@@ -107,7 +107,7 @@ def _by_band(recipe: str, key: str, item: object, bands: Sequence[BandLike]) -> 
 
 def _choices(recipe: str, key: str, value: object) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise RecipeError(f"recipe {recipe!r}: {key} must be a list of choices, got {value!r}.")
+        raise RecipeError(f"recipe {recipe!r}: {key} must be a list of choices, got {shown(value)}.")
     if any(choice in value[:place] for place, choice in enumerate(value)):
-        raise RecipeError(f"recipe {recipe!r}: {key} must name each choice once, got {value!r}.")
+        raise RecipeError(f"recipe {recipe!r}: {key} must name each choice once, got {shown(value)}.")
     return value

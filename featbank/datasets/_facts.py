@@ -12,7 +12,7 @@ import pandas as pd
 
 from featbank.digest import digest_file
 from featbank.errors import ImageError, StoreError
-from featbank.remote import RemotePath, as_place, find_statuses, is_url, utf8_name
+from featbank.remote import MAX_PHOTO_BYTES, RemotePath, as_place, find_statuses, is_url, utf8_name
 
 N_EXAMPLES = 20
 """How many files are named in a report; the counts beside them are complete."""
@@ -25,10 +25,14 @@ def inspect_files(
     paths = rows["path"].tolist()
     if not decode:
         in_store = find_statuses([path for path in paths if is_url(path)])
-        sizes = [(in_store[path] if path in in_store else Path(path).stat()).st_size for path in paths]
-        n_of_size = Counter(sizes)
-        # Files of different sizes cannot be equal: most need not be opened at all.
-        to_read = [path for path, size in zip(paths, sizes, strict=True) if n_of_size[size] > 1]
+        found = [in_store[path] if path in in_store else Path(path).stat() for path in paths]
+        n_of_size = Counter(status.st_size for status in found)
+        # Files of different sizes cannot be equal: most need not be looked at at all.
+        to_read = [
+            path
+            for path, status in zip(paths, found, strict=True)
+            if n_of_size[status.st_size] > 1 or not 0 < status.st_size <= MAX_PHOTO_BYTES
+        ]
     else:
         to_read = paths
     facts = dict(zip(to_read, _run(to_read, decode, workers, on_progress), strict=True))
@@ -84,12 +88,16 @@ def _inspect(path: str, decode: bool) -> dict[str, Any]:
 
 
 def _digest(path: str) -> dict[str, Any]:
+    from featbank.images.source import check_place  # as above
+
+    place = as_place(path)
     try:
-        # Empty files are equal to each other, which says nothing; they show as unreadable.
-        place = as_place(path)
-        if not place.stat().st_size:
-            return {}
+        check_place(place)
         return {"digest": place.digest() if isinstance(place, RemotePath) else digest_file(path)}
+    except ImageError as error:
+        if error.reason == "empty":
+            return {}  # empty files are equal to each other, which says nothing
+        return {"reason": error.reason, "message": f"{utf8_name(path)} {error}."}
     except OSError as error:
         return {"reason": "unreadable", "message": f"{utf8_name(path)} cannot be read: {error.strerror}."}
 

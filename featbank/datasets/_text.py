@@ -6,16 +6,24 @@ import codecs
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.errors import DatasetError, DatasetNotFoundError, StoreError, first_few
-from featbank.remote import Place
+from featbank.errors import DatasetError, DatasetNotFoundError, first_few
+from featbank.remote import Place, check_regular, read_regular
 
 UNKNOWN_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
+
+
+MAX_TEXT_BYTES = 128 * 1024 * 1024
+MAX_COLUMNS = 16_384
+MAX_CELLS = 10_000_000
+"""Two million rows of the columns that are read stay below; more would fill the memory before they are refused."""
 
 
 def read_text(path: Place) -> str:
@@ -26,25 +34,37 @@ def read_text(path: Place) -> str:
     DatasetNotFoundError
         If there is no such file.
     DatasetError
-        If the bytes are in another encoding, or the file cannot be read.
+        If the bytes are in another encoding, or the file is none, too large, or cannot be read.
     """
+    data = _read_bytes(path)
     try:
-        data = path.read_bytes()
+        return data.decode(_encoding(data))
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(path, data) from error
+
+
+def _read_bytes(path: Place) -> bytes:
+    try:
+        return read_regular(path, MAX_TEXT_BYTES, DatasetError)
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"no file at {path}.") from error
-    except StoreError:
-        raise
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error}.") from error
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def _encoding(data: bytes) -> str:
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def _wrong_encoding(path: Place, data: bytes) -> DatasetError:
+    start = line = 0
     try:
-        return data.decode(encoding)
+        data.decode(_encoding(data))
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DatasetError(
-            f"{path} must be text in UTF-8, line {line} holds the byte 0x{data[error.start]:02x}. "
-            "Save it again with the encoding UTF-8; names read in a wrong encoding would miss their files."
-        ) from error
+        start, line = error.start, data.count(b"\n", 0, error.start) + 1
+    return DatasetError(
+        f"{path} must be text in UTF-8, line {line} holds the byte "
+        f"0x{data[start]:02x}. Save it again with the encoding UTF-8; names read in a wrong encoding would miss "
+        "their files."
+    )
 
 
 @dataclass(frozen=True)
@@ -178,60 +198,83 @@ def read_delimited(path: Place, *, fold_header: bool = False) -> TextTable:
     DatasetNotFoundError
         If there is no such file.
     DatasetError
-        If the file is empty, repeats a column, or has a row of another length than the header.
+        If the file is empty or has a header alone, is too large, repeats a column, or has a row of another length
+        than the header.
     """
-    text = read_text(path)
-    delimiter = _find_delimiter(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    data = _read_bytes(path)
     header: list[str] = []
-    rows: list[list[str]] = []
+    columns: list[list[str]] = []
     lines: list[int] = []
+    line = 1
     try:
-        line = 1
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                cells = [cell.strip() for cell in cells]
-                if not header:
+        with io.TextIOWrapper(io.BytesIO(data), _encoding(data), newline="") as text:
+            delimiter = _find_delimiter(text)
+            text.seek(0)
+            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            for row in reader:
+                cells = [cell.strip() for cell in row]
+                if not any(cells):
+                    pass
+                elif not header:
                     header = [cell.casefold() for cell in cells] if fold_header else cells
+                    columns = [[] for _ in header]
                 elif len(cells) != len(header):
                     raise DatasetError(
                         f"{path}: line {line} has {len(cells)} values, the header has {len(header)} columns. "
                         f"Values that contain {delimiter!r} must stand in double quotes."
                     )
                 else:
-                    rows.append(cells)
+                    for column, cell in zip(columns, cells, strict=True):
+                        column.append(cell)
                     lines.append(line)
-            line = reader.line_num + 1
+                if len(header) > MAX_COLUMNS or len(lines) * len(header) > MAX_CELLS:
+                    raise DatasetError(
+                        f"{path}: a table of scores has at most {MAX_COLUMNS:,} columns and {MAX_CELLS:,} cells, line "
+                        f"{line} exceeds that. Leave out the columns that are not needed."
+                    )
+                line = reader.line_num + 1
     except csv.Error as error:
-        raise DatasetError(f"{path}: line {reader.line_num} is not valid CSV: {error}.") from error
+        raise DatasetError(f"{path}: line {line} is not valid CSV: {error}.") from error
+    except UnicodeError as error:
+        raise _wrong_encoding(path, data) from error
     if not header:
         raise DatasetError(f"{path} is empty, expected a header line with column names.")
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
         raise DatasetError(
-            f"{path}: column names must be unique, repeated are {', '.join(map(repr, repeated))}."
+            f"{path}: column names must be unique, repeated are {first_few([repr(name) for name in repeated])}."
         )
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
-    return TextTable(path, columns, lines)
+    if not lines:
+        raise DatasetError(
+            f"{path} holds a header line and nothing else, expected one line below it for each image."
+        )
+    return TextTable(path, dict(zip(header, columns, strict=True)), lines)
 
 
 def read_header(path: Place) -> frozenset[str]:
     """Return the column names of a delimited file, reading only its first kilobytes.
 
     Returns an empty set where the beginning is not text; `read_delimited` then gives the reason.
+
+    Raises
+    ------
+    DatasetError
+        If it is no regular file, empty or too large.
     """
+    check_regular(path, MAX_TEXT_BYTES, DatasetError)
     with path.open("rb") as file:
         start = file.read(65536)
-    encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    text = start.decode(encoding, errors="replace")
-    for line in text.splitlines():
-        if line.strip():
-            cells = next(csv.reader([line], delimiter=_find_delimiter(line)), [])
-            return frozenset(cell.strip() for cell in cells)
-    return frozenset()
+    text = io.StringIO(start.decode(_encoding(start), errors="replace"))
+    try:
+        delimiter = _find_delimiter(text)
+        text.seek(0)
+        line = next((line for line in text if line.strip()), "")
+        return frozenset(cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), []))
+    except csv.Error:
+        return frozenset()
 
 
-def _find_delimiter(text: str) -> str:
-    header = next((line for line in text.splitlines() if line.strip()), "")
+def _find_delimiter(text: TextIO) -> str:
+    header = next((line for line in text if line.strip()), "")
     # max() keeps the first of equals: a one-column header is read as comma-separated.
     return max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))

@@ -63,9 +63,10 @@ def read_demo(source: Source) -> ImageTable:
 
 
 def _read_marker(path: Place) -> dict[str, Any]:
+    text = read_text(path)
     try:
-        settings = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        settings = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DatasetError(
             f"{path} is not valid JSON ({error}). Render the set again with `featbank demo`."
         ) from error

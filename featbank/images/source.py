@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from featbank.digest import digest_bytes
 from featbank.errors import ImageError, StoreError
-from featbank.remote import Place
+from featbank.remote import MAX_PHOTO_BYTES, Place
 
-MAX_FILE_BYTES = 1 << 30
-"""Largest file that is read, in bytes: an uncompressed photo of `MAX_PIXELS` fits, a disk image does not."""
+MAX_FILE_BYTES = MAX_PHOTO_BYTES
 
 HEAD_BYTES = 512
 _PART_BYTES = 1 << 20
@@ -126,15 +127,8 @@ def read_bytes(path: Place) -> bytes:
     StoreError
         If a store cannot be reached, which is no fault of this image.
     """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            # Opening a pipe would wait for a writer, a device might never end.
-            raise ImageError("not-a-file", "is a folder, pipe, socket or device; give the path of a file")
-        if status.st_size == 0:
-            raise ImageError("empty", "has zero bytes; copy or download the file again", digest_bytes(b""))
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError("too-large", f"has {status.st_size} bytes; at most {MAX_FILE_BYTES} are read")
+    with _explained():
+        check_place(path)
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
             try:
@@ -145,6 +139,34 @@ def read_bytes(path: Place) -> bytes:
                     hasher.update(part)
                 raise ImageError(error.reason, str(error), hasher.hexdigest()) from error
             return head + file.read()
+
+
+def check_place(path: Place) -> None:
+    """Refuse what is no file, empty or too large, without opening it.
+
+    Raises
+    ------
+    ImageError
+        With reason ``missing``, ``not-a-file``, ``unreadable``, ``empty`` or ``too-large``.
+    StoreError
+        If a store cannot be reached.
+    """
+    with _explained():
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            # Opening a pipe would wait for a writer, a device might never end.
+            raise ImageError("not-a-file", "is a folder, pipe, socket or device; give the path of a file")
+        if status.st_size == 0:
+            raise ImageError("empty", "has zero bytes; copy or download the file again", digest_bytes(b""))
+        if status.st_size > MAX_FILE_BYTES:
+            raise ImageError("too-large", f"has {status.st_size} bytes; at most {MAX_FILE_BYTES} are read")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what the operating system or a store refuses into an `ImageError`."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise ImageError("missing", "does not exist; check the path") from error
     except OSError as error:

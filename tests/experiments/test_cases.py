@@ -52,7 +52,7 @@ HOSTILE: dict[str, list[Step]] = {
         Step(1, "bank import {c}/features/dataset.csv {c}/hostile/latin1.csv --band m", ("UTF-8",)),
         Step(1, "check {c}/hostile/latin1.csv", ("UTF-8",)),
     ],
-    "spaq_wide_3kB.xlsx": [Step(1, "check '{t}/spaq'", ("cells",))],
+    "spaq_wide_3kB.xlsx": [Step(1, "check {t}/spaq", ("first sheet is empty",))],
 }
 
 

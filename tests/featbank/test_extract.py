@@ -1,5 +1,6 @@
 """Extraction: equal files once, failures recorded and not tried again, one worker or two the same."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,23 @@ def test_equal_files_are_computed_once(photos: list[tuple[str, str]], tmp_path: 
     summary = extract([*photos, ("copy.png", str(copy))], REQUESTS, Bank(tmp_path / "bank"), workers=1)
     assert (summary.n_images, summary.n_computed) == (6, 6)
     assert summary.copies == [("copy.png", "0.png")]
+
+
+def test_pipes_and_vast_files_are_refused_without_being_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with (tmp_path / "vast.jpg").open("wb") as file:
+        file.truncate(200 << 30)
+    write_image(tmp_path / "good.png")
+    images = [(name, str(tmp_path / name)) for name in ("pipe.jpg", "vast.jpg", "good.png", "none.png")]
+    if Path("/proc/kmsg").exists():
+        images.append(("kmsg", "/proc/kmsg"))  # of zero bytes, and without an end
+    for n_computed in (1, 0):
+        summary = extract(images, REQUESTS, Bank(tmp_path / "bank"), workers=1)
+        reasons = {failure["image"]: failure["reason"] for failure in summary.failures}
+        expected = {"pipe.jpg": "not-a-file", "vast.jpg": "too-large", "kmsg": "empty"}
+        assert reasons == {name: reason for name, reason in expected.items() if name in dict(images)}
+        assert summary.missing == ["none.png"]
+        assert summary.n_computed == n_computed
 
 
 def test_only_the_missing_feature_is_computed(photos: list[tuple[str, str]], tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 import csv
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from featbank.datasets import _text, read_dataset
 from featbank.datasets._text import read_delimited, read_header
 from featbank.errors import DatasetError, DatasetNotFoundError
 
@@ -20,7 +23,7 @@ def write(path, text, encoding="utf-8"):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    rows=st.lists(st.tuples(st.sampled_from(["x", "y"]), CELLS, CELLS), max_size=6),
+    rows=st.lists(st.tuples(st.sampled_from(["x", "y"]), CELLS, CELLS), min_size=1, max_size=6),
     delimiter=st.sampled_from(",;\t"),
 )
 def test_what_a_csv_writer_wrote_is_read_back(tmp_path, rows, delimiter):
@@ -125,3 +128,56 @@ def test_missing_columns_are_named_beside_those_that_are_there(tmp_path):
     table = read_delimited(write(tmp_path / "t.csv", "name,score\nx,1\n"))
     with pytest.raises(DatasetError, match=r"needs the column.*'mos', its columns are 'name', 'score'"):
         table.require(["name", "mos"])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "zero bytes"),
+        (b"\n\n", "is empty"),
+        (b"path,mos\n", "nothing else"),
+        (b"path,mos\ncaf\xe9.jpg,1\n", "UTF-8, line 2 holds the byte 0xe9"),
+        (b"path,mos\n" + b"a" * 200_000 + b",1\n", "not valid CSV"),
+        (b"a" * 200_000, "not valid CSV"),
+        (b"," * 20_000 + b"\n", "is empty"),
+        (b",".join(b"c%d" % n for n in range(20_000)) + b"\n", "16,384 columns"),
+        (bytes(range(256)) * 10, "UTF-8"),
+        (b'"a\nb', "not valid CSV"),
+        (b"\xff\xfea", "UTF-8"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path, data, words):
+    path = tmp_path / "t.csv"
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=words):
+        read_delimited(path)
+    with pytest.raises(DatasetError):
+        read_dataset(path)
+
+
+def test_a_table_with_too_many_cells_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(_text, "MAX_CELLS", 100)
+    with pytest.raises(DatasetError, match="100 cells"):
+        read_delimited(write(tmp_path / "t.csv", "a,b\n" + "1,2\n" * 51))
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "mos_with_names.txt"])
+def test_pipes_devices_and_vast_files_are_not_opened(tmp_path, name):
+    path = tmp_path / name
+    os.mkfifo(path)
+    with pytest.raises(DatasetError, match="not a file"):
+        read_dataset(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(DatasetError, match="not a file"):
+        read_delimited(path)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(200 << 30)
+    with pytest.raises(DatasetError, match="at most"):
+        read_dataset(path)
+    if Path("/proc/kmsg").exists():
+        path.unlink()
+        path.symlink_to("/proc/kmsg")
+        with pytest.raises(DatasetError, match="zero bytes"):
+            read_delimited(path)

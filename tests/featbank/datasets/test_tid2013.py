@@ -31,7 +31,7 @@ def test_lines_without_header_and_names_in_any_case(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty, expected one line"),
+        ("", "is empty"),
         ("5.5 I01_01_1.bmp\n5.5\n", "line 2 must hold a score and a name"),
         ("I01_01_1.bmp 5.5\n", "must hold a score and a name"),
         ("5.5 I01.bmp\n", "must hold a score and a name"),

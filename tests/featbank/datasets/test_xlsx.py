@@ -20,7 +20,7 @@ CELLS = st.one_of(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.tuples(st.integers(1, 99), CELLS, CELLS), max_size=5))
+@given(rows=st.lists(st.tuples(st.integers(1, 99), CELLS, CELLS), min_size=1, max_size=5))
 def test_cells_come_back_as_they_were_written(tmp_path, rows):
     table = read_xlsx(write_xlsx(tmp_path / "t.xlsx", [("key", "one", "two"), *rows]))
     expected = [tuple(value if isinstance(value, str) else repr(value) for value in row) for row in rows]
@@ -54,7 +54,7 @@ def test_columns_are_counted_as_spreadsheets_spell_them(place):
     assert _xlsx._column_index(f"{column_letters(place)}12", default=-1) == place
 
 
-@pytest.mark.parametrize("content", [b"", b"not a zip archive", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize("content", [b"not a zip archive", b"PK\x03\x04 cut off"])
 def test_a_file_that_is_no_workbook_is_refused_with_the_cure(tmp_path, content):
     path = tmp_path / "t.xlsx"
     path.write_bytes(content)
@@ -81,6 +81,48 @@ def test_an_archive_that_inflates_without_bound_is_refused(tmp_path, monkeypatch
     assert path.stat().st_size < 10_000 * 2
     with pytest.raises(DatasetError, match="larger than 10,000 bytes"):
         read_xlsx(path)
+
+
+def cells_of(n_rows: int, cell: str) -> str:
+    rows = "".join(f'<row r="{row}">{cell.format(row=row)}</row>' for row in range(1, n_rows + 1))
+    return f'<worksheet xmlns="{MAIN_NS}"><sheetData>{rows}</sheetData></worksheet>'
+
+
+@pytest.mark.parametrize(
+    ("sheet", "words"),
+    [
+        # One cell in the last column of every row: 16,384 places for each.
+        (cells_of(20_000, '<c r="XFD{row}"><v>1</v></c>'), "unique names"),
+        ("<a>" * 100, "inside each other"),
+        (cells_of(1, "<c/>" * 5000), "elements"),
+        (cells_of(1, "<c><v>1</v></c>" * 1100), "cells"),
+        (cells_of(40, "".join(f"<c><v>{n}</v></c>" for n in range(30))), "cells"),
+        (cells_of(3, "".join(f"<c><v>{n}</v></c>" for n in range(100))), ""),
+    ],
+    ids=["wide", "deep", "elements", "cells", "rows", "allowed"],
+)
+def test_bombs_are_refused_before_they_fill_the_memory(tmp_path, monkeypatch, sheet, words):
+    monkeypatch.setattr(_xlsx, "MAX_CELLS", 1000 if len(sheet) < 1e5 else _xlsx.MAX_CELLS)
+    monkeypatch.setattr(_xlsx, "MAX_ELEMENTS", 4000 if len(sheet) < 1e5 else _xlsx.MAX_ELEMENTS)
+    path = write_workbook(tmp_path / "t.xlsx", sheet, None)
+    if not words:
+        assert len(read_xlsx(path)) == 2
+        return
+    with pytest.raises(DatasetError, match=words):
+        read_xlsx(path)
+
+
+def test_a_damaged_archive_is_refused_with_the_cure(tmp_path):
+    path = write_xlsx(tmp_path / "t.xlsx", [("a",), *[(n,) for n in range(50)]])
+    data = bytearray(path.read_bytes())
+    for place in range(0, len(data), 7):
+        changed = bytearray(data)
+        changed[place] ^= 0x55
+        path.write_bytes(changed)
+        try:
+            read_xlsx(path)
+        except DatasetError as error:
+            assert str(path) in str(error)  # noqa: PT017 - many bytes do no harm
 
 
 def test_an_empty_sheet_and_values_beyond_the_header_are_refused(tmp_path):
