@@ -294,6 +294,7 @@ def fit_run(
         metrics,
         control,
         is_official_split=not table.name.startswith(OWN_DATASET),
+        predict=ensemble.predict,
     )
     predictions = with_interval(
         pd.concat(

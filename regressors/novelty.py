@@ -12,6 +12,7 @@ from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from regressors.bands import locate_bands
+from regressors.blocks import BlockTable, some_rows
 from regressors.checks import FloatArray, Folds, IntArray, Table
 
 MIN_ROWS: Final = 20
@@ -19,6 +20,12 @@ MIN_ROWS: Final = 20
 
 MARGIN: Final = 1.1
 """The bound lies this much above the quantile of held-out rows, which is uncertain where they are few."""
+
+EXTREME_DEVIATIONS: Final = 50.0
+"""No statistic of a photo lies this many standard deviations from those of the training photos, unless it exploded."""
+
+MOMENT_ROWS: Final = 10_000
+"""Rows of a table read by blocks that tell means and deviations."""
 
 # Standard deviations below this part of a column's size are rounding, not variation.
 _LEAST_DEVIATION = 1e-6
@@ -187,6 +194,29 @@ class BandNovelty(OutlierMixin, BaseEstimator):
         found.center_, found.scale_, found.units_ = arrays
         found.n_features_in_, found.feature_names_in_, found.offset_ = len(names), names, -1.0
         return found
+
+
+def find_extreme_columns(X: Table, rows: Table) -> dict[str, float]:
+    """Find columns in which rows lie so far from those of a fit that any weight on them ruins a prediction.
+
+    Parameters
+    ----------
+    X : DataFrame or BlockTable of shape (n_rows, n_features)
+        Rows of the fit; of a table that is read by blocks, some are drawn.
+    rows : DataFrame of shape (n_judged, n_features)
+
+    Returns
+    -------
+    dict of str to float
+        The largest distance of a row by column, in standard deviations, where it is above `EXTREME_DEVIATIONS`; largest
+        first.
+    """
+    fitted = X.frame(some_rows(X, MOMENT_ROWS)) if isinstance(X, BlockTable) else X
+    center, scale = _moments(np.asarray(fitted, dtype=np.float64))
+    distances = (np.abs(np.asarray(rows, dtype=np.float64) - center) / scale).max(axis=0, initial=0.0)
+    found = np.flatnonzero(distances > EXTREME_DEVIATIONS)
+    found = found[np.argsort(-distances[found], kind="stable")]
+    return {str(X.columns[column]): float(distances[column]) for column in found}
 
 
 def _moments(values: FloatArray) -> tuple[FloatArray, FloatArray]:

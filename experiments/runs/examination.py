@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -28,11 +28,15 @@ from experiments.runs.trust import (
     check_range,
     check_scale,
     check_skill,
+    is_off_scale,
 )
+from regressors.blocks import BlockTable, take_columns
 from regressors.checks import Table
 from regressors.ensemble import NoSkillWarning
 from regressors.evaluation.permutation import PermutationControl, permutation_control
+from regressors.fitting import take_rows
 from regressors.folds import Fold
+from regressors.novelty import find_extreme_columns
 
 FEW_ROWS: Final = 500
 """Training images up to which one shuffle says little: its standard error is one over the root of their number."""
@@ -41,6 +45,9 @@ LARGE_WORK: Final = 1e10
 """Multiplications of one kernel (rows x rows x columns) from which a fit takes more than a few seconds."""
 
 CONTROL_SEED: Final = 0
+
+MAX_EXPLAINED: Final = 5000
+"""Predictions off the scale whose columns are looked at."""
 
 CORRELATIONS: Final = ("srcc", "plcc", "krcc")
 
@@ -143,6 +150,7 @@ def examine(
     control: PermutationControl | None,
     *,
     is_official_split: bool,
+    predict: Callable[[pd.DataFrame], NDArray[np.float64]],
 ) -> list[Finding]:
     """Run every check that needs the features.
 
@@ -158,6 +166,8 @@ def examine(
     control : PermutationControl or None
     is_official_split : bool
         Whether a published dataset made the split.
+    predict : callable
+        The fitted model, to see what columns a prediction far off the scale comes from.
 
     Returns
     -------
@@ -172,8 +182,37 @@ def examine(
             check_range(judged, predicted),
             check_coverage(metrics.get("intervals", {})),
         ]
-    findings.append(check_scale(training.y, training.held_out, predicted))
-    return [*findings, check_control(control)]
+    scale = check_scale(
+        training.y, training.held_out, predicted, *_explain_scale(training, X_judged, predicted, predict)
+    )
+    return [*findings, scale, check_control(control)]
+
+
+def _explain_scale(
+    training: Training,
+    X_judged: Table,
+    predicted: NDArray[np.float64],
+    predict: Callable[[pd.DataFrame], NDArray[np.float64]],
+) -> tuple[dict[str, float], int, int]:
+    """Return the extreme columns of rows predicted off the scale; how many judged ones they explain, of how many."""
+    columns: dict[str, float] = {}
+    n_cured = 0
+    judged = np.flatnonzero(is_off_scale(training.y, predicted))[:MAX_EXPLAINED]
+    if len(judged):
+        rows = _frame(take_rows(X_judged, judged)).copy()
+        columns |= find_extreme_columns(training.X, rows)
+        rows[list(columns)] = _frame(take_columns(training.X, list(columns))).mean().to_numpy()
+        n_cured = int((~is_off_scale(training.y, predict(rows))).sum())
+    for train, test in training.folds:
+        far = test[is_off_scale(training.y, training.held_out[test])][:MAX_EXPLAINED]
+        if len(far):
+            found = find_extreme_columns(take_rows(training.X, train), _frame(take_rows(training.X, far)))
+            columns |= {name: max(size, columns.get(name, 0.0)) for name, size in found.items()}
+    return dict(sorted(columns.items(), key=lambda item: -item[1])), n_cured, len(judged)
+
+
+def _frame(X: Table) -> pd.DataFrame:
+    return X.frame() if isinstance(X, BlockTable) else X
 
 
 def write_trust(folder: Path, findings: list[Finding]) -> list[Finding]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from featbank.errors import first_few
 from regressors.bands import band_columns
 from regressors.blocks import BlockTable, some_rows, take_columns
 from regressors.checks import Table
@@ -26,6 +27,7 @@ from regressors.evaluation.leakage import (
 )
 from regressors.evaluation.metrics import plcc, srcc
 from regressors.evaluation.permutation import PermutationControl
+from regressors.novelty import EXTREME_DEVIATIONS
 
 OK: Final = "ok"
 CAUTION: Final = "caution"
@@ -289,8 +291,19 @@ def check_range(judged: pd.DataFrame, predicted: NDArray[np.float64]) -> Finding
     )
 
 
+def is_off_scale(y: NDArray[np.float64], predicted: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell predictions that lie farther outside the training MOS than these are wide; nan is none of them."""
+    span = float(np.ptp(y))
+    return (predicted < y.min() - span) | (predicted > y.max() + span)
+
+
 def check_scale(
-    y: NDArray[np.float64], held_out: NDArray[np.float64], predicted: NDArray[np.float64]
+    y: NDArray[np.float64],
+    held_out: NDArray[np.float64],
+    predicted: NDArray[np.float64],
+    columns: Mapping[str, float] | None = None,
+    n_cured: int = 0,
+    n_explained: int = 0,
 ) -> Finding:
     """Look for predictions far off the scale, which outlying features cause.
 
@@ -299,24 +312,42 @@ def check_scale(
     y, held_out : float arrays of shape (n_training,)
         MOS and out-of-fold predictions of the training images.
     predicted : float array of shape (n_judged,)
+    columns : mapping of str to float, optional
+        Columns that lie extremely far out in rows with such predictions, and how far, in standard deviations.
+    n_cured, n_explained : int
+        Judged predictions that are back on the scale with these columns at their training mean, of how many tried.
     """
     name = "predictions off the scale"
     span = float(np.ptp(y))
     low, high = float(y.min()) - span, float(y.max()) + span
     known = held_out[np.isfinite(held_out)]
-    n_held_out, n_judged = (int(((values < low) | (values > high)).sum()) for values in (known, predicted))
-    figures = {"low": low, "high": high, "n_out_of_fold": n_held_out, "n_judged": n_judged}
+    n_held_out, n_judged = (int(is_off_scale(y, values).sum()) for values in (known, predicted))
+    figures: dict[str, Any] = {"low": low, "high": high, "n_out_of_fold": n_held_out, "n_judged": n_judged}
+    figures |= {"columns": dict(columns or {}), "n_judged_cured": n_cured}
     if n_held_out or n_judged:
         where = " and ".join(
             f"{n} of {len(values):,} {what}"
             for n, values, what in ((n_judged, predicted, "judged"), (n_held_out, known, "out-of-fold"))
             if n
         )
+        cause = "no column alone explains it; these photos, or a whole band, are unlike those of training."
+        if columns:
+            named = first_few([f"{column} ({size:.3g})" for column, size in columns.items()], N_SHOWN)
+            cause = (
+                f"{len(columns):,} columns lie more than {EXTREME_DEVIATIONS:g} standard deviations from the training "
+                f"photos there: {named}."
+                + (
+                    f" With their training mean, {n_cured} of {n_explained} are on the scale."
+                    if n_explained
+                    else ""
+                )
+                + " Leave these columns out of the features, or bound them where they are computed, and fit again."
+            )
         return Finding(
             name,
-            ALARM if n_judged else CAUTION,
-            f"{where} predictions lie farther outside the training MOS than these are wide ({low:.3g} to {high:.3g}): "
-            "a column holds values unlike those the model learned from. MAE, RMSE and PLCC are spoiled by it.",
+            ALARM if n_judged or columns else CAUTION,
+            f"{where} predictions lie farther outside the training MOS than these are wide ({low:.3g} to {high:.3g}), "
+            f"which spoils MAE, RMSE and PLCC: {cause}",
             figures,
         )
     return Finding(name, OK, "No prediction lies far outside the range of the training MOS.", figures)

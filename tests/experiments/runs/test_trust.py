@@ -235,6 +235,27 @@ def test_predictions_off_the_scale_are_told() -> None:
     assert "1 of 50 judged predictions" in finding.sentence
 
 
+def test_columns_that_explode_are_named_with_what_they_do_to_the_predictions(tmp_path: Path) -> None:
+    """One value of a judged photo and one of a training photo, as overflowing statistics give them."""
+    table = read_dataset(write_scores(tmp_path))
+    rng, bank = np.random.default_rng(0), Bank(tmp_path / "bank")
+    matrix = np.outer(table.frame["mos"], rng.normal(size=6)) + rng.normal(size=(table.n_images, 6))
+    matrix[150, 2], matrix[10, 4] = 1e20, -1e15
+    import_features(table, bank, "band", None, matrix, source_digest="x")
+    recipe = parse_recipe(RECIPE, "one")
+    lines: list[str] = []
+    fit_run(
+        table, recipe, bank, tmp_path / "run", workers=1, with_report=False, permutations=0, log=lines.append
+    )
+    (alarm,) = [line for line in lines if line.startswith("ALARM predictions off the scale")]
+    assert "2 columns lie more than 50 standard deviations" in alarm
+    assert "band:0002" in alarm
+    assert "band:0004" in alarm
+    assert "1 of 64 judged and 1 of 96 out-of-fold" in alarm
+    assert "With their training mean, 1 of 1 are on the scale." in alarm
+    assert "Leave these columns out" in alarm
+
+
 def test_intervals_that_cover_too_little_are_told() -> None:
     good = {"confidence": 0.9, "coverage": {"test": {"n": 400, "share": 0.88, "expected": [0.86, 0.94]}}}
     assert check_coverage(good).level == "ok"
