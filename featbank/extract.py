@@ -8,6 +8,7 @@ image names, never a MOS.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -168,8 +169,7 @@ def extract(
     folders = {request: open_folder(bank, request) for request in dict.fromkeys(requests)}
     keys = keys_of_files([path for _, path in images], cache=bank.stat_cache, rehash=rehash)
     jobs = _missing_jobs(images, keys, folders, {} if retry_failed else _known_failures(bank), summary)
-    for request in {request for job in jobs for request in job.wanted}:
-        folders[request].check_writable()
+    _check_writable(folders, jobs)
     writer = _Writer(bank, folders)
     seconds = summary.seconds
     seconds.update(decode=0.0, views=0.0)
@@ -236,6 +236,21 @@ def take_shard(images: Sequence[tuple[str, str]], index: int, count: int) -> lis
         no file is read to split the work, and the parts are of about equal size.
     """
     return [image for image in images if seed_from(image[0]) % count == index]
+
+
+def _check_writable(folders: dict[FeatureRequest, FeatureFolder], jobs: list[Job]) -> None:
+    """Refuse now what would be refused after the work, and say which features are missing."""
+    lacking = Counter(request for job in jobs for request in job.wanted)
+    for request in lacking:
+        try:
+            folders[request].check_writable()
+        except BankError as error:
+            missing = ", ".join(f"{folders[wanted].label} of {n}" for wanted, n in lacking.items())
+            refusal = BankError(
+                f"extract: the bank lacks features of photos ({missing}) and takes none. {error}"
+            )
+            refusal.errno = error.errno
+            raise refusal from error
 
 
 def _missing_jobs(

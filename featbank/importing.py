@@ -10,6 +10,7 @@ for the images that both name, by their bytes or by their places; the log then s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -95,15 +96,17 @@ def import_features(
     dtype = same[0].dtype if same else "float16" if matrix.dtype == np.float16 else "float32"
     stored = _cast(matrix, dtype, ids)
     label = f"{IMPORTED_PREFIX}{band}" + (f" ({table.name} in {table.root})" if table.names_in else "")
-    folder = bank.open(identity, matrix.shape[1], label, dtype)
     rows = {key: row for row, key in enumerate(ImageKeys(table, bank).of(ids))}  # equal files share one row
-    wanted = folder.missing(list(rows))
     try:
+        folder = bank.open(identity, matrix.shape[1], label, dtype)
+        wanted = folder.missing(list(rows))
         if wanted:
             folder.append(wanted, stored[[rows[key] for key in wanted]])
     except BaseException:
-        if not folder.n_shards():
-            folder.remove()
+        with contextlib.suppress(BankError):
+            for begun in _imports(bank, band):
+                if begun.identity == identity and not same:
+                    begun.remove()
         raise
     for old in others:
         bank.remove(old.digest)

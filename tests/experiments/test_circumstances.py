@@ -136,6 +136,7 @@ def test_a_read_only_bank_is_read_and_refused_before_any_work(
         assert refused["status"] == 1
         # Not "cannot write <shard>", which would come when the work is done.
         for part in (
+            "lacks features of photos (classic:layout@squash_64x64.mean of 1, classic:keypoint@center_96.mean of 1)",
             "cannot write to",
             "read-only (EROFS)",
             "--bank DIR",
@@ -143,7 +144,11 @@ def test_a_read_only_bank_is_read_and_refused_before_any_work(
         ):
             assert part in str(refused["error"])
         (project / "recipe.toml").write_text(RECIPE.replace("center_96", "center_64"))
-        assert "read-only (EROFS)" in str(features(project, capsys)["error"])
+        refused = str(features(project, capsys)["error"])
+        assert "keypoint@center_64.mean of 36" in refused
+        assert "read-only (EROFS)" in refused
+        assert main(arguments("fit", project, "--workers", "1", "--out", str(project / "run"))) == 1
+        assert "lacks features of 36 of 36 images (bands layout, keypoint" in capsys.readouterr().err
         (project / "recipe.toml").write_text(RECIPE)
     assert every_byte(bank) == before
     assert features(project, capsys)["computed"] == 1

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import io
+import itertools
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -176,3 +183,52 @@ def test_an_import_of_an_earlier_version_serves_photos_by_their_bytes_or_asks_fo
     table = write(tmp_path / "b/photos.csv")
     bring(dataclasses.replace(table, names_in=""), bank, 2)
     assert served(table, bank) == [[2, k] for k in range(6)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_disk_that_fills_at_any_moment_of_a_replacement_leaves_the_earlier_import(tmp_path: Path) -> None:
+    table = write(tmp_path / "scores.csv")
+    bring(table, Bank(tmp_path / "before"), 1)
+    before = contents(tmp_path / "before")
+    for moment in itertools.count():
+        shutil.rmtree(tmp_path / "bank", ignore_errors=True)
+        shutil.copytree(tmp_path / "before", tmp_path / "bank")
+        with pytest.MonkeyPatch.context() as patch:
+            disk = FullDisk(patch, moment)
+            with contextlib.suppress(BankError):
+                bring(table, Bank(tmp_path / "bank"), 2, replace=True)
+        if disk.n_calls <= moment:
+            break
+        assert contents(tmp_path / "bank") == before
+        bank = Bank(tmp_path / "bank")
+        assert served(table, bank)[0][0] == 1
+        bring(table, bank, 2, replace=True)
+        assert served(table, bank) == [[2, k] for k in range(6)]
+        assert len(bank.features()) == 1
+        assert not bank.verify()
+        assert not list((tmp_path / "bank").rglob(".*"))
+    assert moment > 8
+
+
+class FullDisk:
+    """From some call on, everything that takes room fails; what frees room does not."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, moment: int) -> None:
+        self.n_calls, self.moment = 0, moment
+        for module, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "mkdir")):
+            patch.setattr(module, name, self._filling(getattr(module, name), lambda *_: True))
+        patch.setattr(os, "open", self._filling(os.open, lambda path, flags, *_: flags & os.O_CREAT))
+        patch.setattr(io, "open", self._filling(io.open, lambda path, mode="r", *_: "r" not in mode))
+
+    def _filling(self, function: Callable[..., Any], takes_room: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if takes_room(*args):
+                self.n_calls += 1
+                if self.n_calls > self.moment:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return function(*args, **kwargs)
+
+        return call
