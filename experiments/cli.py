@@ -21,6 +21,7 @@ from types import FrameType
 
 from featbank import __version__
 from featbank.errors import FeatbankError
+from featbank.workers import own_workers, without_current_folder
 
 COMMANDS = {
     "demo": "write the built-in photo set: rendered 4K JPEGs in the UHD-IQA layout",
@@ -132,7 +133,13 @@ def _run(name: str, arguments: list[str]) -> int:
     # A worker process that grew is replaced by a fresh one between two jobs; nothing is lost, and no one can act on it.
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)
     try:
-        output = module.run(options)
+        with contextlib.ExitStack() as contexts:
+            contexts.enter_context(own_workers() if hasattr(options, "workers") else without_current_folder())
+            if getattr(options, "allow_code", False):
+                from featbank.encoders import allow_code
+
+                contexts.enter_context(allow_code())
+            output = module.run(options)
     except FeatbankError as error:
         return _fail(str(error), as_json)
     except (KeyboardInterrupt, BrokenPipeError):

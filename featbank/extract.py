@@ -21,6 +21,7 @@ from tqdm import tqdm
 from featbank.bank import Bank, FeatureFolder, ImageRecord
 from featbank.cluster import run_on_cluster
 from featbank.digest import seed_from
+from featbank.encoders.custom import code_is_allowed
 from featbank.errors import BankError, ImageError
 from featbank.extraction_log import log_extraction
 from featbank.images.source import check_place
@@ -285,7 +286,8 @@ def _missing_jobs(
         if wanted and key in known:
             summary.failures.append(_failure(image_id, known[key]))
         elif wanted:
-            jobs[key] = Job(path, image_id, key, wanted, tuple(folders[r].digest for r in wanted))
+            digests = tuple(folders[r].digest for r in wanted)
+            jobs[key] = Job(path, image_id, key, wanted, digests, code_is_allowed())
         else:
             summary.n_cached += 1
     summary.n_images = len(seen)

@@ -6,9 +6,7 @@ Jobs and outcomes are small and can be sent to another process or another machin
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +16,14 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from featbank.allocation import keep_freed_memory
 from featbank.bank import ImageRecord
 from featbank.digest import digest_json
+from featbank.encoders.custom import allow_code
 from featbank.errors import EncoderSetupError, ImageError
 from featbank.feature import Failure, Feature, compute_features, make_feature
 from featbank.images import DECODE_POLICY, Photo, read_photo
 from featbank.remote import digest_at
+from featbank.workers import keep_freed_memory, own_workers
 
 DECODE_EPOCH = int(DECODE_POLICY["epoch"])
 
@@ -51,6 +50,8 @@ class Job:
     wanted : tuple of FeatureRequest
     digests : tuple of str
         For each of them the digest of the identity under which it will be stored.
+    allow_code : bool
+        Whether the caller lets encoders that are files of its own run.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Job:
     key: str
     wanted: tuple[FeatureRequest, ...]
     digests: tuple[str, ...]
+    allow_code: bool = False
 
 
 @dataclass
@@ -90,9 +92,15 @@ class Outcome:
     encode_s: dict[str, float] = field(default_factory=dict)
 
 
-@lru_cache(maxsize=256)
 def built(request: FeatureRequest) -> Feature:
     """Build a feature once for each process, however many photos it sees; raises as `make_feature`."""
+    if request.encoder.partition(":")[0] == "file":
+        return _built.__wrapped__(request)  # the file, and what it reads, may have changed since
+    return _built(request)
+
+
+@lru_cache(maxsize=256)
+def _built(request: FeatureRequest) -> Feature:
     return make_feature(request.encoder, request.view, request.aggregate)
 
 
@@ -157,32 +165,10 @@ def compute(job: Job) -> Outcome:
 
 
 def compute_in_worker(job: Job) -> Outcome:
-    """Compute in a process that exists for nothing else."""
+    """Compute in a process that exists for nothing else, by the caller's permissions."""
     keep_freed_memory()
-    return compute(job)
-
-
-ORPHAN_S = 2.0
-"""How often a worker process looks whether the process that started it still lives, in seconds."""
-
-
-def _compute_for(job: Job, caller: int) -> Outcome:
-    """Compute in a process that the caller, given by its process id, may have started for it."""
-    if os.getppid() == caller:  # neither a thread of the caller, nor a worker of somebody's cluster
-        _end_with_caller(caller)
-    return compute_in_worker(job)
-
-
-@lru_cache(maxsize=1)
-def _end_with_caller(caller: int) -> None:
-    """End this process soon after its caller was killed; joblib would keep it, with its networks, for minutes."""
-
-    def watch() -> None:
-        while os.getppid() == caller:
-            time.sleep(ORPHAN_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    with allow_code(job.allow_code):
+        return compute(job)
 
 
 def _refused_key(job: Job, error: ImageError | MemoryError) -> str:
@@ -220,11 +206,13 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
         return
     # One photo a task: a task takes about a second, and a row lost to a kill is one photo. Two tasks a worker
     # wait at most, which bounds memory whatever the number of photos.
-    parallel = Parallel(
-        n_jobs=workers,
-        return_as="generator_unordered",
-        pre_dispatch=2 * workers,
-        batch_size=1,
-        inner_max_num_threads=1,
-    )
-    yield from parallel(delayed(_compute_for)(job, os.getpid()) for job in jobs)
+    with own_workers():  # they start with the first tasks
+        parallel = Parallel(
+            n_jobs=workers,
+            return_as="generator_unordered",
+            pre_dispatch=2 * workers,
+            batch_size=1,
+            inner_max_num_threads=1,
+        )
+        outcomes = parallel(delayed(compute_in_worker)(job) for job in jobs)
+    yield from outcomes

@@ -14,11 +14,13 @@ import platform
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import featbank
 from featbank.bank import Bank, FeatureFolder
 from featbank.bank.spec import read_spec
 from featbank.digest import canonical_json, digest_json
+from featbank.encoders.custom import code_agrees
 from featbank.encoders.names import parse_encoder_name
 from featbank.encoders.weights import NETWORK_FAMILIES, weights_folder
 from featbank.errors import BankError, EncoderError
@@ -61,20 +63,55 @@ def known_folder(bank: Bank, request: FeatureRequest) -> FeatureFolder | None:
         return None
     try:
         spec = read_spec(bank.root / digest)
-        expected = {
-            "kind": "computed",
-            "decode": DECODE_POLICY,
-            "view": parse_view(request.view).identity(),
-            "aggregate": request.aggregate,
-        }
-        stored = {name: spec.identity.get(name) for name in expected}
-        if canonical_json(stored) != canonical_json(expected):
+        if not _agrees(spec.identity, request):
             return None
         if spec.identity["encoder"]["name"] != parse_encoder_name(request.encoder).base:
             return None
     except (FileNotFoundError, BankError, EncoderError, KeyError, TypeError):
         return None
     return bank.open(spec.identity, spec.n_features, spec.label, spec.dtype)
+
+
+def stored_folders(bank: Bank, request: FeatureRequest) -> list[FeatureFolder]:
+    """Find the folders that an encoder in a file of the user's own has filled, without running it.
+
+    Parameters
+    ----------
+    bank : Bank
+    request : FeatureRequest
+        Of the family ``file:``; for any other the answer is empty.
+
+    Returns
+    -------
+    list of FeatureFolder
+        All that the file as it is now may have filled by this class, view and aggregate; more than one where its
+        identity depends on more than its code and files.
+
+    Raises
+    ------
+    EncoderError, ViewError
+        If there is no such file, or no such view.
+    """
+    if request.encoder.partition(":")[0] != "file":
+        return []
+    ending = f":{request.encoder.rpartition(':')[2]}@{parse_view(request.view).name}.{request.aggregate}"
+    found = [
+        folder
+        for folder in bank.features()
+        if folder.label.endswith(ending) and _agrees(folder.identity, request)
+    ]
+    return [folder for folder in found if code_agrees(request.encoder, folder.identity["encoder"])]
+
+
+def _agrees(identity: dict[str, Any], request: FeatureRequest) -> bool:
+    """Compare decoding, view and aggregate."""
+    expected = {
+        "kind": "computed",
+        "decode": DECODE_POLICY,
+        "view": parse_view(request.view).identity(),
+        "aggregate": request.aggregate,
+    }
+    return canonical_json({name: identity.get(name) for name in expected}) == canonical_json(expected)
 
 
 def remember_folder(bank: Bank, request: FeatureRequest, folder: FeatureFolder) -> None:

@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 
 from experiments.benchmarks.views import ENCODERS
-from featbank.allocation import keep_freed_memory
 from featbank.encoders.engine import ENGINE_VARIABLE
 from featbank.encoders.networks.build import blueprint_of
 from featbank.encoders.networks.modules import freeze
 from featbank.feature import Feature, compute_features, make_feature
 from featbank.images import read_photo
 from featbank.views import parse_view
+from featbank.workers import keep_freed_memory
 
 NETWORKS: Final = (
     "timm:resnet50.a1_in1k?random=0",

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featbank.allocation import keep_freed_memory
 from featbank.images import read_photo
 from featbank.views import SharedBeginnings, parse_view
+from featbank.workers import keep_freed_memory
 
 ENCODERS = (
     ("squash_320x320",),

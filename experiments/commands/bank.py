@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.commands import Output
 from experiments.commands.list import render_rows
-from experiments.commands.options import add_bank, add_data, non_negative_number
+from experiments.commands.options import add_bank, add_code, add_data, non_negative_number
 
 EXAMPLE = """examples:
   featbank bank ls
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
+    add_code(parser)
     parser.add_argument("file", metavar="FILE", help="file to write: .csv, .parquet or .npz")
     parser.add_argument("--data", metavar="DATA", required=True, help="dataset that names the images")
     parser.add_argument(
@@ -80,6 +81,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_prune(parser: argparse.ArgumentParser) -> None:
+    add_code(parser)
     parser.add_argument(
         "--recipe",
         metavar="R",
@@ -140,14 +142,20 @@ def _export(options: argparse.Namespace) -> Output:
     from experiments.recipes.reading import read_recipe
     from featbank.bank import Bank, write_features
     from featbank.datasets import read_dataset
-    from featbank.table import build_table, resolve_band
+    from featbank.jobs import FeatureRequest
+    from featbank.known_features import stored_folders
+    from featbank.table import Band, build_table, resolve_band
 
     bank = Bank(options.bank, create=False)
     table = read_dataset(options.data, images=options.images)
-    bands = [
-        resolve_band(bank, table, band.name, band.encoder, band.view, band.aggregate)
-        for band in read_recipe(options.recipe).bands
-    ]
+    bands = []
+    for band in read_recipe(options.recipe).bands:
+        stored = stored_folders(bank, FeatureRequest(band.encoder, band.view, band.aggregate))
+        if len(stored) == 1:  # of a program, which need not be run to know its features
+            facts = ("unknown", "unknown", "unknown", float("nan"), float("nan"), stored[0].digest)
+            bands.append(Band(band.name, band.encoder, band.view, band.aggregate, stored[0], *facts))
+        else:
+            bands.append(resolve_band(bank, table, band.name, band.encoder, band.view, band.aggregate))
     again = f"featbank features {options.data} --recipe {options.recipe} --bank {options.bank}"
     features = build_table(table, bands, bank, again)
     path = write_features(Path(options.file), features.X)
@@ -221,13 +229,17 @@ def _prune(options: argparse.Namespace) -> Output:
     from experiments.recipes.reading import read_recipe
     from featbank.bank import Bank
     from featbank.extract import FeatureRequest, open_folder
+    from featbank.known_features import stored_folders
 
     bank = Bank(options.bank, create=False)
     wanted: set[str] = set()
     for name in options.recipe:
         for band in read_recipe(name).bands:
-            if not band.encoder.startswith("imported:"):
-                wanted.add(open_folder(bank, FeatureRequest(band.encoder, band.view, band.aggregate)).digest)
+            request = FeatureRequest(band.encoder, band.view, band.aggregate)
+            if band.encoder.startswith("file:"):  # not run, as above
+                wanted.update(folder.digest for folder in stored_folders(bank, request))
+            elif not band.encoder.startswith("imported:"):
+                wanted.add(open_folder(bank, request).digest)
     # Imported features cannot be computed again, so no recipe's absence removes them.
     removable = [
         folder

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.commands import Output
 from experiments.commands.list import render_rows
+from experiments.commands.options import add_code
 
 if TYPE_CHECKING:
     from featbank.feature import Feature
@@ -24,6 +25,7 @@ EXAMPLE = "example: featbank budget icl"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("recipe", metavar="R", nargs="?", default="starter", help="recipe name or TOML file")
+    add_code(parser)
 
 
 def run(options: argparse.Namespace) -> Output:

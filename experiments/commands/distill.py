@@ -15,6 +15,7 @@ from pathlib import Path
 from experiments.commands import Output
 from experiments.commands.options import (
     add_bank,
+    add_code,
     add_data,
     add_workers,
     check_device,
@@ -92,6 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: auto)"
     )
     add_bank(parser)
+    add_code(parser)
     add_workers(parser)
 
 

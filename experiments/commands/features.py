@@ -53,7 +53,6 @@ def run(options: argparse.Namespace) -> Output:
     """Extract."""
     from experiments.recipes.reading import read_recipe
     from experiments.recipes.variants import list_variants
-    from featbank.allocation import keep_freed_memory
     from featbank.bank import Bank
     from featbank.cluster import check_cluster
     from featbank.datasets import read_dataset
@@ -62,6 +61,7 @@ def run(options: argparse.Namespace) -> Output:
     from featbank.extract import FeatureRequest, extract, take_shard
     from featbank.known_features import known_folder
     from featbank.remote import as_place
+    from featbank.workers import keep_freed_memory
 
     if options.cluster:
         check_cluster(options.cluster)

@@ -88,6 +88,17 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         default="starter",
         help="name of a built-in recipe or a TOML file (default: starter)",
     )
+    add_code(parser)
+
+
+def add_code(parser: argparse.ArgumentParser) -> None:
+    """Add the permission to run encoders that are files of Python."""
+    parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="run the Python files that the recipe or model names as encoders (file:...); they are programs of whoever "
+        "wrote them",
+    )
 
 
 def add_bank(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from experiments.commands import SIMULATION, Output
-from experiments.commands.options import add_bank, add_compute, apply_compute
+from experiments.commands.options import add_bank, add_code, add_compute, apply_compute
 
 EXAMPLE = "example: featbank score runs/starter/model.skops photos/ --csv scores.csv"
 
@@ -26,15 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--csv", metavar="FILE", help="write the table there instead of printing it")
     add_bank(parser)
+    add_code(parser)
     add_compute(parser)
 
 
 def run(options: argparse.Namespace) -> Output:
     """Score."""
     from experiments.score import score_paths
-    from featbank.allocation import keep_freed_memory
     from featbank.bank import Bank
     from featbank.encoders import random_weights_note
+    from featbank.workers import keep_freed_memory
 
     apply_compute(options)
     keep_freed_memory()  # with one worker this process does the work

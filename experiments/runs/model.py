@@ -13,6 +13,7 @@ import pandas as pd
 
 from experiments.recipes.reading import Recipe, RegressionRequest
 from featbank.datasets import ImageTable
+from featbank.encoders.custom import code_agrees
 from featbank.errors import RunError
 from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
 from featbank.table import Band
@@ -227,6 +228,7 @@ def save_run_model(
                 "view": band.view,
                 "aggregate": band.aggregate,
                 "digest": band.folder.digest,
+                **_code_of(band),
             }
             for band in bands
         ],
@@ -278,6 +280,14 @@ def load_novelty(manifest: Mapping[str, Any], ensemble: BandEnsemble) -> BandNov
         raise RunError(f"score: the model file was edited: {error} Fit the recipe again.") from error
 
 
+def _code_of(band: Band) -> dict[str, Any]:
+    """Return the digests of an encoder's file and of those it reads, for an encoder in a file of the user's own."""
+    if not band.encoder.startswith("file:"):
+        return {}
+    encoder = band.folder.identity["encoder"]
+    return {"code": encoder["code"], "files": encoder.get("files", {})}
+
+
 def _without_rows(ensemble: BandEnsemble) -> BandEnsemble:
     """Return a copy for a model file, without what grows with the rows: folds and held-out predictions."""
     lean = copy.copy(ensemble)
@@ -293,7 +303,8 @@ def load_run_model(path: Path) -> tuple[BandEnsemble, dict[str, Any]]:
     Raises
     ------
     RunError
-        If there is no such file, or it is damaged, untrusted, or not a featbank model.
+        If there is no such file, or it is damaged, untrusted, or not a featbank model, or if it names an encoder in a
+        file that is not as it was.
     """
     if not path.is_file():
         raise RunError(
@@ -303,6 +314,21 @@ def load_run_model(path: Path) -> tuple[BandEnsemble, dict[str, Any]]:
         model, manifest = load_model(path)
     except (ValueError, TypeError) as error:
         raise RunError(f"score: {error}") from error
-    if not isinstance(model, BandEnsemble) or "bands" not in manifest:
+    if not isinstance(model, BandEnsemble) or not _are_bands(manifest.get("bands")):
         raise RunError(f"score: {str(path)!r} is not a model written by `featbank fit`.")
+    for band in manifest["bands"]:
+        if band["encoder"].startswith("file:") and not code_agrees(band["encoder"], band):
+            raise RunError(
+                f"score: band {band['name']!r} needs {band['encoder']!r} as it was when the model was fitted, but that "
+                "file, or one that it reads, is another one here, and was not run. Restore it, or fit the recipe again."
+            )
     return model, manifest
+
+
+def _are_bands(entries: object) -> bool:
+    """Tell whether a manifest's bands are what `save_run_model` writes."""
+    names = ("name", "encoder", "view", "aggregate", "digest")
+    return isinstance(entries, list) and all(
+        isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names)
+        for entry in entries
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from featbank.encoders.custom import allow_code
 from featbank.encoders.registry import EncoderRegistry, list_encoders, make_encoder, register
 from featbank.encoders.spec import ROLES, Encoder, EncoderSpec
 from featbank.encoders.weights import (
@@ -17,6 +18,7 @@ __all__ = [
     "Encoder",
     "EncoderRegistry",
     "EncoderSpec",
+    "allow_code",
     "check_weights",
     "find_sources",
     "has_random_weights",

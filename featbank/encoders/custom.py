@@ -23,26 +23,94 @@ Or let a package declare the entry point group ``featbank.encoders``, for exampl
 ``brightness = "mine:Brightness"``, and write ``encoder = "plugin:brightness"``.
 
 What goes in and comes out is checked as for every encoder, and the digest of the file (or the package's
-version) is part of the key: editing the code recomputes its features. Naming a file runs its code.
+version) is part of the key: editing the code recomputes its features. So are those of files that the class names in
+``files``, such as ``files = ("weights.npz",)`` beside ``mine.py``: what an encoder reads it must name there.
+
+A file is a program of whoever wrote it. It is run only where `code_is_allowed` says so: after ``--allow-code`` of a
+command, inside `allow_code`, or with ``FEATBANK_ALLOW_CODE=1`` in the environment.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import metadata
-from pathlib import Path
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from os import environ
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.digest import digest_file
+from featbank.digest import digest_bytes, digest_file
 from featbank.encoders.spec import Encoder, EncoderSpec
 from featbank.errors import EncoderError, unknown_name
 
 GROUP = "featbank.encoders"
+ALLOW_CODE = "FEATBANK_ALLOW_CODE"
+
+_permission: ContextVar[bool] = ContextVar("featbank_allow_code", default=False)
+
+
+@contextmanager
+def allow_code(allowed: bool = True) -> Iterator[None]:
+    """Let encoders of the family ``file:`` run for the time of a context, in this thread."""
+    token = _permission.set(allowed)
+    try:
+        yield
+    finally:
+        _permission.reset(token)
+
+
+def code_is_allowed() -> bool:
+    """Tell whether encoders of the family ``file:`` may run here."""
+    return _permission.get() or environ.get(ALLOW_CODE) == "1"
+
+
+def check_code_allowed(name: str) -> None:
+    """Refuse to run a file that an encoder's name points to, unless the user said that it may be run.
+
+    Raises
+    ------
+    EncoderError
+        Naming the file and its digest.
+    """
+    if name.partition(":")[0] == "file" and not code_is_allowed():
+        path, _ = _locate(name)
+        raise EncoderError(
+            f"encoder {name!r} is a Python program, {path.resolve()} (SHA-256 {digest_file(path)[:12]}). It would run "
+            "with all your rights, so it was not run. If you trust it, add --allow-code to this command; "
+            f"{ALLOW_CODE}=1 in the environment allows all such files, for a machine where they are your own."
+        )
+
+
+def code_agrees(name: str, identity: Mapping[str, Any]) -> bool:
+    """Compare a file, and those that it reads, with what an identity says of them; runs nothing.
+
+    Parameters
+    ----------
+    name : str
+        ``file:PATH.py:Class``.
+    identity : mapping
+        What `CustomEncoder.identity` gave for it, or its ``code`` and ``files`` alone.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    EncoderError
+        If the name is misspelt, or a file is missing.
+    """
+    path, _ = _locate(name)
+    files = identity.get("files", {})
+    return digest_file(path) == identity.get("code") and files == _digest_files(name, path, list(files))
 
 
 class CustomEncoder(Encoder):
@@ -55,9 +123,13 @@ class CustomEncoder(Encoder):
     inner : Encoder
     code : str
         Digest of the file, or name and version of the package.
+    digests : dict of str to str
+        Digests of the files that the code reads, by name.
     """
 
-    def __init__(self, name: str, inner: Encoder, code: str) -> None:
+    def __init__(
+        self, name: str, inner: Encoder, code: str, digests: Mapping[str, str] | None = None
+    ) -> None:
         spec = inner.spec
         super().__init__(
             EncoderSpec(
@@ -65,15 +137,15 @@ class CustomEncoder(Encoder):
             )
         )
         self.inner = inner
-        self.code = code
+        self._stamp: dict[str, Any] = {"code": code} | ({"files": dict(digests)} if digests else {})
 
     def identity(self) -> dict[str, Any]:
         """Return the user's identity and the code's."""
-        return {"custom": self.inner.identity(), "code": self.code}
+        return {"custom": self.inner.identity(), **self._stamp}
 
     def pass_identity(self) -> dict[str, Any]:
         """Return the user's pass identity and the code's."""
-        return {"custom": self.inner.pass_identity(), "code": self.code}
+        return {"custom": self.inner.pass_identity(), **self._stamp}
 
     def count_macs(self, height: int, width: int) -> int:
         """Return what the user's encoder counts."""
@@ -118,23 +190,18 @@ def build_custom_encoder(name: str) -> Encoder:
     Raises
     ------
     EncoderError
-        If the file or the class is missing, its code fails, or the class is no encoder.
+        If the file or the class is missing, it must not be run, its code fails, or the class is no encoder.
     UnknownNameError
         If no installed package offers the plugin.
     """
     family, _, rest = name.partition(":")
     if family == "file":
-        place, colon, attribute = rest.rpartition(":")
-        if not (colon and place.endswith(".py") and attribute.isidentifier()):
-            raise EncoderError(f"encoder {name!r} must be spelt 'file:PATH.py:ClassName'.")
-        path = Path(place)
-        if not path.is_file():
-            raise EncoderError(
-                f"encoder {name!r}: there is no file {str(path.resolve())!r}. Relative paths start at the working "
-                "directory; give the path as seen from there."
-            )
-        code = digest_file(path)
-        return CustomEncoder(name, _instance(name, getattr(_module(name, path, code), attribute, None)), code)
+        path, attribute = _locate(name)
+        check_code_allowed(name)
+        source = path.read_bytes()  # once: what is digested is what is run
+        target = getattr(_module(name, path, source), attribute, None)
+        files = _digest_files(name, path, getattr(target, "files", ()))
+        return CustomEncoder(name, _instance(name, target), digest_bytes(source), files)
     points = {point.name: point for point in metadata.entry_points(group=GROUP)}
     if rest not in points:
         raise unknown_name(
@@ -145,18 +212,52 @@ def build_custom_encoder(name: str) -> Encoder:
     return CustomEncoder(name, _instance(name, point.load()), package)
 
 
-def _module(name: str, path: Path, code: str) -> ModuleType:
-    # The digest in the name keeps two versions of one file apart in a long-lived process.
-    module_name = f"featbank_custom_{code[:16]}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise EncoderError(f"encoder {name!r}: {str(path)!r} cannot be imported as Python.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+def _locate(name: str) -> tuple[Path, str]:
+    """Split ``file:PATH.py:Class`` into an existing file and a class."""
+    place, colon, attribute = name.partition(":")[2].rpartition(":")
+    if not (colon and place.endswith(".py") and attribute.isidentifier()):
+        raise EncoderError(f"encoder {name!r} must be spelt 'file:PATH.py:ClassName'.")
+    path = Path(place)
+    if not path.is_file():
+        raise EncoderError(
+            f"encoder {name!r}: there is no file {str(path.resolve())!r}. Relative paths start at the working "
+            "directory; give the path as seen from there."
+        )
+    return path, attribute
+
+
+def _digest_files(name: str, path: Path, files: object) -> dict[str, str]:
+    """Digest the files that a class reads; they lie beside or below its code."""
+    if not isinstance(files, tuple | list) or not all(
+        isinstance(file, str)
+        and file
+        and not PurePosixPath(file).is_absolute()
+        and ".." not in file.split("/")
+        for file in files
+    ):
+        raise EncoderError(
+            f"encoder {name!r}: files must be a tuple of names of files beside {path.name}, such as ('weights.npz',), "
+            f"got {files!r}."
+        )
+    absent = [file for file in files if not (path.parent / file).is_file()]
+    if absent:
+        raise EncoderError(
+            f"encoder {name!r}: it reads {', '.join(absent)}, which must lie beside {str(path.resolve())!r}; there is "
+            "no such file."
+        )
+    return {file: digest_file(path.parent / file) for file in sorted(files)}
+
+
+def _module(name: str, path: Path, source: bytes) -> ModuleType:
+    """Run a file's source as a module, whatever compiled code lies beside it."""
+    module_name = f"featbank_custom_{digest_bytes(source)[:16]}"
+    loader = SourceFileLoader(module_name, str(path.resolve()))
+    spec = spec_from_loader(module_name, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    sys.modules[module_name] = module  # run anew each time: what it read beside itself may have changed
     try:
-        spec.loader.exec_module(module)
+        exec(loader.source_to_code(source, str(path)), module.__dict__)  # noqa: S102 - allowed by the user
     except Exception as error:
         del sys.modules[module_name]
         raise EncoderError(
@@ -172,8 +273,8 @@ def _instance(name: str, target: object) -> Encoder:
         )
     try:
         return target()  # type: ignore[call-arg]
-    except TypeError as error:
+    except Exception as error:
         raise EncoderError(
-            f"encoder {name!r}: the constructor of a custom encoder must take no argument and state an EncoderSpec: "
-            f"{error}."
+            f"encoder {name!r}: the constructor of a custom encoder must take no argument and state an EncoderSpec, "
+            f"but it failed: {type(error).__name__}: {error}."
         ) from error

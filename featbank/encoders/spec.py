@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,14 @@ class Encoder(ABC):
     ----------
     spec : EncoderSpec
         The declared facts, as the registry holds them.
+
+    Attributes
+    ----------
+    files : tuple of str
+        Of an encoder in a file of the user's own: the files beside it that it reads, which are part of its key.
     """
+
+    files: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: EncoderSpec) -> None:
         self.spec = spec

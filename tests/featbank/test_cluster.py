@@ -96,7 +96,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def arguments(project: Path, bank: str, *more: str) -> list[str]:
     recipe = str(project / "recipe.toml")
     return [
-        "features", str(project / "scores.csv"), "--recipe", recipe, "--bank", str(project / bank), "--json", *more,
+        "features", str(project / "scores.csv"), "--recipe", recipe, "--bank", str(project / bank), "--json",
+        "--allow-code", *more,
     ]  # fmt: skip
 
 

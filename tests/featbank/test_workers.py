@@ -10,7 +10,7 @@ import pytest
 CODE = """
 import resource, sys
 import numpy as np
-from featbank.allocation import keep_freed_memory
+from featbank.workers import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     print("other library")
     raise SystemExit
