@@ -14,9 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from experiments.cli import main
+from featbank.bank import Bank
+from featbank.datasets import read_dataset
+from featbank.table import build_table, resolve_band
 from tests.support.fenced import run_fenced
 
 GROUPS = "--recipe {c}/regression/ridge.toml --out {t}/run --workers 1 --permutations 0"
@@ -43,7 +47,63 @@ CASES: dict[str, list[Step]] = {
     }.items()
 }
 
+_FIT = "--recipe {c}/collision/m.toml --workers 1 --permutations 0"
+CASES |= {
+    "collision": [
+        Step(0, "bank import {c}/collision/koniq/scores.csv {c}/collision/koniq/feats.npy --band m"),
+        Step(1, f"fit {{c}}/collision/spaq/scores.csv --out {{t}}/spaq {_FIT}", ("no imported band 'm'",)),
+        Step(0, "bank import {c}/collision/spaq/scores.csv {c}/collision/spaq/feats.npy --band m --replace"),
+        Step(0, f"fit {{c}}/collision/spaq/scores.csv --out {{t}}/spaq {_FIT}"),
+        Step(
+            0, f"fit {{c}}/collision/koniq/scores.csv --out {{t}}/koniq {_FIT}", ("80 images", "SRCC 1.0000")
+        ),
+        Step(
+            0,
+            f"fit {{c}}/collision/koniq/scores_clean.csv --out {{t}}/clean {_FIT}",
+            ("72 images", "SRCC 1.0000"),
+        ),
+    ],
+    "features/transposed.npy": [
+        Step(
+            1, "bank import {c}/features/dataset.csv {c}/features/transposed.npy --band m", ("--transpose",)
+        ),
+        Step(
+            0,
+            "bank import {c}/features/dataset.csv {c}/features/transposed.npy --band m --transpose",
+            ("by position",),
+        ),
+    ],
+}
+
 HOSTILE: dict[str, list[Step]] = {
+    "segv_one_byte.mat": [
+        Step(
+            1, "bank import {c}/features/dataset.csv {c}/hostile/segv_one_byte.mat --band m", ("is damaged",)
+        )
+    ],
+    "token.npy": [
+        Step(1, "bank import {c}/features/dataset.csv {c}/hostile/token.npy --band m", ("cannot be read",))
+    ],
+    "bomb.parquet": [
+        Step(
+            1, "bank import {c}/features/dataset.csv {c}/hostile/bomb.parquet --band m", ("means no image",)
+        ),
+        Step(
+            1,
+            "bank import {c}/features/dataset.csv {c}/hostile/bomb.parquet --band m --names-in junk",
+            ("unpacks to more than",),
+        ),
+    ],
+    "imp3.npy": [
+        Step(0, "bank import {t}/64.csv {t}/64.npy --band m"),
+        Step(
+            1,
+            "bank import {t}/64.csv {c}/hostile/imp3.npy --band m --replace",
+            ("1e+300", "Nothing was imported"),
+        ),
+        Step(0, "bank ls", ("64    20",)),
+        Step(0, "bank verify"),
+    ],
     "hugeint.toml": [
         Step(1, "budget {c}/hostile/hugeint.toml", ("not valid TOML", "digits")),
         Step(1, "features {c}/regression/t0.csv --recipe {c}/hostile/hugeint.toml", ("not valid TOML",)),
@@ -64,7 +124,16 @@ def _spaq(cases: Path, folder: Path) -> None:
     (target / "MOS and Image attribute scores.xlsx").write_bytes(data)
 
 
-PREPARED: dict[str, Callable[[Path, Path], None]] = {"spaq_wide_3kB.xlsx": _spaq}
+def _sixty_four(cases: Path, folder: Path) -> None:
+    """Make a table for as many rows as the hostile file has, and sound features for it."""
+    (folder / "64.csv").write_text("path,mos\n" + "".join(f"{k}.jpg,{k % 7}\n" for k in range(64)))
+    np.save(folder / "64.npy", np.ones((64, 20)))
+
+
+PREPARED: dict[str, Callable[[Path, Path], None]] = {
+    "spaq_wide_3kB.xlsx": _spaq,
+    "imp3.npy": _sixty_four,
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +163,27 @@ def test_a_case_gives_what_is_asked(
         assert code == step.code, text
         assert all(word in text for word in step.words), text
         assert "defect" not in text
+
+
+@pytest.mark.parametrize(
+    "name", ["mat_cellnames_reversed.mat", "plain.npy", "*_bytes_*.npz", "*_str_*.npz", "*_object_*.npz"]
+)
+def test_rows_go_to_the_images_they_name(
+    name: str, cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [path] = (cases / "features").glob(name)
+    data, bank = cases / "features/dataset.csv", tmp_path / "bank"
+    code = main(["bank", "import", str(data), str(path), "--band", "m", "--bank", str(bank)])
+    text = "".join(capsys.readouterr())
+    if "object" in name:
+        assert code == 1
+        assert "Python objects" in text
+        return
+    assert code == 0
+    assert f"matched by {'position' if name == 'plain.npy' else 'name'}" in text
+    table = read_dataset(data)
+    X = build_table(table, [resolve_band(Bank(bank), table, "m", "imported:m")], Bank(bank), "").X
+    assert X["m:0000"].to_dict() == {f"p{k:02d}.jpg": k for k in range(12)}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak memory of one process")
