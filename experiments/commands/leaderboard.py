@@ -43,8 +43,11 @@ def run(options: argparse.Namespace) -> Output:
     entries = []
     if options.runs:
         from experiments.leaderboard.board import read_entry
+        from experiments.runs.folder import telling_damage
 
-        entries = [read_entry(folder) for folder in options.runs]
+        for folder in options.runs:
+            with telling_damage(folder):
+                entries.append(read_entry(folder))
     numbers = SCORE_TABLES if options.table in (None, 4) else (options.table,)
     boards = [build_board(number, entries) for number in numbers]
     for place, render in ((options.csv, render_csv), (options.markdown, render_markdown)):

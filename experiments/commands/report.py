@@ -51,10 +51,12 @@ def _compare(options: argparse.Namespace) -> Output:
     from experiments.report.compare_words import word_comparison
     from experiments.report.compare_write import write_comparison
     from experiments.runs.comparison import compare_runs
+    from experiments.runs.folder import telling_damage
 
-    comparison = compare_runs(options.runs, n_resamples=options.resamples)
     folder = Path(options.out) if options.out else Path(options.runs[0]).resolve().parent / "comparison"
-    path = write_comparison(comparison, folder)
+    with telling_damage(", ".join(options.runs)):
+        comparison = compare_runs(options.runs, n_resamples=options.resamples)
+        path = write_comparison(comparison, folder)
     sentence = word_comparison(comparison).sentence
     document: dict[str, Any] = {
         "report": str(path),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from experiments.runs.folder import RECEIPT, read_json
+from experiments.runs.folder import RECEIPT, read_json, telling_damage
 from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import FeatbankError, RunError
 
@@ -31,14 +31,17 @@ def report_of_run(run: Path, data: str | None = None) -> Path:
     FeatbankError
         If ``data`` is given and cannot be read.
     """
-    place = read_json(run, RECEIPT)["dataset"]["path"]
+    dataset = read_json(run, RECEIPT).get("dataset")
+    place = dataset.get("path") if isinstance(dataset, dict) else None
     table = None
     try:
-        table = read_dataset(data or place)
+        if data or (isinstance(place, str) and place):
+            table = read_dataset(data or str(place))
     except FeatbankError:
         if data:
             raise
-    return write_report_of(run, table)
+    with telling_damage(run):
+        return write_report_of(run, table)
 
 
 def write_report_of(folder: Path, table: ImageTable | None) -> Path:

@@ -177,4 +177,7 @@ def as_float(value: object) -> float:
     """Turn a JSON number into a float, and null or anything else into nan."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.nan

@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from featbank.errors import RunError
+from featbank.errors import FeatbankError, RunError
+from featbank.remote import read_regular
+
+MAX_JSON_BYTES = 1 << 28
 
 RECEIPT = "receipt.json"
 METRICS = "metrics.json"
@@ -91,14 +94,41 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
     Raises
     ------
     RunError
-        If ``run`` is not a run folder or the file is damaged.
+        If ``run`` is not a run folder, or the file is damaged or holds no JSON object.
     """
     path = Path(run) / name
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        value = json.loads(read_regular(path, MAX_JSON_BYTES, RunError).decode("utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
             f"{str(run)!r} is not a run folder: it has no {name}. Runs are written by `featbank fit ... --out RUN`."
         ) from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"run {str(run)!r}: cannot read {name}: {error}.") from error
+    except RunError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"run {str(run)!r}: {name} is damaged ({error}). Run `featbank fit` again.") from error
+    if not isinstance(value, dict):
+        raise RunError(
+            f"run {str(run)!r}: {name} must hold a JSON object, got {type(value).__name__}. Run `featbank fit` again."
+        )
+    return value
+
+
+@contextmanager
+def telling_damage(run: str | Path) -> Iterator[None]:
+    """Call a run folder damaged where its files hold values of another kind than ``fit`` writes.
+
+    Raises
+    ------
+    RunError
+        In place of the errors that such values cause.
+    """
+    try:
+        yield
+    except (FeatbankError, BrokenPipeError):
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise RunError(
+            f"run {str(run)!r} is damaged: a file holds other values than `featbank fit` writes "
+            f"({type(error).__name__}: {str(error)[:200]}). Run `featbank fit` again."
+        ) from error

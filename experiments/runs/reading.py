@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,15 @@ import numpy as np
 import pandas as pd
 
 from experiments.runs.data import METRIC_NAMES, RunData, Scores, as_float
+from experiments.runs.folder import METRICS, RECEIPT, read_json, telling_damage
 from featbank.errors import RunError
+from featbank.remote import check_regular, read_regular
 
 PREDICTION_COLUMNS = ("image", "split", "subset", "mos", "predicted")
+
+MAX_CSV_BYTES = 1 << 33
+"""Predictions of ten million images."""
+MAX_TOML_BYTES = 1 << 20
 
 _EMPTY = ("", "nan", "NaN")
 _SCORE_ORDER = ("training_cv", "validation", "validation/exclusive", "test", "test/exclusive")
@@ -40,8 +45,13 @@ def read_run(run: str | Path) -> RunData:
     folder = Path(run)
     if not folder.is_dir():
         raise RunError(f"report: expected a run folder, found none at {folder}. `featbank fit` writes one.")
-    metrics = _read_json(folder / "metrics.json")
-    receipt = _read_json(folder / "receipt.json")
+    with telling_damage(folder):
+        return _read_run(folder)
+
+
+def _read_run(folder: Path) -> RunData:
+    metrics = read_json(folder, METRICS)
+    receipt = read_json(folder, RECEIPT)
     scores = _score_sets(metrics)
     if not scores:
         raise RunError(
@@ -85,40 +95,22 @@ def _named_score_sets(entries: object) -> dict[str, dict[str, Scores]]:
     return {str(name): _score_sets(sets) for name, sets in entries.items() if isinstance(sets, Mapping)}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(
-            f"report: expected {path.name} in the run folder {path.parent}, found none. "
-            "Give a folder that `featbank fit` has finished."
-        ) from error
-    except ValueError as error:
-        raise RunError(
-            f"report: {path} must be JSON, got: {error}. Run `featbank fit` again; the file is damaged."
-        ) from error
-    if not isinstance(value, dict):
-        raise RunError(
-            f"report: {path} must hold a JSON object, got {type(value).__name__}. Run `featbank fit` again."
-        )
-    return value
-
-
 def _read_findings(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    findings = _read_json(path).get("findings")
+    findings = read_json(path.parent, path.name).get("findings")
     if not isinstance(findings, list):
         raise RunError(f"report: {path} must hold a list of findings. Run `featbank fit` again.")
     return [finding for finding in findings if isinstance(finding, dict)]
 
 
 def _read_predictions(path: Path) -> pd.DataFrame:
-    if not path.is_file():
+    if not path.exists():
         raise RunError(
             f"report: expected {path.name} in the run folder {path.parent}, found none. "
             "Give a folder that `featbank fit` has finished."
         )
+    check_regular(path, MAX_CSV_BYTES, RunError)
     names = _read_csv(path, nrows=0).columns
     missing = [name for name in PREDICTION_COLUMNS if name not in names]
     if missing:
@@ -144,7 +136,7 @@ def _read_predictions(path: Path) -> pd.DataFrame:
 
 
 def _read_optional_csv(path: Path) -> pd.DataFrame:
-    if not path.is_file() or not path.read_bytes().strip():
+    if not path.is_file() or not path.stat().st_size:
         return pd.DataFrame()
     frame = _read_csv(path)
     for name in frame.columns:
@@ -161,7 +153,7 @@ def _read_csv(path: Path, nrows: int | None = None) -> pd.DataFrame:
     try:
         # Text first: an image may be called "NA" or "007", which pandas would otherwise turn into something else.
         return pd.read_csv(path, dtype=str, keep_default_na=False, nrows=nrows)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         raise RunError(
             f"report: {path} must be a CSV table, got: {error}. Run `featbank fit` again."
         ) from error
@@ -182,7 +174,7 @@ def _recipe_text(folder: Path, receipt: Mapping[str, Any]) -> str:
     if text:
         return str(text)
     path = folder / "recipe.toml"
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return read_regular(path, MAX_TOML_BYTES, RunError).decode("utf-8") if path.exists() else ""
 
 
 def _as_scores(entry: object) -> Scores | None:

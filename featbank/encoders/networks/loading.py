@@ -24,9 +24,12 @@ from featbank.digest import digest_file
 from featbank.encoders.networks.blueprint import Blueprint, CheckpointSheet
 from featbank.encoders.weights import RECORD_VERSION, WeightsSource, read_record, weights_path
 from featbank.errors import EncoderError, EncoderSetupError
+from featbank.remote import check_regular
 
 State = dict[str, torch.Tensor]
 _N_SHOWN = 8
+MAX_WEIGHTS_BYTES = 1 << 36
+"""Larger files are not hashed: no network of this field comes near."""
 
 
 def read_published(path: Path) -> object:
@@ -41,6 +44,7 @@ def read_published(path: Path) -> object:
     EncoderError
         If the file cannot be read, or would run code.
     """
+    check_regular(path, MAX_WEIGHTS_BYTES, EncoderError)
     with path.open("rb") as file:
         head = file.read(16)
     if head.lstrip()[:1] == b"<":
@@ -51,7 +55,7 @@ def read_published(path: Path) -> object:
     if head[8:9] == b"{":
         try:
             return load_file(path)
-        except (SafetensorError, OSError) as error:
+        except Exception as error:  # its library has several kinds
             raise EncoderError(
                 f"weights: {str(path)!r} is not a complete safetensors file: {error}."
             ) from error
@@ -64,7 +68,7 @@ def read_published(path: Path) -> object:
             f"weights: {str(path)!r} was refused: it holds more than tensors and plain values and would run code "
             f"when loaded ({str(error).splitlines()[0]}). Get the file from its publisher again."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError, OSError) as error:
+    except Exception as error:  # whatever a damaged archive or pickle makes torch stumble over
         raise EncoderError(
             f"weights: {str(path)!r} is not a readable weights file ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else 'cut short'}). Fetch it again."
@@ -79,6 +83,7 @@ def check_published(path: Path, source: WeightsSource) -> str:
     EncoderError
         If they differ: the file is damaged, changed, or another one.
     """
+    check_regular(path, MAX_WEIGHTS_BYTES, EncoderError)
     found = digest_file(path)
     if not found.startswith(source.sha256):
         raise EncoderError(
@@ -166,9 +171,25 @@ def match_state(
         for key, tensor in expected.items()
         if key in state and state[key].shape != tensor.shape
     ]
+    kinds = [
+        f"{key} {state[key].layout} {state[key].dtype} instead of {tensor.dtype}"
+        for key, tensor in expected.items()
+        if key in state
+        and (
+            state[key].layout != torch.strided
+            or state[key].is_quantized
+            or state[key].is_floating_point() != tensor.is_floating_point()
+            or state[key].is_complex() != tensor.is_complex()
+        )
+    ]
     problems = [
         f"{len(keys)} {kind}: {', '.join(keys[:_N_SHOWN])}{', ...' if len(keys) > _N_SHOWN else ''}"
-        for kind, keys in (("missing", missing), ("unexpected", left_over), ("of another shape", shapes))
+        for kind, keys in (
+            ("missing", missing),
+            ("unexpected", left_over),
+            ("of another shape", shapes),
+            ("of another kind", kinds),
+        )
         if keys
     ]
     if problems:
@@ -176,8 +197,11 @@ def match_state(
             f"weights: the tensors of {name} must be exactly those of the network, got {'; '.join(problems)}. "
             "A half-loaded network gives wrong features without a sign, so nothing was kept."
         )
+    # Published files hold views of other tensors, and tensors of another order in memory: each becomes one of its own.
     return {
-        key: state[key].to(torch.float32) if state[key].is_floating_point() else state[key]
+        key: state[key]
+        .to(torch.float32 if state[key].is_floating_point() else state[key].dtype)
+        .clone(memory_format=torch.contiguous_format)
         for key in expected
     }
 

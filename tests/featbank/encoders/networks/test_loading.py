@@ -147,7 +147,7 @@ def test_a_malicious_pickle_is_refused_unexecuted(name: str, form: str, tmp_path
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "not a readable"),
+        (b"", "zero bytes"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"PK\x03\x04 cut", "not a readable"),
         (b'\x10\x00\x00\x00\x00\x00\x00\x00{"a": 1}', "safetensors"),
@@ -283,6 +283,36 @@ def test_a_match_turns_half_precision_into_single_and_lists_few_keys() -> None:
     expected = {f"k{i}": torch.zeros(1) for i in range(20)}
     with pytest.raises(EncoderError, match=r"20 missing: k0, k1, .*k7, \.\.\."):
         match_state("x", {}, expected, [])
+
+
+def test_tensors_in_another_order_and_views_of_others_are_kept_whole(
+    weights_home: Path, tmp_path: Path
+) -> None:
+    base = torch.arange(24.0)
+    published = {
+        "a": base[:12].reshape(3, 4).t(),
+        "b": base[:12],
+        "c": base[4:8],
+        "d": torch.ones(1).expand(5),
+    }
+    expected = {key: torch.empty(tensor.shape) for key, tensor in published.items()}
+    torch.save(published, tmp_path / "file.pth")
+    loaded = read_published(tmp_path / "file.pth")
+    assert not loaded["a"].is_contiguous()
+    source = WeightsSource("checkpoint:odd", "", "https://example.org", "MIT", "open")
+    record = take_in(
+        tmp_path / "file.pth", source, lambda path: match_state("odd", read_published(path), expected, [])
+    )
+    stored = load_stored(source)
+    assert record["n_tensors"] == 4
+    assert all(torch.equal(stored[key], tensor) for key, tensor in published.items())
+
+
+def test_a_tensor_of_another_kind_is_refused() -> None:
+    expected = {"a": torch.ones(2, 2)}
+    for tensor in (torch.ones(2, 2).to_sparse(), torch.ones(2, 2, dtype=torch.int64), torch.ones(2, 2) * 1j):
+        with pytest.raises(EncoderError, match="1 of another kind: a"):
+            match_state("odd", {"a": tensor}, expected, [])
 
 
 def test_load_stored_says_what_is_missing(weights_home: Path) -> None:
