@@ -36,6 +36,7 @@ def _warm_up() -> None:
         "onnxruntime",
         "pandas",
         "featbank.datasets",
+        "featbank.importing",
         "featbank.encoders.classic",
         "scipy.ndimage",
     ):
