@@ -29,7 +29,6 @@ _HOMES = {
     "SCORERS": "evaluation.metrics",
     "SelectBands": "bands",
     "SubsetScorer": "subset_scores",
-    "SubsetSearch": "subsets",
     "UnitSVR": "svr",
     "apply_logistic4": "evaluation.logistic",
     "band_columns": "bands",
@@ -53,7 +52,6 @@ _HOMES = {
     "fit_searches": "search",
     "holm": "evaluation.comparison",
     "krcc": "evaluation.metrics",
-    "list_subsets": "subsets",
     "load_model": "persistence",
     "mae": "evaluation.metrics",
     "make_folds": "folds",
@@ -66,13 +64,10 @@ _HOMES = {
     "read_manifest": "persistence",
     "rmse": "evaluation.metrics",
     "save_model": "persistence",
-    "score_subsets": "subsets",
-    "search_subsets": "subsets",
     "srcc": "evaluation.metrics",
     "subset_drop": "evaluation.comparison",
     "sum_gmacs": "budget",
     "summarise_scores": "evaluation.repeated",
-    "tabulate_subsets": "subsets",
 }
 
 __all__ = list(_HOMES)
