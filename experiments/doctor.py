@@ -58,7 +58,6 @@ def examine(bank: Place) -> dict[str, Any]:
 
     from featbank import __version__
     from featbank.encoders.weights import WEIGHTS_VARIABLE, weights_folder
-    from regressors.shared.lapack import is_available
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     weights = weights_folder()
@@ -79,7 +78,6 @@ def examine(bank: Place) -> dict[str, Any]:
             for pool in pools
         ],
         "gemm_gflops": _gemm_rate(),
-        "lapack_shared": is_available(),
         "environment": {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ},
         "torch": torch,
         "engines": _engines(torch),
@@ -136,10 +134,6 @@ def advise(document: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     if cores > 1 and threads and max(threads) == 1:
         advice.append(
             f"BLAS is held to one thread: `featbank fit` fills the {cores} cores by --workers, other work will not"
-        )
-    if not document["lapack_shared"]:
-        advice.append(
-            "this SciPy does not export LAPACK as expected: `featbank fit` takes the slower plain search"
         )
     if document["libraries"]["numba"] is None:
         advice.append(

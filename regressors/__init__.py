@@ -13,7 +13,6 @@ import importlib
 # Public name -> module; also the list that the tests of documentation and estimators walk.
 _HOMES = {
     "AIM2024_BUDGET_GMACS": "budget",
-    "ArraySource": "blocks",
     "BandEnsemble": "ensemble",
     "BandGridSearchCV": "search",
     "BandScaler": "bands",

@@ -1,7 +1,7 @@
 """Tables that are read by blocks of rows and never held as a whole.
 
 A table of a million rows in float64 is larger than what is made of it. Here it stays where it lies, in the type it is
-stored in, and its rows come as float64 blocks; `regressors.shared.streamed` fits on them.
+stored in, and its rows come as float64 blocks; `regressors.solvers.out_of_core` fits on them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class BlockTable:
 
     Parameters
     ----------
-    source : ArraySource, or an object like it
+    source : object
         The stored table: the names ``columns`` and ``index``, ``read(rows, columns)`` and ``arrange(rows)``.
     rows : int array of shape (n_rows,), optional
         Which of its rows, in which order; all by default.
@@ -47,17 +47,6 @@ class BlockTable:
         Which of its columns, in which order; all by default.
     columns : sequence of str, optional
         New names of these columns.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> from regressors.blocks import ArraySource, BlockTable
-    >>> stored = np.array([[1, 2], [3, 4], [5, 6]], dtype=np.float16)
-    >>> table = BlockTable(ArraySource(stored, ["a:0000", "b:0000"]))
-    >>> table.take(np.array([2, 0])).select(["b:0000"]).frame()
-       b:0000
-    2     6.0
-    0     2.0
     """
 
     def __init__(
@@ -180,36 +169,6 @@ class BlockTable:
     def block_rows(self) -> int:
         """Rows of one block."""
         return max(64, BLOCK_BYTES // (8 * max(1, len(self.columns))))
-
-
-class ArraySource:
-    """A matrix in memory or a mapped file as a source of blocks.
-
-    Parameters
-    ----------
-    values : float array of shape (n_rows, n_columns)
-        Any float type.
-    columns : sequence of str
-        Names of the columns.
-    index : sequence, optional
-        Names of the rows; their numbers by default.
-    """
-
-    def __init__(
-        self, values: np.ndarray, columns: Sequence[str], index: Sequence[object] | pd.Index | None = None
-    ) -> None:
-        self._values = values
-        self.columns = pd.Index(columns)
-        self.index = pd.RangeIndex(len(values)) if index is None else pd.Index(index)
-
-    def read(self, rows: IntArray, columns: IntArray | None = None) -> FloatArray:
-        """Return a copy of some rows, of all columns or of some, in float64."""
-        chosen = self._values[rows] if columns is None else self._values[rows[:, None], columns]
-        return chosen.astype(np.float64, copy=False)
-
-    def arrange(self, rows: IntArray) -> IntArray:
-        """Return the order in which rows are read fastest."""
-        return np.argsort(rows, kind="stable")
 
 
 def as_frames(X: Table, rows: IntArray | None = None) -> Iterator[tuple[IntArray, pd.DataFrame]]:

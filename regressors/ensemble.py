@@ -33,9 +33,9 @@ from regressors.fitting import predict_held_out
 from regressors.folds import resolve_folds
 from regressors.members import list_members, member_search
 from regressors.pipelines import ADDITIVE_ESTIMATORS, ESTIMATORS, readable_params
-from regressors.search import fit_searches, warn_of_doubt
-from regressors.shared.room import refuse_blocks
-from regressors.shared.streamed import StreamedFits
+from regressors.search import fit_searches
+from regressors.solvers.memory import refuse_out_of_core
+from regressors.solvers.sums import ALL, measure
 
 # Kept as they come: the members cast what they select, so that a float32 table is not doubled as a whole.
 _KINDS = [np.float64, np.float32]
@@ -209,7 +209,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         check_labels(who, X)
         if isinstance(X, BlockTable):
             table, mos = self._blocks(X), check_vector(who, "y", y, min_rows=2)
-            refuse_blocks(self, len(mos))
+            refuse_out_of_core(self.estimator, len(mos), reference=self.reference)
         else:
             values, target = validate_data(self, X, y, dtype=_KINDS, y_numeric=True, ensure_min_samples=2)
             table, mos = self._named(values), np.asarray(target, dtype=np.float64)
@@ -223,11 +223,22 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         self.member_params_: list[dict[str, float]] = []
         self._search_results: list[dict[str, np.ndarray]] = []
         searches = [member_search(self, bands, self.bands_, self.folds_) for bands in self.member_bands_]
+        shared: dict[str, Any] = {}
+        held_out = []
+        for search in fit_searches(searches, table, mos, weights, shared=shared):
+            self.members_.append(search.best_estimator_)
+            self.member_params_.append(readable_params(search.best_params_))
+            self._search_results.append(_keep_results(search.cv_results_, len(self.folds_)))
+            predicted = getattr(search, "oof_predictions_", None)
+            if predicted is None:
+                predicted = predict_held_out(search.best_estimator_, table, mos, self.folds_, weights)
+            held_out.append(predicted)
+        self._held_out = np.column_stack(held_out)
         if isinstance(table, BlockTable):
-            self._fit_blocks(searches, table, mos, weights)
+            self.column_means_ = measure(shared["table"]).centres[ALL]
         else:
-            self._fit_table(searches, table, mos, weights)
-
+            row_weights = np.ones(len(mos)) if weights is None else weights
+            self.column_means_ = row_weights @ np.asarray(table) / row_weights.sum()
         self.oof_predictions_, combination = cross_combine(
             self.combine, mos, self._held_out, self.folds_, sample_weight=weights
         )
@@ -240,37 +251,6 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
                 stacklevel=2,
             )
         return self
-
-    def _fit_table(
-        self, searches: Sequence[Estimator], table: Table, mos: FloatArray, weights: FloatArray | None
-    ) -> None:
-        row_weights = np.ones(len(mos)) if weights is None else weights
-        self.column_means_ = row_weights @ np.asarray(table) / row_weights.sum()
-        held_out = []
-        for search in fit_searches(searches, table, mos, weights):
-            self._keep(search.best_estimator_, search.best_params_, search.cv_results_)
-            predicted = getattr(search, "oof_predictions_", None)
-            if predicted is None:
-                predicted = predict_held_out(search.best_estimator_, table, mos, self.folds_, weights)
-            held_out.append(predicted)
-        self._held_out = np.column_stack(held_out)
-
-    def _fit_blocks(
-        self, searches: Sequence[Estimator], table: BlockTable, mos: FloatArray, weights: FloatArray | None
-    ) -> None:
-        fits = StreamedFits(table, mos, self.folds_, weights, n_jobs=self.n_jobs)
-        self.column_means_ = fits.whole().mean
-        found = fits.search(searches)
-        for search in found:
-            warn_of_doubt(search.doubt, stacklevel=4)
-            pipeline = fits.fit(search.best_pipeline, search.best_candidate)
-            self._keep(pipeline, search.points[search.best_index], search.results)
-        self._held_out = np.column_stack([search.held_out for search in found])
-
-    def _keep(self, pipeline: Estimator, params: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-        self.members_.append(pipeline)
-        self.member_params_.append(readable_params(params))
-        self._search_results.append(_keep_results(results, len(self.folds_)))
 
     def _blocks(self, X: BlockTable) -> BlockTable:
         """Learn the names of the columns from two rows."""

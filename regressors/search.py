@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from copy import deepcopy
-from typing import Any, cast
+from functools import cache
+from typing import Any, Protocol, cast
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
-from regressors.checks import Estimator, Folds, Scorer, Table
+from regressors.bands import BandScaler
+from regressors.blocks import BlockTable
+from regressors.checks import Estimator, FloatArray, Folds, Scorer, Table
 from regressors.fitting import fit_search, search_context
-from regressors.shared.candidates import Candidate
-from regressors.shared.elsewhere import here
-from regressors.shared.estimator import SharedFits, make_shared_estimator, quick_rows
-from regressors.shared.fits import DOUBTFUL, Answers, answer_candidates
-from regressors.shared.plan import SearchPlan, make_plan
+from regressors.plan import SearchPlan, make_plan
+from regressors.solvers.in_memory import Candidate, MemoryAnswers, RidgeFit
+from regressors.solvers.out_of_core import BlockAnswers
+from regressors.solvers.parallel import blas_threads, keep_local, local_jobs
+
+DOUBTFUL = 1e-9
+"""Effect of rounding on predictions, in ranges of MOS, from which on no digits are promised.
+
+A random draw of rounding errors moves predictions by less than the worst one does."""
+
+# Predictions that are worth a thread of their own to be scored.
+_MANY_ROWS = 20_000
 
 
 class PrecisionWarning(LinAlgWarning):
@@ -32,13 +49,11 @@ class BandGridSearchCV(GridSearchCV):
     """`GridSearchCV` with the same numbers, many times faster on pipelines of bands.
 
     The shared computation takes ``Pipeline([SelectBands, scaler, regressor])``, the scaler a StandardScaler,
-    MinMaxScaler or BandScaler and the regressor a Ridge, KernelRidge, SVR or UnitSVR with a linear or RBF kernel; the
-    grid may vary bands, band weights, penalties and the kernel's width. In each fold the kernels of the bands (or one
-    Gram matrix, when there are fewer columns than rows) are computed once, summed over each subset of bands, and
-    reduced once for all values of alpha; support-vector regressors get their kernels precomputed, and with numba
-    installed a solver that takes libsvm's steps several times as fast. Everything else is scikit-learn's: its own
-    search runs over estimators that look their predictions up, so that scores, ranks, failures and warnings are its
-    own, and the best candidate is a pipeline fitted on all rows like any other.
+    MinMaxScaler or BandScaler and the regressor a Ridge, SVR or UnitSVR with a linear or RBF kernel; the grid may vary
+    bands, band weights, penalties and the kernel's width. In each fold the kernels of the bands (or one Gram matrix,
+    when there are fewer columns than rows) are computed once, summed over each subset of bands, and reduced once for
+    all values of alpha; support-vector regressors get their kernels precomputed, and with numba installed a solver that
+    takes libsvm's steps several times as fast. The best candidate is a pipeline fitted on all rows like any other.
 
     Any other pipeline, grid, scorer or table is searched by plain `GridSearchCV`; ``fast_path_`` says why.
 
@@ -47,7 +62,7 @@ class BandGridSearchCV(GridSearchCV):
     estimator : Pipeline
         As above; any other estimator is searched by plain `GridSearchCV`.
     param_grid : dict or list of dict
-        As in `GridSearchCV`. Candidates that are not admissible are fitted by scikit-learn and fail there.
+        As in `GridSearchCV`. A grid with candidates that are not admissible is searched, and fails, there.
     scoring : str, scorer, list, tuple or dict, default=None
         As in `GridSearchCV`. A plain function may look at more than predictions, so it takes the plain search: wrap
         it by `sklearn.metrics.make_scorer`.
@@ -143,8 +158,8 @@ class BandGridSearchCV(GridSearchCV):
 
         Parameters
         ----------
-        X : data frame or float array of shape (n_rows, n_features)
-            Feature table.
+        X : data frame, BlockTable, or float array of shape (n_rows, n_features)
+            Feature table; a `regressors.blocks.BlockTable` for ridges alone.
         y : float array of shape (n_rows,)
             MOS.
         **params : dict of str to object
@@ -154,70 +169,115 @@ class BandGridSearchCV(GridSearchCV):
         -------
         BandGridSearchCV
             Itself.
-        """
-        plan = make_plan(self, X, y, params)
-        answers = None if isinstance(plan, str) else _answer([plan], self)
-        return self._fit_plan(X, y, params, plan, answers)
 
-    def _fit_plan(
-        self,
-        X: Table,
-        y: ArrayLike | None,
-        params: Mapping[str, Any],
-        plan: SearchPlan | str,
-        answers: Answers | None,
-    ) -> BandGridSearchCV:
-        for name in ("oof_predictions_", "fast_path_"):
-            self.__dict__.pop(name, None)
-        if isinstance(plan, str) or answers is None:
-            super().fit(X, y, **params)
-            self.fast_path_ = f"plain: {plan}"
-            return self
-        shared = SharedFits(X, y, plan, answers, has_room=self.memory_limit_gb is None)
-        inner = GridSearchCV(
-            make_shared_estimator(shared),
-            self.param_grid,
-            scoring=self.scoring,
-            refit=self.refit,
-            cv=plan.folds,
-            verbose=self.verbose,
-            error_score=self.error_score,
-        )
-        # What is left is looked up, or fitted on all rows.
-        with closing(shared), here():
-            if self.refit and self.memory_limit_gb is None:
-                shared.prepare_refit(self.n_jobs)
-            self._search_shared(inner, shared, plan, y, answers.seconds)
-        _warn_of_doubt(plan, answers)
-        self.fast_path_ = plan.describe(answers)
+        Raises
+        ------
+        ValueError
+            If a BlockTable cannot be searched so, or the memory limit is too low.
+        """
+        _fit_together([self], X, y, params, {})
         return self
 
-    def _search_shared(
-        self, inner: GridSearchCV, shared: SharedFits, plan: SearchPlan, y: ArrayLike | None, seconds: float
-    ) -> None:
-        """Run scikit-learn's search over the shared answers, and take what it found."""
-        rows = quick_rows(np.arange(len(plan.table.y))[:, None])
-        inner.fit(rows, quick_rows(y) if type(y) is np.ndarray else y, **plan.score_params)
-        n_fits = len(plan.candidates) * len(plan.folds)
-        inner.cv_results_["mean_fit_time"] += seconds / n_fits
-        for name in ("cv_results_", "scorer_", "multimetric_", "n_splits_"):
-            setattr(self, name, getattr(inner, name))
-        for name in ("best_index_", "best_score_", "best_params_", "refit_time_"):
+    def _fit_plain(self, X: Table, y: ArrayLike | None, params: Mapping[str, Any], reason: str) -> None:
+        if isinstance(X, BlockTable):
+            raise ValueError(f"a table that is read by blocks cannot be searched so: {reason}.")  # noqa: TRY004
+        self.__dict__.pop("oof_predictions_", None)
+        super().fit(X, y, **params)
+        self.fast_path_ = f"plain: {reason}"
+
+    def _take(self, plan: SearchPlan, scores: Mapping[str, FloatArray], seconds: tuple[float, float]) -> None:
+        """Take what was found for each point and fold."""
+        for name in (
+            "best_index_",
+            "best_score_",
+            "best_params_",
+            "best_estimator_",
+            "refit_time_",
+            "oof_predictions_",
+        ):
             self.__dict__.pop(name, None)
-            if hasattr(inner, name):
-                setattr(self, name, getattr(inner, name))
-        if self.refit:
-            start = time.perf_counter()
-            self.best_estimator_ = inner.best_estimator_.pipeline(self.n_jobs)
-            self.refit_time_ += time.perf_counter() - start
-            if hasattr(self.best_estimator_, "feature_names_in_"):
-                self.feature_names_in_ = self.best_estimator_.feature_names_in_
-        if hasattr(self, "best_index_"):
-            self.oof_predictions_ = shared.held_out(self.best_params_)
+        n_folds, refit = len(plan.table.folds), self.refit
+        scorers = self._scorers()
+        self.multimetric_ = list(scorers) != ["score"]
+        self.scorer_ = scorers if self.multimetric_ else scorers["score"]
+        self.n_splits_, self.cv_results_ = n_folds, _tabulate(plan.points, scores, seconds)
+        subsets = len({candidate.bands for candidate in plan.candidates})
+        self.fast_path_ = (
+            f"shared: {len(plan.points)} candidates over {subsets} subsets of bands in {n_folds} folds"
+        )
+        if not refit and self.multimetric_:
+            return
+        metric = refit if self.multimetric_ else "score"
+        if callable(refit):
+            self.best_index_ = refit(self.cv_results_)
+            if not isinstance(self.best_index_, (int, np.integer)):
+                raise TypeError("best_index_ returned is not an integer")
+            if not 0 <= self.best_index_ < len(plan.points):
+                raise IndexError("best_index_ index out of range")
+        else:
+            self.best_index_ = int(self.cv_results_[f"rank_test_{metric}"].argmin())
+            self.best_score_ = self.cv_results_[f"mean_test_{metric}"][self.best_index_]
+        self.best_params_ = plan.points[self.best_index_]
+
+    def _scorers(self) -> dict[str, Scorer]:
+        scoring = self.scoring
+        if isinstance(scoring, Mapping):
+            return {name: check_scoring(self.estimator, scorer) for name, scorer in scoring.items()}
+        if isinstance(scoring, (list, tuple, set)):
+            return {name: check_scoring(self.estimator, name) for name in scoring}
+        return {"score": check_scoring(self.estimator, scoring)}
+
+    def _refit(self, X: Table, y: ArrayLike | None, plan: SearchPlan, answers: _Answers) -> None:
+        """Fit the best candidate on all rows, from what is computed already where that is safe."""
+        start = time.perf_counter()
+        candidate, table = plan.candidates[self.best_index_], plan.table
+        pipeline = clone(self.estimator).set_params(**clone(self.best_params_, safe=False))
+        target, fit = np.asarray(y), None
+        # Other scalers do not centre where the ridge does.
+        is_centred = table.scaling == "deviation" and table.scale_weight is table.fit_weight
+        is_safe = isinstance(X, BlockTable) or answers.doubt[candidate] <= DOUBTFUL
+        if is_safe and candidate.family == "ridge" and is_centred:
+            fit = answers.fit_ridge(candidate)
+        if fit is not None and np.isfinite(fit.coef).all():
+            _fill(pipeline, X, target, fit, is_weighted=table.fit_weight is not None)
+        elif is_safe and candidate.family == "unit-svr" and self.memory_limit_gb is None:
+            (_, select), (_, scale), (_, regress) = pipeline.steps
+            own = {} if table.scale_weight is None else {"sample_weight": table.scale_weight}
+            selected = select.fit_transform(X, target)
+            scaled = scale.fit(selected, target, **own).transform(selected)
+            solution = cast(MemoryAnswers, answers).fit_support_vectors(candidate)
+            regress.fit_solved(scaled, target, solution, table.fit_weight)
+        else:
+            # Nothing else runs now, so that BLAS may have the cores that the folds had.
+            with blas_threads(local_jobs(self.n_jobs)):
+                pipeline.fit(X, y, **plan.fit_params)
+        self.best_estimator_, self.refit_time_ = pipeline, time.perf_counter() - start
+        if hasattr(pipeline, "feature_names_in_"):
+            self.feature_names_in_ = pipeline.feature_names_in_
+
+
+class _Answers(Protocol):
+    """What a search needs of `MemoryAnswers` or `BlockAnswers`."""
+
+    doubt: dict[Candidate, float]
+
+    def predictions(self, fold: int) -> Iterable[list[tuple[Candidate, FloatArray]]]:
+        """Give the predictions of the rows that a fold tests."""
+
+    def held_out(self, candidates: Iterable[Candidate]) -> dict[Candidate, FloatArray]:
+        """Return the held-out predictions of some candidates for all rows."""
+
+    def fit_ridge(self, candidate: Candidate) -> RidgeFit:
+        """Fit a ridge on all rows."""
 
 
 def fit_searches(
-    searches: Sequence[Estimator], X: Table, y: ArrayLike, sample_weight: ArrayLike | None = None
+    searches: Sequence[Estimator],
+    X: Table,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    shared: dict[str, Any] | None = None,
 ) -> list[Estimator]:
     """Fit several searches on one table, sharing the work among them where they can.
 
@@ -225,12 +285,14 @@ def fit_searches(
     ----------
     searches : sequence of GridSearchCV
         From `regressors.pipelines.make_search`; fitted in place.
-    X : data frame or float array of shape (n_rows, n_features)
+    X : data frame, BlockTable, or float array of shape (n_rows, n_features)
         Feature table.
     y : float array of shape (n_rows,)
         MOS.
     sample_weight : float array of shape (n_rows,), optional
         How many rows each row counts for.
+    shared : dict, optional
+        Keeps what was prepared of ``X`` for the next call with the same one; empty in the first.
 
     Returns
     -------
@@ -239,58 +301,200 @@ def fit_searches(
     """
     if not all(isinstance(search, BandGridSearchCV) for search in searches):
         return [fit_search(search, X, y, sample_weight) for search in searches]
-    ours = cast(Sequence[BandGridSearchCV], searches)
     with ExitStack() as stack:
         params: dict[str, Any] = {}
-        for search in ours:
+        for search in searches:
             params = stack.enter_context(search_context(search, sample_weight))
-        plans: list[SearchPlan | str] = []
-        for search in ours:
-            known = next((plan for plan in plans if isinstance(plan, SearchPlan)), None)
-            plans.append(make_plan(search, X, y, params, known=known))
-        able = [plan for plan in plans if isinstance(plan, SearchPlan)]
-        together = all(plan.table is able[0].table for plan in able)
-        answers = _answer(able, ours[0]) if able and together else None
-        for search, plan in zip(ours, plans, strict=True):
-            own = answers
-            if answers is None and isinstance(plan, SearchPlan):
-                own = _answer([plan], search)
-            search._fit_plan(X, y, params, plan, own)
+        _fit_together(searches, X, y, params, {} if shared is None else shared)
     return list(searches)
 
 
-def _answer(plans: Sequence[SearchPlan], search: BandGridSearchCV) -> Answers:
-    candidates = [c for plan in plans for c in plan.candidates if c is not None]
+def _fit_together(
+    searches: Sequence[BandGridSearchCV],
+    X: Table,
+    y: ArrayLike | None,
+    params: Mapping[str, Any],
+    shared: dict[str, Any],
+) -> None:
+    """Fit searches on one table: those with solvers together, as far as they have its folds and weights in common."""
+    able: dict[int, list[tuple[BandGridSearchCV, SearchPlan]]] = {}
+    for search in searches:
+        plan = make_plan(search, X, y, params, known=shared.get("table"))
+        if isinstance(plan, str):
+            search._fit_plain(X, y, params, plan)
+            continue
+        shared.setdefault("table", plan.table)
+        able.setdefault(id(plan.table), []).append((search, plan))
+    for group in able.values():
+        reason = _fit_shared(group, X, y)
+        for search, _ in group if reason else ():
+            search._fit_plain(X, y, params, reason)
+
+
+def _fit_shared(group: Sequence[tuple[BandGridSearchCV, SearchPlan]], X: Table, y: ArrayLike | None) -> str:
+    """Fit searches by one set of answers; return why they have to be fitted plainly, or nothing."""
+    first, table = group[0][0], group[0][1].table
+    candidates = [candidate for _, plan in group for candidate in plan.candidates]
     start = time.perf_counter()
-    answers = answer_candidates(
-        plans[0].table, candidates, n_jobs=search.n_jobs, memory_limit_gb=search.memory_limit_gb
+    answers = (
+        BlockAnswers(table, candidates, n_jobs=first.n_jobs)
+        if isinstance(table.features, BlockTable)
+        else MemoryAnswers(table, candidates, n_jobs=first.n_jobs, memory_limit_gb=first.memory_limit_gb)
     )
-    answers.seconds = (time.perf_counter() - start) / len(plans)
-    return answers
+    answered = time.perf_counter()
+    # What is left is done here.
+    with keep_local():
+        try:
+            scores = _judge(answers, group)
+        except ValueError:
+            if first.error_score == "raise" or isinstance(X, BlockTable):
+                raise
+            return "a scorer has failed"
+        if scores is None:
+            return "a prediction is not finite"
+        n_fits = sum(len(plan.points) for _, plan in group) * len(table.folds)
+        seconds = (answered - start) / n_fits, (time.perf_counter() - answered) / n_fits
+        for (search, plan), found in zip(group, scores, strict=True):
+            if search.verbose > 0:
+                n, folds = len(plan.points), len(table.folds)
+                sys.stdout.write(
+                    f"Fitting {folds} folds for each of {n} candidates, totalling {n * folds} fits\n"
+                )
+            search._take(plan, found, seconds)
+            _warn_of_doubt({candidate: answers.doubt[candidate] for candidate in plan.candidates})
+        chosen = [(s, plan, plan.candidates[s.best_index_]) for s, plan in group if hasattr(s, "best_index_")]
+        held_out = answers.held_out(dict.fromkeys(candidate for _, _, candidate in chosen)) if chosen else {}
+        for search, plan, candidate in chosen:
+            search.oof_predictions_ = held_out[candidate]
+            if search.refit:
+                search._refit(X, y, plan, answers)
+    return ""
 
 
-def _warn_of_doubt(plan: SearchPlan, answers: Answers) -> None:
-    warn_of_doubt({c: answers.doubt.get(c, 0.0) for c in plan.candidates if c is not None}, stacklevel=4)
+class _Echo(RegressorMixin, BaseEstimator):
+    """Predicts its input, so that a scorer judges predictions made elsewhere."""
+
+    def predict(self, predictions: FloatArray) -> FloatArray:
+        return predictions
+
+    @cache  # noqa: B019 - one instance for all
+    def __sklearn_tags__(self) -> Any:  # noqa: ANN401 - scikit-learn's own, untyped
+        return super().__sklearn_tags__()
 
 
-def warn_of_doubt(doubts: Mapping[Candidate, float], *, stacklevel: int = 3) -> None:
-    """Warn of candidates that depend on rounding errors.
+ECHO = _Echo()
+"""Predicts its input."""
 
-    Parameters
-    ----------
-    doubts : mapping of Candidate to float
-        Effect of rounding on the predictions of each, in ranges of MOS.
-    stacklevel : int, default=3
-        As of `warnings.warn`.
+
+def _judge(
+    answers: _Answers, group: Sequence[tuple[BandGridSearchCV, SearchPlan]]
+) -> list[dict[str, FloatArray]] | None:
+    """Score the predictions of each search: by scorer, shape (n_points, n_folds); None if one is not finite."""
+    table, found, asked = group[0][1].table, [], []
+    for search, plan in group:
+        scorers = search._scorers()
+        found.append({name: np.empty((len(plan.points), len(table.folds))) for name in scorers})
+        places: dict[Candidate, list[int]] = {}
+        for place, candidate in enumerate(plan.candidates):
+            places.setdefault(candidate, []).append(place)
+        asked.append((scorers, places, plan.score_params))
+    with ThreadPoolExecutor(local_jobs(group[0][0].n_jobs)) as pool:
+        for fold, (_, test) in enumerate(table.folds):
+            y = table.y[test]
+            params = [
+                {k: v if v is None else np.asarray(v)[test] for k, v in own.items()} for _, _, own in asked
+            ]
+
+            def score(task: tuple[int, str, FloatArray], y: FloatArray = y, params: Any = params) -> float:  # noqa: ANN401
+                number, name, predicted = task
+                return float(asked[number][0][name](ECHO, predicted, y, **params[number]))
+
+            for chunk in answers.predictions(fold):
+                if not all(np.isfinite(predicted).all() for _, predicted in chunk):
+                    return None
+                tasks = [
+                    (number, name, predicted, places[candidate])
+                    for candidate, predicted in chunk
+                    for number, (scorers, places, _) in enumerate(asked)
+                    if candidate in places
+                    for name in scorers
+                ]
+                run: Callable[..., Iterable[float]] = pool.map if len(test) > _MANY_ROWS else map
+                for (number, name, _, rows), value in zip(
+                    tasks, run(score, [task[:3] for task in tasks]), strict=True
+                ):
+                    found[number][name][rows, fold] = value
+    return found
+
+
+def _tabulate(
+    points: Sequence[Mapping[str, Any]], scores: Mapping[str, FloatArray], seconds: tuple[float, float]
+) -> dict[str, Any]:
+    """Make ``cv_results_`` as scikit-learn's search does."""
+    results: dict[str, Any] = {}
+    for name, spent in zip(("fit", "score"), seconds, strict=True):
+        results[f"mean_{name}_time"] = np.full(len(points), spent)
+        results[f"std_{name}_time"] = np.zeros(len(points))
+    for name in dict.fromkeys(name for point in points for name in point):
+        values = [point[name] for point in points if name in point]
+        numbers = all(isinstance(value, (int, float, np.number)) for value in values)
+        column = np.ma.MaskedArray(
+            np.empty(len(points), np.array(values).dtype if numbers else object), mask=True
+        )
+        for place, point in enumerate(points):
+            if name in point:
+                column[place] = point[name]
+        results[f"param_{name}"] = column
+    results["params"] = list(points)
+    for name, splits in scores.items():
+        mean = np.average(splits, axis=1)
+        results |= {f"split{fold}_test_{name}": splits[:, fold] for fold in range(splits.shape[1])}
+        results[f"mean_test_{name}"] = mean
+        results[f"std_test_{name}"] = np.sqrt(np.average((splits - mean[:, None]) ** 2, axis=1))
+        if not np.isfinite(mean).all():
+            warnings.warn(
+                f"One or more of the test scores are non-finite: {mean}", category=UserWarning, stacklevel=5
+            )
+        known = np.nan_to_num(mean, nan=np.nanmin(mean, initial=0.0) - 1.0)
+        results[f"rank_test_{name}"] = rankdata(-known, method="min").astype(np.int32)
+    return results
+
+
+def _fill(pipeline: Pipeline, X: Table, y: np.ndarray, fit: RidgeFit, *, is_weighted: bool) -> None:
+    """Fit a pipeline on two rows, which do for names and shapes, and set what was learned from all of them.
+
+    This is the one place where fitted attributes are set from outside: the solver has them already, and the rows may
+    be more than memory holds.
     """
+    (_, select), (_, scale), (_, regress) = pipeline.steps
+    if isinstance(X, BlockTable):
+        few: Table = X.frame(np.arange(2))
+    else:
+        few = X.iloc[:2] if isinstance(X, pd.DataFrame) else np.asarray(X)[:2]
+    selected = select.fit_transform(few, y[:2])
+    scale.fit(selected, y[:2], **({"sample_weight": np.ones(2)} if is_weighted else {}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=LinAlgWarning)
+        regress.fit(scale.transform(selected), y[:2])
+    scaler = scale
+    if isinstance(scale, BandScaler):
+        scaler, scale.column_weights_ = scale.scaler_, fit.weights
+    scaler.mean_, scaler.var_ = fit.scale.mean, fit.scale.variance
+    scaler.scale_ = np.where(fit.scale.varies, np.sqrt(fit.scale.variance), 1.0)
+    scaler.n_samples_seen_ = type(scaler.n_samples_seen_)(fit.n_seen)
+    regress.coef_, regress.intercept_ = fit.coef, np.float64(fit.intercept)
+
+
+def _warn_of_doubt(doubts: Mapping[Candidate, float]) -> None:
+    """Warn of candidates that depend on rounding errors, whose effects are given in ranges of MOS."""
     doubtful = [candidate for candidate, doubt in doubts.items() if doubt > DOUBTFUL]
     if doubtful:
-        largest = max(candidate.values[0] for candidate in doubtful)
+        largest = max(alpha for alpha, *_ in (candidate.values for candidate in doubtful))  # noqa: PD011
         warnings.warn(
             f"BandGridSearchCV: {len(doubtful)} of {len(doubts)} candidates depend on rounding errors: perturbing the "
             f"last bits moves their predictions by up to {max(doubts.values()):.0e} of the range of MOS. "
             f"No two computations agree to 1e-8 there. Leave out the penalties up to {largest:g}, or "
             "look for rows that repeat with different MOS.",
             PrecisionWarning,
-            stacklevel=stacklevel,
+            stacklevel=5,
         )

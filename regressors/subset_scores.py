@@ -7,32 +7,27 @@ from the same kernels or Gram matrices, and an ensemble costs no more than its w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
-from sklearn.pipeline import Pipeline
 
 from regressors.bands import check_labels, locate_bands, unknown_bands
 from regressors.blocks import BlockTable, take_columns
 from regressors.checks import Estimator, FloatArray, IntArray, check_vector, check_weights
 from regressors.combine import cross_combine
 from regressors.ensemble import BandEnsemble, NoSkillWarning
-from regressors.fitting import fit_pipeline, take_rows
+from regressors.fitting import predict_held_out
 from regressors.folds import resolve_folds
 from regressors.members import list_members, member_search, restrict_weights
 from regressors.pipelines import readable_params
-from regressors.shared.candidates import Candidate, read_candidate
-from regressors.shared.fits import Answers, answer_candidates
-from regressors.shared.fold_table import FoldTable
-from regressors.shared.lapack import is_available
-from regressors.shared.plan import is_prediction_scorer
-from regressors.shared.room import refuse_blocks
-from regressors.shared.streamed import StreamedFits
+from regressors.plan import is_prediction_scorer
+from regressors.search import ECHO, PrecisionWarning, fit_searches
+from regressors.solvers.memory import refuse_out_of_core
 
 Subset = tuple[str, ...]
 """Bands in the order of the table."""
@@ -65,13 +60,6 @@ class SubsetScore(NamedTuple):
 class _Member(NamedTuple):
     held_out: FloatArray
     params: dict[str, float]
-
-
-class _Echo(RegressorMixin, BaseEstimator):
-    """Predicts its input, so that a scorer judges predictions made elsewhere."""
-
-    def predict(self, predictions: FloatArray) -> FloatArray:
-        return predictions
 
 
 class SubsetScorer:
@@ -135,8 +123,15 @@ class SubsetScorer:
                 "or fit the subsets one by one."
             )
         if isinstance(table, BlockTable):
-            refuse_blocks(self.model, len(table))
+            refuse_out_of_core(self.model.estimator, len(table), reference=self.model.reference)
         check_labels(who, table)
+        if isinstance(table, pd.DataFrame):
+            n_bad = int(np.count_nonzero(~np.isfinite(table.to_numpy(dtype=np.float64))))
+            if n_bad:
+                raise ValueError(
+                    f"{who}: the table must be finite, got {n_bad} NaN or infinite of {table.size} values. "
+                    "Drop the images or bands without features first."
+                )
         self.table, self.y = table, check_vector(who, "y", y, min_rows=2)
         if len(table) != len(self.y):
             raise ValueError(f"{who}: table and y must have one length, got {len(table)} and {len(self.y)}.")
@@ -145,10 +140,8 @@ class SubsetScorer:
         self.bands: Subset = tuple(self._located)
         self.folds = resolve_folds(who, self.model.cv, table, self.y, groups, self.model.random_state)
         self._scorer = member_search(self.model, self.bands, self.bands, self.folds).scoring
-        can_share = is_available() and is_prediction_scorer(self._scorer)
-        self._is_plain = bool(self.model.reference) or not can_share
-        self._shared: FoldTable | None = None
-        self._streamed: StreamedFits | None = None
+        self._is_plain = bool(self.model.reference) or not is_prediction_scorer(self._scorer)
+        self._shared: dict[str, Any] = {}
         self._members: dict[Subset, _Member] = {}
         self._scores: dict[Subset, SubsetScore] = {}
 
@@ -237,7 +230,7 @@ class SubsetScorer:
     def judge(self, predicted: FloatArray, rows: IntArray) -> float:
         """Score predictions of some rows by the model's rule, greater is better."""
         weights = {} if self.weights is None else {"sample_weight": self.weights[rows]}
-        return float(self._scorer(_Echo(), predicted, self.y[rows], **weights))
+        return float(self._scorer(ECHO, predicted, self.y[rows], **weights))
 
     def _plain(self, subset: Subset) -> SubsetScore:
         """Score one subset by fitting its ensemble."""
@@ -259,100 +252,25 @@ class SubsetScorer:
 
     def _search(self, members: Sequence[Subset]) -> None:
         """Choose the hyper-parameters of members, as many at a time as fit into memory."""
-        if not members:
-            return
-        if isinstance(self.table, BlockTable):
-            self._search_blocks(self.table, members)
-            return
-        n_points = len(ParameterGrid(self._grid(members[0]).param_grid))
-        n_tested = sum(len(test) for _, test in self.folds)
-        at_once = max(1, _MAX_BYTES // (8 * n_points * n_tested))
-        for start in range(0, len(members), at_once):
+        at_once = len(members)
+        if members and not isinstance(self.table, BlockTable):
+            n_points = len(ParameterGrid(self._grid(members[0]).param_grid))
+            at_once = max(1, _MAX_BYTES // (8 * n_points * sum(len(test) for _, test in self.folds)))
+        for start in range(0, len(members), at_once or 1):
             chunk = members[start : start + at_once]
-            grids = {bands: self._grid(bands) for bands in chunk}
-            points = {bands: list(ParameterGrid(grids[bands].param_grid)) for bands in chunk}
-            candidates = {bands: self._read(grids[bands].estimator, points[bands]) for bands in chunk}
-            table = self._fold_table()
-            known = [candidate for row in candidates.values() for candidate in row if candidate is not None]
-            answers = answer_candidates(table, known, n_jobs=self.model.n_jobs)
-            for bands in chunk:
-                self._members[bands] = self._choose(
-                    grids[bands].estimator, points[bands], candidates[bands], answers
-                )
-
-    def _search_blocks(self, table: BlockTable, members: Sequence[Subset]) -> None:
-        if self._streamed is None:
-            self._streamed = StreamedFits(table, self.y, self.folds, self.weights, n_jobs=self.model.n_jobs)
-        found = self._streamed.search([self._grid(bands) for bands in members])
-        for bands, search in zip(members, found, strict=True):
-            self._members[bands] = _Member(search.held_out, readable_params(search.points[search.best_index]))
+            searches = [self._grid(bands).set_params(refit=False) for bands in chunk]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", category=PrecisionWarning)
+                fit_searches(searches, self.table, self.y, self.weights, shared=self._shared)
+            for bands, search in zip(chunk, searches, strict=True):
+                held_out = getattr(search, "oof_predictions_", None)
+                if held_out is None:
+                    best = clone(search.estimator).set_params(**search.best_params_)
+                    held_out = predict_held_out(best, self.table, self.y, self.folds, self.weights)
+                self._members[bands] = _Member(held_out, readable_params(search.best_params_))
 
     def _grid(self, bands: Subset) -> Estimator:
         return member_search(self.model, bands, self.bands, self.folds)
-
-    def _read(self, pipeline: Pipeline, points: Sequence[Mapping[str, Any]]) -> list[Candidate | None]:
-        defaults = pipeline.get_params()
-        return [
-            read_candidate(pipeline, point, self._located, has_names=True, defaults=defaults)
-            for point in points
-        ]
-
-    def _fold_table(self) -> FoldTable:
-        if self._shared is None:
-            values = np.asarray(self.table, dtype=np.float64)
-            n_bad = int(np.count_nonzero(~np.isfinite(values)))
-            if n_bad:
-                raise ValueError(
-                    f"SubsetScorer: the table must be finite, got {n_bad} NaN or infinite of {values.size} values. "
-                    "Drop the images or bands without features first."
-                )
-            self._shared = FoldTable(values, self.y, self._located, self.folds, self.weights, self.weights)
-        return self._shared
-
-    def _choose(
-        self,
-        pipeline: Pipeline,
-        points: Sequence[Mapping[str, Any]],
-        candidates: Sequence[Candidate | None],
-        answers: Answers,
-    ) -> _Member:
-        """Pick the candidate of the best mean score, the first of equals, as the grid search does."""
-        predictions = [
-            [self._predict(pipeline, point, candidate, answers, fold) for fold in range(len(self.folds))]
-            for point, candidate in zip(points, candidates, strict=True)
-        ]
-        scores = np.array(
-            [
-                [self.judge(row[fold], test) for fold, (_, test) in enumerate(self.folds)]
-                for row in predictions
-            ]
-        )
-        best = int(np.argmax(np.average(scores, axis=1)))
-        total, n_tested = np.zeros(len(self.y)), np.zeros(len(self.y))
-        for fold, (_, test) in enumerate(self.folds):
-            total[test] += predictions[best][fold]
-            n_tested[test] += 1
-        held_out = np.divide(total, n_tested, out=np.full(len(total), np.nan), where=n_tested > 0)
-        return _Member(held_out, readable_params(points[best]))
-
-    def _predict(
-        self,
-        pipeline: Pipeline,
-        point: Mapping[str, Any],
-        candidate: Candidate | None,
-        answers: Answers,
-        fold: int,
-    ) -> FloatArray:
-        known = None if candidate is None else answers.predictions[candidate][fold]
-        if known is not None:
-            return known
-        # A system that is singular in this precision: scikit-learn has its own way out.
-        train, test = self.folds[fold]
-        weights = None if self.weights is None else self.weights[train]
-        fitted = clone(pipeline).set_params(**point)
-        fit_pipeline(fitted, take_rows(self.table, train), self.y[train], weights)
-        predicted: FloatArray = fitted.predict(take_rows(self.table, test))
-        return predicted
 
     def _splits(self, predicted: FloatArray) -> FloatArray:
         return np.array([self.judge(predicted[test], test) for _, test in self.folds])

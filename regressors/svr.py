@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,40 +11,13 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVR
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from regressors.checks import FloatArray, IntArray, Table, check_choice, check_weights
+from regressors.checks import FloatArray, Table, check_choice, check_weights
+from regressors.solvers.support_vectors import SupportVectors
 
 KERNELS = ("linear", "rbf")
 
 # Kernel values of the rows that are predicted at a time.
 _MAX_VALUES = 4_000_000
-
-
-class SupportVectors(NamedTuple):
-    """What the solver of support-vector regression finds.
-
-    Attributes
-    ----------
-    support : int array of shape (n_support,)
-        Positions of the support vectors among the training rows of positive weight.
-    dual : float64 array of shape (n_support,)
-        Their dual coefficients.
-    intercept : float
-        In units of the target that the solver saw.
-    n_iter : int
-        Steps of the solver.
-    """
-
-    support: IntArray
-    dual: FloatArray
-    intercept: float
-    n_iter: int
-
-    @classmethod
-    def of(cls, svr: SVR) -> SupportVectors:
-        """Read them off a fitted `sklearn.svm.SVR`."""
-        # libsvm counts per kernel matrix; no step is needed when all targets lie inside the tube.
-        n_iter = max(1, int(np.max(svr.n_iter_)))
-        return cls(svr.support_, svr.dual_coef_[0], float(svr.intercept_[0]), n_iter)
 
 
 class UnitSVR(RegressorMixin, BaseEstimator):

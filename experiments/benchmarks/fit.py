@@ -32,7 +32,7 @@ from regressors.evaluation.metrics import SCORERS
 from regressors.folds import Fold, make_folds
 from regressors.pipelines import default_alphas, make_pipeline
 from regressors.search import BandGridSearchCV
-from regressors.shared.support_vectors import compiled_solver
+from regressors.solvers.support_vectors import compiled_solver
 from regressors.subset_scores import SubsetScorer
 
 N_FOLDS = 5

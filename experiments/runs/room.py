@@ -18,7 +18,7 @@ from featbank.errors import RunError
 from featbank.table import Band, FeatureTable, MappedFeatures
 from regressors.blocks import BlockTable, some_rows
 from regressors.checks import Table
-from regressors.shared.room import by_blocks_gb, default_limit_gb, in_memory_gb, kernel_gb
+from regressors.solvers.memory import choose_out_of_core
 
 SHARE_ROWS: Final = 10_000
 """Rows behind the shares of the bands, of a table that is read by blocks."""
@@ -67,47 +67,28 @@ def choose_blocks(
     RunError
         If kernels, or the table, have no room within the limit.
     """
-    limit = default_limit_gb() if limit_gb is None else limit_gb
-    n_images, n_columns = table.n_images, sum(band.folder.n_features for band in bands)
     split = table.frame["split"]
-    n_training = int((split == "training").sum()) or round(n_images * (1 - test_fraction))
-    kernels = [name for name in (regression.estimator, *estimators) if name.endswith("svr")]
-    if kernels and kernel_gb(n_training) > limit:
-        raise RunError(
-            f"{who}: {kernels[0]} on {n_training:,} training images needs kernels of {kernel_gb(n_training):,.3g} GB "
-            f'each, the limit is {limit:.3g} GB. Use estimator = "ridge", or fewer images'
-            + (", or a higher --memory-limit." if limit_gb is not None else ".")
+    n_images = table.n_images
+    try:
+        return choose_out_of_core(
+            n_images,
+            int((split == "training").sum()) or round(n_images * (1 - test_fraction)),
+            sum(band.folder.n_features for band in bands),
+            estimators=(regression.estimator, *estimators),
+            needs_memory="--reference"
+            if reference
+            else 'rows = "crops"'
+            if regression.rows != "images"
+            else "",
+            n_folds=regression.cv.n_splits,
+            n_candidates=max(1, len(regression.alpha))
+            * max(1, len(regression.band_weights))
+            * (len(bands) + 1),
+            n_workers=workers or os.cpu_count() or 1,
+            limit_gb=limit_gb,
         )
-    needed = in_memory_gb(n_images, n_columns)
-    if needed <= limit:
-        return False
-    hindrance = (
-        f"{kernels[0]} takes no other way"
-        if kernels
-        else "--reference takes no other way"
-        if reference
-        else 'rows = "crops" takes no other way'
-        if regression.rows != "images"
-        else f"reading it by blocks takes more images than {2 * n_columns:,}, twice its columns"
-        if n_training < 2 * n_columns
-        else ""
-    )
-    if hindrance:
-        if limit_gb is None:
-            return False  # what is free may grow, and the system decides
-        raise RunError(
-            f"{who}: {n_images:,} images x {n_columns:,} columns in memory take {needed:.3g} GB, the limit is "
-            f"{limit:.3g} GB, and {hindrance}. Raise --memory-limit, or leave it out."
-        )
-    n_workers = workers or os.cpu_count() or 1
-    n_candidates = max(1, len(regression.alpha)) * max(1, len(regression.band_weights)) * (len(bands) + 1)
-    least = by_blocks_gb(n_images, n_columns, regression.cv.n_splits, n_candidates, n_workers)
-    if least > limit and limit_gb is not None:
-        raise RunError(
-            f"{who}: {n_images:,} images x {n_columns:,} columns read by blocks take {least:.3g} GB besides the bank's "
-            f"files, the limit is {limit:.3g} GB. Raise --memory-limit, or use fewer bands."
-        )
-    return True
+    except ValueError as error:
+        raise RunError(f"{who}: {error}") from error
 
 
 def open_table(features: FeatureTable | MappedFeatures) -> Table:

@@ -62,7 +62,6 @@ def test_writable_means_that_a_file_can_be_made(tmp_path: Path) -> None:
         (lambda d: d["blas"][0].update(threads=64), "64 threads on 4 usable cores"),
         (lambda d: d["blas"][0].update(threads=1), "held to one thread"),
         (lambda d: d["blas"].clear(), "no BLAS was recognised"),
-        (lambda d: d.update(lapack_shared=False), "the slower plain search"),
         (lambda d: d["libraries"].update(numba=None), "featbank[numba]"),
         (lambda d: d["libraries"].update(timm=None), "lack timm"),
         (lambda d: d["weights"].update(files=0), "featbank weights list"),
@@ -74,7 +73,6 @@ def test_advice_is_given_where_it_is_due(document: dict[str, Any], change: Any, 
     ideal["blas"] = [
         {"used_by": "numpy", "name": "openblas", "version": "0.3", "kernels": "Haswell", "threads": 4}
     ]
-    ideal["lapack_shared"] = True
     ideal["libraries"] = dict.fromkeys(ideal["libraries"], "1.0")
     ideal["weights"] |= {"files": 3}
     assert advise(ideal) == ([], [])

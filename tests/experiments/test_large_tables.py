@@ -22,13 +22,14 @@ import pytest
 from experiments.cli import main
 from experiments.fit import fit_run
 from experiments.recipes.reading import Recipe
-from experiments.runs import evaluate, model, room
+from experiments.runs import evaluate, model
 from experiments.runs.model import load_run_model
 from experiments.search.run import SearchOptions, search_run
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
 from featbank.table import Band, build_table, resolve_band
 from regressors import blocks
+from regressors.solvers import memory
 from tests.support.imported_run import prepare
 from tests.support.large_bank import BANDS, recipe, recipe_text, write_large
 
@@ -136,7 +137,7 @@ def test_a_search_by_blocks_finds_what_a_search_in_memory_finds(
     table, small, bank = prepare(tmp_path)
     options = SearchOptions(n_outer_folds=2)
     known = search_run(table, small, bank, tmp_path / "memory", options, with_report=False)
-    monkeypatch.setattr(room, "in_memory_gb", lambda n_rows, n_columns: 1e6)
+    monkeypatch.setattr(memory, "in_memory_gb", lambda n_rows, n_columns: 1e6)
     found = search_run(
         table, small, bank, tmp_path / "blocks", options, with_report=False, memory_limit_gb=100
     )
@@ -175,7 +176,8 @@ FIT_MAPPED_FILE = """
 import resource, sys
 import numpy as np
 from regressors import BandEnsemble
-from regressors.blocks import ArraySource, BlockTable
+from regressors.blocks import BlockTable
+from tests.support.band_tables import ArraySource
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 stored = np.load(sys.argv[1], mmap_mode="r")

@@ -9,11 +9,12 @@ import pytest
 
 from regressors import BandEnsemble, CropEnsemble, SubsetScorer, make_folds
 from regressors import blocks as blocks_module
-from regressors.blocks import ArraySource, BlockTable, some_rows, take_columns
+from regressors.blocks import BlockTable, some_rows, take_columns
 from regressors.evaluation.leakage import find_leaking_columns, find_near_duplicates
 from regressors.evaluation.neighbours import nearest_rows, row_blocks
 from regressors.fitting import take_rows
 from regressors.persistence import load_model, save_model
+from tests.support.band_tables import ArraySource
 
 N_ROWS = 1200
 COLUMNS = [f"{band}:{k:04d}" for band in ("nss", "gist", "scene") for k in range(8)]

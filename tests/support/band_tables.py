@@ -26,3 +26,17 @@ def band_table(
         blocks.append(block * rng.uniform(0.1, 10, size=width) + rng.normal(size=width))
     X = pd.DataFrame(np.hstack(blocks), columns=columns, index=[f"image{k:03d}" for k in range(n_rows)])
     return X, 3.0 + signal + noise * rng.normal(size=n_rows)
+
+
+class ArraySource:
+    """A matrix in memory, or a mapped file, as a source of a `regressors.blocks.BlockTable`."""
+
+    def __init__(self, values: np.ndarray, columns: list[str]) -> None:
+        self._values, self.columns, self.index = values, pd.Index(columns), pd.RangeIndex(len(values))
+
+    def read(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        chosen = self._values[rows] if columns is None else self._values[rows[:, None], columns]
+        return chosen.astype(np.float64, copy=False)
+
+    def arrange(self, rows: np.ndarray) -> np.ndarray:
+        return np.argsort(rows, kind="stable")

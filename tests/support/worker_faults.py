@@ -12,23 +12,23 @@ from functools import wraps
 from pathlib import Path
 
 import featbank.on_cluster
-import regressors.shared.fits
+from regressors.solvers import in_memory
 
 # A nanny loads this file twice.
-_find_fold = getattr(regressors.shared.fits._find_fold, "__wrapped__", regressors.shared.fits._find_fold)
+_answer_fold = getattr(in_memory.answer_fold, "__wrapped__", in_memory.answer_fold)
 
 
-@wraps(_find_fold)
-def _find_fold_with_faults(*args, task_name, **kwargs):
+@wraps(_answer_fold)
+def _answer_fold_with_faults(*args, task_name, **kwargs):
     with (Path(os.environ["FEATBANK_TEST_SEEN"]) / str(os.getpid())).open("a") as log:
         log.write("x")
     time.sleep(float(os.environ.get("FEATBANK_TEST_PAUSE", "0")))
     deadly = os.environ.get("FEATBANK_TEST_DEADLY")
     if deadly and task_name.startswith(deadly):
         os.kill(os.getpid(), signal.SIGKILL)
-    return _find_fold(*args, task_name=task_name, **kwargs)
+    return _answer_fold(*args, task_name=task_name, **kwargs)
 
 
-regressors.shared.fits._find_fold = _find_fold_with_faults
+in_memory.answer_fold = _answer_fold_with_faults
 if "FEATBANK_TEST_VERSION" in os.environ:
     featbank.on_cluster.__version__ = os.environ["FEATBANK_TEST_VERSION"]

@@ -12,7 +12,7 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
 from featbank.table import Band, resolve_band
-from regressors.shared.room import default_limit_gb, in_memory_gb, kernel_gb
+from regressors.solvers.memory import default_limit_gb, in_memory_gb, kernel_gb
 from tests.support.imported_run import prepare
 
 

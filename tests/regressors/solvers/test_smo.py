@@ -16,9 +16,9 @@ pytest.importorskip("numba")
 from regressors.checks import FloatArray
 from regressors.pipelines import make_pipeline
 from regressors.search import BandGridSearchCV
-from regressors.shared import support_vectors
-from regressors.shared.smo import solve_svr
-from regressors.svr import SupportVectors
+from regressors.solvers import support_vectors
+from regressors.solvers.smo import solve_svr
+from regressors.solvers.support_vectors import SupportVectors
 
 
 def _libsvm(kernel: FloatArray, y: FloatArray, cost: float, epsilon: float, **settings: object) -> SVR:
@@ -109,7 +109,7 @@ def test_a_search_gives_the_same_numbers_with_and_without_it(monkeypatch):
 
 
 def test_libsvm_takes_over_where_numba_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "regressors.shared.smo", None)
+    monkeypatch.setitem(sys.modules, "regressors.solvers.smo", None)
     support_vectors.compiled_solver.cache_clear()
     try:
         assert support_vectors.compiled_solver() is None
@@ -121,7 +121,7 @@ def test_libsvm_takes_over_where_the_disk_has_no_room(monkeypatch):
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("regressors.shared.smo.solve_svr", full)
+    monkeypatch.setattr("regressors.solvers.smo.solve_svr", full)
     support_vectors.compiled_solver.cache_clear()
     try:
         assert support_vectors.compiled_solver() is None

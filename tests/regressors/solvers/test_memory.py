@@ -11,11 +11,10 @@ import pytest
 from regressors.folds import make_folds
 from regressors.pipelines import make_pipeline
 from regressors.search import BandGridSearchCV
-from regressors.shared import fits
-from regressors.shared.candidates import Candidate
-from regressors.shared.fits import Answers, answer_candidates
-from regressors.shared.fold_table import FoldTable
-from regressors.shared.memory import MemoryPlan, plan_memory
+from regressors.solvers import in_memory
+from regressors.solvers.in_memory import Candidate, MemoryAnswers
+from regressors.solvers.memory import MemoryPlan, plan_memory
+from regressors.solvers.sums import FoldTable
 from tests.support.cnn_tables import cnn_table
 
 BANDS = ("a", "b", "c")
@@ -44,18 +43,19 @@ def job(n_rows: int, n_columns: int, family: str = "ridge") -> tuple[FoldTable, 
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[MemoryPlan]:
     made: list[MemoryPlan] = []
 
-    def recorded(*arguments: Any) -> MemoryPlan:
-        made.append(plan_memory(*arguments))
+    def recorded(**arguments: Any) -> MemoryPlan:
+        made.append(plan_memory(**arguments))
         return made[-1]
 
-    monkeypatch.setattr(fits, "plan_memory", recorded)
+    monkeypatch.setattr(in_memory, "plan_memory", recorded)
     return made
 
 
-def held(table: FoldTable, candidates: list[Candidate], **settings: Any) -> tuple[Answers, float]:
+def held(table: FoldTable, candidates: list[Candidate], **settings: Any) -> tuple[MemoryAnswers, float]:
+    table.cache.clear()
     tracemalloc.start()
     try:
-        answers = answer_candidates(table, candidates, **settings)
+        answers = MemoryAnswers(table, candidates, **settings)
         return answers, tracemalloc.get_traced_memory()[1] / 1e9
     finally:
         tracemalloc.stop()
@@ -70,7 +70,7 @@ def test_the_plan_is_an_upper_bound(
     n_rows: int, n_columns: int, family: str, n_jobs: int, plans: list[MemoryPlan]
 ) -> None:
     table, candidates = job(n_rows, n_columns, family)
-    answer_candidates(table, candidates, n_jobs=n_jobs)  # what is imported or made once is no matter here
+    MemoryAnswers(table, candidates, n_jobs=n_jobs)  # what is imported or made once is no matter here
     _, peak = held(table, candidates, n_jobs=n_jobs)
     assert peak < plans[-1].gigabytes < 4 * peak + 0.002
 
@@ -78,26 +78,33 @@ def test_the_plan_is_an_upper_bound(
 @pytest.mark.parametrize("size", [(300, 600), (500, 240)], ids=["dual", "primal"])
 def test_a_limit_is_kept_and_changes_no_number(size: tuple[int, int], plans: list[MemoryPlan]) -> None:
     table, candidates = job(*size)
-    free = answer_candidates(table, candidates, n_jobs=2)
+    free = MemoryAnswers(table, candidates, n_jobs=2)
     limit = 0.75 * plans[-1].gigabytes
     bound, peak = held(table, candidates, n_jobs=2, memory_limit_gb=limit)
     assert peak < limit
     assert plans[-1].gigabytes <= limit
     assert plans[-1][:3] != plans[0][:3]
-    for candidate in candidates:
-        for one, other in zip(free.predictions[candidate], bound.predictions[candidate], strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+    for fold in range(len(table.folds)):
+        for one, other in zip(next(free.predictions(fold)), next(bound.predictions(fold)), strict=True):
+            np.testing.assert_allclose(one[1], other[1], rtol=1e-10, atol=1e-12)
 
 
 def test_the_fastest_way_within_the_limit_is_taken() -> None:
-    table, candidates = job(300, 600)
-    arguments = (table, {c: [c] for c in candidates}, [set() for _ in table.folds], [], 4)
-    free = plan_memory(*arguments, None)
+    arguments = {
+        "n_tests": [75] * 4,
+        "n_trains": [225] * 4,
+        "widths": dict.fromkeys(BANDS, 200),
+        "groups": [(BANDS, 8, [False] * 4)] * 4,
+        "n_gram_columns": 0,
+        "n_parts": 4,
+        "n_workers": 4,
+    }
+    free = plan_memory(**arguments, limit_gb=None)
     assert free[:3] == (4, False, True)
-    waits = plan_memory(*arguments, 0.9 * free.gigabytes)
+    waits = plan_memory(**arguments, limit_gb=0.97 * free.gigabytes)
     assert waits.n_workers == 4
     assert waits.folds_wait
-    fewer = plan_memory(*arguments, 0.9 * waits.gigabytes)
+    fewer = plan_memory(**arguments, limit_gb=0.9 * waits.gigabytes)
     assert fewer.n_workers < 4
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numba import njit
 
 from regressors.checks import FloatArray
-from regressors.svr import SupportVectors
+from regressors.solvers.support_vectors import SupportVectors
 
 _TAU = 1e-12
 """Curvature in place of one that is not positive, as in libsvm."""

@@ -12,7 +12,7 @@ from joblib.parallel import LokyBackend
 from threadpoolctl import threadpool_info
 
 from regressors.ensemble import BandEnsemble
-from regressors.shared.elsewhere import here, is_elsewhere, local_jobs, one_blas_thread, pieces_per_fold
+from regressors.solvers.parallel import is_remote, keep_local, local_jobs, one_blas_thread, pieces_per_fold
 from regressors.subset_scores import SubsetScorer
 from tests.support.band_tables import band_table
 
@@ -50,8 +50,8 @@ def test_an_ensemble_is_the_same_to_the_last_byte(case: str, distant: type[Dista
     X, y = band_table(80, widths)
     weights = np.random.default_rng(0).integers(0, 3, len(y)).astype(float) if is_weighted else None
     model = BandEnsemble(cv=4, n_jobs=2, **options)
-    with here():
-        assert not is_elsewhere()
+    with keep_local():
+        assert not is_remote()
         expected = BandEnsemble(cv=4, n_jobs=2, **options).fit(X, y, sample_weight=weights)
     assert distant.n_calls == 0
     model.fit(X, y, sample_weight=weights)
@@ -66,7 +66,7 @@ def test_subsets_are_scored_the_same_in_as_many_tasks_as_there_are_threads(dista
     X, y = band_table(80)
     subsets = [["quality"], ["content"], ["quality", "content"], ["quality", "scene"]]
     model = BandEnsemble("all", cv=[(np.arange(20, 80), np.arange(20))], n_jobs=2)
-    with here():
+    with keep_local():
         expected = SubsetScorer(X, y, model=model).score(subsets)
     found = SubsetScorer(X, y, model=model).score(subsets)
     assert distant.n_calls == 2  # one fold, cut in two for two threads
@@ -76,16 +76,16 @@ def test_subsets_are_scored_the_same_in_as_many_tasks_as_there_are_threads(dista
 
 
 def test_without_a_backend_from_elsewhere_nothing_changes() -> None:
-    assert not is_elsewhere()
+    assert not is_remote()
     for backend in ("loky", "threading", "sequential"):
-        with parallel_config(backend=backend), here():
-            assert not is_elsewhere()
+        with parallel_config(backend=backend), keep_local():
+            assert not is_remote()
     assert local_jobs(None) == 1
     assert local_jobs(3) == 3
 
 
 def test_threads_of_this_machine_are_counted_whoever_computes(distant: type[Distant]) -> None:
-    assert is_elsewhere()
+    assert is_remote()
     assert (local_jobs(1), local_jobs(None), local_jobs(-1)) == (1, 1, cpu_count())
     assert Parallel(n_jobs=2)(delayed(abs)(n) for n in (-1, -2)) == [1, 2]
     assert distant.n_calls > 0

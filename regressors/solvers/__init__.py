@@ -1,0 +1,1 @@
+"""Solvers of the regressors: functions of arrays that know no estimator."""
