@@ -64,7 +64,7 @@ from experiments.runs.model import (
 )
 from experiments.runs.receipt import build_receipt, none_if_nan
 from experiments.runs.room import choose_blocks, describe_parts, drawn_rows, open_table, sizes_of_parts
-from experiments.runs.split import SealedRows, describe_rows, prepare_rows
+from experiments.runs.split import SealedRows, describe_rows, prepare_rows, written_groups
 from experiments.runs.trust import alarming
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
@@ -260,7 +260,14 @@ def fit_run(
     interval = calibrate_run(as_written(y_train), held_out, judged, predicted, confidence, calibrate_on)
     novelty = fit_novelty(X_train, folds)
     tested = ~np.isnan(held_out)  # a single hold-out fold tests some rows only
-    metrics: dict[str, Any] = {"training_cv": judge(y_train[tested], held_out[tested], with_intervals=True)}
+    metrics: dict[str, Any] = {
+        "training_cv": judge(
+            y_train[tested],
+            held_out[tested],
+            groups=training["group"].to_numpy()[tested],
+            with_intervals=True,
+        )
+    }
     metrics |= score_parts(judged, predicted, with_intervals=True)
     metrics |= {
         "gmacs": gmacs,
@@ -363,7 +370,8 @@ def _params(bands: list[Band]) -> float:
 
 
 def _prediction_rows(rows: pd.DataFrame, predicted: np.ndarray, members: pd.DataFrame | None) -> pd.DataFrame:
-    frame = rows[["split", "subset", "mos"]].copy()
+    frame = rows[["split", "subset", "group", "mos"]].copy()
+    frame["group"] = written_groups(rows["group"], rows.index.to_series())
     frame.insert(0, "image", rows.index)
     frame["predicted"] = predicted
     if members is not None:

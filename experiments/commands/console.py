@@ -19,6 +19,8 @@ def render_metrics(metrics: dict[str, Any]) -> str:
         f"{'':<22}{'n':>6}  {'SRCC':>6} {'95 % interval':>16}  {'PLCC':>6}  {'KRCC':>6}  {'RMSE':>8}  {'MAE':>8}"
     ]
     lines += [_metric_line(name, metrics[name]) for name in parts]
+    reasons = {name: metrics[name].get("ci95_reason") for name in parts}
+    lines += [f"no interval for {name}: {reason}" for name, reason in reasons.items() if reason]
     last = "test" if "test" in metrics else "validation"
     compared = {"constant prediction": metrics.get("baselines", {}).get("constant", {})}
     compared["metadata-only ridge"] = metrics.get("baselines", {}).get("metadata_ridge", {})
@@ -37,8 +39,8 @@ def render_metrics(metrics: dict[str, Any]) -> str:
 
 
 def _metric_line(name: str, scores: dict[str, Any]) -> str:
-    low, high = scores.get("ci95", {}).get("srcc", (None, None))
-    interval = f"[{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+    low, high = (scores.get("ci95") or {}).get("srcc", (None, None))
+    interval = f"[{low:.3f}, {high:.3f}]" if low is not None and high is not None else "-"
     cells = [f"{scores[key]:.4f}" if scores[key] is not None else "-" for key in ("srcc", "plcc", "krcc")]
     errors = [f"{scores[key]:.4g}" for key in ("rmse", "mae")]
     return (

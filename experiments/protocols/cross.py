@@ -13,6 +13,7 @@ import pandas as pd
 from experiments.protocols.outcome import Outcome
 from experiments.protocols.preparation import Material, fit_rows
 from experiments.runs.evaluate import as_written, judge
+from experiments.runs.split import written_groups
 from experiments.runs.trust import check_duplicates
 from featbank.errors import RunError
 from regressors.evaluation.metrics import METRICS
@@ -123,8 +124,12 @@ def run_cross(source: Material, target: Material, scale: ScaleMap, *, workers: i
     tested = np.isfinite(held_out)
     names = source.table.name, target.table.name
     judged = {
-        f"{names[0]} to {names[1]}": judge(target.y, predicted, with_intervals=True),
-        f"within {names[0]}, out of fold": judge(source.y[tested], held_out[tested], with_intervals=True),
+        f"{names[0]} to {names[1]}": judge(
+            target.y, predicted, groups=target.rows["group"], with_intervals=True
+        ),
+        f"within {names[0]}, out of fold": judge(
+            source.y[tested], held_out[tested], groups=source.rows["group"][tested], with_intervals=True
+        ),
         f"constant: mean of {names[0]}": judge(
             target.y, np.full(len(target.y), scale(np.array([source.y.mean()]))[0]), with_intervals=False
         ),
@@ -138,7 +143,7 @@ def run_cross(source: Material, target: Material, scale: ScaleMap, *, workers: i
             | {metric: entry[metric] for metric in METRICS}
             | {
                 f"srcc_{end}": bounds[i]
-                for bounds in [entry.get("ci95", {}).get("srcc", (None, None))]
+                for bounds in [(entry.get("ci95") or {}).get("srcc", (None, None))]
                 for i, end in enumerate(("low", "high"))
             }
             for name, entry in judged.items()
@@ -155,7 +160,8 @@ def run_cross(source: Material, target: Material, scale: ScaleMap, *, workers: i
     if pd.notna(within["srcc"]):
         sentence += f"; within its own dataset it has {within['srcc']:.3f} out of fold"
     copies = check_duplicates(target.X, source.X)
-    predictions = target.rows[["split", "subset", "mos"]].copy()
+    predictions = target.rows[["split", "subset", "group", "mos"]].copy()
+    predictions["group"] = written_groups(target.rows["group"], target.rows.index.to_series())
     predictions.insert(0, "image", predictions.index)
     predictions["predicted"] = predicted
     settings: dict[str, Any] = {
@@ -166,6 +172,7 @@ def run_cross(source: Material, target: Material, scale: ScaleMap, *, workers: i
     notes = (
         f"MOS were rescaled by a line fixed beforehand, {scale}; only MAE and RMSE depend on it.",
         copies.sentence,
+        *(f"{name}: {entry['ci95_reason']}" for name, entry in judged.items() if "ci95_reason" in entry),
     )
     return Outcome(
         "cross", "Cross-dataset evaluation", f"{sentence}.", settings, scores, None, notes, predictions

@@ -58,8 +58,15 @@ def word_comparison(comparison: Comparison) -> Verdict:
         )
     value = comparison.scores(part)[best].values["srcc"]  # noqa: PD011
     rivals = seen_from(comparison, best, part, "srcc")
-    rivals = rivals[rivals["p"].notna()].sort_values("difference", kind="stable")
+    rivals = rivals[rivals["difference"].notna()].sort_values("difference", kind="stable")
     text = f"{where} {best} ranks best with SRCC {fixed(value, 3)}"
+    if not rivals.empty and rivals["p"].isna().any():
+        rival = rivals.iloc[0]
+        return Verdict(
+            f"{text}, {fixed(rival['difference'], 3)} before {rival['other']}; whether that is chance cannot be told "
+            f"from {plural(comparison.groups[part], 'group')} of images.",
+            False,
+        )
     if rivals.empty:
         return Verdict(f"{text}; the other runs are constant.", True)
     nearest = rivals.iloc[0]
@@ -80,10 +87,11 @@ def word_comparison(comparison: Comparison) -> Verdict:
 def comparison_notes(comparison: Comparison) -> list[str]:
     """Sentences on how the figures are meant, for the small print under the verdict."""
     notes = [
-        f"Differences, intervals and p come from {comparison.n_resamples:,} paired resamples of the images: every "
-        "resample is given to all runs at once. p is two-sided; Holm’s correction covers all pairs of one metric on "
-        f"one part, and two runs are told apart where it stays below {LEVEL:g}. Intervals are of single pairs. They "
-        "tell how far other test images would move the result, not other training images.",
+        f"Differences, intervals and p come from {comparison.n_resamples:,} paired resamples of the images, drawn by "
+        "groups (uploader, scene, reference) where they are known: every resample is given to all runs at once. p is "
+        "two-sided; Holm’s correction covers all pairs of one metric on one part, and two runs are told apart where it "
+        f"stays below {LEVEL:g}. Intervals are of single pairs. They tell how far other test images would move the "
+        "result, not other training images.",
     ]
     if comparison.headline == TRAINING:
         notes.append(

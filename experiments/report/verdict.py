@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from experiments.report.wording import against, count, decimals_for, fixed, interval, percent, plural
+from experiments.report.wording import (
+    against,
+    count,
+    decimals_for,
+    fixed,
+    interval,
+    percent,
+    plural,
+    split_title,
+)
 from experiments.runs.data import RunData, Scores
 
 METADATA_RIDGE = "metadata_ridge"
@@ -103,6 +112,9 @@ def verdict_notes(run: RunData) -> list[str]:
             "“Above” means that the whole 95\u00a0% interval of this run lies above the other value, "
             "“ahead of” that only the value itself does."
         )
+    notes += [
+        f"No intervals for {split_title(k)}: {s.ci95_reason}" for k, s in run.scores.items() if s.ci95_reason
+    ]
     if best_single_band(run) is not None:
         notes.append(
             f"The best single band is the best of {count(len(run.single_bands))} on these very images, a choice "

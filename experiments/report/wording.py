@@ -149,7 +149,8 @@ def against(value: float, low: float, other: float) -> str:
     Parameters
     ----------
     value, low : float
-        The score and the lower end of its 95 % interval; ``low`` may be nan where there is none.
+        The score and the lower end of its 95 % interval; ``low`` is nan where there is none, and then nothing is
+        said to be sure.
     other : float
         What it is compared with.
 
@@ -163,4 +164,4 @@ def against(value: float, low: float, other: float) -> str:
         return "below"
     if value == other:
         return "level with"
-    return "ahead of" if math.isfinite(low) and low <= other else "above"
+    return "above" if low > other else "ahead of"

@@ -18,9 +18,11 @@ import pandas as pd
 
 from experiments.runs.consistency import disagreements
 from experiments.runs.data import RunData, Scores, as_float
+from experiments.runs.evaluate import FEW_GROUPS
 from experiments.runs.reading import read_run
 from featbank.encoders import random_weights_note
 from featbank.errors import RunError
+from regressors.evaluation.bootstrap import MIN_GROUPS
 from regressors.evaluation.comparison import (
     DEFAULT_METRICS,
     ERRORS,
@@ -72,6 +74,8 @@ class Comparison:
         In the order given.
     parts : dict of str to int
         Compared parts with their number of images; the first one is the headline.
+    groups : dict of str to int
+        Number of groups of images in each, by which resamples are drawn.
     differences : DataFrame
         As `regressors.evaluation.comparison.compare_paired` gives it, with the column ``part`` before it.
     closest : dict of str to dict of str to float
@@ -85,6 +89,7 @@ class Comparison:
 
     runs: tuple[RunInComparison, ...]
     parts: dict[str, int]
+    groups: dict[str, int]
     differences: pd.DataFrame
     closest: dict[str, dict[str, float]]
     drops: pd.DataFrame
@@ -171,9 +176,19 @@ def compare_runs(folders: Sequence[str | Path], *, n_resamples: int = 5000) -> C
     if not rows:
         raise RunError(f"report: fewer than {MIN_ROWS} images in common are too few to compare runs on.")
     labels = [run.label for run in runs]
+    groups = {part: _groups(runs, part, frame.index) for part, frame in rows.items()}
+    n_groups = {part: len(set(names)) for part, names in groups.items()}
+    notes += [
+        f"{part}: no intervals and no p. {FEW_GROUPS.format(n=n)}"
+        for part, n in n_groups.items()
+        if n < MIN_GROUPS
+    ]
     differences = [
         compare_paired(
-            frame["mos"], {label: frame[label] for label in labels}, n_resamples=n_resamples
+            frame["mos"],
+            {label: frame[label] for label in labels},
+            groups=groups[part],
+            n_resamples=n_resamples,
         ).assign(part=part)
         for part, frame in rows.items()
     ]
@@ -181,12 +196,13 @@ def compare_runs(folders: Sequence[str | Path], *, n_resamples: int = 5000) -> C
     return Comparison(
         runs=tuple(runs),
         parts={part: len(frame) for part, frame in rows.items()},
+        groups=n_groups,
         differences=joined[["part", *(name for name in joined if name != "part")]],
         closest={
             part: closest_shares(frame["mos"], {label: frame[label] for label in labels})
             for part, frame in rows.items()
         },
-        drops=_drops(rows, labels, n_resamples),
+        drops=_drops(rows, groups, labels, n_resamples),
         n_resamples=n_resamples,
         notes=(*notes, *_training_notes(runs)),
     )
@@ -217,7 +233,7 @@ def _part_rows(run: RunData, part: str) -> pd.DataFrame:
     frame = run.scored("training" if part == TRAINING else split)
     if subset:
         frame = frame[frame["subset"] == subset]
-    return frame.set_index("image")[["mos", "predicted"]]
+    return frame.set_index("image")[["mos", "predicted", "group"]]
 
 
 def _aligned(runs: Sequence[RunInComparison], part: str) -> pd.DataFrame:
@@ -230,6 +246,12 @@ def _aligned(runs: Sequence[RunInComparison], part: str) -> pd.DataFrame:
         _check_same_rows(runs[0].label, first, run.label, rows, part)
         joined[run.label] = rows["predicted"].reindex(first.index)
     return joined
+
+
+def _groups(runs: Sequence[RunInComparison], part: str, images: pd.Index) -> list[str]:
+    """Group of each image by the run that knows the largest groups; runs of old have none."""
+    known = [_part_rows(run.data, part)["group"].reindex(images).tolist() for run in runs]
+    return min(known, key=lambda labels: len(set(labels)))
 
 
 def _check_same_rows(label: str, first: pd.DataFrame, other: str, rows: pd.DataFrame, part: str) -> None:
@@ -251,7 +273,9 @@ def _check_same_rows(label: str, first: pd.DataFrame, other: str, rows: pd.DataF
         )
 
 
-def _drops(rows: dict[str, pd.DataFrame], labels: Sequence[str], n_resamples: int) -> pd.DataFrame:
+def _drops(
+    rows: dict[str, pd.DataFrame], groups: dict[str, list[str]], labels: Sequence[str], n_resamples: int
+) -> pd.DataFrame:
     found = []
     for split in ("test", "validation"):
         if split not in rows or f"{split}/exclusive" not in rows:
@@ -260,7 +284,7 @@ def _drops(rows: dict[str, pd.DataFrame], labels: Sequence[str], n_resamples: in
         inside = frame.index.isin(rows[f"{split}/exclusive"].index)
         found += [
             {"run": label, "split": split}
-            | subset_drop(frame["mos"], frame[label], inside, n_resamples=n_resamples)
+            | subset_drop(frame["mos"], frame[label], inside, groups=groups[split], n_resamples=n_resamples)
             for label in labels
         ]
     return pd.DataFrame(found, columns=["run", "split", "whole", "subset", "drop", "low", "high"])

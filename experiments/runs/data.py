@@ -31,11 +31,14 @@ class Scores:
         One entry for each of ``METRIC_NAMES``; nan where the run gives none, as the SRCC of a constant.
     ci95 : dict of str to (float, float)
         Bootstrap intervals, for the metrics that have one.
+    ci95_reason : str
+        Why there are none, if they were withheld.
     """
 
     n: int
     values: dict[str, float]
     ci95: dict[str, tuple[float, float]]
+    ci95_reason: str = ""
 
     def low(self, metric: str) -> float:
         """Lower end of a metric's 95 % interval, nan where it has none."""
@@ -53,7 +56,7 @@ class RunData:
     baselines, single_bands : dict of str to dict of str to Scores
         The same for what the model is compared with.
     predictions : DataFrame
-        ``image, split, subset, mos, predicted`` and one ``member:<name>`` column per member.
+        ``image, split, subset, group, mos, predicted`` and one ``member:<name>`` column per member.
     cv_results, weights : DataFrame
         Empty where the run folder has none.
     receipt : dict

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from experiments.runs.split import split_names
-from regressors.evaluation.bootstrap import bootstrap_ci
+from regressors.evaluation.bootstrap import MIN_GROUPS, bootstrap_ci
 from regressors.evaluation.metrics import evaluate
 
 METADATA_PREFIX = "meta:"
@@ -23,6 +23,11 @@ FLOAT_FORMAT = "%.10g"
 """How numbers are written into CSV files."""
 
 N_BOOTSTRAP = 1000
+
+FEW_GROUPS = (
+    "{n} independent groups of images are too few: intervals are drawn from at least " + str(MIN_GROUPS) + "."
+)
+"""Why a part has no intervals."""
 
 MANY_ROWS = 20_000
 """Parts of more images have their intervals from `INTERVAL_ROWS` drawn ones."""
@@ -62,11 +67,11 @@ def score_parts(
     Parameters
     ----------
     rows : DataFrame
-        Columns ``mos``, ``split``, ``subset``.
+        Columns ``mos``, ``split``, ``subset``, and for intervals ``group``.
     predicted : float array of shape (n_images,)
         In the order of ``rows``.
     with_intervals : bool
-        Add 95 % bootstrap intervals over images under ``ci95``.
+        As in `judge`.
     random_state : int
         Seed of the bootstrap.
 
@@ -77,14 +82,25 @@ def score_parts(
     """
     y = rows["mos"].to_numpy(dtype=np.float64)
     return {
-        part: judge(y[mask], predicted[mask], with_intervals=with_intervals, random_state=random_state)
+        part: judge(
+            y[mask],
+            predicted[mask],
+            groups=rows["group"].to_numpy()[mask] if with_intervals else None,
+            with_intervals=with_intervals,
+            random_state=random_state,
+        )
         for part, mask in split_names(rows).items()
         if mask.sum() >= 2
     }
 
 
 def judge(
-    y: NDArray[np.float64], y_pred: NDArray[np.float64], *, with_intervals: bool, random_state: int = 0
+    y: NDArray[np.float64],
+    y_pred: NDArray[np.float64],
+    *,
+    groups: ArrayLike | None = None,
+    with_intervals: bool,
+    random_state: int = 0,
 ) -> dict[str, Any]:
     """Compute every metric of one part from the written values; a metric that is not defined becomes None.
 
@@ -92,8 +108,10 @@ def judge(
     ----------
     y, y_pred : float array of shape (n_images,)
         Rounded by `as_written`.
+    groups : array of shape (n_images,), optional
+        Groups that are resampled as a whole; by default each image stands alone.
     with_intervals : bool
-        Add 95 % bootstrap intervals over images under ``ci95``.
+        Add 95 % bootstrap intervals under ``ci95``: None with fewer than ten groups, ``ci95_reason`` then saying so.
     random_state : int
         Seed of the bootstrap.
 
@@ -104,10 +122,14 @@ def judge(
     """
     y, y_pred = as_written(y), as_written(y_pred)
     scores: dict[str, Any] = {name: _number(value) for name, value in evaluate(y, y_pred).items()}
-    if with_intervals:
+    n_groups = len(y) if groups is None else len(np.unique(np.asarray(groups, dtype=str)))
+    if with_intervals and n_groups < MIN_GROUPS:
+        scores |= {"ci95": None, "ci95_reason": FEW_GROUPS.format(n=n_groups)}
+    elif with_intervals:
         intervals = bootstrap_ci(
             y,
             y_pred,
+            groups=groups,
             n_resamples=N_BOOTSTRAP,
             random_state=random_state,
             max_rows=INTERVAL_ROWS if len(y) > MANY_ROWS else None,

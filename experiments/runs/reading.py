@@ -11,6 +11,7 @@ import pandas as pd
 
 from experiments.runs.data import METRIC_NAMES, RunData, Scores, as_float
 from experiments.runs.folder import METRICS, RECEIPT, read_json, telling_damage
+from experiments.runs.split import name_groups
 from featbank.errors import RunError
 from featbank.remote import check_regular, read_regular
 
@@ -119,19 +120,22 @@ def _read_predictions(path: Path) -> pd.DataFrame:
             "Run `featbank fit` again."
         )
     numbers = [name for name in names if name in {"mos", "predicted"} or str(name).startswith("member:")]
+    texts = [*PREDICTION_COLUMNS[:3], *(["group"] if "group" in names else [])]
     try:
         # Numbers at once, and nothing that no one reads: a million rows of text take a gigabyte.
-        return pd.read_csv(
+        frame = pd.read_csv(
             path,
-            usecols=[*PREDICTION_COLUMNS[:3], *numbers],
+            usecols=[*texts, *numbers],
             dtype={name: np.float64 if name in numbers else str for name in names},
             keep_default_na=False,
             na_values={name: list(_EMPTY) for name in numbers},
         )
     except (ValueError, pd.errors.ParserError):
         frame = _read_csv(path)  # says what is wrong
-    for name in numbers:
-        frame[name] = _numeric(frame[name], path)
+        for name in numbers:
+            frame[name] = _numeric(frame[name], path)
+    known = frame["group"] if "group" in frame else pd.Series("", index=frame.index)
+    frame["group"] = name_groups(known, frame["image"])
     return frame
 
 
@@ -190,4 +194,5 @@ def _as_scores(entry: object) -> Scores | None:
         for name, bounds in intervals.items()
         if isinstance(bounds, list) and len(bounds) == 2
     }
-    return Scores(int(entry["n"]), {name: as_float(entry.get(name)) for name in METRIC_NAMES}, ci95)
+    values = {name: as_float(entry.get(name)) for name in METRIC_NAMES}
+    return Scores(int(entry["n"]), values, ci95, str(entry.get("ci95_reason") or ""))

@@ -113,9 +113,7 @@ def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) ->
         )
     if without_mos.any():
         frame = frame[~without_mos]
-    # An image without a group is a group of its own.
-    blank = frame["group"].astype(str).str.strip() == ""
-    frame["group"] = frame["group"].astype(str).where(~blank, "image " + frame.index.astype(str))
+    frame["group"] = name_groups(frame["group"], frame.index.to_series())
     unsplit = frame["split"] == ""
     if unsplit.all():
         frame["split"] = _make_split(frame, test_fraction, random_state)
@@ -139,6 +137,25 @@ def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) ->
             "there is nothing to learn. Look at the column `mos`; a scale of tiny numbers has to be multiplied first."
         )
     return Rows(frame, tuple(notes))
+
+
+def name_groups(groups: pd.Series, images: pd.Series) -> pd.Series:
+    """Give an image without a group one of its own.
+
+    Parameters
+    ----------
+    groups : Series of str
+        Blank where an image has none.
+    images : Series of str
+        Their names, same index.
+    """
+    known = groups.astype(str)
+    return known.where(known.str.strip() != "", "image " + images.astype(str))
+
+
+def written_groups(groups: pd.Series, images: pd.Series) -> pd.Series:
+    """Blank the groups that `name_groups` made, which are told from the names."""
+    return groups.where(groups != "image " + images.astype(str), "")
 
 
 def _make_split(frame: pd.DataFrame, test_fraction: float, random_state: int) -> pd.Series:

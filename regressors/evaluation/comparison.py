@@ -16,7 +16,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from regressors.checks import FloatArray, check_choice, check_pair, check_vector
-from regressors.evaluation.bootstrap import RESAMPLED_METRICS, draw_counts, group_rows, percentiles
+from regressors.evaluation.bootstrap import (
+    RESAMPLED_METRICS,
+    draw_counts,
+    group_rows,
+    percentiles,
+    two_sided_p,
+)
 
 ERRORS: Final = ("mae", "rmse")
 """Metrics where lower is better."""
@@ -47,7 +53,7 @@ def compare_paired(
     groups : array of shape (n_images,), optional
         Whole groups are drawn when given, for images of one uploader are not independent.
     n_resamples : int, default=5000
-        Resamples of the images; the smallest p is 2 / (n_resamples + 1).
+        Resamples of the images; they bound the smallest p.
     confidence : float, default=0.95
         Of the intervals, in (0, 1).
     random_state : int or None, default=0
@@ -69,9 +75,9 @@ def compare_paired(
 
     Notes
     -----
-    p is twice the smaller share of resamples, the observed one counted in, in which the difference has the other sign
-    or none: the percentile interval of confidence 1 - p just touches zero. Under no difference it is uniform, which
-    the tests show on noise. The intervals are of single pairs and not corrected.
+    The interval of confidence 1 - p, made as in `regressors.evaluation.bootstrap.bootstrap_ci`, just touches zero.
+    Under no difference p is uniform, which the tests show on noise, by groups and without. With fewer than ten groups
+    there is neither. The intervals are of single pairs and not corrected.
 
     References
     ----------
@@ -102,6 +108,7 @@ def compare_paired(
     names = [check_choice(who, "metrics", name, RESAMPLED_METRICS) for name in metrics]
     pairs = {label: check_pair(f"{who}: {label}", y, values) for label, values in predictions.items()}
     members = group_rows(who, groups, len(next(iter(pairs.values()))[0]))
+    n_groups = int(members.max()) + 1
     functions = {
         (metric, label): RESAMPLED_METRICS[metric](mos, predicted)
         for metric in names
@@ -120,7 +127,7 @@ def compare_paired(
         for first, second in combinations(pairs, 2):
             differences = resampled[metric, first] - resampled[metric, second]
             values = observed[metric, first], observed[metric, second]
-            low, high = percentiles(differences, confidence)
+            low, high = percentiles(differences, confidence, n_groups)
             rows.append(
                 {
                     "metric": metric,
@@ -132,7 +139,7 @@ def compare_paired(
                     "difference": values[0] - values[1],
                     "low": low,
                     "high": high,
-                    "p": _two_sided(differences) if np.isfinite([*values, low]).all() else float("nan"),
+                    "p": two_sided_p(differences, n_groups) if np.isfinite([*values, low]).all() else np.nan,
                 }
             )
         table = pd.DataFrame(rows)
@@ -191,6 +198,7 @@ def subset_drop(
     is_subset: ArrayLike,
     *,
     metric: str = "srcc",
+    groups: ArrayLike | None = None,
     n_resamples: int = 5000,
     confidence: float = 0.95,
     random_state: int | None = 0,
@@ -205,13 +213,16 @@ def subset_drop(
         The subset, such as the exclusive images.
     metric : str, default="srcc"
         Name from `regressors.evaluation.metrics.METRICS`.
+    groups : array of shape (n_images,), optional
+        Whole groups are drawn when given.
     n_resamples, confidence, random_state
         As in `compare_paired`; a resample of all images holds a resample of the subset.
 
     Returns
     -------
     dict
-        ``whole``, ``subset``, ``drop`` (whole minus subset), ``low``, ``high``; nan where undefined.
+        ``whole``, ``subset``, ``drop`` (whole minus subset), ``low``, ``high``; nan where undefined, the ends also
+        where the subset has fewer than ten groups.
 
     Raises
     ------
@@ -234,14 +245,15 @@ def subset_drop(
     once = np.ones((1, len(mos)))
     values = float(whole(once)[0]), float(part(once[:, inside])[0])
     drops = []
-    for counts in draw_counts(np.random.default_rng(random_state), np.arange(len(mos)), n_resamples):
+    members = group_rows(who, groups, len(mos))
+    for counts in draw_counts(np.random.default_rng(random_state), members, n_resamples):
         # A resample may miss a tiny subset altogether: undefined, and dropped below.
         held = counts[:, inside]
         usable = held.sum(axis=1) >= 2
         drop = np.full(len(counts), np.nan)
         drop[usable] = whole(counts[usable]) - part(held[usable])
         drops.append(drop)
-    low, high = percentiles(np.concatenate(drops), confidence)
+    low, high = percentiles(np.concatenate(drops), confidence, len(np.unique(members[inside])))
     return {"whole": values[0], "subset": values[1], "drop": values[0] - values[1], "low": low, "high": high}
 
 
@@ -265,9 +277,3 @@ def closest_shares(y: ArrayLike, predictions: Mapping[str, ArrayLike]) -> dict[s
     is_closest = errors == errors.min(axis=1, keepdims=True)
     shares = (is_closest / is_closest.sum(axis=1, keepdims=True)).mean(axis=0)
     return dict(zip(predictions, shares.tolist(), strict=True))
-
-
-def _two_sided(differences: FloatArray) -> float:
-    known = differences[np.isfinite(differences)]
-    below, above = (known <= 0).sum(), (known >= 0).sum()
-    return float(min(1.0, 2 * (1 + min(below, above)) / (1 + len(known))))

@@ -23,6 +23,7 @@ from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import DatasetError, MissingFeaturesError, RunError
 from featbank.importing import import_features
 from featbank.table import FeatureTable
+from regressors.evaluation.bootstrap import bootstrap_ci
 from regressors.evaluation.metrics import plcc, srcc
 from tests.support.imported_run import RECIPE, prepare, write_scores
 
@@ -61,8 +62,8 @@ def test_metrics_follow_from_the_written_predictions(run: Path) -> None:
         assert metrics[part]["plcc"] == pytest.approx(plcc(chosen["mos"], chosen["predicted"]), abs=1e-12)
         for name in ("n", "mae", "rmse", "plcc", "srcc", "krcc", "plcc_logistic", "ci95"):
             assert name in metrics[part]
-        low, high = metrics[part]["ci95"]["srcc"]
-        assert low <= metrics[part]["srcc"] <= high
+    low, high = metrics["training_cv"]["ci95"]["srcc"]  # the other parts have images of eight uploaders alone
+    assert low <= metrics["training_cv"]["srcc"] <= high
 
 
 def test_copies_of_photos_are_ties_in_the_metrics_as_in_the_file(tmp_path: Path) -> None:
@@ -236,6 +237,31 @@ def test_the_folds_of_a_fit_keep_groups_together(tmp_path: Path) -> None:
     assert len(model.folds_) == 5
     for learned, held_out in model.folds_:
         assert not set(training[learned]) & set(training[held_out])
+
+
+def test_intervals_are_drawn_by_group_and_not_from_a_few_groups(tmp_path: Path) -> None:
+    table, recipe, bank = prepare(tmp_path)
+    groups = table.frame["group"].where(table.frame["split"] == "training", "")
+    judged = table.frame["split"] == "test"
+    groups[judged] = [f"scene {number % 7}" for number in range(judged.sum())]
+    table = replace(table, frame=table.frame.assign(group=groups))
+    metrics = fit_run(table, recipe, bank, tmp_path / "run", workers=1)
+    rows = pd.read_csv(tmp_path / "run/predictions.csv", keep_default_na=False).set_index("image")
+    listed = table.frame.set_index("image_id")["group"]
+    assert (rows["group"] == listed[rows.index]).all()
+    training = rows[rows["split"] == "training"]
+    expected = bootstrap_ci(
+        training["mos"], training["predicted"], groups=training["group"], n_resamples=1000
+    )
+    assert metrics["training_cv"]["ci95"]["srcc"] == pytest.approx(expected["srcc"])
+    assert metrics["validation"]["ci95"]["srcc"][0] is not None  # 32 images, each of which stands alone
+    assert metrics["test"]["ci95"] is None
+    assert metrics["test"]["ci95_reason"].startswith("7 independent groups")
+    lines = render_metrics(metrics).splitlines()
+    assert any(line.startswith("no interval for test: 7 independent groups") for line in lines)
+    [line] = [line for line in lines if line.startswith("  test  ")]
+    assert line.split()[3] == "-"
+    assert "No intervals for test: 7 independent groups" in (tmp_path / "run/report.html").read_text()
 
 
 def test_the_constant_baseline_is_the_mean_of_the_training_rows(run: Path) -> None:

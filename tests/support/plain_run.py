@@ -19,9 +19,8 @@ def write_plain_run(folder: Path, rows: pd.DataFrame, **changes: Any) -> Path:
     ``title``, ``params_m``, ``seconds``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows[["image", "split", "subset", "mos", "predicted"]].to_csv(
-        folder / "predictions.csv", index=False, float_format=FLOAT_FORMAT
-    )
+    named = [name for name in ("image", "split", "subset", "group", "mos", "predicted") if name in rows]
+    rows[named].to_csv(folder / "predictions.csv", index=False, float_format=FLOAT_FORMAT)
     gmacs, simulation = changes.get("gmacs", 1.0), changes.get("simulation", False)
     metrics = recomputed_scores(rows) | {
         "gmacs": gmacs or 0.0,

@@ -16,7 +16,7 @@ from experiments.report.compare_figures import cost_figure, differences_figure, 
 from experiments.report.compare_tables import difference_rows, score_rows
 from experiments.report.compare_words import p_text, seen_from, word_comparison
 from experiments.report.compare_write import write_comparison
-from experiments.runs.comparison import compare_runs
+from experiments.runs.comparison import Comparison, compare_runs
 from featbank.errors import RunError
 from regressors.evaluation.metrics import evaluate, srcc
 from tests.support.page import by_id, read_page, table_rows
@@ -72,6 +72,23 @@ def test_the_words_tell_a_difference_from_chance(make: Maker) -> None:
     level = word_comparison(compare_runs([make("one", 0.2), make("three", 0.21)], n_resamples=400))
     assert not level.is_clear
     assert "may be chance" in level.sentence
+
+
+def test_runs_are_compared_by_groups_and_not_from_a_few(make: Maker, rows: pd.DataFrame) -> None:
+    def compare(n_groups: int) -> Comparison:
+        grouped = rows.assign(group=[f"g{number % n_groups}" for number in range(len(rows))])
+        return compare_runs(
+            [make("good", 0.05, rows=grouped), make("poor", 0.5, rows=grouped)], n_resamples=400
+        )
+
+    many, few = compare(20), compare(7)
+    assert many.groups["test"] == 20
+    assert word_comparison(many).is_clear
+    alone = compare_runs([make("good", 0.05), make("poor", 0.5)], n_resamples=400)
+    assert not alone.differences["low"].equals(many.differences["low"])
+    assert few.differences[["p", "low", "high"]].isna().all(axis=None)
+    assert "cannot be told from 7 groups" in word_comparison(few).sentence
+    assert any(note.startswith("test: no intervals and no p. 7 independent groups") for note in few.notes)
 
 
 def test_a_difference_seen_from_either_side_is_the_same(make: Maker) -> None:

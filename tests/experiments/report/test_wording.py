@@ -134,7 +134,7 @@ def test_above_needs_the_whole_interval(value: float, margin: float, other: floa
 
 
 def test_without_an_interval_the_value_alone_decides() -> None:
-    assert against(0.5, math.nan, 0.4) == "above"
+    assert against(0.5, math.nan, 0.4) == "ahead of"
     assert against(0.4, math.nan, 0.5) == "below"
 
 

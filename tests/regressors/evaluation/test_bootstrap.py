@@ -140,7 +140,6 @@ def test_a_thousand_resamples_of_nine_hundred_rows_are_quick() -> None:
         ({"confidence": 95}, "confidence must lie between 0 and 1"),
         ({"n_resamples": 1}, "n_resamples must be at least 2"),
         ({"metrics": ["sroc"]}, "Did you mean 'srcc'"),
-        ({"groups": ["a"] * 10}, "at least 2 groups"),
         ({"groups": ["a"] * 9}, "groups must have shape"),
     ],
 )
@@ -166,3 +165,26 @@ def test_drawn_rows_give_the_interval_of_all() -> None:
 def test_undefined_intervals_stay_undefined_with_drawn_rows() -> None:
     [ends] = bootstrap_ci(np.arange(500.0), np.ones(500), metrics=["plcc"], max_rows=100).values()
     assert np.isnan(ends).all()
+
+
+def test_few_groups_give_no_interval_and_some_give_a_wide_one() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=180)
+    predicted = y + rng.normal(size=180)
+    few = bootstrap_ci(y, predicted, groups=np.arange(180) % 9)
+    assert np.isnan(list(few.values())).all()
+    widths = [np.ptp(bootstrap.percentiles(np.linspace(0, 1, 1001), 0.95, n)) for n in (10, 30, 1000)]
+    # Student's quantiles: 2.262 for 9 degrees of freedom, widened by the root of 10 / 9, is the normal 99.14 %.
+    assert widths == [pytest.approx(v, abs=2e-3) for v in (2 * 0.9914 - 1, 2 * 0.9813 - 1, 0.95)]
+
+
+def test_a_drawn_part_of_large_groups_has_intervals_as_wide_as_all() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 250)
+    y = rng.normal(size=10_000)
+    predicted = y + rng.normal(size=40)[groups] + 0.3 * rng.normal(size=10_000)
+    every = bootstrap_ci(y, predicted, groups=groups, metrics=["mae"])["mae"]
+    some = bootstrap_ci(y, predicted, groups=groups, metrics=["mae"], max_rows=1000)["mae"]
+    alone = bootstrap_ci(y, predicted, metrics=["mae"])["mae"]
+    assert np.ptp(some) == pytest.approx(np.ptp(every), rel=0.3)
+    assert np.ptp(alone) < 0.3 * np.ptp(every)

@@ -146,7 +146,7 @@ def test_shares_of_closest_add_up_and_split_ties() -> None:
         ({"confidence": 1.0}, "confidence"),
         ({"n_resamples": 1}, "n_resamples"),
         ({"metrics": ["scrc"]}, "Did you mean 'srcc'"),
-        ({"groups": [1, 1, 1]}, "at least 2 groups"),
+        ({"groups": [1, 1]}, "groups must have shape"),
     ],
 )
 def test_what_is_refused(changes: dict, message: str) -> None:
@@ -155,3 +155,23 @@ def test_what_is_refused(changes: dict, message: str) -> None:
         compare_paired([1.0, 2.0, 3.0], options.pop("predictions"), **options)
     with pytest.raises(ValueError, match="at least 2 of the 3"):
         subset_drop([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [True, False, False])
+
+
+def test_p_by_group_is_rarely_small_without_a_difference_and_none_from_few_groups() -> None:
+    small = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        group = np.repeat(np.arange(16), 30)
+        y = rng.normal(size=480)
+        # Each predictor errs alike on all images of a group.
+        own = {name: y + rng.normal(size=16)[group] + 0.5 * rng.normal(size=480) for name in "ab"}
+        table = compare_paired(y, own, metrics=["mae"], groups=group, n_resamples=300)
+        small.append(
+            [table["p"][0] < 0.05, compare_paired(y, own, metrics=["mae"], n_resamples=300)["p"][0] < 0.05]
+        )
+    by_group, by_image = np.mean(small, axis=0)
+    assert by_group < 0.1
+    assert by_image > 0.4
+    few = compare_paired(y, own, groups=np.arange(480) % 9, n_resamples=50)
+    assert few[["low", "high", "p", "p_holm"]].isna().all(axis=None)
+    assert set(few["better"]) == {""}
