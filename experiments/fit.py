@@ -35,15 +35,7 @@ from experiments.runs.examination import (
     run_control,
     write_trust,
 )
-from experiments.runs.folder import (
-    METRICS,
-    MODEL,
-    PREDICTIONS,
-    RECEIPT,
-    check_target,
-    new_run_folder,
-    write_json,
-)
+from experiments.runs.folder import METRICS, MODEL, PREDICTIONS, RECEIPT, RUN, write_json
 from experiments.runs.intervals import (
     CONFIDENCE,
     TRAINING,
@@ -66,6 +58,7 @@ from experiments.runs.receipt import build_receipt, none_if_nan
 from experiments.runs.room import choose_blocks, describe_parts, drawn_rows, open_table, sizes_of_parts
 from experiments.runs.split import SealedRows, describe_rows, prepare_rows, written_groups
 from experiments.runs.trust import alarming
+from featbank.atomic import FolderKind, check_folder, replacing_folder
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.encoders import has_random_weights
@@ -99,11 +92,14 @@ class Origin:
         Sentences that stand before the run's own.
     write : callable
         Writes further files into the run folder.
+    kind : FolderKind
+        Of the folder.
     """
 
     receipt: Mapping[str, Any]
     notes: tuple[str, ...]
     write: Callable[[Path], None]
+    kind: FolderKind
 
 
 def fit_run(
@@ -173,13 +169,16 @@ def fit_run(
     ------
     RunError
         If the recipe is over its budget and ``over_budget`` is False, the training rows cannot be cut into
-        folds, ``confidence`` lies outside (0, 1), or ``out`` holds something else than a run.
+        folds, or ``confidence`` lies outside (0, 1).
+    OutputError
+        If ``out`` holds anything else than an earlier run, or cannot be written.
     MissingFeaturesError, DatasetError
         If features, MOS or rows are missing.
     """
     started = datetime.now(UTC)
     clock = time.perf_counter()
-    check_target(out)
+    kind = RUN if origin is None else origin.kind
+    check_folder(out, kind, "fit --out")
     bands = [
         resolve_band(bank, table, band.name, band.encoder, band.view, band.aggregate) for band in recipe.bands
     ]
@@ -342,7 +341,7 @@ def fit_run(
     )
     if origin is not None:
         receipt |= {**origin.receipt, "notes": [*origin.notes, *receipt["notes"]]}
-    with new_run_folder(out) as folder:
+    with replacing_folder(out, kind, "fit --out") as folder:
         if origin is not None:
             origin.write(folder)
         write_json(folder / METRICS, metrics)
@@ -355,7 +354,7 @@ def fit_run(
         for sentence in alarming(write_trust(folder, findings)):
             log(f"ALARM {sentence}")
         if with_report:
-            write_report_of(folder, table)
+            write_report_of(folder, table, folder)
     return metrics
 
 

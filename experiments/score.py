@@ -34,6 +34,13 @@ COLUMNS = [
         "reason",
     )
 ]
+_HEADER = ",".join(COLUMNS[:5])
+
+
+def is_table_of_scores(path: Path) -> bool:
+    """Tell by its first columns whether a file is a table that `score_paths` gave."""
+    with path.open("rb") as file:
+        return file.readline(1000).decode("utf-8", errors="replace").startswith(_HEADER)
 
 
 def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int | None = None) -> pd.DataFrame:

@@ -107,19 +107,32 @@ def replacing(target: str | Path, who: str) -> Iterator[Path]:
         If the operating system refuses any step; ``target`` is then as before, and the hidden file is gone.
     """
     target = _real(target)
-    scratch = descriptor = None
+    with _explaining(who, target), scratch_file(target.parent, target.suffix) as scratch:
+        mode = scratch.stat().st_mode
+        yield scratch
+        if scratch.stat().st_mode != mode:
+            scratch.chmod(mode)  # some libraries write for the owner alone
+        sync_file(scratch)
+        _take_name(scratch, target)
+
+
+@contextlib.contextmanager
+def scratch_file(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """Give an empty hidden file in a folder that goes when the block ends, or when the next one is made after a kill.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    sweep(folder)
+    path, descriptor = _new_file(folder, suffix)
     try:
-        with _explaining(who, target):
-            sweep(target.parent)
-            scratch, descriptor = _new_file(target.parent, target.suffix)
-            yield scratch
-            _flush(scratch)
-            _take_name(scratch, target)
+        yield path
     finally:
-        if scratch is not None and descriptor is not None:
-            with contextlib.suppress(OSError):  # it has its final name, or stays for the next sweep
-                scratch.unlink()
-            os.close(descriptor)
+        with contextlib.suppress(OSError):  # it has another name by now, or stays for the next sweep
+            path.unlink()
+        os.close(descriptor)
 
 
 def write_file(target: str | Path, data: bytes | str, who: str) -> Path:
@@ -285,7 +298,9 @@ def replacing_folder(target: str | Path, kind: FolderKind, who: str) -> Iterator
 
 
 @contextlib.contextmanager
-def replacing_files(folder: str | Path, kind: FolderKind, who: str) -> Iterator[Path]:
+def replacing_files(
+    folder: str | Path, kind: FolderKind, who: str, gone: Iterable[str] = ()
+) -> Iterator[Path]:
     """Give a hidden folder whose files join those of an existing output when the block ends well: all, or none.
 
     Parameters
@@ -296,6 +311,8 @@ def replacing_files(folder: str | Path, kind: FolderKind, who: str) -> Iterator[
         Of the folder; the marker lists the new files from then on.
     who : str
         Begins the message of an error.
+    gone : iterable of str
+        Files of the output that go, unless they are written again.
 
     Yields
     ------
@@ -319,7 +336,15 @@ def replacing_files(folder: str | Path, kind: FolderKind, who: str) -> Iterator[
             )
         _write_marker(new, kind, own | names)
         _sync_all(new)
-        _move_into(new, folder, frozenset())
+        _move_into(new, folder, (own & set(gone)) - names)
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove files of featbank's from a folder, and the folder if nothing else lies in it."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 # --- what killed processes left
@@ -445,10 +470,8 @@ def _hold(descriptor: int) -> bool:
 
 def _try_writing(folder: Path) -> None:
     """Make and remove a hidden file: permissions lie on network folders and under root, only a file tells."""
-    sweep(folder)
-    path, descriptor = _new_file(folder, "")
-    os.close(descriptor)
-    path.unlink()
+    with scratch_file(folder):
+        pass
 
 
 def _is_movable(folder: Path) -> bool:
@@ -597,13 +620,13 @@ def _move_into(new: Path, target: Path, gone: Set[str]) -> None:
 def _sync_all(folder: Path) -> None:
     """Wait until a folder and all its files are on the disk."""
     for name in _list(folder):
-        _flush(folder / name)
+        sync_file(folder / name)
     sync_folder(folder)
 
 
-def _flush(path: Path, flags: int = os.O_RDONLY) -> None:
-    """Wait until the bytes of ``path`` are on the disk."""
-    descriptor = os.open(path, flags)
+def sync_file(path: Path) -> None:
+    """Wait until the bytes of a file are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -617,7 +640,7 @@ def sync_folder(folder: Path) -> None:
     rules.
     """
     try:
-        _flush(folder)
+        sync_file(folder)
     except OSError as error:
         if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF}:
             raise

@@ -23,6 +23,7 @@ from experiments.benchmarks.networks import bench_networks
 from experiments.benchmarks.scale import cost_table
 from experiments.benchmarks.trust import bench_trust
 from experiments.benchmarks.views import bench_rerun, bench_views
+from featbank.atomic import write_file
 from featbank.demo import write_demo
 
 
@@ -103,7 +104,7 @@ def _record(rows: list[dict[str, Any]], name: str) -> None:
     table = pd.DataFrame(rows)
     table["machine"] = describe_machine()
     target = Path(__file__).parent / name
-    table.to_csv(target, index=False, float_format="%.4g")
+    write_file(target, table.to_csv(index=False, float_format="%.4g"), "bench")
     sys.stdout.write(
         table.drop(columns="machine").to_string(index=False, float_format=lambda value: f"{value:.3g}")
     )

@@ -140,12 +140,15 @@ def _verify(options: argparse.Namespace) -> Output:
 
 def _export(options: argparse.Namespace) -> Output:
     from experiments.recipes.reading import read_recipe
+    from featbank.atomic import check_file
     from featbank.bank import Bank, write_features
+    from featbank.bank.export import is_export
     from featbank.datasets import read_dataset
     from featbank.jobs import FeatureRequest
     from featbank.known_features import stored_folders
     from featbank.table import Band, build_table, resolve_band
 
+    check_file(options.file, "bank export", is_export)
     bank = Bank(options.bank, create=False)
     table = read_dataset(options.data, images=options.images)
     bands = []

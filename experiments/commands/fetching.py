@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from featbank.atomic import scratch_file
 from featbank.encoders.weights import WeightsSource, weights_folder
 from featbank.errors import EncoderError
 
@@ -38,8 +38,7 @@ def fetch(source: WeightsSource) -> Iterator[Path]:
     """
     folder = weights_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
-        path = Path(temporary) / "published"
+    with scratch_file(folder) as path:
         try:
             _download(source, path)
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:

@@ -9,6 +9,7 @@ training images, R random weights.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from experiments.commands import Output
@@ -39,7 +40,15 @@ def run(options: argparse.Namespace) -> Output:
         render_markdown,
         render_text,
     )
+    from featbank.atomic import check_file, write_file
 
+    tables = (
+        ("--csv", options.csv, render_csv, "table,part,place,method,"),
+        ("--markdown", options.markdown, render_markdown, "## Table "),
+    )
+    for option, place, _, start in tables:
+        if place:
+            check_file(place, f"leaderboard {option}", partial(_starts_with, start))
     entries = []
     if options.runs:
         from experiments.leaderboard.board import read_entry
@@ -50,9 +59,9 @@ def run(options: argparse.Namespace) -> Output:
                 entries.append(read_entry(folder))
     numbers = SCORE_TABLES if options.table in (None, 4) else (options.table,)
     boards = [build_board(number, entries) for number in numbers]
-    for place, render in ((options.csv, render_csv), (options.markdown, render_markdown)):
+    for _, place, render, _ in tables:
         if place:
-            Path(place).write_text(render(boards), encoding="utf-8")
+            write_file(place, render(boards), "leaderboard")
     document: dict[str, object] = {}
     texts = []
     if options.table != 4:
@@ -62,3 +71,8 @@ def run(options: argparse.Namespace) -> Output:
         document["table_4"] = published_table(4).to_dict("records")
         texts.append(render_costs())
     return Output(document, "\n\n".join(texts))
+
+
+def _starts_with(start: str, path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start.encode()

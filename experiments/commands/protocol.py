@@ -96,7 +96,8 @@ def run(options: argparse.Namespace) -> Output:
     from experiments.protocols.outcome import write_outcome
     from experiments.protocols.preparation import prepare
     from experiments.recipes.reading import read_recipe
-    from experiments.runs.folder import check_target
+    from experiments.runs.folder import PROTOCOL
+    from featbank.atomic import check_folder
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
 
@@ -104,7 +105,7 @@ def run(options: argparse.Namespace) -> Output:
     recipe = read_recipe(options.recipe)
     bank = Bank(options.bank)
     out = Path(options.out or f"runs/{recipe.name}-{options.protocol}")
-    check_target(out)
+    check_folder(out, PROTOCOL, "protocol --out")
     places = [(options.data, options.images, options.rows)]
     if options.protocol == "cross":
         places.append((options.other, options.other_images, options.other_rows))

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="DATA", help="dataset for thumbnails, if it has moved since the run"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="folder of a comparison (default: `comparison` beside the first run)"
+        "--out",
+        metavar="DIR",
+        help="folder to write to (default: the run's own; for several, `comparison` beside the first)",
     )
     parser.add_argument(
         "--resamples",
@@ -43,17 +45,21 @@ def run(options: argparse.Namespace) -> Output:
         return _compare(options)
     from experiments.report.of_run import report_of_run
 
-    path = report_of_run(Path(options.runs[0]), options.data)
+    path = report_of_run(
+        Path(options.runs[0]), options.data, None if options.out is None else Path(options.out)
+    )
     return Output({"report": str(path)}, f"report: {path}")
 
 
 def _compare(options: argparse.Namespace) -> Output:
     from experiments.report.compare_words import word_comparison
-    from experiments.report.compare_write import write_comparison
+    from experiments.report.compare_write import COMPARISON, write_comparison
     from experiments.runs.comparison import compare_runs
     from experiments.runs.folder import telling_damage
+    from featbank.atomic import check_folder
 
     folder = Path(options.out) if options.out else Path(options.runs[0]).resolve().parent / "comparison"
+    check_folder(folder, COMPARISON, "report --out")
     with telling_damage(", ".join(options.runs)):
         comparison = compare_runs(options.runs, n_resamples=options.resamples)
         path = write_comparison(comparison, folder)

@@ -32,11 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Score."""
-    from experiments.score import score_paths
+    from experiments.score import is_table_of_scores, score_paths
+    from featbank.atomic import check_file, replacing
     from featbank.bank import Bank
     from featbank.encoders import random_weights_note
     from featbank.workers import keep_freed_memory
 
+    if options.csv:
+        check_file(options.csv, "score --csv", is_table_of_scores)
     apply_compute(options)
     keep_freed_memory()  # with one worker this process does the work
     scores = score_paths(Path(options.model), options.paths, Bank(options.bank), workers=options.workers)
@@ -64,6 +67,7 @@ def run(options: argparse.Namespace) -> Output:
     # Nothing scored is work that could not be done; a few broken files among good ones are not.
     code = 1 if failed == len(scores) else 0
     if options.csv:
-        scores.to_csv(options.csv, index=False, float_format="%.6g")
+        with replacing(options.csv, "score --csv") as path:
+            scores.to_csv(path, index=False, float_format="%.6g")
         return Output(document, f"{len(scores) - failed} scored, {failed} failed: {options.csv}", code)
     return Output(document, scores.to_csv(index=False, float_format="%.6g").rstrip("\n"), code)

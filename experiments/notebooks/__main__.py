@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from featbank.atomic import replacing
+
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 
@@ -119,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{path.name}: {error}\n")
             return 1
         if not options.check:
-            nbformat.write(notebook, path)
+            with replacing(path, "notebooks") as scratch:
+                nbformat.write(notebook, scratch)
         sys.stderr.write(f"{path.name}: {time.perf_counter() - clock:.1f} s\n")
     return 0
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from experiments.runs.evaluate import FLOAT_FORMAT
-from experiments.runs.folder import RECEIPT, new_run_folder, write_json
+from experiments.runs.folder import PROTOCOL, RECEIPT, write_json
 from experiments.runs.receipt import build_receipt
+from featbank.atomic import replacing_folder
 
 if TYPE_CHECKING:
     from experiments.protocols.preparation import Material
     from featbank.bank import Bank
 
-PROTOCOL = "protocol.json"
+OUTCOME = "protocol.json"
 SCORES = "scores.csv"
 
 
@@ -104,8 +105,8 @@ def write_outcome(
 
     Raises
     ------
-    RunError
-        If ``out`` holds something else than a run.
+    OutputError
+        If ``out`` cannot be written.
     """
     from experiments.protocols.report import write_protocol_page
 
@@ -126,8 +127,8 @@ def write_outcome(
         )
         for material in materials
     ]
-    with new_run_folder(out) as folder:
-        write_json(folder / PROTOCOL, outcome.as_json())
+    with replacing_folder(out, PROTOCOL, "protocol --out") as folder:
+        write_json(folder / OUTCOME, outcome.as_json())
         write_json(folder / RECEIPT, receipts[0] | {"also": [receipt["dataset"] for receipt in receipts[1:]]})
         outcome.scores.to_csv(folder / SCORES, index=False, float_format=FLOAT_FORMAT)
         if outcome.summary is not None:

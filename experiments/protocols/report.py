@@ -15,7 +15,8 @@ from experiments.report.score_figures import WIDTH, density_levels
 from experiments.report.tables import SIMULATION_NOTE
 from experiments.report.theme import Theme
 from experiments.report.wording import CORRELATIONS, METRIC_TITLES, count, decimals_for, fixed, plural
-from experiments.report.write import page_environment, palette, write_whole
+from experiments.report.write import page_environment, palette
+from experiments.runs.folder import write_text
 
 PAGE_NAME = "protocol.html"
 
@@ -64,7 +65,7 @@ def write_protocol_page(outcome: Outcome, folder: Path, recipe_title: str, is_si
             has_summary=outcome.summary is not None,
         )
     )
-    return write_whole(folder / PAGE_NAME, page)
+    return write_text(folder / PAGE_NAME, page)
 
 
 def protocol_figure(outcome: Outcome) -> Drawing | None:

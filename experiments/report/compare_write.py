@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from experiments.report.compare_figures import cost_figure, differences_figure, scores_figure
 from experiments.report.compare_tables import (
@@ -22,12 +23,24 @@ from experiments.report.compare_words import comparison_notes, word_comparison
 from experiments.report.drawing import Drawing
 from experiments.report.tables import SIMULATION_NOTE
 from experiments.report.wording import METRIC_TITLES, plural, split_title
-from experiments.report.write import page_environment, palette, write_whole
+from experiments.report.write import page_environment, palette
 from experiments.runs.comparison import Comparison
 from experiments.runs.data import METRIC_NAMES
+from experiments.runs.folder import write_text
+from featbank.atomic import FolderKind, replacing_folder
 
 PAGE_NAME = "comparison.html"
 FIGURE_NAMES = ("compared_scores", "compared_differences", "compared_cost")
+
+
+def _own_before_markers(folder: Path) -> tuple[str, ...]:
+    page = folder / PAGE_NAME
+    is_ours = page.is_file() and "featbank comparison" in page.read_text("utf-8", errors="replace")
+    names = (PAGE_NAME, "scores.csv", "differences.csv", "comparison.md", *(f"{n}.png" for n in FIGURE_NAMES))
+    return names if is_ours else ()
+
+
+COMPARISON: Final = FolderKind("comparison", _own_before_markers)
 
 
 def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
@@ -37,7 +50,7 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
     ----------
     comparison : Comparison
     folder : path
-        Made if it is not there; files of an earlier comparison are replaced, others left alone.
+        Made if it is not there; an earlier comparison there is replaced as a whole.
 
     Returns
     -------
@@ -46,22 +59,19 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
 
     Raises
     ------
-    OSError
+    OutputError
         If the folder cannot be written.
     """
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
     drawings = (scores_figure(comparison), differences_figure(comparison), cost_figure(comparison))
     figures = {drawing.name: drawing for drawing in drawings if drawing is not None}
-    for name in FIGURE_NAMES:
-        if name in figures:
-            figures[name].write_png(place)
-        else:
-            (place / f"{name}.png").unlink(missing_ok=True)
-    write_whole(place / "scores.csv", scores_csv(comparison))
-    write_whole(place / "differences.csv", differences_csv(comparison))
-    write_whole(place / "comparison.md", comparison_markdown(comparison))
-    return write_whole(place / PAGE_NAME, render_comparison(comparison, figures))
+    with replacing_folder(folder, COMPARISON, "report --out") as place:
+        for drawing in figures.values():
+            drawing.write_png(place)
+        write_text(place / "scores.csv", scores_csv(comparison))
+        write_text(place / "differences.csv", differences_csv(comparison))
+        write_text(place / "comparison.md", comparison_markdown(comparison))
+        write_text(place / PAGE_NAME, render_comparison(comparison, figures))
+    return Path(folder) / PAGE_NAME
 
 
 def render_comparison(comparison: Comparison, figures: Mapping[str, Drawing]) -> str:

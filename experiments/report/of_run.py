@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from experiments.runs.folder import RECEIPT, read_json, telling_damage
+from featbank.atomic import FolderKind, check_folder, replacing_folder
 from featbank.datasets import ImageTable, read_dataset
-from featbank.errors import FeatbankError, RunError
+from featbank.errors import FeatbankError
+
+REPORT: Final = FolderKind("report")
 
 
-def report_of_run(run: Path, data: str | None = None) -> Path:
+def report_of_run(run: Path, data: str | None = None, out: Path | None = None) -> Path:
     """Write the report of an existing run again.
 
     Parameters
@@ -18,6 +22,8 @@ def report_of_run(run: Path, data: str | None = None) -> Path:
     run : Path
     data : str or None
         Dataset for the thumbnails; None takes the place that the receipt names, if it is still there.
+    out : Path or None
+        Folder to write to; None for the run's own.
 
     Returns
     -------
@@ -28,9 +34,14 @@ def report_of_run(run: Path, data: str | None = None) -> Path:
     ------
     RunError
         If ``run`` is not a run folder.
+    OutputError
+        If ``out`` holds anything else than an earlier report, or cannot be written.
     FeatbankError
         If ``data`` is given and cannot be read.
     """
+    is_apart = out is not None and out.resolve() != run.resolve()
+    if out is not None and is_apart:
+        check_folder(out, REPORT, "report --out")
     dataset = read_json(run, RECEIPT).get("dataset")
     place = dataset.get("path") if isinstance(dataset, dict) else None
     table = None
@@ -41,17 +52,22 @@ def report_of_run(run: Path, data: str | None = None) -> Path:
         if data:
             raise
     with telling_damage(run):
-        return write_report_of(run, table)
+        if out is None or not is_apart:
+            return write_report_of(run, table)
+        with replacing_folder(out, REPORT, "report --out") as folder:
+            return out / write_report_of(run, table, folder).name
 
 
-def write_report_of(folder: Path, table: ImageTable | None) -> Path:
-    """Write the report into a run folder.
+def write_report_of(run: Path, table: ImageTable | None, into: Path | None = None) -> Path:
+    """Write the report of a run, with thumbnails.
 
     Parameters
     ----------
-    folder : Path
+    run : Path
     table : ImageTable or None
         Where the photos lie; None for a report without thumbnails.
+    into : Path or None
+        A folder in the making; None for the run's own.
 
     Returns
     -------
@@ -61,15 +77,13 @@ def write_report_of(folder: Path, table: ImageTable | None) -> Path:
     Raises
     ------
     RunError
-        If the folder is no run or cannot be written.
+        If the folder is no run.
+    OutputError
+        If it cannot be written.
     """
     from experiments.report import write_report
 
-    photos = None if table is None else _Photos(table)
-    try:
-        return write_report(folder, photos=photos)
-    except OSError as error:
-        raise RunError(f"report: cannot write into {str(folder)!r}: {error.strerror or error}.") from error
+    return write_report(run, photos=None if table is None else _Photos(table), into=into)
 
 
 class _Photos(Mapping[str, str]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,8 +41,10 @@ from experiments.report.wording import (
     split_title,
 )
 from experiments.runs.data import METRIC_NAMES, RunData
+from experiments.runs.folder import kind_of, write_text
 from experiments.runs.reading import read_run
 from experiments.runs.trust import ALARM
+from featbank.atomic import replacing_files
 from featbank.encoders import random_weights_note
 
 # What a figure leaves room for beside it; tables.csv has all.
@@ -63,8 +64,10 @@ FIGURE_NAMES = (
 )
 
 
-def write_report(run: str | Path, *, photos: Mapping[str, str | Path] | None = None) -> Path:
-    """Write ``report.html``, the figures as PNG, ``tables.csv`` and ``table.md`` into a run folder.
+def write_report(
+    run: str | Path, *, photos: Mapping[str, str | Path] | None = None, into: Path | None = None
+) -> Path:
+    """Write ``report.html``, the figures as PNG, ``tables.csv`` and ``table.md``.
 
     The same run folder gives the same bytes: the page holds no time of its own writing.
 
@@ -75,6 +78,8 @@ def write_report(run: str | Path, *, photos: Mapping[str, str | Path] | None = N
     photos : mapping of str to path, optional
         Where the photo of each image lies, for the thumbnails of the worst misses. Images it lacks, and files
         that are gone, are shown by a placeholder; None stands for a run without photos.
+    into : Path or None
+        A folder in the making; None for the run folder itself, where all files are replaced or none.
 
     Returns
     -------
@@ -85,18 +90,27 @@ def write_report(run: str | Path, *, photos: Mapping[str, str | Path] | None = N
     ------
     RunError
         If ``run`` is no folder that ``fit`` has finished.
+    OutputError
+        If it cannot be written.
     """
     data = read_run(run)
-    figures = _figures(data)
-    for name in FIGURE_NAMES:
-        if name in figures:
-            figures[name].write_png(data.path)
-        else:
-            # A figure of an earlier writing that this run has no ground for.
-            (data.path / f"{name}.png").unlink(missing_ok=True)
-    write_whole(data.path / "tables.csv", tables_csv(data))
-    write_whole(data.path / "table.md", table_markdown(data))
-    return write_whole(data.path / PAGE_NAME, render_page(data, figures, photos))
+    if into is None:
+        # Figures of an earlier writing may have lost their ground.
+        gone = [f"{name}.png" for name in FIGURE_NAMES]
+        with replacing_files(data.path, kind_of(data.path), "report", gone) as folder:
+            _write_files(data, photos, folder)
+        return data.path / PAGE_NAME
+    _write_files(data, photos, into)
+    return into / PAGE_NAME
+
+
+def _write_files(run: RunData, photos: Mapping[str, str | Path] | None, folder: Path) -> None:
+    figures = _figures(run)
+    for drawing in figures.values():
+        drawing.write_png(folder)
+    write_text(folder / "tables.csv", tables_csv(run))
+    write_text(folder / "table.md", table_markdown(run))
+    write_text(folder / PAGE_NAME, render_page(run, figures, photos))
 
 
 def render_page(
@@ -246,22 +260,3 @@ def _breakable(text: str) -> Markup:
     return Markup("").join(
         Markup("{}<wbr>").format(part) if part in _JOINTS else part for part in _JOINT.split(text)
     )
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a text file so that it is there as a whole or as it was before.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written, for example on a full disk.
-    """
-    # A reader may have the page open and a writer may be killed: the old file stays whole until the new one is.
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # Lone surrogates can come from file names that were never valid UTF-8.
-        part.write_bytes(text.encode("utf-8", errors="replace"))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path

@@ -1,16 +1,14 @@
-"""The run folder as a whole: written beside its place and moved there in one step, never half there."""
+"""The run folder as a whole: the names of its files, and how folders of each kind are known."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from featbank.atomic import FolderKind
 from featbank.errors import FeatbankError, RunError
 from featbank.remote import read_regular
 
@@ -22,65 +20,55 @@ MODEL = "model.skops"
 PREDICTIONS = "predictions.csv"
 TRUST = "trust.json"
 
+STUDY_FILES: Final = frozenset({"search.journal", "search.lock", "finish.lock"})
+"""What the processes of a search share in its folder; the winner's run is written beside them."""
 
-@contextmanager
-def new_run_folder(target: Path) -> Iterator[Path]:
-    """Give a private folder that takes the place of ``target`` when the block ends without an error.
+_BEFORE_MARKERS: Final = frozenset(
+    f"{name}.{ending}"
+    for ending, names in {
+        "csv": "cv_results importance predictions scores summary tables trials weights",
+        "html": "protocol report",
+        "json": "metrics protocol receipt trust",
+        "md": "table",
+        "png": "band_share comparison cost cv_curve importance mos_density pareto predicted_test predicted_training "
+        "predicted_validation protocol",
+        "skops": "model",
+        "toml": "recipe",
+    }.items()
+    for name in names.split()
+)
+"""Every name that versions before the marker wrote into a folder with a receipt; no new one is added."""
 
-    Parameters
-    ----------
-    target : Path
-        Must not exist, be empty, or be an earlier run, which is then replaced.
 
-    Yields
-    ------
-    Path
-        The folder to write into, beside the target so that the move is one rename.
-
-    Raises
-    ------
-    RunError
-        If the target holds something else than a run.
-    OSError
-        If the folder cannot be written.
-    """
-    target = Path(target)
-    check_target(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+def _kind_name(folder: Path) -> str | None:
+    """Tell from its receipt what a folder is; None without a receipt of ours."""
     try:
-        yield private
-        # mkdtemp gives a folder to its owner alone; a run is as readable as any other folder the user makes.
-        umask = os.umask(0)
-        os.umask(umask)
-        private.chmod(0o777 & ~umask)
-        if target.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-            target.replace(retired)
-            private.replace(target)
-            shutil.rmtree(retired)
-        else:
-            private.replace(target)
-    except BaseException:
-        shutil.rmtree(private, ignore_errors=True)
-        raise
+        receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not (isinstance(receipt, dict) and {"recipe", "dataset", "passes"} <= receipt.keys()):
+        return None
+    return "protocol" if "protocol" in receipt else "search" if "search" in receipt else "run"
 
 
-def check_target(target: Path) -> None:
-    """Refuse to replace anything but an earlier run.
+def _kind(name: str, shared: frozenset[str] = frozenset()) -> FolderKind:
+    return FolderKind(name, lambda folder: _BEFORE_MARKERS if _kind_name(folder) == name else (), shared)
 
-    Raises
-    ------
-    RunError
-        If ``target`` is a file, or a folder that is neither empty nor a run.
-    """
-    if not target.exists():
-        return
-    if not target.is_dir() or (any(target.iterdir()) and not (target / RECEIPT).exists()):
-        raise RunError(
-            f"fit: --out must be a new folder or an earlier run, got {str(target)!r}, which holds something else. "
-            "Nothing was touched; choose another folder."
-        )
+
+RUN: Final = _kind("run")
+PROTOCOL: Final = _kind("protocol")
+SEARCH: Final = _kind("search", STUDY_FILES)
+
+
+def kind_of(folder: Path) -> FolderKind:
+    """Return the kind of a folder that holds a run, by itself or as the outcome of a search."""
+    return SEARCH if _kind_name(folder) == SEARCH.name else RUN
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8; lone surrogates, from names of files that never were UTF-8, become ``?``."""
+    path.write_bytes(text.encode("utf-8", errors="replace"))
+    return path
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON-able value

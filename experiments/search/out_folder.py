@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 FINISH_LOCK: Final = "finish.lock"
-OWN_FILES: Final = ("search.journal", "search.lock", FINISH_LOCK)
-"""What the processes of a search share in its folder; the winner's run is written beside them."""
 
 
 def finished_metrics(out: Path, document: dict[str, Any]) -> dict[str, Any] | None:
@@ -23,29 +21,16 @@ def finished_metrics(out: Path, document: dict[str, Any]) -> dict[str, Any] | No
     return read_json(out, METRICS)
 
 
-def check_out(out: Path, name: str) -> None:
-    """Refuse a folder that holds anything but this search.
+def check_study(out: Path, name: str) -> None:
+    """Refuse the folder of another search.
 
     Raises
     ------
     RunError
-        If it is a file, or holds other files or another search.
+        If its receipt names another one.
     """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise RunError(f"search: --out must be a folder, got the file {str(out)!r}.")
-    others = [path.name for path in out.iterdir() if path.name not in OWN_FILES]
-    if not others:
-        return
-    found = read_json(out, RECEIPT).get("search") if (out / RECEIPT).exists() else None
-    if found is None:
-        raise RunError(
-            f"search: --out must be a new folder or one of the same search, got {str(out)!r}, which holds something "
-            "else. Nothing was touched; choose another folder."
-        )
-    if found["study"] != name:
-        raise _other_search(out, found["study"], name)
+    if (out / RECEIPT).exists() and (found := read_json(out, RECEIPT)["search"]["study"]) != name:
+        raise _other_search(out, found, name)
 
 
 def check_journal(storage: BaseStorage, out: Path, name: str) -> None:

@@ -5,8 +5,6 @@ The search sees training rows alone. The validation and test rows are read by th
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +17,11 @@ from tqdm import tqdm
 from experiments.fit import Origin, fit_run
 from experiments.recipes.reading import Recipe
 from experiments.runs.evaluate import as_written
-from experiments.runs.folder import RECEIPT
+from experiments.runs.folder import SEARCH
 from experiments.runs.room import choose_blocks, open_table
 from experiments.runs.split import describe_rows, prepare_rows
 from experiments.search.evaluation import Evaluator
-from experiments.search.out_folder import FINISH_LOCK, check_journal, check_out, finished_metrics
+from experiments.search.out_folder import FINISH_LOCK, check_journal, check_study, finished_metrics
 from experiments.search.outcome import (
     Nested,
     document_study,
@@ -34,6 +32,7 @@ from experiments.search.outcome import (
 )
 from experiments.search.space import Space
 from experiments.search.study import Finished, Plan, make_plan, open_storage, run_study
+from featbank.atomic import check_folder
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.digest import digest_json
@@ -140,10 +139,13 @@ def search_run(
     Raises
     ------
     RunError
-        If nothing fits the budget, ``out`` holds something else, or the rows cannot be fitted.
+        If nothing fits the budget, ``out`` holds another search, or the rows cannot be fitted.
+    OutputError
+        If ``out`` holds anything else than a search, or cannot be written.
     MissingFeaturesError, DatasetError
         If features, MOS or rows are missing.
     """
+    check_folder(out, SEARCH, "search --out")
     passes, bands = {}, []
     for row in _variants(recipe):
         band = resolve_band(bank, table, row.name, row.encoder, row.view, row.aggregate)
@@ -178,7 +180,7 @@ def search_run(
         reference=options.reference,
     )
     name = f"{recipe.name}-{digest_json(spec)[:12]}"
-    check_out(out, name)
+    check_study(out, name)
     out.mkdir(parents=True, exist_ok=True)
     storage = open_storage(options.storage, out)
     if options.storage is None:
@@ -222,8 +224,9 @@ def search_run(
                 {"search": document, "failures": features.left_out.to_dict("records")},
                 (*left_out_notes, *prepared.notes, document["statement"]),
                 lambda folder: write_study(folder, space, options.objectives, finished),
+                SEARCH,
             )
-            metrics = _fit_winner(
+            metrics = fit_run(
                 _with_split(table, prepared.frame),
                 chosen,
                 bank,
@@ -317,16 +320,3 @@ def _with_split(table: ImageTable, rows: pd.DataFrame) -> ImageTable:
     for column in ("split", "group"):
         frame[column] = rows.loc[frame["image_id"], column].to_numpy()
     return replace(table, frame=frame.reset_index(drop=True))
-
-
-def _fit_winner(table: ImageTable, recipe: Recipe, bank: Bank, out: Path, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - passed on
-    """Run the winner in a private folder, then move its files beside the study's; the receipt comes last."""
-    private = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        metrics = fit_run(table, recipe, bank, private / out.name, **options)
-        files = sorted((private / out.name).iterdir(), key=lambda path: path.name == RECEIPT)
-        for path in files:
-            path.replace(out / path.name)
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
-    return metrics

@@ -8,7 +8,6 @@ the exported encoder, as its users have it.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import asdict
 from importlib import resources
@@ -20,12 +19,13 @@ import torch
 from experiments.students.against_teacher import compare_costs, compare_scores, read_out, student_vectors
 from experiments.students.card import write_card
 from experiments.students.crops import crop_size, keep_crops
-from experiments.students.export import WEIGHTS_FILE, load_stored, write_student
+from experiments.students.export import RECEIPT_FILE, STUDENT, WEIGHTS_FILE, load_stored, write_student
 from experiments.students.lesson import make_targets, split_lesson, take_lesson
 from experiments.students.loop import Schedule, train
 from experiments.students.network import StudentNetwork
 from experiments.students.pupil import CropBatches, DistillPlan, Student, crop_losses, predict_scores
 from experiments.students.settle import pool_photos, settle, settled_scores
+from featbank.atomic import check_folder, remove_files, replacing_files
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.encoders.students.description import (
@@ -39,6 +39,13 @@ from featbank.views import parse_view
 from regressors.evaluation.metrics import srcc
 
 _EVALUATE_EVERY: Final = 200
+_CHECKPOINT, _SETTLE = "checkpoint.pt", "settle.pt"
+_WORK_FILES: Final = (
+    _CHECKPOINT,
+    _SETTLE,
+    *(f"{blocks}.{ending}" for blocks in ("crops", "pooled") for ending in ("npy", "json")),
+)
+"""What lies beside the student until it is finished, so that a killed training goes on."""
 
 
 def distill(
@@ -82,7 +89,9 @@ def distill(
     Raises
     ------
     RunError
-        If the name is a shipped student's, the teacher cannot teach, or files cannot be written.
+        If the name is a shipped student's, or the teacher cannot teach.
+    OutputError
+        If the student's folder holds anything else than an earlier student, or cannot be written.
     """
     if name in shipped_students() or not name.isidentifier():
         raise RunError(
@@ -93,6 +102,8 @@ def distill(
             "distill: without steps on crops the trunk stays what it was, and random weights see nothing. "
             "Ask for steps, or start from a shipped student: --start auto."
         )
+    folder = students_folder() / name
+    check_folder(folder, STUDENT, "distill --out")
     view = parse_view(plan.view)
     crop_size(view)
     lesson = take_lesson(table, teacher, bank, workers, further)
@@ -103,7 +114,6 @@ def distill(
             "at least 2 of each are needed. Give more photographs, of several groups."
         )
     targets = make_targets(lesson, learn, plan.n_components)
-    folder = students_folder() / name
     work = folder.with_name(f".{name}.training")
     photos = list(zip(lesson.rows["path"], lesson.rows["digest"], strict=True))
     torch.manual_seed(plan.seed)
@@ -128,7 +138,7 @@ def distill(
             CropBatches(crops, targets, learn, plan),
             lambda module, batch: crop_losses(plan, module, batch),
             Schedule(plan.n_steps, plan.learning_rate),
-            checkpoint=work / "checkpoint.pt",
+            checkpoint=work / _CHECKPOINT,
             identity=identity,
             seed=plan.seed,
             device=device,
@@ -142,7 +152,7 @@ def distill(
         targets,
         learn,
         plan.settle_plan(),
-        checkpoint=work / "settle.pt",
+        checkpoint=work / _SETTLE,
         identity=identity,
         device=device,
     )
@@ -174,9 +184,10 @@ def distill(
     scores, result["alpha"] = read_out(student_vectors(name, plan.view, lesson, bank, workers), lesson, learn)
     result["agreement"] = compare_scores(lesson, scores, learn)
     result |= compare_costs(name, plan.view, lesson)
-    (folder / CARD_FILE).write_text(write_card(result), encoding="utf-8")
-    (folder / "receipt.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(work)
+    with replacing_files(folder, STUDENT, "distill") as new:
+        (new / CARD_FILE).write_text(write_card(result), encoding="utf-8")
+        (new / RECEIPT_FILE).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    remove_files(work, _WORK_FILES)
     return result
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import json
 import tempfile
 import warnings
 from dataclasses import replace
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from experiments.students.network import MIN_SIZE, StudentNetwork
+from featbank.atomic import FolderKind, replacing_folder
 from featbank.digest import digest_bytes
 from featbank.encoders.macs import count_forward
 from featbank.encoders.students.description import (
@@ -34,6 +34,18 @@ _WIDENED: Final = ("pooled_norm.", "embed.weight")
 _MIXER: Final = "mixer."
 
 WEIGHTS_FILE: Final = "weights.safetensors"
+RECEIPT_FILE: Final = "receipt.json"
+
+
+def _own_before_markers(folder: Path) -> tuple[str, ...]:
+    try:
+        is_ours = "sha256" in json.loads((folder / DESCRIPTION_FILE).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return ()
+    return (NETWORK_FILE, WEIGHTS_FILE, CARD_FILE, DESCRIPTION_FILE, RECEIPT_FILE) if is_ours else ()
+
+
+STUDENT: Final = FolderKind("student", _own_before_markers)
 OPSET: Final = 18
 _MIN_HALVED: Final = 64
 """Tensors with fewer elements stay in float32: norms and biases are small and delicate."""
@@ -256,27 +268,17 @@ def write_student(
 
     Raises
     ------
-    RunError
+    OutputError
         If the folder cannot be written.
     """
     network = network.cpu().eval()
     data = to_onnx(network, half=half)
     facts = replace(describe_network(network, facts), sha256=digest_bytes(data))
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        scratch.mkdir(parents=True)
+    with replacing_folder(folder, STUDENT, "student") as scratch:
         (scratch / NETWORK_FILE).write_bytes(data)
         save_file(_stored_state(network, half=half), scratch / WEIGHTS_FILE)
         # The library writes for the owner alone; an installed package is read by all.
         (scratch / WEIGHTS_FILE).chmod((scratch / NETWORK_FILE).stat().st_mode)
         (scratch / CARD_FILE).write_text(card, encoding="utf-8")
         (scratch / DESCRIPTION_FILE).write_text(facts.to_json(), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.replace(folder)
-    except OSError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise RunError(
-            f"export: cannot write {folder} ({error.strerror}). Make room, then run again."
-        ) from error
     return facts

@@ -7,7 +7,6 @@ sees the same batches and ends with the same weights as an undisturbed one on th
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from featbank.atomic import replacing
 from featbank.digest import digest_json
 from featbank.errors import RunError
 
@@ -148,16 +148,11 @@ def _save(path: Path, digest: str, step: int, module: nn.Module, optimiser: torc
         "module": module.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
+        with replacing(path, "training") as scratch:
+            torch.save(state, scratch)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        scratch.unlink(missing_ok=True)
         raise RunError(
             f"training: cannot write the checkpoint {path} ({error}). The previous one is intact; make room, then run "
             "the same command to go on from there."

@@ -22,6 +22,7 @@ from torch.nn import functional
 from experiments.students.loop import Batch, Schedule, train
 from experiments.students.network import Heads, StudentNetwork
 from experiments.students.weak_set import TRAINED_MEASURES, WeakSet
+from featbank.atomic import replacing
 
 STATISTICS_FILE: Final = "nss.npy"
 _LIMIT: Final = 4.0
@@ -96,9 +97,8 @@ def picture_statistics(weak_set: WeakSet, folder: Path, workers: int) -> NDArray
         delayed(_statistics)(weak_set.pictures[start : start + 256]) for start in starts
     )
     values = np.concatenate(blocks)
-    scratch = path.with_suffix(".tmp.npy")
-    np.save(scratch, values, allow_pickle=False)
-    scratch.replace(path)
+    with replacing(path, "student") as scratch:
+        np.save(scratch, values, allow_pickle=False)
     return values
 
 

@@ -7,7 +7,6 @@ DeepFL-IQA and KADIS: Lin, Hosu and Saupe 2020). HaarPSI is computed as well and
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from experiments.students.distortions import CHAINS, DISTORTIONS, HELD_OUT_CHAINS, N_LEVELS, distort
+from featbank.atomic import replacing, write_file
 from featbank.digest import digest_json, seed_from
 from featbank.errors import DatasetError, ImageError
 from featbank.images import read_photo
@@ -149,15 +149,13 @@ def _make_shard(path: Path, plan: WeakSetPlan, folder: Path) -> Path | None:
             )
         )
     table = pd.concat(columns, ignore_index=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}")
-    with scratch.open("wb") as file:
+    with replacing(target, "weak set") as scratch:
         np.savez(
-            file,
+            scratch,
             pictures=np.concatenate(pictures),
             kind=table["kind"].to_numpy(dtype="U24"),
             **{name: table[name].to_numpy() for name in table.columns if name != "kind"},
         )
-    scratch.replace(target)
     return target
 
 
@@ -194,14 +192,15 @@ def make_weak_set(photographs: Sequence[Path], folder: Path, plan: WeakSetPlan, 
         tables.append(table.assign(photo=path.name))
     ratings = pd.concat(tables, ignore_index=True)
     # Not through a memory map: a full disk would then kill the process instead of raising.
-    with (folder / "pictures.npy").open("wb") as file:
+    with replacing(folder / "pictures.npy", "weak set") as scratch, scratch.open("wb") as file:
         shape = (len(ratings), plan.size, plan.size, 3)
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for _, shard in shards:
             with np.load(shard, allow_pickle=False) as data:
                 file.write(data["pictures"].tobytes())
-    ratings.to_csv(folder / "ratings.csv", index=False)
-    (folder / "plan.json").write_text(json.dumps({**asdict(plan), "photographs": len(shards)}, indent=1))
+    write_file(folder / "ratings.csv", ratings.to_csv(index=False), "weak set")
+    text = json.dumps({**asdict(plan), "photographs": len(shards)}, indent=1)
+    write_file(folder / "plan.json", text, "weak set")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featbank.atomic import replacing
+from featbank.atomic import check_file, replacing
 from featbank.bank.folder import FeatureFolder
 from featbank.errors import BankError
 
@@ -126,6 +126,22 @@ def write_features(path: str | Path, frame: pd.DataFrame) -> Path:
     return _write(Path(path), ids, {band: m.shape[1] for band, m in matrices.items()}, read)
 
 
+def is_export(path: Path) -> bool:
+    """Tell whether a file was written by `write_features` or `export_features`."""
+    from pyarrow import parquet
+
+    try:
+        if path.suffix == ".parquet":
+            return parquet.read_schema(path).names[:1] == [ID_COLUMN]
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                return archive.namelist()[:1] == [f"{ID_COLUMN}.npy"]
+        with path.open("rb") as file:
+            return file.read(len(ID_COLUMN) + 3) == f'"{ID_COLUMN}",'.encode()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
 def _write(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> Path:
     writers = {".csv": _write_csv, ".parquet": _write_parquet, ".npz": _write_npz}
     if path.suffix not in writers:
@@ -136,7 +152,7 @@ def _write(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Rea
         )
     if ID_COLUMN in widths:
         raise BankError(f"export: a band must not be called {ID_COLUMN!r}. Rename it in the recipe.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_file(path, "export", is_export)
     with replacing(path, "export") as temporary:
         writers[path.suffix](temporary, ids, widths, read)
     return path

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -22,6 +20,7 @@ import joblib
 import numpy as np
 
 from featbank import __version__
+from featbank.atomic import FolderKind, check_folder, remove_files, sweep, write_file
 from featbank.demo.metadata import COLUMNS, TAG_COLUMNS, metadata_rows, tag_rows, to_csv
 from featbank.demo.plan import SPLITS, PhotoPlan, make_plan
 from featbank.demo.raters import agreement, make_raters, mean_opinion, rate, to_quality
@@ -43,6 +42,8 @@ STATEMENT = (
 )
 
 _UNFINISHED = ".unfinished"
+_NEW_SET = FolderKind("demo set")
+_UNFINISHED_SET = FolderKind("demo set", shared=frozenset({*SPLITS, _UNFINISHED, TAGS_FILE, METADATA_FILE}))
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameter numbers of ``mallopt`` in glibc's malloc.h."""
@@ -85,7 +86,9 @@ def write_demo(
     ValueError
         If an argument is out of its range.
     DatasetError
-        If the folder holds other data, or a photo cannot be written.
+        If the folder holds another demo set.
+    OutputError
+        If it holds anything else, or cannot be written; what is finished stays.
 
     Examples
     --------
@@ -103,54 +106,32 @@ def write_demo(
     done = len(records)
     if progress is not None:
         progress(done, n_photos)
-    if done == n_photos and finished is not None and (folder / METADATA_FILE).is_file():
-        return folder
-    for name in (*SPLITS, _UNFINISHED):
-        _make_folder(folder / name)
-    missing = [plan for plan in plans if plan.name not in records]
-    digest = digest_json(request)
-    for record in _render_all(missing, seed, folder, digest, workers):
-        records[record["image_name"]] = record
-        done += 1
-        if progress is not None:
-            progress(done, n_photos)
-    _write_tables(folder, plans, [records[plan.name] for plan in plans], request)
-    shutil.rmtree(folder / _UNFINISHED)
+    if done < n_photos or finished is None or not (folder / METADATA_FILE).is_file():
+        for name in (*SPLITS, _UNFINISHED):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            sweep(folder / name)
+        missing = [plan for plan in plans if plan.name not in records]
+        digest = digest_json(request)
+        for record in _render_all(missing, seed, folder, digest, workers):
+            records[record["image_name"]] = record
+            done += 1
+            if progress is not None:
+                progress(done, n_photos)
+        _write_tables(folder, plans, [records[plan.name] for plan in plans], request)
+    remove_files(folder / _UNFINISHED, (_record_name(plan) for plan in plans))
     return folder
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatasetError(
-            f"write_demo: cannot create the folder {path}: {error.strerror}. Choose another."
-        ) from error
-
-
-def _write_atomically(path: Path, data: bytes, scratch: Path) -> None:
-    """Write a file under a temporary name in ``scratch`` and rename it, so that it appears whole or not at all."""
-    temporary = scratch / f"{path.name}.{os.getpid()}.tmp"
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DatasetError(
-            f"write_demo: cannot write {path}: {error.strerror}. What is finished stays; make room or choose another "
-            "folder, then run the same command again."
-        ) from error
+def _record_name(plan: PhotoPlan) -> str:
+    """Name the file that says what a photo on the disk is, until the set is complete."""
+    return f"{plan.number}.json"
 
 
 def _read_marker(folder: Path, request: dict[str, int]) -> dict[str, Any] | None:
     """Return the finished set's description, or None; refuse a folder that holds something else."""
     marker = folder / MARKER_FILE
     if not marker.is_file():
-        if (folder / METADATA_FILE).exists():
-            raise DatasetError(
-                f"write_demo: {folder} holds a dataset that is not a demo set ({METADATA_FILE} without {MARKER_FILE}). "
-                "Choose an empty folder: nothing is overwritten."
-            )
+        check_folder(folder, _UNFINISHED_SET if (folder / _UNFINISHED).is_dir() else _NEW_SET, "demo")
         return None
     try:
         description = json.loads(marker.read_text("utf-8"))
@@ -232,16 +213,14 @@ def _keep_memory() -> None:
 def _render_to_disk(plan: PhotoPlan, seed: int, folder: Path, request: str) -> dict[str, Any]:
     """Render one photo in whatever process this is; first the photo appears, then its record."""
     photo = render_photo(plan, seed)
-    scratch = folder / _UNFINISHED
-    _write_atomically(folder / plan.split / plan.name, photo.data, scratch)
+    write_file(folder / plan.split / plan.name, photo.data, "demo")
     record = {
         "image_name": plan.name,
         "sha256": digest_bytes(photo.data),
         "n_bytes": len(photo.data),
         **photo.measures(),
     }
-    text = json.dumps({**record, "request": request})
-    _write_atomically(scratch / f"{plan.number}.json", text.encode(), scratch)
+    write_file(folder / _UNFINISHED / _record_name(plan), json.dumps({**record, "request": request}), "demo")
     return record
 
 
@@ -283,11 +262,10 @@ def _write_tables(
         "agreement": agreement(ratings, fidelity),
         "photos": photos,
     }
-    scratch = folder / _UNFINISHED
     tables = (
         (TAGS_FILE, to_csv(TAG_COLUMNS, tag_rows(plans, seed))),
         (METADATA_FILE, to_csv(COLUMNS, metadata_rows(plans, mos, seed))),
         (MARKER_FILE, json.dumps(description, indent=1) + "\n"),
     )
     for name, text in tables:
-        _write_atomically(folder / name, text.encode("utf-8"), scratch)
+        write_file(folder / name, text, "demo")

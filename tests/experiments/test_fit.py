@@ -14,7 +14,6 @@ from experiments.commands.console import render_metrics
 from experiments.fit import fit_run
 from experiments.recipes.reading import parse_recipe
 from experiments.runs.consistency import recomputed_scores
-from experiments.runs.folder import new_run_folder
 from experiments.runs.model import load_run_model
 from experiments.runs.reading import read_run
 from experiments.runs.split import SealedRows, describe_rows, prepare_rows
@@ -319,30 +318,6 @@ def test_a_band_that_was_never_imported_is_named(tmp_path: Path) -> None:
     recipe = parse_recipe(RECIPE.replace("imported:dull", "imported:absent"), "absent")
     with pytest.raises(MissingFeaturesError, match=r"absent.*bank import"):
         fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False)
-
-
-def test_a_folder_that_is_not_a_run_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis/chapter.txt").write_text("years of work")
-    with pytest.raises(RunError, match="something else"), new_run_folder(tmp_path / "thesis"):
-        pass
-    assert (tmp_path / "thesis/chapter.txt").exists()
-
-
-def test_a_failing_run_leaves_the_earlier_one_untouched(run: Path, tmp_path: Path) -> None:
-    target = tmp_path / "run"
-    with new_run_folder(target) as folder:
-        (folder / "receipt.json").write_text("{}")
-
-    def fail_midway() -> None:
-        with new_run_folder(target) as folder:
-            (folder / "receipt.json").write_text("half")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail_midway()
-    assert (target / "receipt.json").read_text() == "{}"
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_the_command_line_says_it_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

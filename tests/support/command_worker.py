@@ -6,6 +6,7 @@ killed is then the command's work, and not the second of starting Python that co
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 
@@ -26,9 +27,24 @@ def _command(arguments: list[str]) -> None:
     os._exit(main(arguments))
 
 
+def _faulty(arguments: list[str], said: str, folder: str, call: int, number: int, goes_on: bool) -> None:
+    """Run a command of which a system call fails; its errors and its number of calls go to ``said``."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    errors = os.open(said, os.O_WRONLY | os.O_CREAT)
+    for descriptor, place in enumerate((nowhere, nowhere, errors)):
+        os.dup2(place, descriptor)
+    library = ctypes.CDLL(None)  # with the preloaded one in it
+    library.fault_arm(os.fsencode(folder), ctypes.c_long(call), number, int(goes_on))
+    code = main(arguments)
+    os.write(errors, f"\n{library.fault_count()}".encode())
+    os._exit(code)
+
+
 def _warm_up() -> None:
-    for module in ("features", "bank"):
+    for module in ("features", "bank", "fit", "search", "score", "report"):
         importlib.import_module(f"experiments.commands.{module}")
+    for module in ("fit", "search.run", "score", "report.write", "report.compare_write"):
+        importlib.import_module(f"experiments.{module}")
     for module in ("recipes.variants", "recipes.reading"):
         importlib.import_module(f"experiments.{module}")
     # No session is made before the fork: its threads would not be there in the child.
@@ -45,4 +61,4 @@ def _warm_up() -> None:
 
 if __name__ == "__main__":
     _warm_up()
-    serve({"command": _command})
+    serve({"command": _command, "faulty": _faulty})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,6 +14,7 @@ import open_clip
 import torch
 from torch import nn
 
+from featbank.atomic import replacing
 from featbank.digest import digest_json
 from featbank.encoders.macs import count_forward
 from featbank.encoders.networks import random_weights
@@ -204,7 +203,5 @@ def _run(blueprint: Blueprint, prompts: str, seed: int | None) -> torch.Tensor:
 
 def _keep(path: Path, features: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".npy")
-    with os.fdopen(handle, "wb") as file:
-        np.save(file, features, allow_pickle=False)
-    Path(name).replace(path)
+    with replacing(path, "text features") as scratch:
+        np.save(scratch, features, allow_pickle=False)

@@ -8,9 +8,8 @@ refused: an engine that is wrong on one machine or in one release never fills a 
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from featbank.atomic import FolderKind, replacing_folder
 from featbank.digest import digest_bytes, digest_json
 from featbank.encoders.networks.reading import TapReader
 from featbank.encoders.weights import weights_folder
@@ -43,6 +43,7 @@ answer with deviations of 0.004 to 0.05, whatever the engine."""
 
 _OPSET: Final = 18
 _GRAPH, _PROBE = "graph.onnx", "probe.npz"
+_KEPT: Final = FolderKind("kept graph", lambda folder: (_GRAPH, _PROBE))
 _N_PROBE: Final = 2
 
 
@@ -118,18 +119,11 @@ def _export_once(reader: Callable[[], TapReader], digest: str, size: tuple[int, 
     if known is not None:
         return known
     exported = _export(reader(), size, who)
-    scratch = folder.with_name(f".{digest}.{os.getpid()}.tmp")
-    try:
-        scratch.mkdir(parents=True)
+    # Where it cannot be written, the graph at hand is as good.
+    with contextlib.suppress(OSError), replacing_folder(folder, _KEPT, "engine") as scratch:
         (scratch / _GRAPH).write_bytes(exported.graph)
         kept: dict[str, Any] = {f"block_{k}": block for k, block in enumerate(exported.expected)}
         np.savez(scratch / _PROBE, sha256=np.array(digest_bytes(exported.graph)), **kept)
-        if folder.exists():
-            shutil.rmtree(folder)  # it could not be read
-        scratch.replace(folder)
-    except OSError:
-        # A folder that cannot be written, or a process that was faster: the graph at hand is as good.
-        shutil.rmtree(scratch, ignore_errors=True)
     return exported
 
 

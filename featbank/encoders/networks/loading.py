@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import pickle
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from featbank.atomic import replacing, write_file
 from featbank.digest import digest_file
 from featbank.encoders.networks.blueprint import Blueprint, CheckpointSheet
 from featbank.encoders.weights import RECORD_VERSION, WeightsSource, read_record, weights_path
@@ -265,22 +264,24 @@ def take_in(
     }
     target = weights_path(source)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and not target.with_suffix(".json").exists() and not _holds(target, record):
+        raise EncoderError(
+            f"weights: {str(target)!r} is where the converted copy goes, and holds a file that did not come in by "
+            "`featbank weights`. Move it to another folder; if it is the published one, add it from there."
+        )
     # The record comes last: a file without one is not used.
-    _replace(target, lambda temporary: save_file(state, temporary))
-    text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-    _replace(target.with_suffix(".json"), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    with replacing(target, "weights") as scratch:
+        save_file(state, scratch)
+    write_file(target.with_suffix(".json"), json.dumps(record, indent=2, sort_keys=True) + "\n", "weights")
     return record
 
 
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    temporary = Path(name)
+def _holds(path: Path, record: Mapping[str, object]) -> bool:
+    """Tell whether a file has the recorded tensors, as one has whose record a kill forestalled."""
     try:
-        write(temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return digest_state(load_file(path)) == record["content_sha256"]
+    except (SafetensorError, OSError):
+        return False
 
 
 def load_stored(source: WeightsSource, digest: str = "") -> State:

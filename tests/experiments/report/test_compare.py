@@ -17,6 +17,7 @@ from experiments.report.compare_tables import difference_rows, score_rows
 from experiments.report.compare_words import p_text, seen_from, word_comparison
 from experiments.report.compare_write import write_comparison
 from experiments.runs.comparison import Comparison, compare_runs
+from featbank.atomic import MARKER
 from featbank.errors import RunError
 from regressors.evaluation.metrics import evaluate, srcc
 from tests.support.page import by_id, read_page, table_rows
@@ -198,7 +199,7 @@ def test_the_page_reads_and_loads_nothing(make: Maker, tmp_path: Path) -> None:
     assert "<b>a" in page.text
     scores = by_id(page, "test").find("table")[0]
     assert [row[0] for row in table_rows(scores)[1:]] == ["<b>a", "bb", "ccc"]
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+    assert {p.name for p in (tmp_path / "out").iterdir()} - {MARKER} == {
         "comparison.html", "comparison.md", "scores.csv", "differences.csv",
         "compared_scores.png", "compared_differences.png", "compared_cost.png",
     }  # fmt: skip
@@ -207,15 +208,15 @@ def test_the_page_reads_and_loads_nothing(make: Maker, tmp_path: Path) -> None:
 
 def test_the_tables_on_disk_hold_every_digit(make: Maker, tmp_path: Path, rows: pd.DataFrame) -> None:
     comparison = compare_runs([make("a", 0.1), make("bb", 0.2)], n_resamples=100)
-    write_comparison(comparison, tmp_path)
-    scores = pd.read_csv(tmp_path / "scores.csv").set_index(["run", "part"])
+    write_comparison(comparison, tmp_path / "out")
+    scores = pd.read_csv(tmp_path / "out/scores.csv").set_index(["run", "part"])
     written = pd.read_csv(tmp_path / "a/predictions.csv", keep_default_na=False)
     test = written[written["split"] == "test"]
     for name, value in evaluate(test["mos"], test["predicted"]).items():
         assert scores.loc[("a", "test"), name] == pytest.approx(value, rel=1e-9)
-    differences = pd.read_csv(tmp_path / "differences.csv")
+    differences = pd.read_csv(tmp_path / "out/differences.csv")
     pd.testing.assert_series_equal(differences["p"], comparison.differences["p"])
-    markdown = (tmp_path / "comparison.md").read_text()
+    markdown = (tmp_path / "out/comparison.md").read_text()
     assert "## test (100 images)" in markdown
     assert "| a − bb |" in markdown
 

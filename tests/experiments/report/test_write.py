@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from experiments.report import write_report
-from experiments.report.write import FIGURE_NAMES, render_page, write_whole
+from experiments.report.write import FIGURE_NAMES, render_page
 from experiments.runs.data import METRIC_NAMES, RunData
+from experiments.runs.folder import write_text
 from experiments.runs.reading import read_run
+from featbank.atomic import MARKER
 from tests.experiments.conftest import SMALL, VARIANTS
 from tests.support.page import Element, by_id, read_page, table_rows
 from tests.support.run_folder import RunOptions, edit_json, write_run_folder
@@ -158,7 +160,7 @@ def test_tables_lie_beside_the_page(written: Path) -> None:
         (written / "tables.csv").read_text(encoding="utf-8").startswith("predictor,kind,split,subset,n,srcc,")
     )
     assert "## Metrics by split" in (written / "table.md").read_text(encoding="utf-8")
-    assert not [path for path in written.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in written.iterdir() if path.name.startswith(".")] == [MARKER]
 
 
 def test_the_same_run_gives_the_same_bytes(
@@ -295,24 +297,8 @@ def test_names_that_are_no_text_can_be_written(make_run: Callable[..., Path]) ->
     (folder / "receipt.json").write_text(text.replace('"quality"', '"\\udc80"'), encoding="utf-8")
     run = read_run(folder)
     assert "\udc80" in run.section("band_share")
-    page = write_whole(folder / "report.html", render_page(run, {}))
+    page = write_text(folder / "report.html", render_page(run, {}))
     read_page(page.read_text(encoding="utf-8"))
-
-
-def test_a_failed_writing_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "report.html"
-    write_whole(path, "the old page")
-    write_bytes = Path.write_bytes
-
-    def full_disk(self: Path, data: bytes) -> int:
-        write_bytes(self, data[:3])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(path, "the new page")
-    assert path.read_text() == "the old page"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.slow

@@ -147,7 +147,13 @@ def test_a_failing_export_leaves_the_earlier_file(
     bands: dict[str, FeatureFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     path = tmp_path / f"out{suffix}"
-    path.write_text("earlier")
+    path.write_text("not an export")
+    with pytest.raises(OutputError, match="holds something else"):
+        export_features(bands, path)
+    assert path.read_text() == "not an export"
+    path.write_text("")
+    export_features(bands, path)
+    before = path.read_bytes()
 
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -156,7 +162,7 @@ def test_a_failing_export_leaves_the_earlier_file(
         patch.setattr(os, "fsync", full)
         with pytest.raises(OutputError, match="the disk is full"):
             export_features(bands, path)
-    assert path.read_text() == "earlier"
+    assert path.read_bytes() == before
     assert names_in(tmp_path) == ["bank", path.name]
     export_features(bands, path)
     assert len(read_back(path)[0]) == 16

@@ -11,7 +11,7 @@ from featbank.demo.plan import make_plan
 from featbank.demo.render import render_photo
 from featbank.demo.write import MARKER_FILE, METADATA_FILE, TAGS_FILE
 from featbank.digest import digest_file
-from featbank.errors import DatasetError
+from featbank.errors import DatasetError, OutputError
 
 N, WIDTH = 20, 320
 
@@ -144,7 +144,7 @@ def test_folders_with_other_data_are_refused_and_left_alone(finished_set, tmp_pa
     foreign = tmp_path / "release"
     foreign.mkdir()
     (foreign / METADATA_FILE).write_text("not ours")
-    with pytest.raises(DatasetError, match="not a demo set"):
+    with pytest.raises(OutputError, match=f"demo must be a new or empty folder.*'{METADATA_FILE}'"):
         write_demo(foreign, n_photos=N, width=WIDTH)
     assert [p.name for p in foreign.iterdir()] == [METADATA_FILE]
     (foreign / MARKER_FILE).write_text("{")
@@ -158,11 +158,14 @@ def test_an_unfinished_set_of_other_arguments_is_refused(tmp_path):
         write_demo(folder, n_photos=N, width=WIDTH, workers=1, progress=_stop_after(1))
     with pytest.raises(DatasetError, match="unfinished demo set made with other arguments"):
         write_demo(folder, n_photos=N, width=WIDTH, seed=2, workers=1)
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"'thesis\.tex'"):
+        write_demo(folder, n_photos=N, width=WIDTH, workers=1)
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DatasetError, match="cannot create the folder"):
+    with pytest.raises(OutputError, match="file' must be a folder, got a file"):
         write_demo(tmp_path / "file" / "set", n_photos=N, width=WIDTH, workers=1)
 
 
