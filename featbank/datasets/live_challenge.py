@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +14,15 @@ from numpy.typing import NDArray
 from featbank.datasets._locate import ImageFinder
 from featbank.datasets.image_table import ImageTable
 from featbank.datasets.layout import Layout, Source
-from featbank.errors import DatasetError, DatasetNotFoundError, StoreError
-from featbank.remote import Place
+from featbank.errors import DatasetError, DatasetNotFoundError
+from featbank.remote import Place, read_regular
 
 N_RATER_TRAINING = 7
 """Images at the head of the list that only taught the raters their task."""
+
+MAX_BYTES = 1 << 24
+TIMEOUT_S = 60
+"""What reading a file of a thousand names and scores may take."""
 
 _FOLDERS = ("Images", ".")
 _SCORES = "AllMOS_release"
@@ -81,37 +89,37 @@ def read_live_challenge(source: Source) -> ImageTable:
     return LAYOUT.table(source, {"image_id": names, "path": paths, "mos": mos}, notes=notes)
 
 
-def _variable(path: Place, name: str) -> NDArray[Any]:
-    from scipy.io import loadmat, whosmat  # heavy, and needed by this dataset alone
-
+def _variable(path: Place, name: str) -> tuple[str, list[Any]]:
+    """Return the type and the values of a variable, read by another process: a damaged MAT file may end it."""
     try:
-        with path.open("rb") as file:
-            content = loadmat(file, variable_names=[name])
+        data = read_regular(path, MAX_BYTES, DatasetError)
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"no file at {path}.") from error
-    except StoreError:
-        raise
-    except (ValueError, TypeError, NotImplementedError, OSError) as error:
-        # scipy has no error of its own: a damaged file shows as one of these.
-        raise DatasetError(f"{path} is not a MATLAB file of version 7 or older: {error}.") from error
-    if name not in content:
-        with path.open("rb") as file:
-            found = [variable for variable, _, _ in whosmat(file)]
-        raise DatasetError(f"{path} must hold the variable {name!r}, got {found}.")
-    return np.asarray(content[name]).ravel()
+    command = [sys.executable, "-P", str(Path(__file__).with_name("_mat.py")), name]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=TIMEOUT_S)  # noqa: S603 (this very interpreter)
+        answer = json.loads(done.stdout)
+    except (ValueError, subprocess.TimeoutExpired) as error:
+        raise DatasetError(
+            f"{path} is damaged: the process that read it was ended by it. Copy or download the file again."
+        ) from error
+    if "error" in answer:
+        raise DatasetError(f"{path} is not a MATLAB file of version 7 or older: {answer['error']}.")
+    if "found" in answer:
+        raise DatasetError(f"{path} must hold the variable {name!r}, got {answer['found']}.")
+    return answer["dtype"], answer["values"]
 
 
 def _numbers(path: Place) -> NDArray[np.float64]:
-    values = _variable(path, _SCORES)
-    if values.dtype.kind not in "fiu":
-        raise DatasetError(f"{path}: {_SCORES!r} must hold numbers, got {values.dtype}.")
-    return values.astype(np.float64)
+    dtype, values = _variable(path, _SCORES)
+    if np.dtype(dtype).kind not in "fiu":
+        raise DatasetError(f"{path}: {_SCORES!r} must hold numbers, got {dtype}.")
+    return np.array(values, dtype=np.float64)
 
 
 def _names(path: Place) -> list[str]:
-    # A cell array arrives as an object array whose elements are arrays of one string.
-    cells = [np.asarray(cell).ravel() for cell in _variable(path, _NAMES)]
-    names = [str(cell[0]).strip() if len(cell) == 1 else "" for cell in cells]
+    _, values = _variable(path, _NAMES)
+    names = [str(value) for value in values]
     if not all(names) or len(set(names)) != len(names):
         raise DatasetError(f"{path}: {_NAMES!r} must hold one name per image, each once.")
     return names
