@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_N_FILES_SHOWN = 5
+_N_FILES_SHOWN = 10
 
 
 def render_check(report: Mapping[str, Any]) -> str:

@@ -75,6 +75,15 @@ CASES |= {
     ],
 }
 
+CASES["regression/mos_third_missing"] = [
+    Step(0, f"bank import {{c}}/regression/mos_third_missing.csv {BASE}"),
+    Step(
+        0,
+        f"fit {{c}}/regression/mos_third_missing.csv {GROUPS}",
+        ("80 of 120 rows have a MOS; 40 without one were left out: i0.jpg, i3.jpg",),
+    ),
+]
+
 HOSTILE: dict[str, list[Step]] = {
     "segv_one_byte.mat": [
         Step(
