@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from experiments.report.wording import (
+    AGAINST_NOTE,
     against,
     count,
     decimals_for,
@@ -60,13 +61,13 @@ def best_single_band(run: RunData) -> tuple[str, Scores] | None:
 def word_verdict(run: RunData) -> Verdict:
     """Say how well the run ranks its headline split, and how that stands to band, metadata and constant."""
     scores = run.scores[run.headline]
-    value, low = scores.values["srcc"], scores.low("srcc")
+    value, ends = scores.values["srcc"], scores.ci95.get("srcc", (math.nan, math.nan))
     where = _WHERE.get(run.headline, f"On {run.headline} ({{n}})").format(n=plural(scores.n, "image"))
     if not math.isfinite(value):
         return Verdict(
             f"{where} the predicted scores have no rank correlation with MOS: they are constant.", False
         )
-    bounds = interval(*scores.ci95.get("srcc", (math.nan, math.nan)), 3)
+    bounds = interval(*ends, 3)
     claim = f"{where} the predicted scores reach SRCC {fixed(value, 3)}"
     if bounds:
         claim += f" (95\u00a0% interval {bounds})"
@@ -75,16 +76,16 @@ def word_verdict(run: RunData) -> Verdict:
     single = best_single_band(run)
     if single is not None:
         other = single[1].values["srcc"]
-        relations.append(against(value, low, other))
+        relations.append(against(value, ends, other))
         parts.append(f"{relations[-1]} the best single band, {single[0]} ({fixed(other, 3)})")
     floor = run.baselines.get(METADATA_RIDGE, {}).get(run.headline)
     if floor is not None and math.isfinite(floor.values["srcc"]):
         other = floor.values["srcc"]
-        relations.append(against(value, low, other))
+        relations.append(against(value, ends, other))
         parts.append(f"{relations[-1]} a ridge on the metadata alone ({fixed(other, 3)})")
     sentence = f"{claim}, {' and '.join(parts)}" if parts else claim
     constant, beats_constant = _against_constant(run)
-    is_clear = beats_constant and set(relations) <= {"above"} and not low <= 0
+    is_clear = beats_constant and set(relations) <= {"above"} and not ends[0] <= 0
     return Verdict(f"{sentence}{constant}.", is_clear)
 
 
@@ -107,11 +108,8 @@ def verdict_notes(run: RunData) -> list[str]:
     """Sentences that say how the words of the verdict are meant, for the small print under it."""
     notes = []
     others = (best_single_band(run), run.baselines.get(METADATA_RIDGE, {}).get(run.headline))
-    if math.isfinite(run.scores[run.headline].low("srcc")) and any(others):
-        notes.append(
-            "“Above” means that the whole 95\u00a0% interval of this run lies above the other value, "
-            "“ahead of” that only the value itself does."
-        )
+    if math.isfinite(run.scores[run.headline].values["srcc"]) and any(others):
+        notes.append(AGAINST_NOTE)
     notes += [
         f"No intervals for {split_title(k)}: {s.ci95_reason}" for k, s in run.scores.items() if s.ci95_reason
     ]

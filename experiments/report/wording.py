@@ -143,25 +143,32 @@ def duration(seconds: float) -> str:
     return f"{count(hours)} h {minutes:02d} min"
 
 
-def against(value: float, low: float, other: float) -> str:
-    """Say how a score stands to another, given the lower end of its own interval.
+def against(value: float, ends: tuple[float, float], other: float) -> str:
+    """Say how a score stands to another, given its own interval.
 
     Parameters
     ----------
-    value, low : float
-        The score and the lower end of its 95 % interval; ``low`` is nan where there is none, and then nothing is
-        said to be sure.
+    value : float
+        The score.
+    ends : (float, float)
+        Its 95 % interval; nan where there is none, and then nothing is said to be sure.
     other : float
         What it is compared with.
 
     Returns
     -------
     str
-        ``above`` where the whole interval lies above, ``ahead of`` where only the score does, ``level with``
-        or ``below``.
+        ``above`` or ``below`` where the whole interval lies on that side, ``ahead of`` or ``behind`` where only the
+        score does, ``level with`` where they are equal. `AGAINST_NOTE` says so to readers.
     """
-    if value < other:
-        return "below"
     if value == other:
         return "level with"
-    return "above" if low > other else "ahead of"
+    if value > other:
+        return "above" if ends[0] > other else "ahead of"
+    return "below" if ends[1] < other else "behind"
+
+
+AGAINST_NOTE = (
+    "“Above” and “below” mean that the whole 95\u00a0% interval of this run lies on that side of the other value, "
+    "“ahead of” and “behind” that only the value does, “level with” that both are equal."
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,11 @@ def as_written(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def score_parts(
-    rows: pd.DataFrame, predicted: NDArray[np.float64], *, with_intervals: bool, random_state: int = 0
+    rows: pd.DataFrame,
+    predicted: NDArray[np.float64],
+    *,
+    with_intervals: bool | Sequence[str],
+    random_state: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """Judge predictions on every evaluated part.
 
@@ -70,7 +74,7 @@ def score_parts(
         Columns ``mos``, ``split``, ``subset``, and for intervals ``group``.
     predicted : float array of shape (n_images,)
         In the order of ``rows``.
-    with_intervals : bool
+    with_intervals : bool or sequence of str
         As in `judge`.
     random_state : int
         Seed of the bootstrap.
@@ -99,7 +103,7 @@ def judge(
     y_pred: NDArray[np.float64],
     *,
     groups: ArrayLike | None = None,
-    with_intervals: bool,
+    with_intervals: bool | Sequence[str],
     random_state: int = 0,
 ) -> dict[str, Any]:
     """Compute every metric of one part from the written values; a metric that is not defined becomes None.
@@ -110,8 +114,9 @@ def judge(
         Rounded by `as_written`.
     groups : array of shape (n_images,), optional
         Groups that are resampled as a whole; by default each image stands alone.
-    with_intervals : bool
-        Add 95 % bootstrap intervals under ``ci95``: None with fewer than ten groups, ``ci95_reason`` then saying so.
+    with_intervals : bool or sequence of str
+        Add 95 % bootstrap intervals, of all metrics or of those named, under ``ci95``: None with fewer than ten groups,
+        ``ci95_reason`` then saying so.
     random_state : int
         Seed of the bootstrap.
 
@@ -130,6 +135,7 @@ def judge(
             y,
             y_pred,
             groups=groups,
+            metrics=None if with_intervals is True else with_intervals,
             n_resamples=N_BOOTSTRAP,
             random_state=random_state,
             max_rows=INTERVAL_ROWS if len(y) > MANY_ROWS else None,
@@ -174,7 +180,7 @@ def predict_from_metadata(training: pd.DataFrame, rows: pd.DataFrame) -> NDArray
 def score_baselines(
     rows: pd.DataFrame, predictions: Mapping[str, NDArray[np.float64] | None]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Judge several baselines without intervals.
+    """Judge several baselines, and single bands, with intervals of SRCC alone: that is drawn beside the model's.
 
     Parameters
     ----------
@@ -189,7 +195,7 @@ def score_baselines(
         Metrics by baseline and part.
     """
     return {
-        name: score_parts(rows, predicted, with_intervals=False)
+        name: score_parts(rows, predicted, with_intervals=["srcc"])
         for name, predicted in predictions.items()
         if predicted is not None
     }

@@ -1,7 +1,6 @@
 """One execution of a recipe: what it writes, what it may read, and what it refuses."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from experiments.commands.console import render_metrics
 from experiments.fit import fit_run
 from experiments.recipes.reading import parse_recipe
 from experiments.runs.consistency import recomputed_scores
+from experiments.runs.evaluate import score_baselines
 from experiments.runs.model import load_run_model
 from experiments.runs.reading import read_run
 from experiments.runs.split import SealedRows, describe_rows, prepare_rows
@@ -277,7 +277,7 @@ def test_the_constant_baseline_is_the_mean_of_the_training_rows(run: Path) -> No
 def test_the_printed_table_names_its_columns_rightly(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     title, *lines = render_metrics(metrics).splitlines()
-    names = title.replace("95 % interval", "").split()
+    names = title.replace("95 % interval", "interval").split()
     compared = {
         "constant prediction": metrics["baselines"]["constant"]["test"],
         "band noise alone": metrics["single_bands"]["noise"]["test"],
@@ -285,11 +285,30 @@ def test_the_printed_table_names_its_columns_rightly(run: Path) -> None:
     parts = {name: metrics[name] for name in ("training_cv", "validation", "test", "test/exclusive")}
     for name, scores in (parts | compared).items():
         [line] = [line for line in lines if line.startswith(f"  {name} ")]
-        shown = dict(zip(names, re.sub(r"\[.*?\]", "", line.removeprefix(f"  {name}")).split(), strict=True))
+        shown = dict(zip(names, line.removeprefix(f"  {name}").replace(", ", ",").split(), strict=True))
         assert int(shown.pop("n")) == scores["n"]
+        low, high = (scores["ci95"] or {}).get("srcc", (None, None))
+        assert shown.pop("interval") == ("-" if low is None else f"[{low:.3f},{high:.3f}]")
         for metric, text in shown.items():
             value = scores[metric.lower()]
             assert text == "-" if value is None else float(text) == pytest.approx(value, rel=1e-3)
+
+
+def test_single_bands_and_baselines_have_an_interval_of_srcc() -> None:
+    rng = np.random.default_rng(0)
+    mos = rng.normal(size=60)
+    rows = pd.DataFrame(
+        {"mos": mos, "split": "test", "subset": "", "group": [f"uploader {n // 3}" for n in range(60)]}
+    )
+    found = score_baselines(
+        rows, {"band": mos + rng.normal(size=60), "constant": np.zeros(60), "metadata": None}
+    )
+    band, constant = found["band"]["test"], found["constant"]["test"]
+    assert set(found) == {"band", "constant"}
+    assert set(band["ci95"]) == {"srcc"}
+    low, high = band["ci95"]["srcc"]
+    assert low < band["srcc"] < high
+    assert constant["ci95"]["srcc"] == [None, None]
 
 
 def test_bands_of_one_pass_pay_once(tmp_path: Path) -> None:

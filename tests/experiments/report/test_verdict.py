@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.report.verdict import best_single_band, verdict_notes, word_verdict
+from experiments.report.wording import AGAINST_NOTE
 from experiments.runs.data import METRIC_NAMES, RunData, Scores
 from experiments.runs.reading import read_run
 
@@ -43,7 +44,8 @@ def test_a_clear_win_names_every_figure(small_run: RunData) -> None:
         (0.8, 0.75, 0.7, "above the best", True),
         (0.8, 0.75, 0.76, "ahead of the best", False),
         (0.8, 0.75, 0.8, "level with the best", False),
-        (0.8, 0.75, 0.81, "below the best", False),
+        (0.8, 0.75, 0.81, "behind the best", False),
+        (0.8, 0.75, 0.83, "below the best", False),
     ],
 )
 def test_words_follow_the_interval(
@@ -52,6 +54,11 @@ def test_words_follow_the_interval(
     verdict = word_verdict(_run(small_run, _scores(srcc, low=low), {"a": 0.1, "b": band}, None))
     assert word in verdict.sentence
     assert verdict.is_clear is is_clear
+
+
+def test_every_word_of_the_comparison_is_defined_with_and_without_an_interval(small_run: RunData) -> None:
+    for model in (_scores(0.8, low=0.75), _scores(0.8)):
+        assert AGAINST_NOTE in verdict_notes(_run(small_run, model, {"a": 0.1, "b": 0.9}, 0.3))
 
 
 def test_no_better_than_a_constant_is_said_and_not_clear(small_run: RunData) -> None:

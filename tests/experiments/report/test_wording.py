@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.report.wording import (
+    AGAINST_NOTE,
     MINUS,
     MISSING,
     against,
@@ -125,17 +126,18 @@ def test_short_clean_labels_are_untouched() -> None:
 
 
 @given(st.floats(-1, 1), st.floats(0, 1), st.floats(-1, 1))
-def test_above_needs_the_whole_interval(value: float, margin: float, other: float) -> None:
-    low = value - margin
-    word = against(value, low, other)
-    assert (word == "above") == (low > other)
-    assert (word == "below") == (value < other)
-    assert (word == "level with") == (value == other)
+def test_above_and_below_need_the_whole_interval(value: float, margin: float, other: float) -> None:
+    word = against(value, (value - margin, value + margin), other)
+    assert f"“{word}” " in AGAINST_NOTE.lower()
+    assert (word == "above") == (value - margin > other)
+    assert (word == "below") == (value + margin < other)
+    assert (word in {"above", "ahead of"}) == (value > other)
+    assert (word in {"below", "behind"}) == (value < other)
 
 
-def test_without_an_interval_the_value_alone_decides() -> None:
-    assert against(0.5, math.nan, 0.4) == "ahead of"
-    assert against(0.4, math.nan, 0.5) == "below"
+def test_without_an_interval_nothing_is_sure() -> None:
+    none = (math.nan, math.nan)
+    assert [against(value, none, 0.4) for value in (0.5, 0.4, 0.3)] == ["ahead of", "level with", "behind"]
 
 
 def test_names_of_splits_and_counts() -> None:
