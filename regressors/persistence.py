@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import platform
 import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ import numpy as np
 import pandas as pd
 import skops.io
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from skops.io.exceptions import UnsupportedTypeException, UntrustedTypesFoundException
 
@@ -33,16 +36,18 @@ from regressors.checks import Estimator, FloatArray, Table
 FORMAT = "featbank-model"
 FORMAT_VERSION = 1
 HEADER = "featbank.json"
+_SCHEMA = "schema.json"
 
 TRUSTED_TYPES = (
-    # Ours.
     "regressors.bands.BandScaler",
     "regressors.bands.SelectBands",
     "regressors.crops.CropEnsemble",
     "regressors.ensemble.BandEnsemble",
     "regressors.svr.UnitSVR",
-    # Splitters that may stand in ``cv``; they hold numbers only. Estimators of scikit-learn, arrays of numpy
-    # and plain containers are trusted by skops itself.
+    "sklearn.linear_model._ridge.Ridge",
+    "sklearn.pipeline.Pipeline",
+    "sklearn.preprocessing._data.StandardScaler",
+    # Splitters that may stand in ``cv``; they hold numbers only.
     "sklearn.model_selection._split.GroupKFold",
     "sklearn.model_selection._split.GroupShuffleSplit",
     "sklearn.model_selection._split.KFold",
@@ -51,7 +56,41 @@ TRUSTED_TYPES = (
     "sklearn.model_selection._split.ShuffleSplit",
     "sklearn.model_selection._split.StratifiedGroupKFold",
 )
-"""All types beyond those of skops that a model file may hold."""
+"""All estimators and splitters that a model file may hold: those that this package fits; skops alone trusts many more.
+
+Compiled code of others, such as libsvm's, believes what a file says of its arrays.
+"""
+
+_LEGACY_SVR = "sklearn.svm._classes.SVR"
+"""Inside a `UnitSVR` of earlier versions, which takes its arrays over and never asks it to predict."""
+
+_PLAIN_TYPES = {
+    "DictNode": {"builtins.dict"},
+    "JsonNode": {"builtins.str"},
+    "ListNode": {"builtins.list"},
+    "NdArrayNode": {
+        f"numpy.{name}" for name in ("ndarray", "bool", "float32", "float64", "int32", "int64", "str_")
+    },
+    "TupleNode": {"builtins.tuple"},
+    "TypeNode": {"builtins.float", "builtins.int", "builtins.str"},
+}
+"""How skops reads everything else, and what may be read so."""
+
+_SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
+    "BandEnsemble": {"column_means_": ("n",), "weights_": ("m",), "intercept_": ()},
+    "BandScaler": {"column_weights_": ("n",)},
+    "Ridge": {"coef_": ("n",), "intercept_": ()},
+    "SelectBands": {"columns_": ("k",)},
+    "StandardScaler": {"mean_": ("n",), "var_": ("n",), "scale_": ("n",)},
+    "UnitSVR": {
+        "x_mean_": ("n",), "support_": ("s",), "dual_coef_": ("s",), "support_vectors_": ("s", "n"), "intercept_": (),
+        "y_mean_": (), "y_scale_": (), "total_variance_": (),
+    },
+}  # fmt: skip
+"""Shapes of what predictions are made of: ``n`` columns; other letters stand for what they first meet."""
+
+_JSON_BYTES, _ARRAY_BYTES = 16 << 20, 256 << 20
+"""What the texts, and the arrays, of a model file may unpack to; more where the file itself is large."""
 
 _LIBRARIES = ("numpy", "pandas", "scikit-learn", "scipy", "skops")
 _N_PROBES = 3
@@ -106,7 +145,9 @@ def save_model(path: str | Path, model: Estimator, manifest: Mapping[str, Any]) 
         data = skops.io.dumps(model, compression=zipfile.ZIP_DEFLATED)
     except UnsupportedTypeException as error:
         raise ModelFileError(f"save_model: the model holds something skops cannot write: {error}.") from error
-    if untrusted := _untrusted(data):
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        untrusted = _untrusted(json.loads(archive.read(_SCHEMA)))[0]
+    if untrusted:
         raise ModelFileError(
             f"save_model: the model holds types that load_model does not trust, got {untrusted}. "
             "Give scorers by name, and folds as numbers or explicit lists."
@@ -155,9 +196,13 @@ def load_model(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
         the stored rows were repeated and agree.
     """
     source = Path(path)
-    data = source.read_bytes()
-    header = _read_header(source, data)
-    if untrusted := _untrusted(data, source):
+    with _opened(source) as archive:
+        header = _read_header(source, archive)
+        try:
+            untrusted, n_bytes = _check_contents(archive)
+        except _BROKEN as error:
+            raise _damaged(source, error) from error
+    if untrusted:
         raise ModelFileError(
             f"load_model: {source} holds types that are not trusted, got {untrusted}. They could run code while "
             "being loaded, so nothing was built. Only load files that save_model wrote; if this one claims to be, ask "
@@ -167,7 +212,8 @@ def load_model(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
         # Judged below by what the model predicts.
         warnings.simplefilter("ignore", category=InconsistentVersionWarning)
         try:
-            model = skops.io.loads(data, trusted=list(TRUSTED_TYPES))
+            model = skops.io.load(source, trusted=[*TRUSTED_TYPES, _LEGACY_SVR])
+            _check_fitted(model, n_bytes)
         except _BROKEN as error:
             raise _damaged(source, error) from error
         _check_probe(source, model, header)
@@ -204,7 +250,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         If it is no model file of this format version.
     """
     source = Path(path)
-    manifest: dict[str, Any] = _read_header(source, source.read_bytes())["manifest"]
+    with _opened(source) as archive:
+        manifest: dict[str, Any] = _read_header(source, archive)["manifest"]
     return manifest
 
 
@@ -219,6 +266,10 @@ _BROKEN = (
     ImportError,
     KeyError,
     IndexError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    RuntimeError,
     TypeError,
     ValueError,
     NotImplementedError,
@@ -232,10 +283,49 @@ def _damaged(source: Path, error: Exception) -> ModelFileError:
     )
 
 
-def _read_header(source: Path, data: bytes) -> dict[str, Any]:
+@contextmanager
+def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a model file as an archive of entries that unpack to what a file of its size may hold."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            header = json.loads(archive.read(HEADER)) if HEADER in archive.namelist() else None
+        archive = zipfile.ZipFile(source)
+    except _BROKEN as error:
+        raise _damaged(source, error) from error
+    with archive:
+        entries, size = archive.infolist(), source.stat().st_size
+        packed = sum(entry.compress_size for entry in entries)
+        room = {
+            HEADER: _JSON_BYTES,
+            _SCHEMA: _JSON_BYTES + 8 * packed,
+            "its arrays": max(_ARRAY_BYTES, 20 * packed),
+            "its entries, packed": size,
+        }
+        found = {name: sum(e.file_size for e in entries if e.filename == name) for name in (HEADER, _SCHEMA)}
+        found["its arrays"] = sum(entry.file_size for entry in entries) - sum(found.values())
+        found["its entries, packed"] = packed
+        for name, most in room.items():
+            if found[name] > most:
+                raise ModelFileError(
+                    f"load_model: {source} claims {found[name]} bytes for {name}, expected at most {most} in a model "
+                    f"file of {size} bytes; nothing of it was unpacked. Ask where it comes from."
+                )
+        if len({entry.filename for entry in entries}) < len(entries):
+            raise _damaged(source, ValueError("two entries of one name"))
+        if {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise _damaged(source, ValueError("entries are neither stored nor deflated"))
+        yield archive
+
+
+def _read_json(archive: zipfile.ZipFile, name: str) -> Any:  # noqa: ANN401 - as it comes
+    """Parse a text of an archive, unless it is of many tiny things, which take much more room than their text."""
+    text = archive.read(name)
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > _JSON_BYTES // 16 + len(text) // 20:
+        raise ValueError(f"{name} has too many parts for its length")
+    return json.loads(text)
+
+
+def _read_header(source: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    try:
+        header = _read_json(archive, HEADER) if HEADER in archive.namelist() else None
     except _BROKEN as error:
         raise _damaged(source, error) from error
     if header is None:
@@ -258,12 +348,94 @@ def _read_header(source: Path, data: bytes) -> dict[str, Any]:
     return header
 
 
-def _untrusted(data: bytes, source: Path | None = None) -> list[str]:
-    try:
-        found = skops.io.get_untrusted_types(data=data)
-    except _BROKEN as error:
-        raise _damaged(source or Path("the model"), error) from error
-    return sorted(set(found) - set(TRUSTED_TYPES))
+def _check_contents(archive: zipfile.ZipFile) -> tuple[list[str], int]:
+    """Check arrays and types before skops sees them; return the types that are not trusted, and the bytes of arrays."""
+    untrusted, files = _untrusted(_read_json(archive, _SCHEMA))
+    sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    n_bytes = sum(sizes[file] for file in files)  # skops reads an array anew for each place that names it
+    if n_bytes > max(_ARRAY_BYTES, 20 * sum(sizes.values())):
+        raise ValueError(f"its places name arrays of {n_bytes} bytes in all")
+    for file in set(files):
+        with archive.open(file) as stream:
+            version = np.lib.format.read_magic(stream)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(stream)
+            if dtype.hasobject or stream.tell() + math.prod(shape) * dtype.itemsize != sizes[file]:
+                raise ValueError(f"{file} claims the shape {shape} of {dtype}, which its bytes are not")
+    return untrusted, n_bytes
+
+
+def _untrusted(schema: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Walk the tree of a schema; return the types that are not trusted, and the array files it names."""
+    untrusted, files = set(), []
+    waiting: list[tuple[Any, str]] = [(schema, "")]
+    while waiting:
+        node, owner = waiting.pop()
+        if isinstance(node, list):
+            waiting += [(part, "") for part in node]
+        if not isinstance(node, dict):
+            continue
+        name = ""
+        if "__loader__" in node:
+            name, loader = f"{node['__module__']}.{node['__class__']}", node["__loader__"]
+            trusted = TRUSTED_TYPES if loader == "ObjectNode" else _PLAIN_TYPES.get(loader, ())
+            if name not in trusted and not (
+                owner == "svr_" and (loader, name) == ("ObjectNode", _LEGACY_SVR)
+            ):
+                untrusted.add(name)
+            if node.get("type") == "numpy":
+                files.append(node["file"])
+        # The dictionary of a UnitSVR's attributes says whose they are.
+        inner = (
+            name
+            if name == "regressors.svr.UnitSVR"
+            else owner
+            if node.get("__loader__") == "DictNode"
+            else ""
+        )
+        waiting += [
+            (part, "svr_" if (owner, key) == ("regressors.svr.UnitSVR", "svr_") else inner)
+            for key, part in node.items()
+            if isinstance(part, dict | list)
+        ]
+    return sorted(untrusted), files
+
+
+def _check_fitted(model: object, n_bytes: int) -> None:
+    """Compare the arrays of a loaded model with each other, before anything is computed with them.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a type is not what `_SHAPES` says, or there are more columns than bytes of arrays.
+    """
+    kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in _SHAPES), "")
+    steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else []
+    parts = steps or [getattr(model, "scaler_", None), *getattr(model, "members_", ())]
+    if not (kind or steps) or (steps and not hasattr(steps[-1], "predict")):
+        raise ValueError(f"{type(model).__name__} is no fitted regressor or step of one")
+    n_columns = model.n_features_in_  # type: ignore[attr-defined]
+    if type(n_columns) is not int or not 0 < n_columns <= n_bytes:
+        raise ValueError(f"{type(model).__name__} claims {n_columns!r} columns")
+    letters = {"n": n_columns, **({"m": len(parts) - 1} if kind == "BandEnsemble" else {})}
+    for name, dimensions in _SHAPES.get(kind, {}).items():
+        value = np.asarray(getattr(model, name))
+        expected = tuple(
+            letters.setdefault(letter, length)
+            for letter, length in zip(dimensions, value.shape, strict=False)
+        )
+        if value.dtype.kind not in "fi" or len(dimensions) != value.ndim or value.shape != expected:
+            raise ValueError(f"{kind}.{name} is {value.dtype} of shape {value.shape}, expected {expected}")
+    names = getattr(model, "feature_names_in_", None)
+    if names is not None and np.shape(names) != (n_columns,):
+        raise ValueError(f"{type(model).__name__} names {np.shape(names)} of {n_columns} columns")
+    for part in parts:
+        if part is not None:
+            _check_fitted(part, n_bytes)
 
 
 def _versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import skops.io
 from sklearn.linear_model import Ridge
 from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import KFold
+from sklearn.svm import SVR
 
 from regressors import persistence
 from regressors.ensemble import BandEnsemble
@@ -31,6 +33,7 @@ from regressors.persistence import (
     save_model,
 )
 from regressors.pipelines import ESTIMATORS, make_pipeline
+from regressors.svr import UnitSVR
 from tests.support.band_tables import band_table
 
 MANIFEST = {"bands": [{"name": "quality", "view": "native"}], "mos_range": [0.0, 1.0], "note": "Größe"}
@@ -151,6 +154,113 @@ def test_a_type_renamed_inside_the_file_is_refused(saved: Path) -> None:
             archive.writestr(name, data)
     with pytest.raises(ModelFileError, match=r"subprocess\.Popen"):
         load_model(saved)
+
+
+def disguise(thing: Any, saved: Path, **entries: bytes) -> Path:
+    """Put another object under the header of an honest file, and other bytes in place of some entries."""
+    with zipfile.ZipFile(saved) as archive:
+        header = archive.read(HEADER)
+    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(thing))) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(saved, "w", compression=zipfile.ZIP_DEFLATED) as archive:
+        for name, data in (content | {HEADER: header} | entries).items():
+            archive.writestr(name, data)
+    return saved
+
+
+@pytest.mark.parametrize("place", ["alone", "in a pipeline", "in a member", "in the kernel regressor"])
+def test_estimators_that_this_package_does_not_fit_are_not_built(
+    place: str, saved: Path, fitted: tuple
+) -> None:
+    """libsvm reads beyond an array that is shorter than the file says, and the process ends."""
+    X = fitted[1].to_numpy()
+    svr = SVR().fit(X, X[:, 0])
+    svr.support_ = svr.support_[:1]
+    thing: Any = svr
+    if place == "in a pipeline":
+        thing = make_pipeline("rbf-svr").set_params(regress=svr)
+    elif place != "alone":
+        thing = copy.deepcopy(fitted[0])
+        last = svr if place == "in a member" else UnitSVR()
+        last.kernel = svr if last is not svr else "rbf"
+        thing.members_[0].steps[-1] = ("regress", last)
+    with pytest.raises(ModelFileError, match=r"not trusted.*SVR.*nothing was built"):
+        load_model(disguise(thing, saved))
+
+
+def test_a_regressor_of_an_earlier_version_is_taken_over(saved: Path, fitted: tuple) -> None:
+    """It held scikit-learn's own in place of what that found."""
+    model, X = copy.deepcopy(fitted[0]), fitted[1]
+    for pipeline in model.members_:
+        columns = pipeline[:-1].transform(X)
+        unit = UnitSVR(C=1.0).fit(np.asarray(columns), X.iloc[:, 0])
+        scaled = (np.asarray(columns) - unit.x_mean_) / np.sqrt(unit.total_variance_)
+        unit.svr_ = SVR(gamma=1.0).fit(scaled, (X.iloc[:, 0] - unit.y_mean_) / unit.y_scale_)
+        pipeline.steps[-1] = ("regress", unit)
+    expected = model.predict(X)
+    disguise(model, saved)
+    rewrite_header(saved, probe=persistence._probe(model))
+    again, _ = load_model(saved)
+    np.testing.assert_allclose(again.predict(X), expected, rtol=1e-6)
+
+
+def ridge_of(model: BandEnsemble) -> Ridge:
+    return model.members_[0].steps[-1][1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "n_features_in_", 10**10),
+        lambda model: setattr(model, "n_features_in_", "10"),
+        lambda model: setattr(model, "weights_", np.ones(1)),
+        lambda model: setattr(model, "column_means_", np.ones((5000, 1))),
+        lambda model: setattr(model, "feature_names_in_", model.feature_names_in_[:-1]),
+        lambda model: setattr(ridge_of(model), "coef_", np.ones((ridge_of(model).n_features_in_, 10**5))),
+        lambda model: setattr(ridge_of(model), "coef_", np.array(["1"] * ridge_of(model).n_features_in_)),
+        lambda model: setattr(ridge_of(model), "n_features_in_", 10**9),
+        lambda model: model.members_[0].steps.pop(),
+        lambda model: model.members_.append(model.members_[0].steps[0][1]),
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_refused(change: Any, saved: Path, fitted: tuple) -> None:
+    model = copy.deepcopy(fitted[0])
+    change(model)
+    with pytest.raises(ModelFileError, match="damaged"):
+        load_model(disguise(model, saved))
+
+
+def test_what_would_unpack_to_too_much_is_not_unpacked(saved: Path, fitted: tuple) -> None:
+    model, honest = fitted[0], saved.read_bytes()
+    parts = b"[" + b"[]," * (5 << 20) + b"[]]"
+    for name, data, said in (
+        (HEADER, bytes(20 << 20), "bytes for featbank.json.*nothing of it was unpacked"),
+        ("schema.json", bytes(30 << 20), "bytes for schema.json.*nothing of it was unpacked"),
+        ("0.npy", bytes(300 << 20), "bytes for its arrays.*nothing of it was unpacked"),
+        (HEADER, parts, "too many parts"),
+        ("schema.json", parts, "too many parts"),
+        ("schema.json", b"[" * 10**5 + b"]" * 10**5, "damaged"),
+    ):
+        saved.write_bytes(honest)
+        with pytest.raises(ModelFileError, match=said):
+            load_model(disguise(model, saved, **{name: data}))
+        assert saved.stat().st_size < 1 << 20
+
+
+@pytest.mark.parametrize("shape", ["(9000000000,)", "(-1,)", "(2, 0)"])
+def test_an_array_is_as_long_as_it_says(shape: str, saved: Path, fitted: tuple) -> None:
+    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(fitted[0]))) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".npy"))
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(117).encode() + b"\n"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(80)
+    schema = json.dumps(
+        {"__class__": "ndarray", "__module__": "numpy", "__loader__": "NdArrayNode", "type": "numpy",
+         "file": "a.npy", "__id__": 1, "protocol": 2, "_skops_version": "0.16.0"}
+    )  # fmt: skip
+    with pytest.raises(ModelFileError, match="claims the shape"):
+        load_model(
+            disguise(fitted[0], saved, **{"schema.json": schema.encode(), "a.npy": array, name: array})
+        )
 
 
 def test_a_pickle_is_no_model_file(tmp_path: Path) -> None:
