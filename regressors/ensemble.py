@@ -31,8 +31,9 @@ from regressors.checks import (
 from regressors.combine import RULES, Combination, cross_combine
 from regressors.fitting import predict_held_out
 from regressors.folds import resolve_folds
+from regressors.kinds import ESTIMATORS, KINDS
 from regressors.members import list_members, member_search
-from regressors.pipelines import ADDITIVE_ESTIMATORS, ESTIMATORS, readable_params
+from regressors.pipelines import readable_params
 from regressors.search import fit_searches
 from regressors.solvers.memory import refuse_out_of_core
 from regressors.solvers.sums import ALL, measure
@@ -386,7 +387,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
     def is_additive_(self) -> bool:
         """Whether the prediction is a constant plus one part per band."""
         check_is_fitted(self)
-        return self.estimator in ADDITIVE_ESTIMATORS
+        return KINDS[self.estimator].is_additive
 
     def _named(self, values: np.ndarray) -> Table:
         """Give checked values their columns' names back, by which the members find their bands."""

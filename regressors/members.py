@@ -9,6 +9,7 @@ import numpy as np
 from regressors.bands import WHOLE_TABLE, unknown_bands
 from regressors.checks import Estimator, check_choice
 from regressors.folds import Fold
+from regressors.kinds import KINDS
 from regressors.pipelines import band_weight_candidates, make_search
 
 MEMBER_RULES = ("all+leave-one-out", "all", "each")
@@ -131,7 +132,7 @@ def member_search(
         If a parameter is not admissible.
     """
     candidates = ensemble.band_weights
-    if candidates is None and ensemble.estimator == "banded-ridge":
+    if candidates is None and KINDS[ensemble.estimator].has_band_weights:
         candidates = band_weight_candidates(bands, random_state=ensemble.random_state)
     if candidates is not None:
         candidates = restrict_weights(candidates, bands, known)

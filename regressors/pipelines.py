@@ -8,7 +8,6 @@ scikit-learn's own `GridSearchCV`. Another search takes its place by returning a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,18 +21,9 @@ from sklearn.preprocessing import StandardScaler
 from regressors.bands import BandScaler, SelectBands
 from regressors.checks import FloatArray, Folds, Scorer, check_choice
 from regressors.evaluation.metrics import SCORERS, make_metric_scorer
+from regressors.kinds import DEFAULT_GRID, ESTIMATORS, KINDS
 from regressors.search import BandGridSearchCV
 from regressors.svr import UnitSVR
-
-ESTIMATORS = ("ridge", "banded-ridge", "linear-svr", "rbf-svr")
-ADDITIVE_ESTIMATORS = frozenset({"ridge", "banded-ridge", "linear-svr"})
-"""Estimators whose prediction is a constant plus one part per band."""
-
-DEFAULT_C: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {"linear-svr": (0.1, 1.0, 10.0), "rbf-svr": (1.0, 10.0, 100.0)}
-)
-DEFAULT_EPSILON = (0.1, 0.3)
-DEFAULT_GAMMA = (0.03, 0.1, 0.3, 1.0)
 
 # Weight of a band that is held back relative to the others: ten times their penalty.
 _HELD_BACK = 10**-0.5
@@ -50,7 +40,7 @@ def default_alphas() -> FloatArray:
     ----------
     .. [1] AIM 2024 challenge on UHD blind photo quality assessment, section 2.9 (team ICL).
     """
-    return np.logspace(-6, 6, 13)
+    return np.array(DEFAULT_GRID["alpha"])
 
 
 def band_weight_candidates(
@@ -142,8 +132,9 @@ def make_pipeline(
         If the estimator is unknown.
     """
     check_choice("make_pipeline", "estimator", estimator, ESTIMATORS)
-    has_band_scaler = unit_band or has_band_weights or estimator == "banded-ridge"
-    regress = UnitSVR(kernel=estimator.removesuffix("-svr")) if estimator.endswith("-svr") else Ridge()
+    kind = KINDS[estimator]
+    has_band_scaler = unit_band or has_band_weights or kind.has_band_weights
+    regress = UnitSVR(kernel=kind.kernel) if kind.kernel else Ridge()
     return Pipeline(
         [
             ("select", SelectBands(None if bands is None else list(bands), keep_names=has_band_scaler)),
@@ -178,10 +169,9 @@ def make_search(
     bands : sequence of str, or None, default=None
         Bands the member sees; None for all. "banded-ridge" needs their names.
     alpha : float array, optional
-        Penalties of the ridges; 13 values from 1e-6 to 1e6 by default.
+        Penalties of the ridges; by default, as the others, those of `regressors.kinds.DEFAULT_GRID`.
     C, epsilon, gamma : float array, optional
-        Grids of the SVRs in the units of `regressors.svr.UnitSVR`; by default (0.1, 1, 10) for "linear-svr"
-        and (1, 10, 100) for "rbf-svr", (0.1, 0.3), and (0.03, 0.1, 0.3, 1) for "rbf-svr" alone.
+        Grids of the SVRs in the units of `regressors.svr.UnitSVR`; gamma for "rbf-svr" alone.
     band_weights : sequence of dict of str to float, optional
         Candidates for the weights of the bands, tried with every other parameter. None means all alike, but for
         "banded-ridge", whose default is `band_weight_candidates`. In an RBF kernel a small weight keeps a wide
@@ -225,7 +215,7 @@ def make_search(
     who = "make_search"
     check_choice(who, "estimator", estimator, ESTIMATORS)
     grid: dict[str, list[Any]] = {}
-    if estimator == "banded-ridge" or band_weights is not None:
+    if KINDS[estimator].has_band_weights or band_weights is not None:
         if band_weights is None:
             if bands is None:
                 raise ValueError(
@@ -236,15 +226,11 @@ def make_search(
         if not len(band_weights):
             raise ValueError(f"{who}: band_weights must hold at least one candidate, got an empty list.")
         grid["scale__band_weights"] = [dict(weights) for weights in band_weights]
-    if estimator.endswith("ridge"):
-        grid["regress__alpha"] = _values(who, "alpha", default_alphas() if alpha is None else alpha)
-    else:
-        grid["regress__C"] = _values(who, "C", DEFAULT_C[estimator] if C is None else C)
-        grid["regress__epsilon"] = _values(who, "epsilon", DEFAULT_EPSILON if epsilon is None else epsilon)
-    if estimator == "rbf-svr":
-        grid["regress__gamma"] = _values(who, "gamma", DEFAULT_GAMMA if gamma is None else gamma)
-    kind = GridSearchCV if reference else BandGridSearchCV
-    return kind(
+    given = {"alpha": alpha, "C": C, "epsilon": epsilon, "gamma": gamma}
+    for name in KINDS[estimator].grid:
+        own = given[name]
+        grid[f"regress__{name}"] = _values(who, name, DEFAULT_GRID[name] if own is None else own)
+    return (GridSearchCV if reference else BandGridSearchCV)(
         make_pipeline(estimator, bands, unit_band=unit_band, has_band_weights=band_weights is not None),
         grid,
         scoring=_scorer(scoring),

@@ -14,7 +14,6 @@ import tomli_w
 from experiments.recipes.search_space import SearchRequest, parse_search
 from experiments.recipes.values import (
     COMBINATIONS,
-    ESTIMATORS,
     MEMBERS,
     check_keys,
     number,
@@ -26,6 +25,7 @@ from experiments.recipes.values import (
 from featbank.digest import digest_json
 from featbank.errors import RecipeError, unknown_name
 from featbank.remote import read_regular
+from regressors.kinds import DEFAULT_GRID, ESTIMATORS
 
 RECIPE_VERSION: Final = 1
 
@@ -89,10 +89,10 @@ class RegressionRequest:
     rows: str = "images"
     members: str | tuple[tuple[str, ...], ...] = "all+leave-one-out"
     estimator: str = "ridge"
-    alpha: tuple[float, ...] = tuple(float(value) for value in np.logspace(-6, 6, 13))
-    C: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
-    gamma: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    epsilon: tuple[float, ...] = (0.1,)
+    alpha: tuple[float, ...] = DEFAULT_GRID["alpha"]
+    C: tuple[float, ...] = DEFAULT_GRID["C"]
+    gamma: tuple[float, ...] = DEFAULT_GRID["gamma"]
+    epsilon: tuple[float, ...] = DEFAULT_GRID["epsilon"]
     unit_band: bool = False
     band_weights: tuple[dict[str, float], ...] = ()
     cv: FoldsRequest = field(default_factory=FoldsRequest)

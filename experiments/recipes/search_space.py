@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from experiments.recipes.values import COMBINATIONS, ESTIMATORS, MEMBERS, check_keys, one_of, shown, typed
+from experiments.recipes.values import COMBINATIONS, MEMBERS, check_keys, one_of, shown, typed
 from featbank.errors import RecipeError
+from regressors.kinds import ESTIMATORS
 
 IMPORTED_PREFIX = "imported:"
 

@@ -10,7 +10,6 @@ from typing import Any
 from featbank.errors import RecipeError
 
 MEMBERS = ("all+leave-one-out", "all", "each")
-ESTIMATORS = ("ridge", "banded-ridge", "linear-svr", "rbf-svr")
 COMBINATIONS = ("uniform", "nnls", "simplex")
 
 

@@ -24,6 +24,7 @@ from sklearn.svm import SVR
 from regressors import persistence
 from regressors.ensemble import BandEnsemble
 from regressors.folds import make_folds
+from regressors.kinds import ESTIMATORS
 from regressors.persistence import (
     HEADER,
     ModelFileError,
@@ -32,7 +33,7 @@ from regressors.persistence import (
     read_manifest,
     save_model,
 )
-from regressors.pipelines import ESTIMATORS, make_pipeline
+from regressors.pipelines import make_pipeline
 from regressors.svr import UnitSVR
 from tests.support.band_tables import band_table
 

@@ -13,12 +13,13 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline as pipe
 from sklearn.preprocessing import StandardScaler
 
+from experiments.recipes.reading import RegressionRequest
 from regressors.bands import BandScaler
 from regressors.evaluation.metrics import SCORERS, srcc
 from regressors.fitting import fit_pipeline, fit_search, predict_held_out
 from regressors.folds import make_folds
+from regressors.kinds import DEFAULT_GRID, ESTIMATORS, KINDS
 from regressors.pipelines import (
-    ESTIMATORS,
     band_weight_candidates,
     default_alphas,
     make_pipeline,
@@ -33,6 +34,15 @@ SMALL = {"alpha": [0.1, 10.0], "C": [1.0], "epsilon": [0.1], "gamma": [0.3]}
 def test_the_default_grid_is_that_of_the_report() -> None:
     np.testing.assert_allclose(default_alphas(), [10.0**k for k in range(-6, 7)])
     assert len(make_search("ridge").param_grid["regress__alpha"]) == 13
+
+
+def test_defaults_stand_in_one_place() -> None:
+    request = RegressionRequest()
+    for name, kind in KINDS.items():
+        grid = make_search(name, ["a", "b"]).param_grid
+        for key in kind.grid:
+            assert grid[f"regress__{key}"] == list(DEFAULT_GRID[key]) == list(getattr(request, key))
+    np.testing.assert_array_equal(DEFAULT_GRID["alpha"], np.logspace(-6, 6, 13))
 
 
 @pytest.mark.parametrize("n_rows", [40, 12])

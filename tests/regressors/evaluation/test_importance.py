@@ -15,7 +15,7 @@ from sklearn.metrics import explained_variance_score
 from regressors.ensemble import BandEnsemble
 from regressors.evaluation import importance
 from regressors.evaluation.importance import band_parts, band_shares
-from regressors.pipelines import ESTIMATORS
+from regressors.kinds import ESTIMATORS
 from tests.support.band_tables import band_table
 
 
