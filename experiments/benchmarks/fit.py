@@ -30,6 +30,7 @@ from regressors.checks import FloatArray
 from regressors.ensemble import BandEnsemble
 from regressors.evaluation.metrics import SCORERS
 from regressors.folds import Fold, make_folds
+from regressors.kinds import DEFAULT_GRID
 from regressors.pipelines import default_alphas, make_pipeline
 from regressors.search import BandGridSearchCV
 from regressors.solvers.support_vectors import compiled_solver
@@ -37,11 +38,7 @@ from regressors.subset_scores import SubsetScorer
 
 N_FOLDS = 5
 _REPEATS, _SHORT_S = 3, 10.0
-SVR_GRID = {
-    "regress__C": [1.0, 10.0, 100.0],
-    "regress__epsilon": [0.1, 0.3],
-    "regress__gamma": [0.03, 0.1, 0.3, 1.0],
-}
+SVR_GRID = {f"regress__{name}": list(DEFAULT_GRID[name]) for name in ("C", "epsilon", "gamma")}
 
 
 def bench_fit() -> list[dict[str, Any]]:
@@ -93,15 +90,15 @@ def gemm_rate() -> float:
 
 
 def _table(n_rows: int, n_columns: int, n_bands: int) -> tuple[pd.DataFrame, FloatArray]:
-    """Return a float32 table like pooled activations of networks, and a target that shares their causes."""
+    """Return a float32 table with the spectrum of deep features, and a target that shares their causes."""
     rng = np.random.default_rng(0)
-    latent = rng.normal(size=(n_rows, 200)) * np.arange(1, 201) ** -0.6
-    mixed = latent @ rng.normal(size=(200, n_columns)) + 0.25 * rng.normal(size=(n_rows, n_columns))
-    mixed = np.maximum(mixed - rng.exponential(0.7, size=n_columns), 0)
-    mixed *= np.exp(0.6 * rng.normal(size=n_columns)) * np.sqrt(1 + mixed)
+    rank = min(n_rows, n_columns)
+    # Singular values that fall like those of deep features, without a floor of noise.
+    latent = rng.standard_normal((n_rows, rank)) * np.arange(1, rank + 1) ** -1.5
+    mixed = latent @ rng.standard_normal((rank, n_columns))
     widths = np.diff(np.linspace(0, n_columns, n_bands + 1).astype(int))
     names = [f"b{band}:{k:04d}" for band, width in enumerate(widths) for k in range(width)]
-    y = 50 + 8 * (latent @ rng.normal(size=200)) + 2 * rng.normal(size=n_rows)
+    y = 50 + 8 * latent[:, :20] @ np.arange(1, min(20, rank) + 1) ** 0.8 + 2 * rng.normal(size=n_rows)
     return pd.DataFrame(mixed.astype(np.float32), columns=names), y
 
 
