@@ -23,7 +23,7 @@ from featbank.errors import EncoderSetupError, ImageError
 from featbank.feature import Failure, Feature, compute_features, make_feature
 from featbank.images import DECODE_POLICY, Photo, read_photo
 from featbank.remote import digest_at
-from featbank.workers import keep_freed_memory, own_workers
+from featbank.workers import keep_freed_memory, starting_workers
 
 DECODE_EPOCH = int(DECODE_POLICY["epoch"])
 
@@ -206,7 +206,7 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
         return
     # One photo a task: a task takes about a second, and a row lost to a kill is one photo. Two tasks a worker
     # wait at most, which bounds memory whatever the number of photos.
-    with own_workers():  # they start with the first tasks
+    with starting_workers():  # they start with the first tasks
         parallel = Parallel(
             n_jobs=workers,
             return_as="generator_unordered",

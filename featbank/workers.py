@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import threading
 import time
@@ -70,6 +71,24 @@ def own_workers() -> Iterator[None]:
         guarded = nullcontext()
     with without_current_folder(), guarded:
         yield
+
+
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """As `own_workers`, around the call that starts the processes alone: they leave an interruption to this process.
+
+    A terminal sends it to all of them; what they are importing at that moment would end in a traceback each. A process
+    hands its mask of signals on to those it starts.
+    """
+    with own_workers():
+        if not hasattr(signal, "pthread_sigmask"):
+            yield
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @cache

@@ -21,6 +21,7 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
 from featbank.table import Band, build_table, resolve_band
+from featbank.workers import starting_workers
 from regressors.ensemble import BandEnsemble, NoSkillWarning
 from regressors.evaluation.metrics import METRICS, evaluate
 
@@ -183,6 +184,6 @@ def run_all(
     list of dict
         In the order of the jobs.
     """
-    parallel = Parallel(n_jobs=workers or -1, return_as="generator")
-    results = parallel(delayed(work)(*job) for job in jobs)
+    with starting_workers():
+        results = Parallel(n_jobs=workers or -1, return_as="generator")(delayed(work)(*job) for job in jobs)
     return list(tqdm(results, total=n_jobs, desc=label, unit="fit", disable=None))

@@ -13,6 +13,7 @@ import pandas as pd
 from featbank.digest import digest_file
 from featbank.errors import ImageError, StoreError
 from featbank.remote import MAX_PHOTO_BYTES, RemotePath, as_place, find_statuses, is_url, utf8_name
+from featbank.workers import starting_workers
 
 N_EXAMPLES = 20
 """How many files are named in a report; the counts beside them are complete."""
@@ -53,7 +54,9 @@ def _run(
     tasks = (joblib.delayed(_inspect)(path, decode) for path in paths)
     facts: list[dict[str, Any]] = []
     # The processes are joblib's: the caller's own backend, such as a cluster, is taken if one is set.
-    for fact in joblib.Parallel(n_jobs=n_jobs, return_as="generator")(tasks):
+    with starting_workers():
+        found = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+    for fact in found:
         facts.append(fact)
         if on_progress is not None:
             on_progress(len(facts), len(paths))

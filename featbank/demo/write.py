@@ -27,7 +27,7 @@ from featbank.demo.raters import agreement, make_raters, mean_opinion, rate, to_
 from featbank.demo.render import RENDER_EPOCH, render_photo
 from featbank.digest import digest_bytes, digest_file, digest_json
 from featbank.errors import DatasetError
-from featbank.workers import own_workers
+from featbank.workers import starting_workers
 
 DEFAULT_N_PHOTOS = 300
 DEFAULT_WIDTH = 3840
@@ -184,7 +184,7 @@ def _render_all(
         for plan in plans:
             yield _render_to_disk(plan, seed, folder, request)
         return
-    with own_workers():  # they start with the first tasks
+    with starting_workers():  # they start with the first tasks
         parallel = joblib.Parallel(n_jobs=min(workers, len(plans)), return_as="generator_unordered")
         records = parallel(joblib.delayed(_render_in_worker)(plan, seed, folder, request) for plan in plans)
     yield from records
