@@ -219,9 +219,11 @@ def _import(options: argparse.Namespace) -> Output:
 
 def _read_lines(path: Path) -> list[str]:
     from featbank.errors import BankError
+    from featbank.remote import read_regular
 
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        text = read_regular(path, 1 << 27, BankError).decode("utf-8-sig")
+        return [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise BankError(
             f"bank import: --names must be a text file in UTF-8 with one image name in each line, got {path}: {error}."

@@ -122,7 +122,7 @@ def parse_description(text: str, where: str) -> StudentDescription:
             )
         fields["layers"] = tuple(LayerCost(**_integers(layer)) for layer in fields["layers"])
         return StudentDescription(**fields)
-    except (ValueError, TypeError, KeyError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         if isinstance(error, EncoderError):
             raise
         raise EncoderError(
@@ -178,8 +178,8 @@ def describe_student(name: str) -> StudentDescription:
     path = _file(name, DESCRIPTION_FILE)
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise EncoderError(f"student: cannot read {str(path)!r}: {error.strerror}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise EncoderError(f"student: cannot read {str(path)!r}: {error}.") from error
     description = parse_description(text, str(path))
     if description.name != name:
         raise EncoderError(
