@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from featbank import __version__
-from featbank.errors import FeatbankError
+from featbank.errors import FeatbankError, redact
 from featbank.workers import own_workers, without_current_folder
 
 COMMANDS = {
@@ -167,13 +167,14 @@ def _run(name: str, arguments: list[str]) -> int:
             as_json,
         )
     if as_json:
-        print(json.dumps(output.document, indent=2, allow_nan=False, default=str))
+        print(redact(json.dumps(output.document, indent=2, allow_nan=False, default=str)))
     elif output.text:
-        print(output.text)
+        print(redact(output.text))
     return int(output.exit_code)
 
 
 def _fail(message: str, as_json: bool) -> int:
+    message = redact(message)
     print(f"featbank: {message}", file=sys.stderr)
     if as_json:
         print(json.dumps({"error": message}))

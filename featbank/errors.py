@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -11,7 +12,26 @@ class FeatbankError(Exception):
 
     def __str__(self) -> str:
         # KeyError would show the repr of its argument; a message is meant to be read as it is.
-        return str(self.args[0]) if self.args else self.__class__.__name__
+        return redact(str(self.args[0])) if self.args else self.__class__.__name__
+
+
+_USER = re.compile(r"""(?<=://)(?:[^\s/@"'?#]+|[^\s/@:"']*:[^\s@"']*)@""")
+_SECRET = re.compile(
+    r"""([?&;][^\s=&"']*(?:auth|credential|key|pass|pwd|secret|sig|token)[^\s=&"']*=)[^\s&;"'#]+""",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """Return a text without the users, passwords and tokens of the URLs in it, for messages, receipts and reports.
+
+    Examples
+    --------
+    >>> from featbank.errors import redact
+    >>> redact("postgresql://me:secret@host/db and https://host/a?token=abc&n=1")
+    'postgresql://***@host/db and https://host/a?token=***&n=1'
+    """
+    return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
 
 
 class ImageError(FeatbankError, ValueError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from featbank.atomic import FolderKind
-from featbank.errors import FeatbankError, RunError
+from featbank.errors import FeatbankError, RunError, redact
 from featbank.remote import read_regular
 
 MAX_JSON_BYTES = 1 << 28
@@ -72,8 +72,8 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON-able value
-    """Write indented JSON; NaN is refused because JSON has no form for it."""
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    """Write indented JSON without credentials of URLs; NaN is refused because JSON has no form for it."""
+    path.write_text(redact(json.dumps(value, indent=2, allow_nan=False)) + "\n", encoding="utf-8")
 
 
 def read_json(run: Path, name: str) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from experiments.recipes.reading import Recipe
 from experiments.runs.evaluate import FLOAT_FORMAT
 from experiments.runs.receipt import none_if_nan
 from experiments.search.space import LEFT_OUT, OPTIONS, Configuration, Space
-from experiments.search.study import Finished, Plan, hide_password, rebuild_study
+from experiments.search.study import Finished, Plan, rebuild_study
 from featbank.digest import digest_json
+from featbank.errors import redact
 
 TRIALS: Final = "trials.csv"
 IMPORTANCE: Final = "importance.csv"
@@ -282,7 +283,7 @@ def document_study(
         )
     return {
         "study": name,
-        "storage": "search.journal" if storage is None else hide_password(storage),
+        "storage": "search.journal" if storage is None else redact(storage),
         "recipe": {"name": recipe.name, "digest": recipe.digest, "text": recipe.to_toml()},
         "method": plan.method,
         "objectives": plan.objectives.split(","),

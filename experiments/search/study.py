@@ -147,13 +147,11 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     except (ArgumentError, ImportError) as error:
         raise RunError(
             f"search: --storage must be a database URL with an installed driver, such as sqlite:///search.db or "
-            f"postgresql://user@host/name, got {hide_password(url)!r}: {error}. For PostgreSQL: "
+            f"postgresql://user@host/name, got {url!r}: {error}. For PostgreSQL: "
             "pip install psycopg2-binary."
         ) from error
     except SQLAlchemyError as error:
-        raise RunError(
-            f"search: cannot use the storage {hide_password(url)!r}: {str(error).splitlines()[0]}."
-        ) from error
+        raise RunError(f"search: cannot use the storage {url!r}: {str(error).splitlines()[0]}.") from error
 
 
 def _open_database(url: str) -> BaseStorage:
@@ -171,17 +169,6 @@ def _open_database(url: str) -> BaseStorage:
                 raise
             time.sleep(0.1)
     raise AssertionError("unreachable")
-
-
-def hide_password(url: str) -> str:
-    """Return a database URL fit for messages and receipts."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.cli import main
+from featbank.errors import RunError, redact
 from tests.featbank.encoders.test_custom import CODE
 from tests.support.datasets import write_csv, write_image
 
@@ -221,3 +222,35 @@ def test_new_weights_beside_unchanged_code_are_new_features(others: Path) -> Non
         assert main(others_arguments("bank export ../e.csv --data scores.csv")) == 0
         exports.append(np.loadtxt(others.parent / "e.csv", delimiter=",", skiprows=1, usecols=(1, 2, 3)))
     np.testing.assert_allclose(exports[1], 2 * exports[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:S3CRET@host/db", "s3://AKIA:S3CR/S3CRET@bucket/a", "s3://S3CRET@bucket", "x://h/a?n=1&Token=S3CRET#f",
+        "https://h/a?X-Amz-Signature=S3CRET&X-Amz-Credential=S3CRET", "bad 'db://me:S3CRET@h/x' and \"s3://S3CRET@b\"",
+    ],
+)  # fmt: skip
+def test_no_credential_stays_in_a_text(url: str) -> None:
+    assert "S3CR" not in redact(url)
+    assert "S3CR" not in str(RunError(f"search: cannot use {url}."))
+    assert redact("s3://bucket/a b@c.jpg?n=1 x@y.org") == "s3://bucket/a b@c.jpg?n=1 x@y.org"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bank ls --bank nosuch://me:S3CRET@bucket/bank",
+        "features nosuch://me:S3CRET@bucket/photos --workers 1",
+        "check nosuch://bucket/photos?token=S3CRET",
+    ],
+)
+def test_no_credential_reaches_a_message_or_a_file(
+    line: str, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(dataset)
+    assert main([*arguments(line), "--json"]) == 1
+    said = capsys.readouterr()
+    assert "nosuch" in said.err
+    assert "S3CRET" not in said.err + said.out
+    assert not [p for p in dataset.parent.rglob("*") if p.is_file() and b"S3CRET" in p.read_bytes()]
