@@ -1,6 +1,9 @@
 """A full disk, a failing device, a kill at each system call of a command: what was there before is whole."""
 
+import os
+import random
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +13,8 @@ import pytest
 
 from experiments.cli import main
 from featbank.atomic import MARKER, sweep
-from tests.support.bank_worker import Worker
+from tests.experiments.test_kills import processes_of
+from tests.support.bank_worker import Worker, worker
 from tests.support.datasets import write_image
 from tests.support.faults import FAULTS, Outcome, fail_each_call, faulty_worker
 from tests.support.imported_run import RECIPE, prepare
@@ -168,3 +172,59 @@ def test_no_call_of_any_command_can_cost_the_earlier_output(
     commands: Worker, tmp_path: Path, make: Callable[[Path], Case], fault: str
 ) -> None:
     check_each_call(commands, make(tmp_path), fault, step=1)
+
+
+def check_kills(make: Callable[[Path], Case], folder: Path, n_kills: int, workers: int) -> None:
+    """Kill a command at random moments: the run is always whole, and no process and no hidden folder stays."""
+    case = make(folder)
+    arguments = [*case.arguments, "--workers", str(workers)]
+    is_search = arguments[0] == "search"
+    dice = random.Random(n_kills + workers)
+    n_survived = n_left = n_replaced = 0
+    with worker("tests.support.command_worker") as commands:
+        started = time.monotonic()
+        assert commands.wait(commands.start("command", arguments=arguments)) == 0
+        longest_s = time.monotonic() - started
+        before = case.contents()
+        for _ in range(n_kills):
+            # A search that has all it was asked for writes nothing: ask for another number of trials.
+            more = ["--trials", str(dice.randrange(2, 9))] if is_search else []
+            pid = commands.start("command", arguments=[*arguments, *more])
+            time.sleep(dice.uniform(0, longest_s))
+            os.kill(pid, signal.SIGKILL)
+            n_survived += commands.wait(pid) == 0
+            deadline = time.monotonic() + 5
+            while processes_of(pid):
+                assert time.monotonic() < deadline, "a process outlived its command by 5 s"
+                time.sleep(0.05)
+            after = case.contents()
+            assert after.keys() == before.keys()
+            if after != before:
+                n_replaced += 1
+                names = ["predictions.csv", "metrics.json", "model.skops", "receipt.json", "trust.json"]
+                changed = {name for name in after if after[name] != before[name]}
+                assert "run/receipt.json" in changed
+                assert all(after[f"run/{name}"] for name in names)
+            n_left += len(list(case.folder.rglob(".featbank-*")))
+            before = after
+        assert commands.wait(commands.start("command", arguments=arguments)) == 0
+        assert not list(case.folder.rglob(".featbank-*"))
+    print(  # noqa: T201
+        f"{arguments[0]}, {workers} workers: {n_kills} kills, {n_survived} too late, {n_replaced} after the new run "
+        f"was in place, {n_left} times hidden files were seen before the next run"
+    )
+
+
+@pytest.mark.parametrize("make", [a_fit, a_search])
+def test_a_few_kills_lose_no_run_and_leave_nothing(tmp_path: Path, make: Callable[[Path], Case]) -> None:
+    check_kills(make, tmp_path, 3, workers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("make", [a_fit, a_search])
+def test_kills_of_fits_and_searches_lose_no_run_and_leave_nothing(
+    tmp_path: Path, make: Callable[[Path], Case], workers: int
+) -> None:
+    """The number of kills for each of the four is 40, or that in FEATBANK_TEST_KILLS."""
+    check_kills(make, tmp_path, int(os.environ.get("FEATBANK_TEST_KILLS", "40")), workers)
