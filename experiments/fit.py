@@ -56,7 +56,7 @@ from experiments.runs.model import (
 )
 from experiments.runs.receipt import build_receipt, none_if_nan
 from experiments.runs.room import choose_blocks, describe_parts, drawn_rows, open_table, sizes_of_parts
-from experiments.runs.split import SealedRows, describe_rows, prepare_rows, written_groups
+from experiments.runs.split import SealedRows, describe_rows, find_copies, prepare_rows, written_groups
 from experiments.runs.trust import alarming
 from featbank.atomic import FolderKind, check_folder, replacing_folder
 from featbank.bank import Bank
@@ -203,7 +203,9 @@ def fit_run(
         workers=workers,
     )
     features = (map_table if by_blocks else build_table)(table, bands, bank, features_command)
-    prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
+    prepared = prepare_rows(
+        features.rows, test_fraction, recipe.regression.cv.random_state, find_copies(features)
+    )
     notes = [*table.notes, *describe_rows(features), *prepared.notes]
     for note in notes if origin is None else ():
         log(note)

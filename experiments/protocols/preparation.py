@@ -16,7 +16,7 @@ from tqdm import tqdm
 from experiments.recipes.reading import Recipe
 from experiments.runs.evaluate import as_written
 from experiments.runs.model import build_ensemble, folds_of, n_crops_of
-from experiments.runs.split import describe_rows, prepare_rows
+from experiments.runs.split import describe_rows, find_copies, prepare_rows
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
@@ -100,7 +100,7 @@ def prepare(
     ]
     features = build_table(table, bands, bank, features_command)
     has_split = bool((features.rows["split"] != "").all())
-    rows = prepare_rows(features.rows, 0.0, 0).frame
+    rows = prepare_rows(features.rows, 0.0, 0, find_copies(features)).frame
     chosen = which or ("training" if has_split else "all")
     if chosen != "all":
         if not has_split:

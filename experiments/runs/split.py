@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from featbank.errors import DatasetError, RunError, first_few
 from featbank.table import FeatureTable, MappedFeatures
@@ -20,6 +23,9 @@ MIN_ROWS = 4
 """Fewer images cannot be cut into a training set and a test set."""
 
 EVALUATED_SPLITS = ("validation", "test")
+
+MIN_COPY_COLUMNS = 10
+"""Columns in which images have to agree to be copies."""
 
 N_NAMED = 10
 """Images that a line names beside their count."""
@@ -82,7 +88,36 @@ def describe_rows(features: FeatureTable | MappedFeatures) -> list[str]:
     return notes
 
 
-def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) -> Rows:
+def find_copies(features: FeatureTable | MappedFeatures) -> dict[str, str]:
+    """Find images that are one photo by their features, or byte for byte.
+
+    Parameters
+    ----------
+    features : FeatureTable or MappedFeatures
+        Features that are left in the bank's files are not compared, their images' bytes are.
+
+    Returns
+    -------
+    dict of str to str
+        By name: the first image with the same features. Fewer than `MIN_COPY_COLUMNS` columns may agree by chance, and
+        where a tenth of the images agree, the features say nothing; neither makes copies.
+    """
+    if not isinstance(features, FeatureTable) or features.X.shape[1] < MIN_COPY_COLUMNS:
+        return dict(features.copies)
+    values, images = features.X.to_numpy(), features.X.index.to_numpy()
+    # A few columns tell most images apart; the others are compared as a whole.
+    some = values[:, np.linspace(0, values.shape[1] - 1, 8).astype(int)]
+    _, label, counts = np.unique(some, axis=0, return_inverse=True, return_counts=True)
+    alike: dict[bytes, list[str]] = {}
+    for row in np.flatnonzero(counts[label.ravel()] > 1).tolist():
+        alike.setdefault(values[row].tobytes(), []).append(str(images[row]))
+    sets = [sorted(names) for names in alike.values() if 10 * len(names) <= len(images)]
+    return {copy: first for first, *others in sets for copy in others}
+
+
+def prepare_rows(
+    rows: pd.DataFrame, test_fraction: float, random_state: int, copies: Mapping[str, str] | None = None
+) -> Rows:
     """Leave out rows that cannot take part, fill in groups, and make a split where there is none.
 
     Parameters
@@ -93,6 +128,8 @@ def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) ->
         Share of the images held out as ``test`` when the dataset has no split; 0 holds out none.
     random_state : int
         Seed of that split.
+    copies : mapping of str to str, optional
+        From `find_copies`: copies of one photo share a group, within each split where the dataset has some.
 
     Returns
     -------
@@ -114,6 +151,12 @@ def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) ->
     if without_mos.any():
         frame = frame[~without_mos]
     frame["group"] = name_groups(frame["group"], frame.index.to_series())
+    if copies:
+        frame["group"], n_joined = _join_copies(frame, copies)
+        if n_joined:
+            notes.append(
+                f"{n_joined:,} images have the features of another one: each stands in the group of that one."
+            )
     unsplit = frame["split"] == ""
     if unsplit.all():
         frame["split"] = _make_split(frame, test_fraction, random_state)
@@ -137,6 +180,18 @@ def prepare_rows(rows: pd.DataFrame, test_fraction: float, random_state: int) ->
             "there is nothing to learn. Look at the column `mos`; a scale of tiny numbers has to be multiplied first."
         )
     return Rows(frame, tuple(notes))
+
+
+def _join_copies(frame: pd.DataFrame, copies: Mapping[str, str]) -> tuple[pd.Series, int]:
+    """Join the groups of images that are copies within a split; and count the images that came to another's."""
+    photo = frame.index.map(lambda image: copies.get(image, image))
+    codes, groups = pd.factorize(frame["group"])
+    first = pd.Series(codes, index=frame.index).groupby([photo, frame["split"]]).transform("first").to_numpy()
+    links = coo_array((np.ones(len(codes)), (codes, first)), shape=(len(groups), len(groups)))
+    _, joined = connected_components(links, directed=False)
+    # Groups are numbered by their first images, so the first of those joined gives the name.
+    names = pd.Series(groups).groupby(joined).transform("first").to_numpy()
+    return pd.Series(names[codes], index=frame.index), int((first != codes).sum())
 
 
 def name_groups(groups: pd.Series, images: pd.Series) -> pd.Series:

@@ -19,7 +19,7 @@ from experiments.recipes.reading import Recipe
 from experiments.runs.evaluate import as_written
 from experiments.runs.folder import SEARCH
 from experiments.runs.room import choose_blocks, open_table
-from experiments.runs.split import describe_rows, prepare_rows
+from experiments.runs.split import describe_rows, find_copies, prepare_rows
 from experiments.search.evaluation import Evaluator
 from experiments.search.out_folder import FINISH_LOCK, check_journal, check_study, finished_metrics
 from experiments.search.outcome import (
@@ -166,7 +166,9 @@ def search_run(
         workers=workers,
     )
     features = (map_table if by_blocks else build_table)(table, bands, bank, features_command)
-    prepared = prepare_rows(features.rows, test_fraction, recipe.regression.cv.random_state)
+    prepared = prepare_rows(
+        features.rows, test_fraction, recipe.regression.cv.random_state, find_copies(features)
+    )
     left_out_notes = describe_rows(features)
     for note in (*table.notes, *left_out_notes, *prepared.notes):
         log(note)

@@ -16,7 +16,7 @@ from experiments.runs.consistency import recomputed_scores
 from experiments.runs.evaluate import score_baselines
 from experiments.runs.model import load_run_model
 from experiments.runs.reading import read_run
-from experiments.runs.split import SealedRows, describe_rows, prepare_rows
+from experiments.runs.split import SealedRows, describe_rows, find_copies, prepare_rows, written_groups
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import DatasetError, MissingFeaturesError, RunError
@@ -200,6 +200,26 @@ def test_a_dataset_without_a_split_gets_one_by_group(tmp_path: Path) -> None:
     assert sides.max() == 1
     receipt = json.loads((tmp_path / "run/receipt.json").read_text())
     assert any("has no split" in note for note in receipt["notes"])
+
+
+def test_copies_stay_together_within_a_split_and_are_left_across_given_ones() -> None:
+    names = [f"{number:02d}" for number in range(40)]
+    values = np.tile(np.random.default_rng(0).normal(size=(20, 12)), (2, 1))
+    rows = pd.DataFrame({"mos": np.arange(40.0), "split": "", "subset": "", "group": ""}, index=names)
+    features = FeatureTable(pd.DataFrame(values, index=names), rows, pd.DataFrame(columns=["image"]))
+    copies = find_copies(features)
+    assert copies == {f"{number + 20:02d}": f"{number:02d}" for number in range(20)}
+    made = prepare_rows(rows, 0.25, 0, copies)
+    for column in ("group", "split"):
+        assert (made.frame[column][:20].to_numpy() == made.frame[column][20:].to_numpy()).all()
+    assert made.notes[0].startswith("20 images have the features of another one")
+    assert set(written_groups(made.frame["group"], made.frame.index.to_series())[:20]) == {""}
+    given = rows.assign(split=["training"] * 30 + ["test"] * 10)
+    groups = prepare_rows(given, 0.25, 0, copies).frame["group"]
+    assert groups["20"] == groups["00"]
+    assert groups["30"] != groups["10"]
+    few = replace(features, X=features.X.iloc[:, :5])
+    assert find_copies(few) == {}  # a few numbers may agree by chance
 
 
 def test_rows_without_mos_are_left_out_and_said_so() -> None:
