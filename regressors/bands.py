@@ -84,19 +84,9 @@ def band_columns(columns: Iterable[Any]) -> dict[str, list[str]]:
 
 
 def locate_bands(names: Sequence[Any] | None, n_features: int) -> dict[str, IntArray]:
-    """Find the column positions of each band.
+    """Find the column positions of each band, in table order, from the ``names`` of ``n_features`` columns.
 
-    Parameters
-    ----------
-    names : sequence of str, or None
-        Column names; None for a table without names, which is one band.
-    n_features : int
-        Number of columns.
-
-    Returns
-    -------
-    dict of str to int array
-        Positions in table order.
+    A table without names (None) is one band.
     """
     if names is None:
         return {WHOLE_TABLE: np.arange(n_features)}
@@ -108,22 +98,10 @@ def locate_bands(names: Sequence[Any] | None, n_features: int) -> dict[str, IntA
 
 
 def check_labels(who: str, X: Table) -> None:
-    """Refuse a frame with several levels of column labels.
+    """Refuse a frame ``X`` with several levels of column labels, for ``who`` asks, by a TypeError.
 
-    scikit-learn takes such a frame as one without names: bands would go unseen and columns in another
-    order would be accepted.
-
-    Parameters
-    ----------
-    who : str
-        The class that asks, named in the message.
-    X : data frame or array
-        Feature table; plain integer labels pass, as scikit-learn treats them like an array's.
-
-    Raises
-    ------
-    TypeError
-        If the columns have more than one level.
+    scikit-learn takes such a frame as one without names: bands would go unseen and columns in another order would be
+    accepted. Plain integer labels pass, as scikit-learn treats them like an array's.
     """
     if isinstance(X, pd.DataFrame) and X.columns.nlevels > 1:
         raise TypeError(
@@ -133,22 +111,7 @@ def check_labels(who: str, X: Table) -> None:
 
 
 def unknown_bands(who: str, asked: Iterable[str], known: Iterable[str]) -> ValueError | None:
-    """Build the error for band names that a table does not have.
-
-    Parameters
-    ----------
-    who : str
-        The class that asks, named in the message.
-    asked : iterable of str
-        Names received.
-    known : iterable of str
-        Names of the table.
-
-    Returns
-    -------
-    ValueError, or None
-        None when all are known.
-    """
+    """Build the ValueError for names ``asked`` by ``who`` that are not ``known``; None when all are."""
     there = list(known)
     missing = [band for band in asked if band not in there]
     if not missing:

@@ -172,64 +172,20 @@ class BlockTable:
 
 
 def as_frames(X: Table, rows: IntArray | None = None) -> Iterator[tuple[IntArray, pd.DataFrame]]:
-    """Cut a table of blocks into data frames.
-
-    Parameters
-    ----------
-    X : BlockTable
-        The table.
-    rows : int array of shape (n,), optional
-        Positions; all by default.
-
-    Yields
-    ------
-    rows : int array of shape (n_block,)
-        Positions.
-    frame : data frame of shape (n_block, n_columns)
-        Without the names of the rows.
-    """
+    """Cut a BlockTable ``X``, or some ``rows`` of it, into (row positions, data frame without names of rows)."""
     for part, values in X.blocks(rows):
         yield part, pd.DataFrame(values, columns=X.columns, copy=False)
 
 
 def take_columns(X: Table, columns: Sequence[str], *, names: Mapping[str, str] | None = None) -> Table:
-    """Return columns of a table with names, under new names where there are some.
-
-    Parameters
-    ----------
-    X : data frame or BlockTable of shape (n_rows, n_features)
-        Feature table.
-    columns : sequence of str
-        Names, in the order wanted.
-    names : mapping of str to str, optional
-        New names.
-
-    Returns
-    -------
-    of the kind of ``X``, of these columns
-    """
+    """Return ``columns`` of a data frame or BlockTable ``X`` in the order wanted, renamed by ``names``."""
     if isinstance(X, BlockTable):
         return X.select(columns, names=names)
     return X[list(columns)].rename(columns=dict(names or {}))
 
 
 def some_rows(X: Table, n_rows: int, random_state: int = 0) -> IntArray:
-    """Draw rows of a table without replacement; all of a table that has no more.
-
-    Parameters
-    ----------
-    X : table of shape (n_table_rows, n_features)
-        Or anything with a length.
-    n_rows : int
-        At most how many.
-    random_state : int, default=0
-        Seed.
-
-    Returns
-    -------
-    int array of shape (n,)
-        Ascending positions.
-    """
+    """Draw at most ``n_rows`` ascending row positions of ``X`` without replacement, by the seed ``random_state``."""
     if len(X) <= n_rows:
         return np.arange(len(X))
     drawn = np.random.default_rng(random_state).choice(len(X), n_rows, replace=False)

@@ -24,27 +24,9 @@ Folds: TypeAlias = Any
 
 
 def check_vector(who: str, name: str, values: ArrayLike, *, min_rows: int = 1) -> FloatArray:
-    """Return ``values`` as a finite float64 vector.
+    """Return ``values`` as a finite float64 vector of at least ``min_rows`` rows, or raise a ValueError.
 
-    Parameters
-    ----------
-    who : str
-        The function or class that asks, named in the message.
-    name : str
-        The argument's name, named in the message.
-    values : array-like of shape (n_rows,)
-        Numbers.
-    min_rows : int, default=1
-        The least admissible length.
-
-    Returns
-    -------
-    float64 array of shape (n_rows,)
-
-    Raises
-    ------
-    ValueError
-        If ``values`` is not one-dimensional, too short, not numeric, or holds NaN or infinity.
+    ``who`` asks (a function or class) and ``name`` is its argument; both stand in the message.
     """
     try:
         vector = np.asarray(values, dtype=np.float64)
@@ -69,27 +51,9 @@ def check_vector(who: str, name: str, values: ArrayLike, *, min_rows: int = 1) -
 def check_pair(
     who: str, y: ArrayLike, y_pred: ArrayLike, *, min_rows: int = 2
 ) -> tuple[FloatArray, FloatArray]:
-    """Return MOS and prediction as finite float64 vectors of one length.
+    """Return MOS ``y`` and predictions ``y_pred`` as finite float64 vectors of one length, or raise a ValueError.
 
-    Parameters
-    ----------
-    who : str
-        The function that asks, named in the message.
-    y : array-like of shape (n_images,)
-        MOS.
-    y_pred : array-like of shape (n_images,)
-        Predicted quality.
-    min_rows : int, default=2
-        The least admissible length.
-
-    Returns
-    -------
-    tuple of two float64 arrays of shape (n_images,)
-
-    Raises
-    ------
-    ValueError
-        If a vector is not admissible (see `check_vector`) or the lengths differ.
+    ``who`` asks, and stands in the message; ``min_rows`` is the least admissible length.
     """
     mos = check_vector(who, "y", y, min_rows=min_rows)
     predicted = check_vector(who, "y_pred", y_pred, min_rows=min_rows)
@@ -102,25 +66,9 @@ def check_pair(
 
 
 def check_weights(who: str, sample_weight: ArrayLike, n_rows: int) -> FloatArray:
-    """Return sample weights as a float64 vector of non-negative numbers, at least one of them positive.
+    """Return ``sample_weight`` as ``n_rows`` non-negative float64 numbers, one of them positive, or raise a ValueError.
 
-    Parameters
-    ----------
-    who : str
-        The function that asks, named in the message.
-    sample_weight : array-like of shape (n_rows,)
-        How many rows each row counts for; zero removes it.
-    n_rows : int
-        The expected length.
-
-    Returns
-    -------
-    float64 array of shape (n_rows,)
-
-    Raises
-    ------
-    ValueError
-        If the length differs, a weight is negative or not finite, or all are zero.
+    ``who`` asks, and stands in the message. A row of weight w counts as w rows.
     """
     weights = check_vector(who, "sample_weight", sample_weight)
     if len(weights) != n_rows:
@@ -136,27 +84,9 @@ def check_weights(who: str, sample_weight: ArrayLike, n_rows: int) -> FloatArray
 
 
 def check_choice(who: str, name: str, value: object, choices: Iterable[str]) -> str:
-    """Return ``value`` if it is one of ``choices``, else name the near ones.
+    """Return ``value`` if it is one of ``choices``, else raise a ValueError that names the near ones.
 
-    Parameters
-    ----------
-    who : str
-        The function or class that asks, named in the message.
-    name : str
-        The argument's name.
-    value : object
-        What was received.
-    choices : iterable of str
-        All admissible values.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If ``value`` is none of them.
+    ``who`` asks (a function or class) and ``name`` is its argument; both stand in the message.
     """
     options = list(choices)
     if isinstance(value, str) and value in options:
@@ -167,27 +97,9 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[str]) -> 
 
 
 def check_indices(who: str, name: str, indices: ArrayLike, n_rows: int) -> IntArray:
-    """Return row positions as an integer vector, each inside a table of ``n_rows`` rows.
+    """Return ``indices`` as an intp vector of distinct row positions below ``n_rows``, or raise a ValueError.
 
-    Parameters
-    ----------
-    who : str
-        The function that asks, named in the message.
-    name : str
-        What the positions are, named in the message.
-    indices : array-like of int of shape (n,)
-        Row positions counted from zero.
-    n_rows : int
-        Rows of the table.
-
-    Returns
-    -------
-    intp array of shape (n,)
-
-    Raises
-    ------
-    ValueError
-        If it is empty, not integer, holds a position twice, or one outside the table.
+    ``who`` asks, and ``name`` says what the positions are; both stand in the message.
     """
     rows = np.asarray(indices)
     if rows.ndim != 1 or rows.size == 0 or not np.issubdtype(rows.dtype, np.integer):

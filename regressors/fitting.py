@@ -166,19 +166,7 @@ def predict_held_out(
 
 
 def take_rows(X: Table, rows: IntArray) -> Table:
-    """Return rows of a table by position.
-
-    Parameters
-    ----------
-    X : data frame, BlockTable, or float array of shape (n_rows, n_features)
-        Feature table.
-    rows : int array of shape (n,)
-        Row positions.
-
-    Returns
-    -------
-    of the kind of ``X``, of n rows
-    """
+    """Return the ``rows`` of a data frame, BlockTable or array ``X`` by position, as a table of the same kind."""
     if isinstance(X, BlockTable):
         return X.take(rows)
     return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]

@@ -75,26 +75,10 @@ def list_members(
 def restrict_weights(
     candidates: Sequence[Mapping[str, float]], bands: tuple[str, ...], known: tuple[str, ...]
 ) -> list[dict[str, float]]:
-    """Cut candidates of band weights to a member's bands.
+    """Cut ``candidates`` of band weights to the ``bands`` of a member, each distinct one once, its largest weight 1.
 
-    Parameters
-    ----------
-    candidates : sequence of dict of str to float
-        Weights by band; a band that is not named has weight 1.
-    bands : tuple of str
-        Bands of the member.
-    known : tuple of str
-        Bands of the table.
-
-    Returns
-    -------
-    list of dict of str to float
-        Each distinct candidate once, its largest weight 1: the size is the penalty's business.
-
-    Raises
-    ------
-    ValueError
-        If a candidate names a band that the table does not have.
+    A band that is not named has weight 1; the size of the weights is the penalty's business. A band that is not among
+    the ``known`` ones of the table is a ValueError.
     """
     distinct: dict[tuple[float, ...], None] = {}
     for candidate in candidates:
@@ -108,28 +92,9 @@ def restrict_weights(
 def member_search(
     ensemble: Estimator, bands: tuple[str, ...], known: tuple[str, ...], folds: Sequence[Fold]
 ) -> Estimator:
-    """Make the search of one member.
+    """Make the search of one member, not fitted, with the parameters of its ``ensemble``.
 
-    Parameters
-    ----------
-    ensemble : BandEnsemble
-        Whose parameters the member takes: estimator, grids, rule of selection.
-    bands : tuple of str
-        Bands of the member.
-    known : tuple of str
-        Bands of the table.
-    folds : sequence of (train, test)
-        Row positions.
-
-    Returns
-    -------
-    GridSearchCV
-        From `regressors.pipelines.make_search`, not fitted.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is not admissible.
+    ``bands`` are those of the member, ``known`` those of the table, ``folds`` row positions (train, test).
     """
     candidates = ensemble.band_weights
     if candidates is None and KINDS[ensemble.estimator].has_band_weights:

@@ -29,7 +29,6 @@ from regressors.checks import Estimator, FloatArray, Folds, Scorer, Table
 from regressors.fitting import fit_search, search_context
 from regressors.plan import SearchPlan, make_plan
 from regressors.solvers.in_memory import Candidate, MemoryAnswers, RidgeFit
-from regressors.solvers.out_of_core import BlockAnswers
 from regressors.solvers.parallel import blas_threads, keep_local, local_jobs
 
 DOUBTFUL = 1e-9
@@ -336,11 +335,13 @@ def _fit_shared(group: Sequence[tuple[BandGridSearchCV, SearchPlan]], X: Table, 
     first, table = group[0][0], group[0][1].table
     candidates = [candidate for _, plan in group for candidate in plan.candidates]
     start = time.perf_counter()
-    answers = (
-        BlockAnswers(table, candidates, n_jobs=first.n_jobs)
-        if isinstance(table.features, BlockTable)
-        else MemoryAnswers(table, candidates, n_jobs=first.n_jobs, memory_limit_gb=first.memory_limit_gb)
-    )
+    answers: _Answers
+    if isinstance(table.features, BlockTable):
+        from regressors.solvers.out_of_core import BlockAnswers
+
+        answers = BlockAnswers(table, candidates, n_jobs=first.n_jobs)
+    else:
+        answers = MemoryAnswers(table, candidates, n_jobs=first.n_jobs, memory_limit_gb=first.memory_limit_gb)
     answered = time.perf_counter()
     # What is left is done here.
     with keep_local():
