@@ -58,7 +58,7 @@ search scores.csv --workers 2 --out ../search
 report ../run
 report ../run ../svr --out ../compared
 protocol repeated scores.csv --splits 2 --workers 2 --out ../repeated
-leaderboard ../run
+leaderboard
 bank ls
 bank verify
 bank export ../features.parquet --data scores.csv
