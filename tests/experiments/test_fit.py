@@ -194,9 +194,9 @@ def test_a_dataset_without_a_split_gets_one_by_group(tmp_path: Path) -> None:
         line.startswith("120 of 160 rows have a MOS; 40 without one were left out: 0") for line in lines
     )
     rows = pd.read_csv(tmp_path / "run/predictions.csv").merge(
-        table.frame[["image_id", "group"]], left_on="image", right_on="image_id"
+        table.frame[["image_id", "group"]], left_on="image", right_on="image_id", suffixes=("", "_listed")
     )
-    sides = rows.groupby("group")["split"].nunique()
+    sides = rows.groupby("group_listed")["split"].nunique()
     assert sides.max() == 1
     receipt = json.loads((tmp_path / "run/receipt.json").read_text())
     assert any("has no split" in note for note in receipt["notes"])
