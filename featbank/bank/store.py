@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from featbank.atomic import FORBIDDEN
@@ -92,10 +94,20 @@ class Bank:
             self._make_root(create and not read_only)
         self.images = ImageLog(self.root / IMAGE_LOG_NAME, read_only=read_only)
         self.images.check_version()
-        if not read_only:
-            for folder in (self.root, self.images.path):
-                sweep_temporaries(folder)
+        if not read_only and isinstance(self.root, Path):
+            self._sweep()
         self.stat_cache = StatCache(self.root / STAT_CACHE_NAME, read_only=read_only)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left: temporary files, and folders of features whose removal they had begun."""
+        for folder in (self.root, self.images.path):
+            sweep_temporaries(folder)
+        with contextlib.suppress(BankError):
+            for path in self._folders():
+                with contextlib.suppress(OSError):
+                    Path(
+                        str(path)
+                    ).rmdir()  # refused unless empty; whoever is about to write there makes it again
 
     def _make_root(self, may_create: bool) -> None:
         # Asked of the operating system in one step: a neighbour may be making the same folder.

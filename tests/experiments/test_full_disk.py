@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.cli import main
 from featbank.atomic import MARKER, sweep
-from tests.experiments.test_kills import processes_of
+from featbank.bank import Bank
+from tests.experiments.test_kills import N_PHOTOS, imported, processes_of
 from tests.support.bank_worker import Worker, worker
 from tests.support.datasets import write_image
 from tests.support.faults import FAULTS, Outcome, fail_each_call, faulty_worker
-from tests.support.imported_run import RECIPE, prepare
+from tests.support.imported_run import RECIPE, prepare, write_scores
 from tests.support.search_study import prepare_study
 
 SCORED = """
@@ -228,3 +230,36 @@ def test_kills_of_fits_and_searches_lose_no_run_and_leave_nothing(
 ) -> None:
     """The number of kills for each of the four is 40, or that in FEATBANK_TEST_KILLS."""
     check_kills(make, tmp_path, int(os.environ.get("FEATBANK_TEST_KILLS", "40")), workers)
+
+
+@pytest.mark.parametrize(
+    ("fault", "step"), [("kill", 5), *(pytest.param(fault, 1, marks=pytest.mark.slow) for fault in FAULTS)]
+)
+def test_no_call_of_a_replacing_import_can_cost_the_earlier_one(
+    commands: Worker, tmp_path: Path, fault: str, step: int
+) -> None:
+    """After each, the earlier rows are whole or the new ones are; the same command cures what is left of a kill."""
+    data, bank, kept = write_scores(tmp_path, N_PHOTOS), tmp_path / "bank", tmp_path / "kept"
+    command = {}
+    for value in (1, 2):
+        np.save(tmp_path / f"{value}.npy", np.full((N_PHOTOS, 3), value, dtype=np.float32))
+        command[value] = ["bank", "import", str(data), str(tmp_path / f"{value}.npy"), "--band", "mine"]
+        command[value] += ["--replace", "--bank", str(bank)]
+    assert main(command[1]) == 0
+    shutil.copytree(bank, kept)
+
+    def reset() -> None:
+        shutil.rmtree(bank)
+        shutil.copytree(kept, bank)
+
+    def check(outcome: Outcome) -> None:
+        found = imported(bank)
+        assert found in ({1.0}, {2.0}, {1.0, 2.0}), outcome
+        assert outcome.code < 0 or found == ({1.0} if outcome.code else {2.0}) or "remove" in outcome.message
+        assert not Bank(bank).verify()
+        assert main(command[2]) == 0
+        assert imported(bank) == {2.0}
+        assert not [path for path in bank.rglob(".*") if path.is_file()]
+        assert len([path for path in bank.iterdir() if path.is_dir()]) == 1
+
+    assert fail_each_call(commands, command[2], bank, reset, check, fault=fault, step=step) > 8
