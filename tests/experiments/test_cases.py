@@ -138,6 +138,9 @@ HOSTILE: dict[str, list[Step]] = {
         Step(1, "bank import {c}/features/dataset.csv {c}/hostile/latin1.csv --band m", ("UTF-8",)),
         Step(1, "check {c}/hostile/latin1.csv", ("UTF-8",)),
     ],
+    "SEGV_svr_shrink.skops": [
+        Step(1, "score {c}/hostile/SEGV_svr_shrink.skops {c}/images/base.png", ("not trusted",)),
+    ],
     "spaq_wide_3kB.xlsx": [Step(1, "check {t}/spaq", ("first sheet is empty",))],
 }
 
