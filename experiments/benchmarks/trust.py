@@ -14,7 +14,9 @@ from scipy.stats import rankdata
 
 from experiments.runs.trust import ALARM, check_groups
 from regressors.checks import FloatArray
+from regressors.evaluation.bootstrap import bootstrap_ci
 from regressors.evaluation.leakage import find_leaking_columns, find_near_duplicates
+from regressors.evaluation.metrics import METRICS
 from regressors.evaluation.permutation import permutation_control
 from regressors.folds import Fold, make_folds
 
@@ -152,9 +154,47 @@ def simulate_leaks(n_runs: int) -> list[dict[str, Any]]:
     return [{"what": what, "runs": n_runs, "found": n, "share": n / n_runs} for what, n in found.items()]
 
 
+def simulate_coverage(n_groups: int, n_images: int, share: float, n_runs: int) -> list[dict[str, Any]]:
+    """Count how often the interval of 95 % holds the metric of a population.
+
+    Parameters
+    ----------
+    n_groups, n_images : int
+        Groups, and images of each.
+    share : float
+        Of the variance of MOS and of the errors that belongs to the group; 0 for independent images.
+    n_runs : int
+    """
+
+    def draw(rng: np.random.Generator, n_drawn: int, size: int) -> tuple[FloatArray, FloatArray, np.ndarray]:
+        group = np.repeat(np.arange(n_drawn), size)
+        y, error = (
+            np.sqrt(share) * rng.normal(size=n_drawn)[group]
+            + np.sqrt(1 - share) * rng.normal(size=len(group))
+            for _ in range(2)
+        )
+        return y, 0.6 * y + 0.5 * error, group
+
+    names = ("srcc", "plcc", "mae", "rmse")
+    population = draw(np.random.default_rng(99), 6000, 30)
+    truth = {name: METRICS[name](*population[:2]) for name in names}
+    held = dict.fromkeys(names, 0)
+    for seed in range(n_runs):
+        y, predicted, group = draw(np.random.default_rng(seed), n_groups, n_images)
+        for name, (low, high) in bootstrap_ci(y, predicted, groups=group, metrics=names).items():
+            held[name] += low <= truth[name] <= high
+    what = f"interval of 95 %, {n_groups} groups of {n_images}, {share:.0%} of the variance between groups"
+    return [
+        {"what": f"{what}: {k}", "runs": n_runs, "found": n, "share": n / n_runs} for k, n in held.items()
+    ]
+
+
 def bench_trust(n_runs: int) -> list[dict[str, Any]]:
-    """Run all simulations; the leaks and the slower ones are a tenth and a fifth as many."""
+    """Run all simulations; a tenth as many leaks, and a fifth as many intervals."""
     kinds = ("noise", "grouped", "small", "two values", "copies", "ensemble")
     rows = [simulate_control(kind, n_runs) for kind in kinds]
     rows.append(simulate_control("wide", max(n_runs // 10, 1), choose=20))
-    return rows + simulate_leaks(max(n_runs // 10, 1))
+    rows += simulate_leaks(max(n_runs // 10, 1))
+    for n_groups, n_images, share in ((16, 30, 0.5), (16, 30, 0.0), (300, 1, 0.0)):
+        rows += simulate_coverage(n_groups, n_images, share, max(n_runs // 5, 1))
+    return rows

@@ -57,6 +57,15 @@ def test_planted_leaks_are_found() -> None:
     assert min(row["share"] for row in rows) >= 0.95
 
 
+@pytest.mark.parametrize(
+    ("sizes", "least"), [((16, 30, 0.5), 0.85), ((16, 30, 0.0), 0.92), ((300, 1, 0.0), 0.92)]
+)
+def test_intervals_hold_what_they_should(sizes: tuple[int, int, float], least: float) -> None:
+    # Chance alone moves the share over 200 runs by up to .045.
+    for row in trust.simulate_coverage(*sizes, 200):
+        assert least - 0.02 <= row["share"] <= 0.99, row["what"]
+
+
 def test_himalaya_finds_about_the_same_where_it_is_installed() -> None:
     pytest.importorskip("himalaya")
     for row in fit._himalaya_rows(300, 24, n_candidates=2):
