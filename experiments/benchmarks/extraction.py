@@ -12,7 +12,7 @@ import numpy as np
 from joblib import cpu_count
 from PIL import Image
 
-from experiments.recipes.reading import read_recipe
+from featbank.recipes.reading import read_recipe
 from featbank.bank import Bank
 from featbank.datasets import read_dataset
 from featbank.extract import FeatureRequest, extract

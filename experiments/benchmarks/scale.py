@@ -12,7 +12,7 @@ from typing import Final
 
 import pandas as pd
 
-from experiments.recipes.reading import read_recipe
+from featbank.recipes.reading import read_recipe
 from featbank.extract import FLUSH_ROWS
 from featbank.feature import make_feature
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from experiments.runs.trust import ALARM, check_groups
+from featbank.runs.trust import ALARM, check_groups
 from regressors.checks import FloatArray
 from regressors.evaluation.bootstrap import bootstrap_ci
 from regressors.evaluation.leakage import find_leaking_columns, find_near_duplicates

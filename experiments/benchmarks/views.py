@@ -136,7 +136,7 @@ def bench_rerun(folder: Path, repeats: int) -> list[dict[str, Any]]:
     recipe = photos / "recipe.toml"
     recipe.write_text(_RECIPE)
     command = [
-        sys.executable, "-m", "experiments", "features", str(photos / "scores.csv"), "--recipe", str(recipe),
+        sys.executable, "-m", "featbank", "features", str(photos / "scores.csv"), "--recipe", str(recipe),
         "--bank", str(folder / "many-bank"),
     ]  # fmt: skip
     times: dict[str, list[float]] = {"again": [], "rehash": []}

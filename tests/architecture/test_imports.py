@@ -21,7 +21,7 @@ def modules_after(statement: str) -> set[str]:
     [
         "import regressors, regressors.ensemble, regressors.evaluation.metrics, regressors.persistence",
         "import featbank.table, featbank.datasets, featbank.bank, featbank.extract",
-        "import experiments.fit, experiments.score",
+        "import featbank.runs.fit, featbank.runs.score",
     ],
 )
 def test_no_deep_learning_library_is_needed(statement: str) -> None:
@@ -45,7 +45,7 @@ def test_regressors_know_nothing_of_images_and_features() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    loaded = modules_after("from experiments.cli import main\nmain(['--help'])")
+    loaded = modules_after("from featbank.cli import main\nmain(['--help'])")
     assert not {"numpy", "pandas", "sklearn", "PIL", "pyarrow", *HEAVY} & loaded
 
 

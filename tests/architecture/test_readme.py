@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from experiments.cli import COMMANDS, main
+from featbank.cli import COMMANDS, main
 from tests.support.datasets import uhd_row, write_uhd
 
 ROOT = Path(__file__).parents[2]

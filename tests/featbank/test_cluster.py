@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import main
+from featbank.cli import main
 from featbank.bank import Bank
 from featbank.cluster import check_cluster
 from featbank.errors import ClusterError
@@ -103,7 +103,7 @@ def arguments(project: Path, bank: str, *more: str) -> list[str]:
 
 def start(project: Path, address: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments", *arguments(project, "spread", "--cluster", address)],
+        [sys.executable, "-m", "featbank", *arguments(project, "spread", "--cluster", address)],
         cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -104,7 +104,7 @@ def test_a_run_with_nothing_to_do_imports_no_network_library(bank: Bank, tmp_pat
     data = write_csv(tmp_path / "scores.csv", ["path", "mos"], rows)
     (tmp_path / "recipe.toml").write_text(RECIPE)
     code = (
-        "import sys; from experiments.cli import main; "
+        "import sys; from featbank.cli import main; "
         f"code = main(['features', {str(data)!r}, '--recipe', {str(tmp_path / 'recipe.toml')!r}, '--bank', "
         f"{str(bank.root)!r}, '--workers', '1', '--json']); "
         "print(sorted({'torch', 'timm', 'open_clip'} & set(sys.modules)), file=sys.stderr); sys.exit(code)"

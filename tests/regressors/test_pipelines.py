@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline as pipe
 from sklearn.preprocessing import StandardScaler
 
-from experiments.recipes.reading import RegressionRequest
+from featbank.recipes.reading import RegressionRequest
 from regressors.bands import BandScaler
 from regressors.evaluation.metrics import SCORERS, srcc
 from regressors.fitting import fit_pipeline, fit_search, predict_held_out

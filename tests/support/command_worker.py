@@ -10,7 +10,7 @@ import ctypes
 import importlib
 import os
 
-from experiments.cli import main
+from featbank.cli import main
 from featbank import extract
 from tests.support.bank_worker import serve
 
@@ -42,7 +42,7 @@ def _faulty(arguments: list[str], said: str, folder: str, call: int, number: int
 
 def _warm_up() -> None:
     for module in ("features", "bank", "fit", "search", "score", "report"):
-        importlib.import_module(f"experiments.commands.{module}")
+        importlib.import_module(f"featbank.commands.{module}")
     for module in ("fit", "search.run", "score", "report.write", "report.compare_write"):
         importlib.import_module(f"experiments.{module}")
     for module in ("recipes.variants", "recipes.reading"):

@@ -22,7 +22,7 @@ class Fenced:
 def run_fenced(arguments: list[str], *, timeout_s: float = 120.0) -> Fenced:
     """Run ``featbank`` with these arguments; its workers' memory and time count too, the largest and the sum."""
     with tempfile.TemporaryFile() as output:
-        command = [sys.executable, "-m", "experiments", *arguments]
+        command = [sys.executable, "-m", "featbank", *arguments]
         process = subprocess.Popen(
             ["timeout", "-k", "1", str(timeout_s), *command],
             stdout=output,

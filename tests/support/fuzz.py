@@ -136,7 +136,7 @@ def _features() -> Iterator[Files]:
 
 
 def _recipes() -> Iterator[Files]:
-    from experiments.recipes.reading import builtin_recipes
+    from featbank.recipes.reading import builtin_recipes
 
     yield from ({"x.toml": path.read_bytes()} for path in builtin_recipes().values())
 
@@ -152,8 +152,8 @@ def _runs() -> Iterator[Files]:
 
 
 def _models() -> Iterator[Files]:
-    from experiments.fit import fit_run
-    from experiments.recipes.reading import parse_recipe
+    from featbank.runs.fit import fit_run
+    from featbank.recipes.reading import parse_recipe
     from tests.support.imported_run import RECIPE, prepare
 
     with tempfile.TemporaryDirectory() as folder:
@@ -221,23 +221,23 @@ def _read_features(folder: Path, name: str) -> None:
 
 
 def _read_recipe(folder: Path, name: str) -> None:
-    from experiments.recipes.reading import parse_recipe, read_recipe
+    from featbank.recipes.reading import parse_recipe, read_recipe
 
     recipe = read_recipe(str(folder / name))
     parse_recipe(recipe.to_toml(), "again")
 
 
 def _read_run(folder: Path, name: str) -> None:
-    from experiments.runs.consistency import disagreements
-    from experiments.runs.folder import telling_damage
-    from experiments.runs.reading import read_run
+    from featbank.runs.consistency import disagreements
+    from featbank.runs.folder import telling_damage
+    from featbank.runs.reading import read_run
 
     with telling_damage(folder):
         disagreements(read_run(folder))
 
 
 def _read_model(folder: Path, name: str) -> None:
-    from experiments.runs.model import load_run_model
+    from featbank.runs.model import load_run_model
 
     load_run_model(folder / name)
 

@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from experiments.cli import main
+from featbank.cli import main
 
 
 def peak_mb() -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.recipes.reading import Recipe, parse_recipe
+from featbank.recipes.reading import Recipe, parse_recipe
 
 BANDS = ("quality", "content", "scene", "keypoint")
 

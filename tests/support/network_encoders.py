@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.recipes.reading import builtin_recipes, read_recipe
+from featbank.recipes.reading import builtin_recipes, read_recipe
 from featbank.encoders import Encoder
 from featbank.encoders.weights import NETWORK_FAMILIES
 from featbank.errors import EncoderError

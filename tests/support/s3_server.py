@@ -83,7 +83,7 @@ class S3Server:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start ``featbank`` with these arguments."""
         return subprocess.Popen(
-            [sys.executable, "-m", "experiments", *arguments],
+            [sys.executable, "-m", "featbank", *arguments],
             env=self.environment,
             cwd=PROJECT,
             stdout=subprocess.PIPE,

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.recipes.reading import Recipe, parse_recipe
-from experiments.search.space import Space
+from featbank.recipes.reading import Recipe, parse_recipe
+from featbank.search.space import Space
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
 from featbank.importing import import_features

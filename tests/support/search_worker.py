@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.search.evaluation import Evaluation, Evaluator
-from experiments.search.outcome import trials_frame
-from experiments.search.space import Configuration, Space
-from experiments.search.study import Finished, Plan, make_plan, open_storage, run_study
+from featbank.search.evaluation import Evaluation, Evaluator
+from featbank.search.outcome import trials_frame
+from featbank.search.space import Configuration, Space
+from featbank.search.study import Finished, Plan, make_plan, open_storage, run_study
 from tests.support.search_study import SEARCH, study_parts
 
 KINDS = {

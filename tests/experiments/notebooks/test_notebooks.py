@@ -93,7 +93,7 @@ def test_all_execute_from_a_clean_kernel(tmp_path: Path) -> None:
     for recipe in ("starter", "search-classic"):
         subprocess.run(
             [
-                *(sys.executable, "-m", "experiments", "features", str(demo)),
+                *(sys.executable, "-m", "featbank", "features", str(demo)),
                 *("--recipe", recipe, "--bank", str(tmp_path / "bank")),
             ],
             cwd=ROOT,

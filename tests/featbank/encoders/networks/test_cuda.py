@@ -81,7 +81,7 @@ def test_the_command_fills_a_bank_from_the_gpu(tmp_path: Path, monkeypatch: pyte
     for device in ("cpu", GPU):
         # A process each, as users start it: its two workers open the device at once.
         subprocess.run(
-            [sys.executable, "-m", "experiments", *common, "--bank", str(tmp_path / device), "--device", device],
+            [sys.executable, "-m", "featbank", *common, "--bank", str(tmp_path / device), "--device", device],
             check=True, capture_output=True, timeout=300,
         )  # fmt: skip
     expected, found = (next(iter(Bank(tmp_path / device).features())) for device in ("cpu", GPU))

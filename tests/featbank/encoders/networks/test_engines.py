@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from experiments.cli import main
+from featbank.cli import main
 from featbank.bank import Bank
 from featbank.digest import digest_json
 from featbank.encoders import make_encoder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from experiments.commands.list import run as list_things
+from featbank.commands.list import run as list_things
 from featbank.encoders import Encoder, make_encoder
 from featbank.encoders.students.description import (
     CARD_FILE,

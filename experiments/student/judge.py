@@ -1,0 +1,178 @@
+"""Judges a student on held-out photographs, by a measure that nothing was trained on.
+
+Readouts are fitted on the embedding of pictures of other photographs, folds grouped by photograph, as a user
+would fit them on ratings; beside the student stand natural-scene statistics and the same network untrained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from experiments.student.distortions import HELD_OUT_CHAINS
+from featbank.distill.network import StudentNetwork
+from experiments.student.weak_set import JUDGE, WeakSet
+from regressors.evaluation.comparison import compare_paired
+from regressors.evaluation.metrics import srcc
+from regressors.fitting import fit_search
+from regressors.pipelines import make_search
+
+_FEWEST: Final = 10
+"""Pictures of a kind, fewer of which get no score."""
+_FOLDS: Final = {"ridge": 5, "rbf-svr": 3}
+_GRIDS: Final[dict[str, dict[str, Any]]] = {
+    "ridge": {"alpha": np.logspace(-3, 5, 9)},
+    "rbf-svr": {"C": [1.0, 10.0, 100.0], "gamma": [0.1, 0.3, 1.0], "epsilon": [0.1]},
+}
+
+
+def embed(
+    network: StudentNetwork, pictures: NDArray[np.uint8], *, device: str = "cpu", batch: int = 64
+) -> NDArray[np.float32]:
+    """Return embeddings (n, n_embedding) of pictures (n, height, width, 3)."""
+    network = network.to(device).eval()
+    blocks = []
+    with torch.inference_mode():
+        for start in range(0, len(pictures), batch):
+            crops = torch.from_numpy(np.array(pictures[start : start + batch])).to(device)
+            crops = crops.permute(0, 3, 1, 2).float() / 255.0
+            blocks.append(network(crops.contiguous(memory_format=torch.channels_last)).float().cpu().numpy())
+    return np.concatenate(blocks)
+
+
+def untrained(
+    network: StudentNetwork, pictures: NDArray[np.uint8], *, seed: int = 0, batch: int = 64
+) -> StudentNetwork:
+    """Return the same architecture with random weights and batch statistics estimated on the pictures."""
+    torch.manual_seed(seed)
+    fresh = network.like().train()
+    for module in fresh.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # a plain average over the batches
+    with torch.no_grad():
+        for start in range(0, len(pictures), batch):
+            crops = torch.from_numpy(np.array(pictures[start : start + batch])).permute(0, 3, 1, 2)
+            fresh(crops.float() / 255.0)
+    return fresh.eval()
+
+
+def fit_readout(
+    estimator: str, X: NDArray[np.float32], y: NDArray[np.float64], groups: NDArray[np.str_]
+) -> GridSearchCV:
+    """Fit "ridge" or "rbf-svr" with its parameters chosen on folds grouped by photograph."""
+    folds = list(GroupKFold(_FOLDS[estimator]).split(X, y, groups))
+    search = make_search(estimator, cv=folds, scoring="neg_root_mean_squared_error", **_GRIDS[estimator])
+    return fit_search(search, X.astype(np.float64), y)
+
+
+def judge(
+    weak_set: WeakSet,
+    blocks: dict[str, NDArray[np.float32]],
+    *,
+    n_folds: int = 2,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compare feature blocks on held-out photographs.
+
+    Parameters
+    ----------
+    weak_set : WeakSet
+        The rows of held-out photographs alone.
+    blocks : dict of float32 array of shape (n, n_features)
+        Features of its pictures by name; natural-scene statistics and student are also tried side by side.
+    n_folds : int
+        Folds of photographs: readouts are fitted on the pictures of all but one and predict those of that one.
+    seed : int
+
+    Returns
+    -------
+    scores : DataFrame
+        One row for each block and readout: ``srcc`` to the judge over all pictures, ``held_out_chains`` over those
+        of `HELD_OUT_CHAINS`, and one column for each kind.
+    differences : DataFrame
+        Every pair of blocks with the same readout, see `compare_paired`; photographs drawn with replacement.
+    """
+    ratings = weak_set.ratings
+    photos, kinds = ratings["photo"].to_numpy(dtype=str), ratings["kind"].to_numpy(dtype=str)
+    y = ratings[JUDGE].to_numpy()
+    folds = list(GroupKFold(n_folds, shuffle=True, random_state=seed).split(y, groups=photos))
+    scores, differences = [], []
+    for readout in _GRIDS:
+        predictions = {}
+        for name, X in {**blocks, **_joined(blocks)}.items():
+            predicted = np.empty(len(y))
+            for fitted_on, tested in folds:
+                model = fit_readout(readout, X[fitted_on], y[fitted_on], photos[fitted_on])
+                predicted[tested] = model.predict(X[tested].astype(np.float64))
+            predictions[name] = predicted
+            row = {"features": name, "readout": readout, "srcc": srcc(y, predicted)}
+            chains = np.isin(kinds, HELD_OUT_CHAINS)
+            for label, chosen in {
+                "held_out_chains": chains,
+                **{k: kinds == k for k in np.unique(kinds)},
+            }.items():
+                if chosen.sum() > _FEWEST and np.ptp(y[chosen]) > 0:
+                    row[label] = srcc(y[chosen], predicted[chosen])
+            scores.append(row)
+        pairs = compare_paired(y, predictions, metrics=["srcc"], groups=photos, n_resamples=1000)
+        differences.append(pairs.assign(readout=readout))
+    return pd.DataFrame(scores), pd.concat(differences, ignore_index=True)
+
+
+def _joined(blocks: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    if "nss" not in blocks or "student" not in blocks:
+        return {}
+    return {"nss+student": np.hstack([blocks["nss"], blocks["student"]])}
+
+
+def small_sample_curve(
+    weak_set: WeakSet,
+    blocks: dict[str, NDArray[np.float32]],
+    *,
+    sizes: Sequence[int] = (5, 20, 60),
+    n_draws: int = 50,
+    n_components: int = 16,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """SRCC to the judge after fitting on few pictures, each of another photograph.
+
+    Returns
+    -------
+    DataFrame
+        ``features, n, mean, std`` over the draws.
+    """
+    ratings = weak_set.ratings
+    y, photos = ratings[JUDGE].to_numpy(), ratings["photo"].to_numpy(dtype=str)
+    rng = np.random.default_rng(seed)
+    out = []
+    for n in sizes:
+        scores: dict[str, list[float]] = {name: [] for name in blocks}
+        for _ in range(n_draws):
+            chosen = rng.permutation(np.unique(photos))[:n]
+            picked = np.array([rng.choice(np.flatnonzero(photos == photo)) for photo in chosen])
+            rest = np.flatnonzero(~np.isin(photos, chosen))
+            for name, block in blocks.items():
+                X = block.astype(np.float64)
+                model = make_pipeline(
+                    StandardScaler(),
+                    PCA(min(n_components, len(picked) - 1), random_state=0),
+                    StandardScaler(),
+                    Ridge(),
+                )
+                model.fit(X[picked], y[picked])
+                scores[name].append(srcc(y[rest], model.predict(X[rest])))
+        out += [
+            {"features": name, "n": n, "mean": np.mean(values), "std": np.std(values)}
+            for name, values in scores.items()
+        ]
+    return pd.DataFrame(out)

@@ -1,0 +1,1 @@
+"""Distillation: a small network that stands in for the encoders of a fitted run."""

@@ -1,0 +1,284 @@
+"""Turns a trained student into the files of an encoder: graph, weights, description, model card."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from featbank.distill.network import MIN_SIZE, StudentNetwork
+from featbank.atomic import FolderKind, replacing_folder
+from featbank.digest import digest_bytes
+from featbank.encoders.macs import count_forward
+from featbank.encoders.students.description import (
+    CARD_FILE,
+    DESCRIPTION_FILE,
+    NETWORK_FILE,
+    LayerCost,
+    StudentDescription,
+)
+from featbank.errors import RunError
+
+_WIDENED: Final = ("pooled_norm.", "embed.weight")
+"""What grows where a network sees statistics besides its trunk."""
+_MIXER: Final = "mixer."
+
+WEIGHTS_FILE: Final = "weights.safetensors"
+RECEIPT_FILE: Final = "receipt.json"
+
+
+def _own_before_markers(folder: Path) -> tuple[str, ...]:
+    try:
+        is_ours = "sha256" in json.loads((folder / DESCRIPTION_FILE).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return ()
+    return (NETWORK_FILE, WEIGHTS_FILE, CARD_FILE, DESCRIPTION_FILE, RECEIPT_FILE) if is_ours else ()
+
+
+STUDENT: Final = FolderKind("student", _own_before_markers)
+OPSET: Final = 18
+_MIN_HALVED: Final = 64
+"""Tensors with fewer elements stay in float32: norms and biases are small and delicate."""
+
+
+class _Deployed(nn.Module):
+    """The student as it is used: uint8 crops with channels last in, embeddings out."""
+
+    def __init__(self, network: StudentNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        embedding: torch.Tensor = self.network(crops.permute(0, 3, 1, 2).float() / 255.0)
+        return embedding
+
+
+def _stored_state(network: StudentNetwork, *, half: bool) -> dict[str, torch.Tensor]:
+    return {
+        key: value.half().contiguous()
+        if half and value.is_floating_point() and value.numel() >= _MIN_HALVED
+        else value.contiguous()
+        for key, value in network.state_dict().items()
+    }
+
+
+def load_stored(path: Path, network: StudentNetwork) -> bool:
+    """Start a network from a student's kept weights, where the architectures agree.
+
+    Parameters
+    ----------
+    path : Path
+        ``weights.safetensors`` of a student's folder.
+    network : StudentNetwork
+        Changed in place.
+
+    Returns
+    -------
+    bool
+        False, and nothing changed, if the file is of another architecture. A network that also sees statistics
+        starts from one that does not, and gives at first what that gives. Without a mixer, it starts from what the
+        one with a mixer reads off its trunk.
+    """
+    stored = load_file(path)
+    expected = network.state_dict()
+    if network.mixer is None:
+        stored = {name: value for name, value in stored.items() if not name.startswith(_MIXER)}
+    for name, value in expected.items():
+        if name.startswith(_WIDENED) and name in stored and value.ndim:
+            # What the kept network does not see has no say at first; what it sees besides is left out.
+            stored[name] = stored[name][..., : value.shape[-1]]
+            n_new = value.shape[-1] - stored[name].shape[-1]
+            blank = torch.zeros_like(value) if name.startswith("embed.") else value
+            stored[name] = torch.cat(
+                [stored[name].to(value.dtype), blank[..., value.shape[-1] - n_new :]], -1
+            )
+    if {k: tuple(v.shape) for k, v in stored.items()} != {k: tuple(v.shape) for k, v in expected.items()}:
+        return False
+    network.load_state_dict({key: value.to(expected[key].dtype) for key, value in stored.items()})
+    return True
+
+
+def layer_costs(network: StudentNetwork) -> tuple[LayerCost, ...]:
+    """Return the cost of every layer that multiplies, so that any crop size can be counted without torch.
+
+    Strides are found by running two crop sizes on the meta device and seeing how the outputs grow.
+
+    Parameters
+    ----------
+    network : StudentNetwork
+
+    Returns
+    -------
+    tuple of LayerCost
+        In order of execution.
+    """
+    sides = (256, 512)
+    found: list[list[tuple[int, int]]] = [[], []]
+    for side, rows in zip(sides, found, strict=True):
+        module = network.like().to("meta").eval()
+
+        def note(layer: nn.Module, _: Any, out: torch.Tensor, rows: list[tuple[int, int]] = rows) -> None:  # noqa: ANN401
+            if isinstance(layer, nn.Conv2d):
+                kernel = layer.kernel_size[0] * layer.kernel_size[1]
+                rows.append((layer.in_channels // layer.groups * layer.out_channels * kernel, out.shape[-1]))
+            elif isinstance(layer, nn.Linear):
+                rows.append((layer.in_features * layer.out_features, 1))
+
+        for layer in module.modules():
+            layer.register_forward_hook(note)
+        module(torch.empty(1, 3, side, side, device="meta"))
+    return tuple(
+        LayerCost(macs, 0 if small == large else sides[0] // small)
+        for (macs, small), (_, large) in zip(*found, strict=True)
+    )
+
+
+def _halve_weights(model: onnx.ModelProto) -> None:
+    """Keep large weights as float16 in the file; the graph widens them, so that all arithmetic stays float32."""
+    casts, kept = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < _MIN_HALVED:
+            kept.append(tensor)
+            continue
+        kept.append(numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}_half"))
+        casts.append(helper.make_node("Cast", [f"{tensor.name}_half"], [tensor.name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend(kept)
+    model.graph.node.extend(nodes)
+
+
+def _shorten_names(model: onnx.ModelProto) -> None:
+    """Give numbers to what passes between nodes, and nodes no name."""
+    # Names are for people alone; those between nodes made a seventh of the file.
+    graph = model.graph
+    numbers = {value.name: value.name for value in (*graph.input, *graph.output)}
+
+    def short(name: str) -> str:
+        return numbers.setdefault(name, f"{len(numbers):x}") if name else ""
+
+    for tensor in graph.initializer:
+        tensor.name = short(tensor.name)
+    for node in graph.node:
+        inputs, outputs = [short(name) for name in node.input], [short(name) for name in node.output]
+        del node.input[:], node.output[:]
+        node.input.extend(inputs)
+        node.output.extend(outputs)
+        node.ClearField("name")
+    del graph.value_info[:]
+
+
+def to_onnx(network: StudentNetwork, *, half: bool) -> bytes:
+    """Write the student as an ONNX graph with free batch, height and width.
+
+    Parameters
+    ----------
+    network : StudentNetwork
+        In evaluation mode.
+    half : bool
+        Keep weights as float16 in the file.
+
+    Returns
+    -------
+    bytes
+    """
+    side = 2 * MIN_SIZE
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        path = Path(folder) / "network.onnx"
+        torch.onnx.export(
+            _Deployed(network).eval(),
+            (torch.zeros(2, side, side, 3, dtype=torch.uint8),),
+            path,
+            input_names=["crops"],
+            output_names=["embedding"],
+            dynamo=False,
+            dynamic_axes={"crops": {0: "n", 1: "height", 2: "width"}, "embedding": {0: "n"}},
+            opset_version=OPSET,
+        )
+        model = onnx.load(path)
+    if half:
+        _halve_weights(model)
+    _shorten_names(model)
+    model.producer_name, model.producer_version, model.doc_string = "featbank", "", ""
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def describe_network(network: StudentNetwork, facts: StudentDescription) -> StudentDescription:
+    """Fill in what follows from the network itself: widths, counts, sizes; the digest stays as it is.
+
+    Raises
+    ------
+    RunError
+        If the layers do not add up to what torch's counter sees.
+    """
+    meta = network.like().to("meta").eval()
+    side = 2 * MIN_SIZE
+    count = count_forward(meta, torch.empty(1, 3, side, side, device="meta"))
+    facts = replace(
+        facts,
+        n_features=network.n_features,
+        n_params=count.n_params,
+        size_multiple=network.size_multiple,
+        min_size=MIN_SIZE,
+        layers=layer_costs(network),
+    )
+    if facts.count_macs(side, side) != count.macs:
+        raise RunError(
+            f"export: the layers add up to {facts.count_macs(side, side)} multiply-accumulates, the counter sees "
+            f"{count.macs}; the architecture {network.architecture!r} has layers that are not listed."
+        )
+    return facts
+
+
+def write_student(
+    folder: Path, network: StudentNetwork, facts: StudentDescription, card: str, *, half: bool = True
+) -> StudentDescription:
+    """Write a student's folder; it appears whole, or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Replaced if it is there.
+    network : StudentNetwork
+        Trained.
+    facts : StudentDescription
+        Title, view and so on; counts and digest are filled in here.
+    card : str
+        The model card, Markdown.
+    half : bool
+        Keep weights as float16 in the graph.
+
+    Returns
+    -------
+    StudentDescription
+        As written.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    network = network.cpu().eval()
+    data = to_onnx(network, half=half)
+    facts = replace(describe_network(network, facts), sha256=digest_bytes(data))
+    with replacing_folder(folder, STUDENT, "student") as scratch:
+        (scratch / NETWORK_FILE).write_bytes(data)
+        save_file(_stored_state(network, half=half), scratch / WEIGHTS_FILE)
+        # The library writes for the owner alone; an installed package is read by all.
+        (scratch / WEIGHTS_FILE).chmod((scratch / NETWORK_FILE).stat().st_mode)
+        (scratch / CARD_FILE).write_text(card, encoding="utf-8")
+        (scratch / DESCRIPTION_FILE).write_text(facts.to_json(), encoding="utf-8")
+    return facts

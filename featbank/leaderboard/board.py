@@ -1,0 +1,384 @@
+"""The leaderboard: published entries and runs ranked by the challenge's rule, with marks where a score has a caveat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from featbank.leaderboard.published import (
+    METRIC_COLUMNS,
+    PARTS,
+    TITLES,
+    PublishedCost,
+    check_official,
+    official_parts,
+    published_costs,
+    published_table,
+    rows_of,
+)
+from featbank.recipes.reading import AIM2024_BUDGET_GMACS
+from featbank.runs.consistency import disagreements, recomputed_scores
+from featbank.runs.data import RunData
+from featbank.runs.reading import read_run
+from featbank.errors import RunError
+
+ERRORS: Final = ("mae", "rmse")
+"""Metrics where lower is better."""
+
+PODIUM: Final = ("winner", "first runner-up", "second runner-up")
+
+
+def rank_metrics(scores: pd.DataFrame) -> pd.DataFrame:
+    """Rank every row in every metric; the best has rank 1.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `METRIC_COLUMNS` as numbers, one row for each participant; undefined values are nan.
+
+    Returns
+    -------
+    DataFrame of int
+        Same index. Equal values share the better rank, an undefined value ranks last: a constant
+        prediction, which has no correlation, cannot profit from it.
+    """
+    ranks = {}
+    for name in METRIC_COLUMNS:
+        ranks[name] = (
+            scores[name].rank(method="min", ascending=name in ERRORS, na_option="bottom").astype(np.int64)
+        )
+    return pd.DataFrame(ranks, index=scores.index)
+
+
+def main_scores(scores: pd.DataFrame) -> pd.Series:
+    """Compute the main score of every row: the mean of its five ranks among all rows.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        As in `rank_metrics`.
+
+    Returns
+    -------
+    Series of float, at least 1
+        Same index; the lowest wins.
+
+    References
+    ----------
+    .. [1] V. Hosu et al., "AIM 2024 Challenge on UHD Blind Photo Quality Assessment", section 2.1, the
+       equation of the main score.
+    """
+    return rank_metrics(scores).sum(axis=1) / len(METRIC_COLUMNS)
+
+
+RETRAINED_GMACS = 200.0
+"""What the retrained baselines exceed, by the caption of Table 1."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One remark.
+
+    Attributes
+    ----------
+    letter : str
+        ``M`` cost over the budget, ``P`` pseudo-labelled validation images, ``C`` worse than a constant
+        prediction, ``T`` fewer training images, ``R`` random weights.
+    sentence : str
+        The remark in full, without a full stop.
+    """
+
+    letter: str
+    sentence: str
+
+
+def constant_marks(part: str, mae: float, rmse: float) -> list[Mark]:
+    """Mark errors above those of the mean training MOS as the prediction for every image."""
+    floor = official_parts()[part]
+    worse = [
+        f"{name} {value:.4f} against {constant:.4f}"
+        for name, value, constant in (
+            ("MAE", mae, floor.constant_mae),
+            ("RMSE", rmse, floor.constant_rmse),
+        )
+        if value > constant
+    ]
+    return [Mark("C", f"worse than a constant prediction: {', '.join(worse)}")] if worse else []
+
+
+def published_marks(method: str, kind: str) -> list[Mark]:
+    """Mark what the report itself and a recount say of a published entry, whatever the table."""
+    if kind == "retrained":
+        return [Mark("M", f"needs more than {RETRAINED_GMACS:g} GMACs (caption of Table 1)")]
+    cost = published_costs()[method]
+    marks = _cost_marks(cost)
+    if cost.has_pseudo_labels:
+        marks.append(Mark("P", "learned from pseudo-labelled validation images"))
+    return marks
+
+
+def _cost_marks(cost: PublishedCost) -> list[Mark]:
+    budget = AIM2024_BUDGET_GMACS
+    if cost.counted_gmacs > budget:
+        return [
+            Mark("M", f"{cost.counted_gmacs:g} GMACs counted, {cost.gmacs:g} published, budget {budget:g}")
+        ]
+    if cost.gmacs > budget:
+        return [Mark("M", f"{cost.gmacs:g} GMACs published, budget {budget:g}")]
+    return []
+
+
+def run_marks(gmacs: float, n_training: int, random_bands: Sequence[str] = ()) -> list[Mark]:
+    """Mark a run's cost, training rows and random weights.
+
+    Parameters
+    ----------
+    gmacs : float
+        Of one image; nan where a band's cost is unknown.
+    n_training : int
+        Training images the run had.
+    random_bands : sequence of str
+        Bands whose network has random weights.
+    """
+    marks = []
+    if gmacs > AIM2024_BUDGET_GMACS:
+        marks.append(Mark("M", f"{gmacs:.2f} GMACs, budget {AIM2024_BUDGET_GMACS:g}"))
+    elif gmacs != gmacs:
+        marks.append(Mark("M", "cost unknown: the GMACs of an imported band were not stated"))
+    if random_bands:
+        marks.append(Mark("R", f"random weights in {', '.join(random_bands)}: no result of these networks"))
+    n_official = official_parts()["training"].n
+    if n_training < n_official:
+        marks.append(Mark("T", f"learned from {n_training:,} of {n_official:,} training images"))
+    return marks
+
+
+PRINTED_DECIMALS = 4
+"""Decimals of Tables 1 to 3; a run is compared at the same number."""
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """What the tables show of one run.
+
+    Attributes
+    ----------
+    name : str
+        Folder of the run.
+    title : str
+        Title of its recipe.
+    scores : mapping of str to mapping of str to float
+        `METRIC_COLUMNS` by part, to four decimals; parts that are not complete are absent.
+    gmacs, params_m : float
+        Of one image; gmacs is nan where the cost of a band is unknown.
+    marks : tuple of Mark
+        Remarks that hold in every table.
+    """
+
+    name: str
+    title: str
+    scores: Mapping[str, Mapping[str, float]]
+    gmacs: float
+    params_m: float
+    marks: tuple[Mark, ...]
+
+
+def read_entry(folder: str | Path) -> RunEntry:
+    """Read one run.
+
+    Parameters
+    ----------
+    folder : path
+        Written by ``featbank fit``.
+
+    Returns
+    -------
+    RunEntry
+
+    Raises
+    ------
+    RunError
+        If the folder is no run, its rows are not the official ones, or its metrics do not follow from its
+        predictions.
+    """
+    run = read_run(folder)
+    parts = check_official(run)
+    wrong = disagreements(run)
+    if wrong:
+        raise RunError(
+            f"leaderboard: run {str(run.path)!r} contradicts itself: {wrong[0]}. Its metrics.json does not follow from "
+            "its predictions.csv, so one of them was changed afterwards. Fit it again."
+        )
+    scores = {
+        part: {name: _rounded(values[name]) for name in METRIC_COLUMNS}
+        for part, values in recomputed_scores(run.predictions).items()
+        if part in parts
+    }
+    gmacs = math.nan if _has_unknown_cost(run) else run.gmacs
+    marks = run_marks(gmacs, len(rows_of(run.predictions, "training")), run.random_bands)
+    return RunEntry(str(Path(folder)), run.title, scores, gmacs, run.params_m, tuple(marks))
+
+
+def _rounded(value: float | None) -> float:
+    return math.nan if value is None else round(value, PRINTED_DECIMALS)
+
+
+def _has_unknown_cost(run: RunData) -> bool:
+    return any(row.get("gmacs") is None for row in run.rows("features"))
+
+
+RANKED_KINDS = ("team", "run")
+"""Who takes part in the ranking: the teams of the challenge, and runs. The organisers' baseline and the methods
+they retrained are shown without a rank, as in the report."""
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """One line of a table.
+
+    Attributes
+    ----------
+    place : int or None
+        1 for the lowest main score, equal scores sharing the better place; None for entries outside the ranking.
+    name, kind : str
+        Method or run folder; ``team``, ``run``, ``organisers`` or ``retrained``.
+    main_score : float or None
+        Mean of the five ranks.
+    scores : dict of str to str
+        Metrics as printed; runs with four decimals.
+    gmacs, counted_gmacs, params_m : float
+        As published and as counted; nan where unknown. A run has its own count in both.
+    marks : tuple of Mark
+    """
+
+    place: int | None
+    name: str
+    kind: str
+    main_score: float | None
+    scores: dict[str, str]
+    gmacs: float
+    counted_gmacs: float
+    params_m: float
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One table, best first; unranked entries follow by falling SRCC.
+
+    Attributes
+    ----------
+    number : int
+        Of the report's table.
+    title : str
+    rows : tuple of BoardRow
+    absent : tuple of str
+        Runs that lack this part.
+    """
+
+    number: int
+    title: str
+    rows: tuple[BoardRow, ...]
+    absent: tuple[str, ...]
+
+
+def build_board(number: int, entries: Sequence[RunEntry] = ()) -> Board:
+    """Put runs among the entries of one published table and rank all that take part.
+
+    Ranks are taken among the teams and the runs together, so every run moves the teams behind it.
+
+    Parameters
+    ----------
+    number : int in {1, 2, 3}
+    entries : sequence of RunEntry
+
+    Returns
+    -------
+    Board
+    """
+    part = PARTS[number]
+    rows = [_published_row(record, part) for record in published_table(number).to_dict("records")]
+    present = [entry for entry in entries if part in entry.scores]
+    rows += [_run_row(entry, part) for entry in present]
+    numbers = pd.DataFrame(
+        [{name: float(row.scores[name] or "nan") for name in METRIC_COLUMNS} for row in rows]
+    )
+    takes_part = [row.kind in RANKED_KINDS for row in rows]
+    main = main_scores(numbers[takes_part])
+    places = main.rank(method="min").astype(int)
+    ranked = [
+        _with_place(rows[i], int(places[i]), float(main[i])) for i in main.sort_values(kind="stable").index
+    ]
+    unranked = [rows[i] for i in numbers["srcc"].sort_values(ascending=False).index if not takes_part[i]]
+    absent = tuple(entry.name for entry in entries if part not in entry.scores)
+    return Board(number, TITLES[number], (*ranked, *unranked), absent)
+
+
+def board_frame(board: Board) -> pd.DataFrame:
+    """Lay a table out as a frame of plain values, for CSV and JSON."""
+    return pd.DataFrame(
+        [
+            {
+                "table": board.number,
+                "part": PARTS[board.number],
+                "place": row.place,
+                "method": row.name,
+                "kind": row.kind,
+                "main_score": row.main_score,
+                **row.scores,
+                "gmacs": _none_if_nan(row.gmacs),
+                "counted_gmacs": _none_if_nan(row.counted_gmacs),
+                "params_m": _none_if_nan(row.params_m),
+                "marks": "".join(mark.letter for mark in row.marks),
+                "remarks": "; ".join(mark.sentence for mark in row.marks),
+            }
+            for row in board.rows
+        ],
+        dtype=object,
+    )
+
+
+def _published_row(record: dict[str, str], part: str) -> BoardRow:
+    cost = published_costs().get(record["method"])
+    marks = published_marks(record["method"], record["kind"])
+    marks += constant_marks(part, float(record["mae"]), float(record["rmse"]))
+    return BoardRow(
+        place=None,
+        name=record["method"],
+        kind=record["kind"],
+        main_score=None,
+        scores={name: record[name] for name in METRIC_COLUMNS},
+        gmacs=math.nan if cost is None else cost.gmacs,
+        counted_gmacs=math.nan if cost is None else cost.counted_gmacs,
+        params_m=math.nan if cost is None else cost.params_m,
+        marks=tuple(marks),
+    )
+
+
+def _run_row(entry: RunEntry, part: str) -> BoardRow:
+    values = entry.scores[part]
+    return BoardRow(
+        place=None,
+        name=entry.name,
+        kind="run",
+        main_score=None,
+        scores={name: "" if math.isnan(v) else f"{v:.4f}" for name, v in values.items()},
+        gmacs=entry.gmacs,
+        counted_gmacs=entry.gmacs,
+        params_m=entry.params_m,
+        marks=(*entry.marks, *constant_marks(part, values["mae"], values["rmse"])),
+    )
+
+
+def _with_place(row: BoardRow, place: int, main_score: float) -> BoardRow:
+    return BoardRow(**{**row.__dict__, "place": place, "main_score": main_score})
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,198 @@
+"""Reads a run folder from disk and refuses what is none; the one place of the report that knows file formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from featbank.runs.data import METRIC_NAMES, RunData, Scores, as_float
+from featbank.runs.folder import METRICS, RECEIPT, read_json, telling_damage
+from featbank.runs.split import name_groups
+from featbank.errors import RunError
+from featbank.remote import check_regular, read_regular
+
+PREDICTION_COLUMNS = ("image", "split", "subset", "mos", "predicted")
+
+MAX_CSV_BYTES = 1 << 33
+"""Predictions of ten million images."""
+MAX_TOML_BYTES = 1 << 20
+
+_EMPTY = ("", "nan", "NaN")
+_SCORE_ORDER = ("training_cv", "validation", "validation/exclusive", "test", "test/exclusive")
+
+
+def read_run(run: str | Path) -> RunData:
+    """Read a run folder.
+
+    Parameters
+    ----------
+    run : path
+        Folder written by ``featbank fit``. ``metrics.json``, ``predictions.csv`` and ``receipt.json`` must be
+        there; ``cv_results.csv``, ``weights.csv`` and ``recipe.toml`` may be absent.
+
+    Returns
+    -------
+    RunData
+
+    Raises
+    ------
+    RunError
+        If a file is absent or does not hold what a run folder holds.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise RunError(f"report: expected a run folder, found none at {folder}. `featbank fit` writes one.")
+    with telling_damage(folder):
+        return _read_run(folder)
+
+
+def _read_run(folder: Path) -> RunData:
+    metrics = read_json(folder, METRICS)
+    receipt = read_json(folder, RECEIPT)
+    scores = _score_sets(metrics)
+    if not scores:
+        raise RunError(
+            f"report: {folder / 'metrics.json'} must give the metrics of at least one split, such as 'test' or "
+            f"'training_cv', got the keys {sorted(metrics)}. Run `featbank fit` again."
+        )
+    dataset = receipt.get("dataset")
+    simulation = metrics.get("simulation") or (isinstance(dataset, dict) and dataset.get("simulation"))
+    intervals = metrics.get("intervals")
+    weights = _read_optional_csv(folder / "weights.csv")
+    if "weight" in weights.columns:
+        weights["weight"] = _numeric(weights["weight"], folder / "weights.csv")
+    return RunData(
+        path=folder,
+        scores=scores,
+        baselines=_named_score_sets(metrics.get("baselines")),
+        single_bands=_named_score_sets(metrics.get("single_bands")),
+        predictions=_read_predictions(folder / "predictions.csv"),
+        cv_results=_read_optional_csv(folder / "cv_results.csv"),
+        weights=weights,
+        receipt=receipt,
+        recipe_text=_recipe_text(folder, receipt),
+        gmacs=as_float(metrics.get("gmacs")),
+        params_m=as_float(metrics.get("params_m")),
+        budget_gmacs=as_float(metrics.get("budget_gmacs")),
+        is_simulation=bool(simulation),
+        findings=_read_findings(folder / "trust.json"),
+        intervals=intervals if isinstance(intervals, dict) else {},
+    )
+
+
+def _score_sets(entries: Mapping[str, object]) -> dict[str, Scores]:
+    found = {key: scores for key, entry in entries.items() if (scores := _as_scores(entry)) is not None}
+    ordered = [key for key in _SCORE_ORDER if key in found]
+    return {key: found[key] for key in [*ordered, *(key for key in found if key not in ordered)]}
+
+
+def _named_score_sets(entries: object) -> dict[str, dict[str, Scores]]:
+    if not isinstance(entries, Mapping):
+        return {}
+    return {str(name): _score_sets(sets) for name, sets in entries.items() if isinstance(sets, Mapping)}
+
+
+def _read_findings(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    findings = read_json(path.parent, path.name).get("findings")
+    if not isinstance(findings, list):
+        raise RunError(f"report: {path} must hold a list of findings. Run `featbank fit` again.")
+    return [finding for finding in findings if isinstance(finding, dict)]
+
+
+def _read_predictions(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise RunError(
+            f"report: expected {path.name} in the run folder {path.parent}, found none. "
+            "Give a folder that `featbank fit` has finished."
+        )
+    check_regular(path, MAX_CSV_BYTES, RunError)
+    names = _read_csv(path, nrows=0).columns
+    missing = [name for name in PREDICTION_COLUMNS if name not in names]
+    if missing:
+        raise RunError(
+            f"report: {path} must have the columns {list(PREDICTION_COLUMNS)}, lacks {missing}. "
+            "Run `featbank fit` again."
+        )
+    numbers = [name for name in names if name in {"mos", "predicted"} or str(name).startswith("member:")]
+    texts = [*PREDICTION_COLUMNS[:3], *(["group"] if "group" in names else [])]
+    try:
+        # Numbers at once, and nothing that no one reads: a million rows of text take a gigabyte.
+        frame = pd.read_csv(
+            path,
+            usecols=[*texts, *numbers],
+            dtype={name: np.float64 if name in numbers else str for name in names},
+            keep_default_na=False,
+            na_values={name: list(_EMPTY) for name in numbers},
+        )
+    except (ValueError, pd.errors.ParserError):
+        frame = _read_csv(path)  # says what is wrong
+        for name in numbers:
+            frame[name] = _numeric(frame[name], path)
+    known = frame["group"] if "group" in frame else pd.Series("", index=frame.index)
+    frame["group"] = name_groups(known, frame["image"])
+    return frame
+
+
+def _read_optional_csv(path: Path) -> pd.DataFrame:
+    if not path.is_file() or not path.stat().st_size:
+        return pd.DataFrame()
+    frame = _read_csv(path)
+    for name in frame.columns:
+        if name in {"member", "bands", "params"}:
+            continue
+        # A hyper-parameter may be a word (a kernel's name): such a column stays text.
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        if bool((numbers.notna() | (frame[name] == "")).all()):
+            frame[name] = numbers
+    return frame
+
+
+def _read_csv(path: Path, nrows: int | None = None) -> pd.DataFrame:
+    try:
+        # Text first: an image may be called "NA" or "007", which pandas would otherwise turn into something else.
+        return pd.read_csv(path, dtype=str, keep_default_na=False, nrows=nrows)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        raise RunError(
+            f"report: {path} must be a CSV table, got: {error}. Run `featbank fit` again."
+        ) from error
+
+
+def _numeric(column: pd.Series, path: Path) -> pd.Series:
+    try:
+        return pd.to_numeric(column.mask(column.isin(_EMPTY))).astype("float64")
+    except ValueError as error:
+        raise RunError(
+            f"report: column {column.name!r} of {path} must hold numbers, got: {error}. Run `featbank fit` again."
+        ) from error
+
+
+def _recipe_text(folder: Path, receipt: Mapping[str, Any]) -> str:
+    recipe = receipt.get("recipe")
+    text = recipe.get("text") if isinstance(recipe, dict) else None
+    if text:
+        return str(text)
+    path = folder / "recipe.toml"
+    return read_regular(path, MAX_TOML_BYTES, RunError).decode("utf-8") if path.exists() else ""
+
+
+def _as_scores(entry: object) -> Scores | None:
+    if (
+        not isinstance(entry, Mapping)
+        or not isinstance(entry.get("n"), int)
+        or not set(METRIC_NAMES) & set(entry)
+    ):
+        return None
+    intervals = entry.get("ci95") or {}
+    ci95 = {
+        name: (as_float(bounds[0]), as_float(bounds[1]))
+        for name, bounds in intervals.items()
+        if isinstance(bounds, list) and len(bounds) == 2
+    }
+    values = {name: as_float(entry.get(name)) for name in METRIC_NAMES}
+    return Scores(int(entry["n"]), values, ci95, str(entry.get("ci95_reason") or ""))

@@ -1,0 +1,279 @@
+"""What a search may choose: a variant of each band or none, and the recipe's open choices, within the budget."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from featbank.recipes.reading import Recipe
+from featbank.recipes.search_space import SearchRequest
+from featbank.recipes.variants import list_variants
+from featbank.errors import RunError
+from regressors.budget import is_within, sum_gmacs
+
+LEFT_OUT = "no"
+"""Choice of a band that a configuration does not use."""
+
+OPTIONS = ("estimator", "unit_band", "members", "combine")
+"""Keys of ``[regression]`` that a recipe can open to the search."""
+
+MAX_EXHAUSTIVE = 4096
+"""Most configurations that are evaluated one and all."""
+
+_AVERAGES = ("uniform", "simplex")
+
+Listed = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One point of the space.
+
+    Attributes
+    ----------
+    variants : tuple of str
+        Names of the chosen variants, in the recipe's order of bands; at most one of each band.
+    estimator, combine : str
+    unit_band : bool
+    members : str or tuple of tuple of str
+        As in `RegressionRequest`.
+    """
+
+    variants: tuple[str, ...]
+    estimator: str
+    unit_band: bool
+    members: str | Listed
+    combine: str
+
+
+class Space:
+    """The configurations of a recipe that cost no more than the budget.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    passes : mapping of str to (str, float)
+        For each variant the name of its forward pass and its GMACs for one image.
+    budget_gmacs : float
+        Hard limit of the sum over distinct passes.
+
+    Raises
+    ------
+    RunError
+        If nothing fits the budget, or a cost is unknown.
+    """
+
+    def __init__(self, recipe: Recipe, passes: Mapping[str, tuple[str, float]], budget_gmacs: float) -> None:
+        self.recipe = recipe
+        self.variants = list_variants(recipe)
+        self.passes = dict(passes)
+        self.budget_gmacs = budget_gmacs
+        self._by_name = {variant.name: variant for row in self.variants.values() for variant in row}
+        unknown = [name for name, (_, gmacs) in self.passes.items() if not math.isfinite(gmacs)]
+        if unknown:
+            raise RunError(
+                f"search: the budget cannot be kept, because the cost of {', '.join(unknown)} is not known. Import the "
+                "features again with --gmacs, 0 if their cost is not to count."
+            )
+        if not any(self._fits((name,)) for name in self._by_name):
+            name, (_, gmacs) = min(self.passes.items(), key=lambda item: item[1][1])
+            raise RunError(
+                f"search: the budget of {budget_gmacs:g} GMACs admits no band; the cheapest is {name!r} with "
+                f"{gmacs:.4g}. Raise --budget, or open smaller views by [search.view]."
+            )
+
+    @cached_property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """Choices of each parameter as text: ``band:<name>`` for each band, then the open options."""
+        choices = {
+            f"band:{band}": (LEFT_OUT, *(variant.name for variant in row))
+            for band, row in self.variants.items()
+        }
+        choices |= {name: values for name, values in self._option_texts.items() if len(values) > 1}
+        return choices
+
+    @cached_property
+    def size(self) -> int:
+        """Number of configurations, the budget aside."""
+        return (math.prod(1 + len(row) for row in self.variants.values()) - 1) * self._n_options
+
+    @cached_property
+    def own(self) -> Configuration:
+        """The recipe as it stands, the budget aside."""
+        regression = self.recipe.regression
+        return Configuration(
+            tuple(band.name for band in self.recipe.bands),
+            regression.estimator,
+            regression.unit_band,
+            regression.members,
+            regression.combine,
+        )
+
+    def band_of(self, variant: str) -> str:
+        """Return the band of the recipe that a variant computes."""
+        return self._by_name[variant].band
+
+    def gmacs(self, configuration: Configuration) -> float:
+        """Sum the GMACs of a configuration; each distinct pass pays once."""
+        return sum_gmacs(self.passes[name] for name in configuration.variants)
+
+    def is_feasible(self, configuration: Configuration) -> bool:
+        """Whether a configuration has a band and keeps the budget."""
+        return bool(configuration.variants) and self._fits(configuration.variants)
+
+    def canonical(self, configuration: Configuration) -> Configuration:
+        """Return the one spelling of configurations that are the same model.
+
+        With one band every rule of members gives one member, and one member is itself under ``uniform`` and
+        ``simplex``: the first such choice of the recipe stands for all.
+        """
+        members, combine = configuration.members, configuration.combine
+        if isinstance(members, str) and len(configuration.variants) == 1:
+            members = next(rule for rule in self._option_values["members"] if isinstance(rule, str))
+        is_single = members == "all" or (isinstance(members, str) and len(configuration.variants) == 1)
+        if is_single and combine in _AVERAGES:
+            combine = next(rule for rule in self._option_values["combine"] if rule in _AVERAGES)
+        return replace(configuration, members=members, combine=combine)
+
+    def list_feasible(self, limit: int = MAX_EXHAUSTIVE) -> list[Configuration] | None:
+        """List every distinct configuration within the budget, in a fixed order.
+
+        Parameters
+        ----------
+        limit : int
+            Most configurations that are listed.
+
+        Returns
+        -------
+        list of Configuration, or None
+            None if there are more than ``limit``.
+        """
+        found = list(itertools.islice(self.iterate_feasible(), limit + 1))
+        return None if len(found) > limit else found
+
+    def iterate_feasible(self) -> Iterator[Configuration]:
+        """Go through the distinct configurations within the budget, few bands first within each branch."""
+        options = list(itertools.product(*self._option_values.values()))
+        for names in self._subsets():
+            seen: set[Configuration] = set()
+            for values in options:
+                configuration = self.canonical(
+                    Configuration(names, **dict(zip(self._option_values, values, strict=True)))
+                )
+                if configuration not in seen:
+                    seen.add(configuration)
+                    yield configuration
+
+    def to_params(self, configuration: Configuration) -> dict[str, str]:
+        """Write a configuration as one choice for each parameter of ``choices``."""
+        chosen = {self._by_name[name].band: name for name in configuration.variants}
+        params = {f"band:{band}": chosen.get(band, LEFT_OUT) for band in self.variants}
+        for name in OPTIONS:
+            if name in self.choices:
+                params[name] = _text(getattr(configuration, name))
+        return params
+
+    def from_params(self, params: Mapping[str, str]) -> Configuration:
+        """Read a configuration, in its canonical spelling."""
+        names = tuple(params[f"band:{band}"] for band in self.variants if params[f"band:{band}"] != LEFT_OUT)
+        values = {
+            name: self._option_values[name][
+                self._option_texts[name].index(params.get(name, self._option_texts[name][0]))
+            ]
+            for name in OPTIONS
+        }
+        return self.canonical(Configuration(names, **values))
+
+    def repair(self, configuration: Configuration, rng: np.random.Generator) -> Configuration:
+        """Bring a configuration within the budget: drop bands in random order, or add one that fits."""
+        names = list(configuration.variants)
+        while names and not self._fits(names):
+            names.pop(int(rng.integers(len(names))))
+        if not names:
+            fitting = [name for name in self._by_name if self._fits((name,))]
+            names = [fitting[int(rng.integers(len(fitting)))]]
+        return self.canonical(replace(configuration, variants=tuple(names)))
+
+    def mutate(self, configuration: Configuration, rng: np.random.Generator) -> Configuration:
+        """Change one randomly chosen parameter, then repair."""
+        params = self.to_params(configuration)
+        open_names = [name for name, values in self.choices.items() if len(values) > 1]
+        name = open_names[int(rng.integers(len(open_names)))]
+        others = [value for value in self.choices[name] if value != params[name]]
+        params[name] = others[int(rng.integers(len(others)))]
+        return self.repair(self.from_params(params), rng)
+
+    def recipe_of(self, configuration: Configuration, title: str) -> Recipe:
+        """Write a configuration as a recipe of its own, with nothing left to search."""
+        by_variant = {name: self._by_name[name] for name in configuration.variants}
+        bands = tuple(replace(variant.request, name=variant.band) for variant in by_variant.values())
+        kept = [band.name for band in bands]
+        old = self.recipe.regression
+        weights = restrict_candidates(old.band_weights, kept)
+        members = configuration.members
+        if not isinstance(members, str):
+            members = cut_members(members, kept)
+        regression = replace(
+            old,
+            estimator=configuration.estimator,
+            unit_band=configuration.unit_band,
+            members=members,
+            combine=configuration.combine,
+            band_weights=weights,
+            budget_gmacs=self.budget_gmacs,
+        )
+        return Recipe(self.recipe.name, title, self.recipe.source, bands, regression)
+
+    @cached_property
+    def _option_values(self) -> dict[str, tuple[Any, ...]]:
+        search = self.recipe.search or SearchRequest()
+        return {
+            name: tuple(dict.fromkeys([getattr(self.recipe.regression, name), *getattr(search, name)]))
+            for name in OPTIONS
+        }
+
+    @cached_property
+    def _option_texts(self) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(map(_text, values)) for name, values in self._option_values.items()}
+
+    @cached_property
+    def _n_options(self) -> int:
+        return math.prod(len(values) for values in self._option_values.values())
+
+    def _fits(self, names: Sequence[str]) -> bool:
+        return is_within(sum_gmacs(self.passes[name] for name in names), self.budget_gmacs)
+
+    def _subsets(self, start: int = 0, chosen: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+        # Costs only grow with a subset, so a branch over the budget holds nothing within it.
+        for place, row in enumerate(list(self.variants.values())[start:], start):
+            for variant in row:
+                names = (*chosen, variant.name)
+                if self._fits(names):
+                    yield names
+                    yield from self._subsets(place + 1, names)
+
+
+def restrict_candidates(
+    candidates: Sequence[Mapping[str, float]], kept: Sequence[str]
+) -> tuple[dict[str, float], ...]:
+    """Cut candidates of band weights to the bands that are kept, each distinct one once."""
+    cut = [{band: weight for band, weight in row.items() if band in kept} for row in candidates]
+    return tuple(row for place, row in enumerate(cut) if row not in cut[:place])
+
+
+def cut_members(members: Listed, kept: Sequence[str]) -> Listed:
+    """Cut listed members to the bands that are kept; one member on all of them if nothing else is left."""
+    cut = dict.fromkeys(tuple(band for band in kept if band in member) for member in members)
+    return tuple(member for member in cut if member) or (tuple(kept),)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else "listed"

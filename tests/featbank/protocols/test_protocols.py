@@ -1,0 +1,222 @@
+"""Repeated splits, other datasets and learning curves, on features that carry a known signal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featbank.cli import main
+from featbank.protocols.cross import ScaleMap, declare_map, run_cross
+from featbank.protocols.curve import default_sizes, run_curve
+from featbank.protocols.preparation import Material, fit_rows, prepare
+from featbank.protocols.repeated import run_repeated
+from featbank.recipes.reading import parse_recipe
+from featbank.bank import Bank
+from featbank.datasets import read_dataset
+from featbank.errors import RunError
+from featbank.importing import import_features
+from regressors.evaluation.metrics import srcc
+from tests.support.imported_run import write_scores
+from tests.support.page import read_page
+
+RECIPE = """
+recipe_version = 1
+title = "One band"
+[[band]]
+name = "band"
+encoder = "imported:band"
+[regression]
+alpha = [1.0, 30.0]
+cv = { n_splits = 3 }
+"""
+
+
+def make(folder: Path, *, seed: int = 0, n: int = 120, noise: float = 2.0, split: bool = False) -> Material:
+    table = read_dataset(write_scores(folder, n, with_split=split, seed=seed))
+    rng = np.random.default_rng(50 + seed)
+    y = table.frame["mos"].to_numpy()
+    # The same columns mean the same on every dataset made here.
+    direction = np.random.default_rng(3).normal(size=10)
+    matrix = np.outer((y - 0.66) / 0.18, direction) + noise * rng.normal(size=(n, 10))
+    bank = Bank(folder / "bank")
+    import_features(table, bank, "band", None, matrix, source_digest="band", gmacs=1.0)
+    return prepare(table, parse_recipe(RECIPE, "one"), bank)
+
+
+def test_each_split_is_a_fit_of_its_own(tmp_path: Path) -> None:
+    material = make(tmp_path)
+    outcome = run_repeated(material, n_splits=6, workers=1)
+    scores = outcome.scores
+    assert len(scores) == 6
+    assert scores["srcc"].nunique() == 6
+    assert (scores["n_training"] + scores["n_test"] == 120).all()
+    summary = outcome.summary.set_index("metric")
+    assert summary.loc["srcc", "median"] == pytest.approx(scores["srcc"].median())
+    assert summary.loc["srcc", "std"] == pytest.approx(scores["srcc"].std())
+    assert 0.6 < summary.loc["srcc", "median"] < 0.98
+    assert f"{scores['srcc'].median():.3f}" in outcome.sentence
+    again = run_repeated(material, n_splits=6, workers=1).scores
+    pd.testing.assert_frame_equal(scores, again)
+
+
+def test_groups_are_kept_together_unless_asked_otherwise(tmp_path: Path) -> None:
+    # The features tell the uploader, and uploaders have a MOS of their own: known uploaders look like skill.
+    material = make(tmp_path, n=240)
+    rng = np.random.default_rng(0)
+    group = np.arange(240) // 4
+    level, signature = rng.normal(size=60), 5 * rng.normal(size=(60, 10))
+    rows = material.rows.assign(mos=level[group] + 0.1 * rng.normal(size=240))
+    X = pd.DataFrame(
+        signature[group] + 0.1 * rng.normal(size=(240, 10)), index=rows.index, columns=material.X.columns
+    )
+    material = replace(
+        material,
+        rows=rows,
+        X=pd.concat([X, X**2], axis=1).set_axis([f"band:{i:04d}" for i in range(20)], axis=1),
+    )
+    grouped, plain = (run_repeated(material, n_splits=8, grouped=g, workers=1) for g in (True, False))
+    apart, joined = (o.summary.set_index("metric").loc["srcc", "median"] for o in (grouped, plain))
+    assert joined > apart + 0.1
+    assert grouped.notes == ()
+    assert "flatters" in plain.notes[0]
+
+
+def test_pure_noise_has_a_median_near_zero(tmp_path: Path) -> None:
+    material = make(tmp_path)
+    rng = np.random.default_rng(0)
+    noise = replace(
+        material, X=pd.DataFrame(rng.normal(size=material.X.shape), material.X.index, material.X.columns)
+    )
+    summary = run_repeated(noise, n_splits=12, workers=1).summary.set_index("metric")
+    assert abs(summary.loc["srcc", "median"]) < 0.15
+
+
+def test_an_official_split_keeps_its_test_rows_unread(tmp_path: Path) -> None:
+    material = make(tmp_path, split=True)
+    assert set(material.rows["split"]) == {"training"}
+    assert material.which == "72 training images"
+    every = prepare(material.table, material.recipe, Bank(tmp_path / "bank"), which="all")
+    assert len(every.rows) == 120
+    test = prepare(material.table, material.recipe, Bank(tmp_path / "bank"), which="test")
+    assert set(test.rows["split"]) == {"test"}
+    own = make(tmp_path / "own")
+    with pytest.raises(RunError, match="no split, so it has no test rows"):
+        prepare(own.table, own.recipe, Bank(tmp_path / "own/bank"), which="test")
+
+
+def test_a_curve_rises_with_the_number_of_photos(tmp_path: Path) -> None:
+    material = make(tmp_path, n=400, noise=4.0)
+    outcome = run_curve(material, sizes=[20, 60, 300], n_repeats=6, workers=1)
+    median = outcome.summary[outcome.summary["metric"] == "srcc"].set_index("size")["median"]
+    assert list(median.index) == [20, 60, 300]
+    assert median[20] + 0.01 < min(median[60], median[300])  # ten columns: soon learned
+    assert len(outcome.scores) == 18
+    # All sizes of a repeat are judged on the same images.
+    assert (outcome.scores.groupby("repeat")["n_test"].nunique() == 1).all()
+    assert (outcome.scores["n_training"] == outcome.scores["size"]).all()
+
+
+def test_sizes_are_chosen_and_checked(tmp_path: Path) -> None:
+    assert default_sizes(3000)[0] == 30
+    assert default_sizes(3000)[-1] == 3000
+    assert len(default_sizes(3000)) == 6
+    assert default_sizes(20) == [20]
+    material = make(tmp_path)
+    with pytest.raises(RunError, match="between 2 and 9"):
+        run_curve(material, sizes=[30, 500], workers=1)
+    with pytest.raises(RunError, match="cannot be"):
+        run_curve(material, sizes=[2], n_repeats=1, workers=1)
+
+
+def test_another_dataset_is_predicted_on_its_own_scale(tmp_path: Path) -> None:
+    source, target = make(tmp_path / "a"), make(tmp_path / "b", seed=1)
+    stretched = replace(target, rows=target.rows.assign(mos=1 + 4 * target.rows["mos"]))
+    scale = ScaleMap((0.0, 1.0), (1.0, 5.0))
+    outcome = run_cross(source, stretched, scale, workers=1)
+    model = fit_rows(source, np.arange(len(source.rows)))
+    expected = 1 + 4 * model.predict(target.X)
+    assert np.allclose(outcome.predictions["predicted"], expected)
+    first = outcome.scores.iloc[0]
+    assert first["srcc"] == pytest.approx(srcc(stretched.y, expected))
+    assert first["srcc_low"] < first["srcc"] < first["srcc_high"]
+    assert first["mae"] < outcome.scores.iloc[2]["mae"]  # better than the constant of the other dataset
+    # Ranks do not depend on the map, errors do.
+    unmapped = run_cross(source, stretched, ScaleMap((0.0, 1.0), (0.0, 1.0)), workers=1).scores.iloc[0]
+    assert unmapped["srcc"] == pytest.approx(first["srcc"])
+    assert unmapped["mae"] > 2 * first["mae"]
+
+
+def test_photos_in_both_datasets_are_told(tmp_path: Path) -> None:
+    source, target = make(tmp_path / "a"), make(tmp_path / "b", seed=1)
+    X = target.X.copy()
+    X.iloc[:3] = source.X.iloc[5:8].to_numpy()
+    outcome = run_cross(source, replace(target, X=X), ScaleMap((0.0, 1.0), (0.0, 1.0)), workers=1)
+    assert "3 of 120 judged images look like copies" in outcome.notes[1]
+
+
+def test_maps_are_declared() -> None:
+    nominal = declare_map("nominal", (0.0, 100.0), (1.0, 5.0))
+    assert nominal(np.array([0.0, 50.0, 100.0])).tolist() == [1.0, 3.0, 5.0]
+    assert declare_map("0,10:2,4", (0.0, 1.0), (0.0, 1.0))(np.array([5.0])).tolist() == [3.0]
+    assert declare_map("none", (0.0, 1.0), (1.0, 5.0))(np.array([0.3])).tolist() == pytest.approx([0.3])
+    assert str(nominal) == "0 to 100 onto 1 to 5"
+    for text in ("linear", "0,1", "1,0:0,1", "0,1:0,e", "1,1:0,1"):
+        with pytest.raises(RunError, match="--map"):
+            declare_map(text, (0.0, 1.0), (1.0, 5.0))
+    with pytest.raises(RunError, match="state the ends of their scale"):
+        declare_map("nominal", (float("nan"),) * 2, (1.0, 5.0))
+
+
+def test_features_of_another_shape_are_refused(tmp_path: Path) -> None:
+    source, target = make(tmp_path / "a"), make(tmp_path / "b", seed=1)
+    with pytest.raises(RunError, match="10 columns on 'csv:scores' and 9"):
+        run_cross(source, replace(target, X=target.X.iloc[:, :9]), ScaleMap((0.0, 1.0), (0.0, 1.0)))
+
+
+@pytest.mark.parametrize("protocol", ["repeated", "curve", "cross"])
+def test_the_command_writes_a_whole_folder(
+    protocol: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    (tmp_path / "one.toml").write_text(RECIPE)
+    data = str(tmp_path / "scores.csv")
+    out = tmp_path / "out"
+    own = {
+        "repeated": ["--splits", "3", "--plain"],
+        "curve": ["--sizes", "30,60", "--repeats", "2"],
+        "cross": [data],
+    }[protocol]
+    arguments = ["protocol", protocol, data, *own, "--recipe", str(tmp_path / "one.toml"), "--out", str(out)]
+    arguments += ["--bank", str(tmp_path / "bank"), "--workers", "1", "--json"]
+    assert main(arguments) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["protocol"] == protocol
+    files = {path.name for path in out.iterdir()}
+    assert files >= {
+        "protocol.json",
+        "receipt.json",
+        "recipe.toml",
+        "scores.csv",
+        "protocol.html",
+        "protocol.png",
+    }
+    receipt = json.loads((out / "receipt.json").read_text())
+    assert receipt["protocol"] == document["settings"]
+    assert receipt["dataset"]["counts"] == {"training": 120}
+    page = read_page((out / "protocol.html").read_text())
+    assert document["sentence"] in page.text
+    assert not {element.tag for element in page.walk()} & {"script", "iframe"}
+    if protocol == "cross":  # a dataset against itself: every image is a copy
+        assert "120 of 120 judged images look like copies" in document["notes"][1]
+    # A protocol's folder may be replaced, something else may not.
+    assert main(arguments) == 0
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.txt").write_text("precious")
+    arguments[arguments.index(str(out))] = str(tmp_path / "thesis")
+    assert main(arguments) == 1
+    capsys.readouterr()

@@ -1,0 +1,304 @@
+"""Scoring new photos: the numbers of the fitted model, a row for each file, refusals that say why."""
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from featbank.cli import main
+from featbank.runs.fit import fit_run
+from featbank.recipes.reading import parse_recipe
+from featbank.runs.model import load_run_model
+from featbank.runs.score import score_paths
+from featbank.bank import Bank
+from featbank.datasets import read_dataset
+from featbank.errors import DatasetNotFoundError, RunError
+from featbank.extract import FeatureRequest, extract
+from featbank.table import build_table, resolve_band
+from regressors.novelty import BandNovelty
+from regressors.persistence import save_model
+from tests.support.datasets import write_image
+from tests.support.imported_run import prepare
+from tests.support.small_demo import small_demo
+
+RECIPE = """
+recipe_version = 1
+[[band]]
+name = "layout"
+encoder = "classic:layout"
+view = "squash_16x16"
+[[band]]
+name = "keypoint"
+encoder = "classic:keypoint"
+view = "center_16"
+[regression]
+alpha = [1.0, 100.0]
+cv = { kind = "kfold", n_splits = 3 }
+"""
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("score")
+    rng = np.random.default_rng(0)
+    lines = ["path,mos,split"]
+    for number in range(40):
+        write_image(folder / "photos" / f"{number}.png", seed=number)
+        lines.append(f"photos/{number}.png,{rng.uniform(1, 5):.3f},{'training' if number < 30 else 'test'}")
+    (folder / "scores.csv").write_text("\n".join(lines))
+    table = read_dataset(folder / "scores.csv")
+    recipe = parse_recipe(RECIPE, "small")
+    bank = Bank(folder / "bank")
+    requests = [FeatureRequest(band.encoder, band.view, band.aggregate) for band in recipe.bands]
+    extract(list(zip(table.frame["image_id"], table.frame["path"], strict=True)), requests, bank, workers=1)
+    fit_run(table, recipe, bank, folder / "run", workers=1, with_report=False)
+    return folder
+
+
+def test_scores_are_the_predictions_of_the_run(fitted: Path, tmp_path: Path) -> None:
+    # A fresh bank: everything is computed from the files again, by the model's own list of bands.
+    scores = score_paths(
+        fitted / "run/model.skops", [str(fitted / "photos")], Bank(tmp_path / "bank"), workers=1
+    )
+    assert list(scores.columns) == [
+        "image",
+        "predicted",
+        "predicted_low",
+        "predicted_high",
+        "spread",
+        "unlike_training",
+        "distance",
+        "off_scale",
+        "simulation",
+        "reason",
+    ]
+    assert len(scores) == 40
+    predictions = pd.read_csv(fitted / "run/predictions.csv").query("split == 'test'").copy()
+    predictions["image"] = predictions["image"].str.removeprefix("photos/")
+    joined = predictions.merge(scores, on="image", suffixes=("_run", "_score"))
+    assert len(joined) == 10
+    assert np.allclose(joined["predicted_run"], joined["predicted_score"], atol=1e-8)
+    members = joined.filter(like="member:").to_numpy()
+    assert np.allclose(members.std(axis=1), joined["spread"], atol=1e-8)
+
+
+def test_scoring_again_computes_nothing(fitted: Path, tmp_path: Path) -> None:
+    bank = Bank(tmp_path / "bank")
+    first = score_paths(fitted / "run", [str(fitted / "photos")], bank, workers=1)
+    before = {path: path.stat().st_mtime_ns for path in bank.root.rglob("*.arrow")}
+    again = score_paths(fitted / "run", [str(fitted / "photos")], bank, workers=1)
+    assert {path: path.stat().st_mtime_ns for path in bank.root.rglob("*.arrow")} == before
+    pd.testing.assert_frame_equal(first, again)
+
+
+def test_a_broken_photo_has_a_row_with_its_reason(fitted: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "new/good.png", seed=7)
+    (tmp_path / "new/broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
+    (tmp_path / "new/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    scores = score_paths(
+        fitted / "run", [str(tmp_path / "new")], Bank(tmp_path / "bank"), workers=1
+    ).set_index("image")
+    assert np.isfinite(scores.loc["good.png", "predicted"])
+    assert scores.loc["good.png", "reason"] == ""
+    for name, word in (("broken.jpg", ":"), ("gone.jpg", "missing")):
+        assert np.isnan(scores.loc[name, "predicted"])
+        assert word in scores.loc[name, "reason"]
+
+
+def test_the_command_writes_csv_and_json(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = str(fitted / "photos/0.png")
+    bank = ["--bank", str(tmp_path / "bank"), "--workers", "1"]
+    assert main(["score", str(fitted / "run"), photo, "--csv", str(tmp_path / "s.csv"), *bank]) == 0
+    capsys.readouterr()
+    assert main(["score", str(fitted / "run"), photo, "--json", *bank]) == 0
+    document = json.loads(capsys.readouterr().out)
+    written = pd.read_csv(tmp_path / "s.csv", keep_default_na=False)
+    assert document["scores"][0]["predicted"] == pytest.approx(written["predicted"][0], rel=1e-5)
+    assert document["simulation"] is False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_no_file_of_a_folder_vanishes(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    write_image(new / "good.png", seed=7)
+    (new / "good.png").rename(new / os.fsdecode(b"m\xfcller.png"))
+    (new / os.fsdecode(b"kaputt\xfc.jpg")).write_bytes(b"\xff\xd8\xff nothing more")
+    (new / "raw.CR2").write_bytes(b"II*\0\x10\0\0\0CR\x02\0" + bytes(100))
+    (new / "film.mov").write_bytes(b"")
+    bank = ["--bank", str(tmp_path / "bank"), "--workers", "1"]
+    assert main(["score", str(fitted / "run"), str(new), "--csv", str(tmp_path / "s.csv"), *bank]) == 0
+    left_out = "1 file was left out, not an image by its ending: film.mov."
+    assert left_out in capsys.readouterr().err
+    written = pd.read_csv(tmp_path / "s.csv", keep_default_na=False).set_index("image")
+    assert sorted(written.index) == ["kaputt\\xfc.jpg", "m\\xfcller.png", "raw.CR2"]
+    assert "camera raw" in written.loc["raw.CR2", "reason"]
+    assert written.loc["m\\xfcller.png", "reason"] == ""
+    assert main(["score", str(fitted / "run"), str(new), "--json", *bank]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["scored"], document["failed"], document["notes"]) == (1, 2, [left_out])
+
+
+def test_features_count_what_is_missing_left_out_or_a_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "scores.csv").write_text("path,mos\na.png,1\nb.png,2\ngone.png,3\nempty.jpg,4\n")
+    (tmp_path / "b.png").write_bytes(write_image(tmp_path / "a.png").read_bytes())
+    (tmp_path / "empty.jpg").touch()
+    ask = ["features", str(tmp_path / "scores.csv"), "--recipe", str(tmp_path / "r.toml"), "--bank"]
+    assert main([*ask, str(tmp_path / "bank"), "--workers", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "without a readable file: gone.png" in lines
+    assert "copies, byte for byte, computed once: 1 (b.png of a.png)" in lines
+    assert any(line.startswith("  empty.jpg: ") for line in lines)
+    assert main([*ask, str(tmp_path / "bank"), "--workers", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["missing_images"] == ["gone.png"]
+    assert document["copies"] == [{"image": "b.png", "copy_of": "a.png"}]
+
+
+def with_manifest(fitted: Path, path: Path, **changes: object) -> Path:
+    """Write the fitted model with another manifest."""
+    ensemble, manifest = load_run_model(fitted / "run/model.skops")
+    return save_model(path, ensemble, {**manifest, **changes})
+
+
+def test_photos_unlike_the_training_photos_are_marked_and_have_no_interval(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "new/alike.png", seed=100)
+    Image.new("RGB", (24, 16), "white").save(tmp_path / "new/white.png")
+    (tmp_path / "new/broken.png").touch()
+    bank = ["--bank", str(tmp_path / "bank"), "--workers", "1"]
+    assert (
+        main(["score", str(fitted / "run"), str(tmp_path / "new"), "--csv", str(tmp_path / "s.csv"), *bank])
+        == 0
+    )
+    assert "1 of 3 photos are unlike the training photos: white.png." in capsys.readouterr().err
+    written = pd.read_csv(tmp_path / "s.csv", keep_default_na=False, dtype=str).set_index("image")
+    assert written["unlike_training"].to_dict() == {
+        "alike.png": "False",
+        "broken.png": "",
+        "white.png": "True",
+    }
+    assert float(written.loc["white.png", "distance"]) > 1 >= float(written.loc["alike.png", "distance"])
+    assert written.loc["white.png", "predicted_low"] == written.loc["white.png", "predicted_high"] == ""
+    assert float(written.loc["alike.png", "predicted_low"]) < float(
+        written.loc["alike.png", "predicted_high"]
+    )
+    old = with_manifest(fitted, tmp_path / "old.skops", novelty=None)
+    assert main(["score", str(old), str(tmp_path / "new"), "--json", *bank]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["unlike_training"] for row in document["scores"]] == [None, None, None]
+    assert document["scores"][2]["predicted_low"] is not None
+    assert any("of an earlier version" in note for note in document["notes"])
+    edited = with_manifest(fitted, tmp_path / "edited.skops", novelty={"center": []})
+    assert main(["score", str(edited), str(tmp_path / "new"), *bank]) == 1
+    assert "was edited" in capsys.readouterr().err
+
+
+def test_every_output_of_a_simulation_says_so_and_scores_off_the_scale_are_named(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = with_manifest(fitted, tmp_path / "demo.skops", simulation=True, mos_range=[10.0, 11.0])
+    ask = [
+        "score",
+        str(model),
+        str(fitted / "photos/0.png"),
+        "--bank",
+        str(tmp_path / "bank"),
+        "--workers",
+        "1",
+    ]
+    assert main(ask) == 0
+    printed = capsys.readouterr()
+    assert "SIMULATION" in printed.err
+    assert "1 scores left the MOS scale 10 to 11: " in printed.err
+    row = pd.read_csv(io.StringIO(printed.out)).iloc[0]
+    assert row["simulation"]
+    assert row["off_scale"] == "below"
+    assert main([*ask, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["simulation"] is True
+    assert "SIMULATION" in document["statement"]
+    assert document["off_scale"] == 1
+
+
+@pytest.mark.slow
+def test_white_noisy_and_checkered_pictures_are_unlike_the_photos_of_the_demo_set(tmp_path: Path) -> None:
+    """Real features of rendered photos: every odd picture is marked, and few of the photos that were held out."""
+    table = read_dataset(small_demo(tmp_path / "demo", n_photos=100))
+    bank = Bank(tmp_path / "bank")
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[:240, :320]
+    pictures = {
+        "white": np.full((240, 320), 255),
+        "noise": rng.integers(0, 256, (240, 320, 3)),
+        "gray noise": rng.integers(0, 256, (240, 320)),
+        **{f"checkers {size}": 255 * ((y // size + x // size) % 2) for size in (1, 2, 8, 32)},
+    }
+    for name, pixels in pictures.items():
+        Image.fromarray(np.uint8(pixels)).convert("RGB").save(odd / f"{name}.png")
+    encoders = [
+        ("classic:nss", "native"),
+        ("classic:layout", "squash_256x256"),
+        ("classic:gist", "squash_256x256"),
+    ]
+    requests = [FeatureRequest(encoder, view) for encoder, view in encoders]
+    frames = []
+    for found in (table, read_dataset(odd)):
+        extract(list(zip(found.frame["image_id"], found.frame["path"], strict=True)), requests, bank)
+        bands = [resolve_band(bank, found.name, e.partition(":")[2], e, view) for e, view in encoders]
+        frames.append(build_table(found, bands, bank, "").X)
+    is_training = (table.frame["split"] == "training").to_numpy()
+    novelty = BandNovelty().fit(frames[0][is_training])
+    assert np.mean(novelty.distance(frames[0][~is_training]) > 1) <= 0.05
+    distances = dict(zip(frames[1].index, novelty.distance(frames[1]), strict=True))
+    assert min(distances.values()) > 1, distances
+
+
+def test_nothing_readable_is_exit_1(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    code = main(["score", str(fitted / "run"), str(tmp_path / "empty.jpg"), "--bank", str(tmp_path / "bank")])
+    assert code == 1
+    assert "empty" in capsys.readouterr().out
+
+
+def test_wrong_paths_are_named(fitted: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match="nowhere"):
+        score_paths(fitted / "run", [str(tmp_path / "nowhere")], Bank(tmp_path / "bank"))
+    with pytest.raises(RunError, match="no model at"):
+        score_paths(tmp_path / "model.skops", [str(fitted / "photos")], Bank(tmp_path / "bank"))
+    (tmp_path / "fake.skops").write_bytes(b"PK not a model")
+    with pytest.raises(RunError, match="damaged"):
+        score_paths(tmp_path / "fake.skops", [str(fitted / "photos")], Bank(tmp_path / "bank"))
+
+
+def test_a_model_on_imported_features_cannot_score_photos(tmp_path: Path) -> None:
+    table, recipe, bank = prepare(tmp_path)
+    fit_run(table, recipe, bank, tmp_path / "run", workers=1, with_report=False)
+    write_image(tmp_path / "photo.png")
+    with pytest.raises(RunError, match="imported band 'sharp'"):
+        score_paths(tmp_path / "run", [str(tmp_path / "photo.png")], bank, workers=1)
+
+
+def test_features_computed_otherwise_than_for_the_model_are_refused(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featbank.encoders.classic.layout import LayoutEncoder
+
+    identity = LayoutEncoder.identity
+    monkeypatch.setattr(LayoutEncoder, "identity", lambda self: {**identity(self), "epoch": 99})
+    with pytest.raises(RunError, match="computed differently"):
+        score_paths(fitted / "run", [str(fitted / "photos")], Bank(tmp_path / "bank"), workers=1)

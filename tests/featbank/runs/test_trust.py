@@ -1,0 +1,295 @@
+"""Trust checks of whole runs: planted leaks raise their alarm, twenty clean runs raise none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featbank.runs.fit import fit_run
+from featbank.recipes.reading import RegressionRequest, parse_recipe
+from featbank.runs import trust
+from featbank.runs.examination import choose_permutations
+from featbank.runs.split import prepare_rows
+from featbank.runs.trust import (
+    check_agreement,
+    check_control,
+    check_coverage,
+    check_range,
+    check_skill,
+)
+from featbank.bank import Bank
+from featbank.datasets import ImageTable, read_dataset
+from featbank.importing import import_features
+from regressors.evaluation.permutation import PermutationControl
+from tests.support.imported_run import write_scores
+
+RECIPE = """
+recipe_version = 1
+title = "One band"
+[[band]]
+name = "band"
+encoder = "imported:band"
+[regression]
+alpha = [1.0, 10.0, 100.0]
+"""
+
+Change = Callable[[ImageTable, np.ndarray], tuple[ImageTable, np.ndarray]]
+
+
+def run_with(
+    folder: Path, seed: int = 0, change: Change | None = None, **options: object
+) -> tuple[dict, list[str]]:
+    """Fit on 160 images of 14 informative columns; returns findings by check, and the lines on the console."""
+    table = read_dataset(write_scores(folder, seed=seed))
+    rng = np.random.default_rng(100 + seed)
+    y = table.frame["mos"].to_numpy()
+    matrix = np.outer((y - y.mean()) / y.std(), rng.normal(size=14)) + 1.5 * rng.normal(size=(len(y), 14))
+    if change is not None:
+        table, matrix = change(table, matrix)
+    bank = Bank(folder / "bank")
+    import_features(table, bank, "band", None, matrix, source_digest="band", gmacs=1.0)
+    lines: list[str] = []
+    recipe = parse_recipe(RECIPE, "one")
+    fit_run(
+        table, recipe, bank, folder / "run", workers=1, with_report=False, log=lines.append,
+        **({"permutations": 2} | options),
+    )  # fmt: skip
+    findings = json.loads((folder / "run/trust.json").read_text())["findings"]
+    return {finding["check"]: finding for finding in findings}, lines
+
+
+def alarms(findings: dict) -> set[str]:
+    return {name for name, finding in findings.items() if finding["level"] == "alarm"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_clean_data_raises_no_alarm(seed: int, tmp_path: Path) -> None:
+    findings, lines = run_with(tmp_path, seed)
+    assert alarms(findings) == set()
+    assert not [line for line in lines if line.startswith("ALARM")]
+    assert len(findings) == 9
+    assert all(finding["sentence"].endswith(".") for finding in findings.values())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda y: y, lambda y: 5 - 100 * y, np.exp, lambda y: np.round(y, 1)],
+    ids=["itself", "line", "exp", "tenths"],
+)
+def test_the_target_as_a_column_is_found(form: Callable, tmp_path: Path) -> None:
+    def plant(table: ImageTable, matrix: np.ndarray) -> tuple[ImageTable, np.ndarray]:
+        matrix[:, 5] = form(table.frame["mos"].to_numpy())
+        return table, matrix
+
+    findings, lines = run_with(tmp_path, change=plant)
+    assert alarms(findings) == {"target in a column"}
+    assert list(findings["target in a column"]["figures"]["columns"]) == ["band:0005"]
+    [line] = [line for line in lines if line.startswith("ALARM")]
+    assert "band:0005" in line
+
+
+def test_the_target_spread_over_two_columns_is_found(tmp_path: Path) -> None:
+    def plant(table: ImageTable, matrix: np.ndarray) -> tuple[ImageTable, np.ndarray]:
+        noise = 0.2 * np.random.default_rng(3).normal(size=len(matrix))
+        matrix[:, 2], matrix[:, 3] = noise, table.frame["mos"].to_numpy() + noise
+        return table, matrix
+
+    findings, _ = run_with(tmp_path, change=plant)
+    assert "target in a column" in alarms(findings)
+    assert findings["target in a column"]["figures"]["columns"] == {}
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_photos_copied_across_splits_are_found(noise: float, tmp_path: Path) -> None:
+    def plant(table: ImageTable, matrix: np.ndarray) -> tuple[ImageTable, np.ndarray]:
+        # 001, 002 and 003 are training photos, the last three test photos.
+        rng = np.random.default_rng(0)
+        matrix[-3:] = matrix[1:4] + noise * matrix.std(axis=0) * rng.normal(size=(3, 14))
+        return table, matrix
+
+    findings, _ = run_with(tmp_path, change=plant)
+    assert alarms(findings) == {"duplicates across splits"}
+    pairs = findings["duplicates across splits"]["figures"]["pairs"]
+    assert {(p["image"], p["training_image"]) for p in pairs} == {
+        ("157.jpg", "001.jpg"),
+        ("158.jpg", "002.jpg"),
+        ("159.jpg", "003.jpg"),
+    }
+
+
+def test_a_copy_that_one_band_alone_recognises_is_found() -> None:
+    rng = np.random.default_rng(0)
+    columns = [f"layout:{i:04d}" for i in range(20)] + [f"noise:{i:04d}" for i in range(20)]
+    training = pd.DataFrame(rng.normal(size=(200, 40)), columns=columns, index=[f"t{i}" for i in range(200)])
+    judged = pd.DataFrame(rng.normal(size=(60, 40)), columns=columns, index=[f"j{i}" for i in range(60)])
+    assert trust.check_duplicates(judged, training).level == "ok"
+    judged.iloc[7, :20] = training.iloc[33, :20] + 0.01 * rng.normal(size=20)
+    finding = trust.check_duplicates(judged, training)
+    assert finding.level == "alarm"
+    [pair] = finding.figures["pairs"]
+    assert (pair["image"], pair["training_image"]) == ("j7", "t33")
+
+
+def test_a_group_on_both_sides_is_found(tmp_path: Path) -> None:
+    def plant(table: ImageTable, matrix: np.ndarray) -> tuple[ImageTable, np.ndarray]:
+        frame = table.frame.copy()
+        frame.loc[frame.index[-2:], "group"] = frame["group"].iloc[0]
+        return replace(table, frame=frame), matrix
+
+    findings, _ = run_with(tmp_path, change=plant)
+    assert alarms(findings) == {"groups across splits"}
+    figures = findings["groups across splits"]["figures"]
+    assert figures["splits"]["test"]["n_shared"] == 2
+    assert figures["splits"]["validation"]["n_shared"] == 0
+    assert figures["n_groups_shared"] == 1
+    assert "2 of 32 test images (6.2%)" in findings["groups across splits"]["sentence"]
+    assert figures["splits"]["test"]["srcc_unseen_groups"] is not None
+
+
+def test_groups_shared_by_a_published_split_are_a_caution() -> None:
+    rows = pd.DataFrame(
+        {"mos": np.arange(4.0), "split": ["training", "test", "test", "test"], "group": list("aabc")}
+    )
+    training, judged = rows[:1], rows[1:]
+    own = trust.check_groups(training, judged, np.arange(3.0))
+    official = trust.check_groups(training, judged, np.arange(3.0), is_official=True)
+    assert (own.level, official.level) == ("alarm", "caution")
+    assert "by the dataset's own split" in official.sentence
+
+
+def test_split_by_group_shares_none() -> None:
+    groups = [f"g{i // 3}" for i in range(60)]
+    frame = pd.DataFrame({"mos": np.arange(60.0), "split": "", "subset": "", "group": groups})
+    rows = prepare_rows(frame, 0.25, 0).frame
+    training, judged = rows[rows["split"] == "training"], rows[rows["split"] == "test"]
+    assert trust.check_groups(training, judged, judged["mos"].to_numpy()).level == "ok"
+
+
+def test_metrics_changed_after_the_fact_are_found() -> None:
+    assert check_agreement([]).level == "ok"
+    finding = check_agreement(["SRCC of test is said to be 0.9, is 0.5", "another"])
+    assert finding.level == "alarm"
+    assert "0.9, is 0.5, and 1 more" in finding.sentence
+
+
+def part(mae: float, n: int = 40) -> dict:
+    return {"n": n, "mae": mae, "rmse": 1.2 * mae}
+
+
+@pytest.mark.parametrize(
+    ("model", "level"),
+    [({"test": 0.1}, "ok"), ({"test": 0.3}, "alarm"), ({"test": 0.1, "test/exclusive": 0.3}, "caution")],
+)
+def test_no_skill_is_an_alarm_on_a_split_and_a_caution_on_a_subset(model: dict, level: str) -> None:
+    constant = {name: part(0.2) for name in model}
+    metrics = {name: part(value) for name, value in model.items()} | {"baselines": {"constant": constant}}
+    finding = check_skill(metrics)
+    assert finding.level == level
+    assert ("errs less than this model" in finding.sentence) == (level != "ok")
+
+
+def test_the_published_icl_figures_would_have_been_an_alarm() -> None:
+    metrics = {
+        "test": {"n": 900, "mae": 0.1147, "rmse": 0.1364},
+        "baselines": {"constant": {"test": {"n": 900, "mae": 0.0722, "rmse": 0.0956}}},
+    }
+    finding = check_skill(metrics)
+    assert finding.level == "alarm"
+    assert "MAE 0.1147 against 0.0722" in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("scale", "level"), [(1.0, "ok"), (0.9, "ok"), (0.25, "caution"), (0.0, "caution"), (4.0, "ok")]
+)
+def test_squeezed_predictions_are_told_and_shrunk_ones_are_not(scale: float, level: str) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=200)
+    noisy = y + rng.normal(size=200)
+    calibrated = 0.5 * noisy  # what least squares gives: half the spread, slope one
+    judged = pd.DataFrame({"mos": y, "split": "test"})
+    finding = check_range(judged, scale * calibrated)
+    assert finding.level == level
+    if scale == 0.0:
+        assert "constant" in finding.sentence
+
+
+def test_few_images_are_not_judged_by_their_range() -> None:
+    judged = pd.DataFrame({"mos": np.arange(10.0), "split": "test"})
+    assert check_range(judged, np.arange(10.0) / 100).level == "ok"
+
+
+def test_predictions_off_the_scale_are_told() -> None:
+    y = np.linspace(0.5, 0.9, 50)
+    assert trust.check_scale(y, y, y + 0.3).level == "ok"
+    wild = y.copy()
+    wild[3] = 1e18
+    assert trust.check_scale(y, wild, y).level == "caution"
+    finding = trust.check_scale(y, y, wild)
+    assert finding.level == "alarm"
+    assert "1 of 50 judged predictions" in finding.sentence
+
+
+def test_columns_that_explode_are_named_with_what_they_do_to_the_predictions(tmp_path: Path) -> None:
+    """One value of a judged photo and one of a training photo, as overflowing statistics give them."""
+    table = read_dataset(write_scores(tmp_path))
+    rng, bank = np.random.default_rng(0), Bank(tmp_path / "bank")
+    matrix = np.outer(table.frame["mos"], rng.normal(size=6)) + rng.normal(size=(table.n_images, 6))
+    matrix[150, 2], matrix[10, 4] = 1e20, -1e15
+    import_features(table, bank, "band", None, matrix, source_digest="x")
+    recipe = parse_recipe(RECIPE, "one")
+    lines: list[str] = []
+    fit_run(
+        table, recipe, bank, tmp_path / "run", workers=1, with_report=False, permutations=0, log=lines.append
+    )
+    (alarm,) = [line for line in lines if line.startswith("ALARM predictions off the scale")]
+    assert "2 columns lie more than 50 standard deviations" in alarm
+    assert "band:0002" in alarm
+    assert "band:0004" in alarm
+    assert "1 of 64 judged and 1 of 96 out-of-fold" in alarm
+    assert "With their training mean, 1 of 1 are on the scale." in alarm
+    assert "Leave these columns out" in alarm
+
+
+def test_intervals_that_cover_too_little_are_told() -> None:
+    good = {"confidence": 0.9, "coverage": {"test": {"n": 400, "share": 0.88, "expected": [0.86, 0.94]}}}
+    assert check_coverage(good).level == "ok"
+    poor = {"confidence": 0.9, "coverage": {"test": {"n": 400, "share": 0.7, "expected": [0.86, 0.94]}}}
+    assert check_coverage(poor).level == "caution"
+    assert check_coverage({}).level == "ok"
+
+
+def test_the_control_is_worded_by_what_it_shows() -> None:
+    none, much = np.array([0.02, -0.03, 0.01]), np.array([0.4, 0.5, 0.45])
+    honest, chosen = PermutationControl(0.8, none, none, 0.05), PermutationControl(0.8, much, none, 0.05)
+    leaking, nothing = PermutationControl(0.8, much, much, 0.05), PermutationControl(0.01, none, none, 0.05)
+    levels = [check_control(control).level for control in (honest, chosen, leaking, nothing, None)]
+    assert levels == ["ok", "ok", "alarm", "caution", "ok"]
+    assert "0.000 ± 0.026" in check_control(honest).sentence
+    assert "leak" in check_control(leaking).sentence
+
+
+def test_pure_noise_is_a_caution_of_the_control(tmp_path: Path) -> None:
+    def plant(table: ImageTable, matrix: np.ndarray) -> tuple[ImageTable, np.ndarray]:
+        return table, np.random.default_rng(0).normal(size=matrix.shape)
+
+    findings, _ = run_with(tmp_path, change=plant, permutations=8)
+    assert findings["permutation control"]["level"] in {"caution", "ok"}
+    assert abs(findings["permutation control"]["figures"]["mean"]) < 0.1
+    assert len(findings["permutation control"]["figures"]["shuffled"]) == 8
+
+
+def test_the_number_of_shuffles_follows_the_cost(tmp_path: Path) -> None:
+    ridge, svr = RegressionRequest(), RegressionRequest(estimator="rbf-svr")
+    assert choose_permutations(ridge, 200, 1000) == 5
+    assert choose_permutations(ridge, 2000, 1000) == 3
+    assert choose_permutations(ridge, 4269, 12_000) == 1
+    assert choose_permutations(svr, 200, 1000) == 3
+    assert choose_permutations(svr, 4269, 1000) == 1
+    findings, _ = run_with(tmp_path, permutations=0)
+    assert findings["permutation control"]["sentence"].startswith("Not run")
