@@ -12,12 +12,12 @@ import numpy as np
 from joblib import cpu_count
 from PIL import Image
 
-from featbank.recipes.reading import read_recipe
 from featbank.bank import Bank
 from featbank.datasets import read_dataset
 from featbank.extract import FeatureRequest, extract
 from featbank.feature import Feature, make_feature
 from featbank.images import read_photo
+from featbank.recipes.reading import read_recipe
 
 
 def bench_extraction(data: Path, folder: Path, repeats: int) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ from typing import Final
 
 import pandas as pd
 
-from featbank.recipes.reading import read_recipe
 from featbank.extract import FLUSH_ROWS
 from featbank.feature import make_feature
+from featbank.recipes.reading import read_recipe
 
 SIZES: Final = {"a million photos": 10**6, "a billion photos": 10**9}
 _HERE: Final = Path(__file__).parent

@@ -152,9 +152,9 @@ def _judge(options: argparse.Namespace) -> None:
 
 def _ship(options: argparse.Namespace) -> None:
     import featbank
-    from featbank.distill.export import write_student
     from experiments.student.shipped import ShippedPlan
     from experiments.student.shipped_card import write_shipped_card
+    from featbank.distill.export import write_student
     from featbank.encoders.students.description import FAMILY, StudentDescription
 
     work = Path(options.work)
@@ -191,8 +191,8 @@ def _levels(options: argparse.Namespace) -> None:
 def _load(work: Path, file: str = "student.pt") -> StudentNetwork:
     import torch
 
-    from featbank.distill.network import StudentNetwork
     from experiments.student.shipped import ShippedPlan
+    from featbank.distill.network import StudentNetwork
 
     plan, state = ShippedPlan(), torch.load(work / file, map_location="cpu", weights_only=True)
     n_mixed, n_read = (

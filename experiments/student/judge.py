@@ -20,8 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from experiments.student.distortions import HELD_OUT_CHAINS
-from featbank.distill.network import StudentNetwork
 from experiments.student.weak_set import JUDGE, WeakSet
+from featbank.distill.network import StudentNetwork
 from regressors.evaluation.comparison import compare_paired
 from regressors.evaluation.metrics import srcc
 from regressors.fitting import fit_search

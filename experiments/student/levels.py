@@ -13,11 +13,11 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
-from featbank.runs.score import score_paths
 from experiments.student.distortions import N_LEVELS, distort
 from featbank.bank import Bank
 from featbank.digest import seed_from
 from featbank.images import read_photo
+from featbank.runs.score import score_paths
 
 KINDS: Final = ("gaussian_blur", "white_noise", "jpeg", "resampled")
 

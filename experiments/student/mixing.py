@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from experiments.student.shipped import measure_targets, normal_scores
+from experiments.student.weak_set import TRAINED_MEASURES, WeakSet
+from featbank.digest import digest_bytes
 from featbank.distill.kept import keep_blocks
 from featbank.distill.loop import Batch, Schedule, train
 from featbank.distill.network import Mixer, StudentNetwork
 from featbank.distill.settle import trunk_digest
-from experiments.student.shipped import measure_targets, normal_scores
-from experiments.student.weak_set import TRAINED_MEASURES, WeakSet
-from featbank.digest import digest_bytes
 
 _AT_ONCE: Final = 32
 _OWN: Final = ("mixer.",)

@@ -19,10 +19,10 @@ from scipy.stats import norm
 from torch import nn
 from torch.nn import functional
 
-from featbank.distill.loop import Batch, Schedule, train
-from featbank.distill.network import Heads, StudentNetwork
 from experiments.student.weak_set import TRAINED_MEASURES, WeakSet
 from featbank.atomic import replacing
+from featbank.distill.loop import Batch, Schedule, train
+from featbank.distill.network import Heads, StudentNetwork
 
 STATISTICS_FILE: Final = "nss.npy"
 _LIMIT: Final = 4.0

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.student.distortions import CHAINS, DISTORTIONS, HELD_OUT_CHAINS, N_LEVELS
-from featbank.distill.network import StudentNetwork
 from experiments.student.shipped import ShippedPlan
 from experiments.student.weak_set import JUDGE, TRAINED_MEASURES
+from featbank.distill.network import StudentNetwork
 
 SCORES, DIFFERENCES, CURVE = "judged.csv", "differences.csv", "curve.csv"
 

@@ -139,13 +139,13 @@ def _verify(options: argparse.Namespace) -> Output:
 
 
 def _export(options: argparse.Namespace) -> Output:
-    from featbank.recipes.reading import read_recipe
     from featbank.atomic import check_file
     from featbank.bank import Bank, write_features
     from featbank.bank.export import is_export
     from featbank.datasets import read_dataset
     from featbank.jobs import FeatureRequest
     from featbank.known_features import stored_folders
+    from featbank.recipes.reading import read_recipe
     from featbank.table import Band, build_table, resolve_band
 
     check_file(options.file, "bank export", is_export)
@@ -231,10 +231,10 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _prune(options: argparse.Namespace) -> Output:
-    from featbank.recipes.reading import read_recipe
     from featbank.bank import Bank
     from featbank.extract import FeatureRequest, open_folder
     from featbank.known_features import stored_folders
+    from featbank.recipes.reading import read_recipe
 
     bank = Bank(options.bank, create=False)
     wanted: set[str] = set()

@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Count."""
-    from featbank.leaderboard.published import cost_by_recipe
-    from featbank.recipes.reading import read_recipe
     from featbank.encoders.macs import COUNTER
     from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX, make_feature
+    from featbank.leaderboard.published import cost_by_recipe
+    from featbank.recipes.reading import read_recipe
     from regressors.budget import sum_gmacs
 
     recipe = read_recipe(options.recipe)

@@ -107,10 +107,10 @@ def run(options: argparse.Namespace) -> Output:
     )  # says how to install torch and timm where they are missing
     import torch
 
-    from featbank.distill.distill import distill
-    from featbank.distill.pupil import DistillPlan
     from featbank.bank import Bank
     from featbank.datasets import read_dataset, read_photos
+    from featbank.distill.distill import distill
+    from featbank.distill.pupil import DistillPlan
     from featbank.encoders.students.description import describe_student, shipped_students
 
     start = "" if options.start == "none" else options.start

@@ -51,8 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Extract."""
-    from featbank.recipes.reading import read_recipe
-    from featbank.recipes.variants import list_variants
     from featbank.bank import Bank
     from featbank.cluster import check_cluster
     from featbank.datasets import read_dataset
@@ -60,6 +58,8 @@ def run(options: argparse.Namespace) -> Output:
     from featbank.errors import ClusterError, DatasetError
     from featbank.extract import FeatureRequest, extract, take_shard
     from featbank.known_features import known_folder
+    from featbank.recipes.reading import read_recipe
+    from featbank.recipes.variants import list_variants
     from featbank.remote import as_place
     from featbank.workers import keep_freed_memory
 

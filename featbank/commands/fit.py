@@ -75,11 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Fit."""
-    from featbank.commands.console import render_metrics
-    from featbank.runs.fit import fit_run
-    from featbank.recipes.reading import read_recipe
     from featbank.bank import Bank
+    from featbank.commands.console import render_metrics
     from featbank.datasets import read_dataset
+    from featbank.recipes.reading import read_recipe
+    from featbank.report.of_run import write_report_of
+    from featbank.runs.fit import fit_run
 
     recipe = read_recipe(options.recipe)
     table = read_dataset(options.data, images=options.images)
@@ -100,6 +101,7 @@ def run(options: argparse.Namespace) -> Output:
             permutations=options.permutations,
             confidence=options.confidence,
             calibrate_on=options.calibrate,
+            write_report=lambda folder: write_report_of(folder, table, folder),
             features_command=again,
             log=lambda line: print(line, file=sys.stderr),
         )

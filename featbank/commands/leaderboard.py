@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Rank."""
+    from featbank.atomic import check_file, write_file
     from featbank.leaderboard.board import build_board
     from featbank.leaderboard.published import published_table
     from featbank.leaderboard.rendering import (
@@ -40,7 +41,6 @@ def run(options: argparse.Namespace) -> Output:
         render_markdown,
         render_text,
     )
-    from featbank.atomic import check_file, write_file
 
     tables = (
         ("--csv", options.csv, render_csv, "table,part,place,method,"),

@@ -93,13 +93,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Carry a protocol out."""
-    from featbank.protocols.outcome import write_outcome
-    from featbank.protocols.preparation import prepare
-    from featbank.recipes.reading import read_recipe
-    from featbank.runs.folder import PROTOCOL
     from featbank.atomic import check_folder
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
+    from featbank.protocols.outcome import write_outcome
+    from featbank.protocols.preparation import prepare
+    from featbank.recipes.reading import read_recipe
+    from featbank.report.protocol_page import write_protocol_page
+    from featbank.runs.folder import PROTOCOL
 
     started, clock = datetime.now(UTC), time.perf_counter()
     recipe = read_recipe(options.recipe)
@@ -122,7 +123,9 @@ def run(options: argparse.Namespace) -> Output:
     loaded_s = time.perf_counter() - clock
     outcome = _carry_out(options, materials)
     durations = {"table_s": loaded_s, "protocol_s": time.perf_counter() - clock - loaded_s}
-    page = write_outcome(outcome, materials, bank, out, durations=durations, started=started)
+    page = write_outcome(
+        outcome, materials, bank, out, write_page=write_protocol_page, durations=durations, started=started
+    )
     left_out = [note for material in materials for note in material.notes]
     lines = [outcome.sentence, *outcome.notes, *left_out]
     if any(material.table.is_simulation for material in materials):

@@ -52,11 +52,11 @@ def run(options: argparse.Namespace) -> Output:
 
 
 def _compare(options: argparse.Namespace) -> Output:
+    from featbank.atomic import check_folder
     from featbank.report.compare_words import word_comparison
     from featbank.report.compare_write import COMPARISON, write_comparison
     from featbank.runs.comparison import compare_runs
     from featbank.runs.folder import telling_damage
-    from featbank.atomic import check_folder
 
     folder = Path(options.out) if options.out else Path(options.runs[0]).resolve().parent / "comparison"
     check_folder(folder, COMPARISON, "report --out")

@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Score."""
-    from featbank.runs.score import is_table_of_scores, score_paths
     from featbank.atomic import check_file, replacing
     from featbank.bank import Bank
     from featbank.encoders import random_weights_note
+    from featbank.runs.score import is_table_of_scores, score_paths
     from featbank.workers import keep_freed_memory
 
     if options.csv:

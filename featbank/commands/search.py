@@ -93,11 +93,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Output:
     """Search."""
-    from featbank.commands.console import render_metrics
-    from featbank.recipes.reading import read_recipe
-    from featbank.search.run import SearchOptions, search_run
     from featbank.bank import Bank
+    from featbank.commands.console import render_metrics
     from featbank.datasets import read_dataset
+    from featbank.recipes.reading import read_recipe
+    from featbank.report.of_run import write_report_of
+    from featbank.report.search_figures import draw_study
+    from featbank.search.run import SearchOptions, search_run
 
     recipe = read_recipe(options.recipe)
     table = read_dataset(options.data, images=options.images)
@@ -124,6 +126,8 @@ def run(options: argparse.Namespace) -> Output:
             memory_limit_gb=options.memory_limit,
             features_command=f"featbank features {options.data} --recipe {options.recipe} --bank {options.bank}",
             show_progress=True,
+            write_report=lambda folder: write_report_of(folder, table, folder),
+            draw_study=draw_study,
             log=lambda line: print(line, file=sys.stderr),
         )
     text = [_render(result["search"]), "", "the winner, fitted on all training rows:"]

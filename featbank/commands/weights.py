@@ -120,8 +120,8 @@ def _verified(source: Any) -> str:  # noqa: ANN401 - WeightsSource, imported lat
 
 
 def _sources_of_recipe(name: str) -> list[Any]:
-    from featbank.recipes.reading import read_recipe
     from featbank.encoders.weights import find_sources
+    from featbank.recipes.reading import read_recipe
 
     recipe = read_recipe(name)
     return list({s.name: s for band in recipe.bands for s in find_sources(band.encoder)}.values())

@@ -12,8 +12,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featbank.distill.lesson import Lesson
 from featbank.bank import Bank
+from featbank.distill.lesson import Lesson
 from featbank.encoders.students.description import FAMILY
 from featbank.extract import FeatureRequest, extract
 from featbank.feature import compute_features, make_feature

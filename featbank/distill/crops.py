@@ -15,8 +15,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from featbank.distill.kept import keep_blocks
 from featbank.digest import seed_from
+from featbank.distill.kept import keep_blocks
 from featbank.errors import RunError
 from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
 from featbank.images import read_photo

@@ -16,6 +16,9 @@ from typing import Any, Final
 
 import torch
 
+from featbank.atomic import check_folder, remove_files, replacing_files
+from featbank.bank import Bank
+from featbank.datasets import ImageTable
 from featbank.distill.against_teacher import compare_costs, compare_scores, read_out, student_vectors
 from featbank.distill.card import write_card
 from featbank.distill.crops import crop_size, keep_crops
@@ -25,9 +28,6 @@ from featbank.distill.loop import Schedule, train
 from featbank.distill.network import StudentNetwork
 from featbank.distill.pupil import CropBatches, DistillPlan, Student, crop_losses, predict_scores
 from featbank.distill.settle import pool_photos, settle, settled_scores
-from featbank.atomic import check_folder, remove_files, replacing_files
-from featbank.bank import Bank
-from featbank.datasets import ImageTable
 from featbank.encoders.students.description import (
     CARD_FILE,
     StudentDescription,

@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from featbank.distill.network import MIN_SIZE, StudentNetwork
 from featbank.atomic import FolderKind, replacing_folder
 from featbank.digest import digest_bytes
+from featbank.distill.network import MIN_SIZE, StudentNetwork
 from featbank.encoders.macs import count_forward
 from featbank.encoders.students.description import (
     CARD_FILE,

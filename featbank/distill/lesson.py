@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from featbank.runs.folder import MODEL
-from featbank.runs.model import load_run_model
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.datasets.layout import make_frame
 from featbank.errors import RunError
 from featbank.extract import FeatureRequest, extract
 from featbank.keys import keys_of_files
+from featbank.runs.folder import MODEL
+from featbank.runs.model import load_run_model
 from featbank.table import build_table, resolve_band
 
 FURTHER: Final = "further"

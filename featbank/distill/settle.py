@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from featbank.digest import digest_bytes, digest_json, seed_from
 from featbank.distill.kept import keep_blocks
 from featbank.distill.lesson import Targets
 from featbank.distill.loop import Batch, Schedule, train
 from featbank.distill.network import Heads, StudentNetwork, embed_standard, standardise
-from featbank.digest import digest_bytes, digest_json, seed_from
 from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
 from featbank.images import read_photo
 from featbank.views import View

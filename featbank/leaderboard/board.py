@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from featbank.errors import RunError
 from featbank.leaderboard.published import (
     METRIC_COLUMNS,
     PARTS,
@@ -26,7 +27,6 @@ from featbank.recipes.reading import AIM2024_BUDGET_GMACS
 from featbank.runs.consistency import disagreements, recomputed_scores
 from featbank.runs.data import RunData
 from featbank.runs.reading import read_run
-from featbank.errors import RunError
 
 ERRORS: Final = ("mae", "rmse")
 """Metrics where lower is better."""

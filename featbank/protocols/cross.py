@@ -10,12 +10,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from featbank.errors import RunError
 from featbank.protocols.outcome import Outcome
 from featbank.protocols.preparation import Material, fit_rows
 from featbank.runs.evaluate import as_written, judge
 from featbank.runs.split import written_groups
 from featbank.runs.trust import check_duplicates
-from featbank.errors import RunError
 from regressors.evaluation.metrics import METRICS
 
 NOMINAL: Final = "nominal"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from featbank.atomic import replacing_folder
 from featbank.runs.evaluate import FLOAT_FORMAT
 from featbank.runs.folder import PROTOCOL, RECEIPT, write_json
 from featbank.runs.receipt import build_receipt
-from featbank.atomic import replacing_folder
 
 if TYPE_CHECKING:
-    from featbank.protocols.preparation import Material
     from featbank.bank import Bank
+    from featbank.protocols.preparation import Material
 
 OUTCOME = "protocol.json"
 SCORES = "scores.csv"
@@ -82,6 +83,7 @@ def write_outcome(
     bank: Bank,
     out: Path,
     *,
+    write_page: Callable[[Outcome, Path, str, bool], object],
     durations: dict[str, float],
     started: datetime,
 ) -> Path:
@@ -94,6 +96,8 @@ def write_outcome(
         Datasets behind it; the receipt describes the first, and the others under ``also``.
     bank : Bank
     out : Path
+    write_page : callable
+        Takes the outcome, the folder, the recipe's title, and whether it is a simulation.
     durations : dict of str to float
         Seconds.
     started : datetime
@@ -108,8 +112,6 @@ def write_outcome(
     OutputError
         If ``out`` cannot be written.
     """
-    from featbank.protocols.report import write_protocol_page
-
     first = materials[0]
     receipts = [
         build_receipt(
@@ -136,7 +138,5 @@ def write_outcome(
         if outcome.predictions is not None:
             outcome.predictions.to_csv(folder / "predictions.csv", index=False, float_format=FLOAT_FORMAT)
         (folder / "recipe.toml").write_text(first.recipe.to_toml(), encoding="utf-8")
-        write_protocol_page(
-            outcome, folder, first.recipe.title, any(m.table.is_simulation for m in materials)
-        )
+        write_page(outcome, folder, first.recipe.title, any(m.table.is_simulation for m in materials))
     return out / "protocol.html"

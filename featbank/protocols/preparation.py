@@ -13,13 +13,13 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from featbank.bank import Bank
+from featbank.datasets import ImageTable
+from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
 from featbank.runs.evaluate import as_written
 from featbank.runs.model import build_ensemble, folds_of, n_crops_of
 from featbank.runs.split import describe_rows, find_copies, prepare_rows
-from featbank.bank import Bank
-from featbank.datasets import ImageTable
-from featbank.errors import RunError
 from featbank.table import Band, build_table, resolve_band
 from featbank.workers import starting_workers
 from regressors.ensemble import BandEnsemble, NoSkillWarning

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from featbank.errors import RunError
 from featbank.protocols.outcome import Outcome
 from featbank.protocols.preparation import Material, run_all, score_fit
-from featbank.errors import RunError
 from regressors.evaluation.metrics import METRICS
 from regressors.evaluation.repeated import draw_splits, summarise_scores
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 import tomli_w
 
+from featbank.digest import digest_json
+from featbank.errors import RecipeError, unknown_name
 from featbank.recipes.search_space import SearchRequest, parse_search
 from featbank.recipes.values import (
     COMBINATIONS,
@@ -22,8 +24,6 @@ from featbank.recipes.values import (
     typed,
     whole,
 )
-from featbank.digest import digest_json
-from featbank.errors import RecipeError, unknown_name
 from featbank.remote import read_regular
 from regressors.kinds import DEFAULT_GRID, ESTIMATORS
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from featbank.recipes.values import COMBINATIONS, MEMBERS, check_keys, one_of, shown, typed
 from featbank.errors import RecipeError
+from featbank.recipes.values import COMBINATIONS, MEMBERS, check_keys, one_of, shown, typed
 from regressors.kinds import ESTIMATORS
 
 IMPORTED_PREFIX = "imported:"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from featbank.atomic import FolderKind, replacing_folder
 from featbank.report.compare_figures import cost_figure, differences_figure, scores_figure
 from featbank.report.compare_tables import (
     MAX_PAIRS,
@@ -27,7 +28,6 @@ from featbank.report.write import page_environment, palette
 from featbank.runs.comparison import Comparison
 from featbank.runs.data import METRIC_NAMES
 from featbank.runs.folder import write_text
-from featbank.atomic import FolderKind, replacing_folder
 
 PAGE_NAME = "comparison.html"
 FIGURE_NAMES = ("compared_scores", "compared_differences", "compared_cost")

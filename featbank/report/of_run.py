@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from featbank.runs.folder import RECEIPT, read_json, telling_damage
 from featbank.atomic import FolderKind, check_folder, replacing_folder
 from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import FeatbankError
+from featbank.runs.folder import RECEIPT, read_json, telling_damage
 
 REPORT: Final = FolderKind("report")
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from featbank.encoders import random_weights_note
 from featbank.report.verdict import CONSTANT, METADATA_RIDGE, word_verdict
 from featbank.report.wording import (
     CORRELATIONS,
@@ -20,7 +21,6 @@ from featbank.report.wording import (
     split_title,
 )
 from featbank.runs.data import METRIC_NAMES, RunData, Scores
-from featbank.encoders import random_weights_note
 
 MODEL = "this run"
 SIMULATION_NOTE = (

@@ -10,6 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from featbank.atomic import replacing_files
+from featbank.encoders import random_weights_note
 from featbank.report import cost, sections
 from featbank.report.drawing import Drawing
 from featbank.report.model_figures import (
@@ -44,8 +46,6 @@ from featbank.runs.data import METRIC_NAMES, RunData
 from featbank.runs.folder import kind_of, write_text
 from featbank.runs.reading import read_run
 from featbank.runs.trust import ALARM
-from featbank.atomic import replacing_files
-from featbank.encoders import random_weights_note
 
 # What a figure leaves room for beside it; tables.csv has all.
 COMPARED = ("srcc", "plcc", "mae")

@@ -16,12 +16,12 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from featbank.encoders import random_weights_note
+from featbank.errors import RunError
 from featbank.runs.consistency import disagreements
 from featbank.runs.data import RunData, Scores, as_float
 from featbank.runs.evaluate import FEW_GROUPS
 from featbank.runs.reading import read_run
-from featbank.encoders import random_weights_note
-from featbank.errors import RunError
 from regressors.evaluation.bootstrap import MIN_GROUPS
 from regressors.evaluation.comparison import (
     DEFAULT_METRICS,

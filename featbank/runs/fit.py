@@ -16,8 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from featbank.atomic import FolderKind, check_folder, replacing_folder
+from featbank.bank import Bank
+from featbank.datasets import ImageTable
+from featbank.encoders import has_random_weights
+from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
-from featbank.report.of_run import write_report_of
 from featbank.runs.evaluate import (
     FLOAT_FORMAT,
     as_written,
@@ -58,11 +62,6 @@ from featbank.runs.receipt import build_receipt, none_if_nan
 from featbank.runs.room import choose_blocks, describe_parts, drawn_rows, open_table, sizes_of_parts
 from featbank.runs.split import SealedRows, describe_rows, find_copies, prepare_rows, written_groups
 from featbank.runs.trust import alarming
-from featbank.atomic import FolderKind, check_folder, replacing_folder
-from featbank.bank import Bank
-from featbank.datasets import ImageTable
-from featbank.encoders import has_random_weights
-from featbank.errors import RunError
 from featbank.table import Band, build_table, map_table, resolve_band
 from regressors.budget import BudgetError, check_budget, sum_gmacs
 from regressors.evaluation.importance import band_shares
@@ -116,7 +115,7 @@ def fit_run(
     permutations: int | None = None,
     confidence: float = CONFIDENCE,
     calibrate_on: str = TRAINING,
-    with_report: bool = True,
+    write_report: Callable[[Path], object] | None = None,
     memory_limit_gb: float | None = None,
     features_command: str = "featbank features DATA --recipe R",
     origin: Origin | None = None,
@@ -148,8 +147,8 @@ def fit_run(
         Nominal coverage of the prediction intervals.
     calibrate_on : {"training", "validation"}
         Held-out predictions behind the intervals.
-    with_report : bool
-        Also draw the HTML report; it can be drawn later from the run folder.
+    write_report : callable or None
+        Draws the HTML report into the run folder before it takes its place; it can be drawn later as well.
     memory_limit_gb : float or None
         Gigabytes (1e9 bytes) that the fit may take; a larger table is read by blocks, see
         `featbank.runs.room.choose_blocks`. None is four fifths of the memory that is free.
@@ -355,8 +354,8 @@ def fit_run(
         save_run_model(folder / MODEL, ensemble, recipe, bands, table, interval, novelty)
         for sentence in alarming(write_trust(folder, findings)):
             log(f"ALARM {sentence}")
-        if with_report:
-            write_report_of(folder, table, folder)
+        if write_report is not None:
+            write_report(folder)
     return metrics
 
 

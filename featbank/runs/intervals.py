@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from featbank.errors import RunError
 from featbank.runs.evaluate import as_written
 from featbank.runs.split import split_names
-from featbank.errors import RunError
 from regressors.evaluation.intervals import ConformalInterval, calibrate_interval, min_calibration_rows
 
 CONFIDENCE: Final = 0.9

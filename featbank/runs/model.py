@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featbank.recipes.reading import Recipe, RegressionRequest
 from featbank.datasets import ImageTable
 from featbank.encoders.custom import code_agrees
 from featbank.errors import RunError
 from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
+from featbank.recipes.reading import Recipe, RegressionRequest
 from featbank.table import Band
 from featbank.views import parse_view
 from regressors.blocks import BlockTable

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from featbank.errors import RunError
+from featbank.remote import check_regular, read_regular
 from featbank.runs.data import METRIC_NAMES, RunData, Scores, as_float
 from featbank.runs.folder import METRICS, RECEIPT, read_json, telling_damage
 from featbank.runs.split import name_groups
-from featbank.errors import RunError
-from featbank.remote import check_regular, read_regular
 
 PREDICTION_COLUMNS = ("image", "split", "subset", "mos", "predicted")
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from featbank.recipes.reading import Recipe
 from featbank import __version__
 from featbank.datasets import ImageTable
 from featbank.extraction_log import measured_seconds
+from featbank.recipes.reading import Recipe
 from featbank.remote import Place
 from featbank.table import Band
 

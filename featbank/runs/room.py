@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from featbank.datasets import ImageTable
+from featbank.errors import RunError
 from featbank.recipes.reading import RegressionRequest
 from featbank.runs.evaluate import INTERVAL_ROWS, MANY_ROWS
 from featbank.runs.trust import DUPLICATE_ROWS
-from featbank.datasets import ImageTable
-from featbank.errors import RunError
 from featbank.table import Band, FeatureTable, MappedFeatures
 from regressors.blocks import BlockTable, some_rows
 from regressors.checks import Table

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from featbank.errors import RunError
 from featbank.recipes.reading import RegressionRequest
 from featbank.runs.model import build_ensemble, folds_of
 from featbank.search.space import Configuration, Space, cut_members
-from featbank.errors import RunError
 from regressors.blocks import take_columns
 from regressors.checks import Table
 from regressors.combine import cross_combine

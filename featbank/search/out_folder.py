@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from featbank.runs.folder import METRICS, RECEIPT, read_json
 from featbank.errors import RunError
+from featbank.runs.folder import METRICS, RECEIPT, read_json
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

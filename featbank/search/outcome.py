@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,13 +14,13 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from featbank.digest import digest_json
+from featbank.errors import redact
 from featbank.recipes.reading import Recipe
 from featbank.runs.evaluate import FLOAT_FORMAT
 from featbank.runs.receipt import none_if_nan
 from featbank.search.space import LEFT_OUT, OPTIONS, Configuration, Space
 from featbank.search.study import Finished, Plan, rebuild_study
-from featbank.digest import digest_json
-from featbank.errors import redact
 
 TRIALS: Final = "trials.csv"
 IMPORTANCE: Final = "importance.csv"
@@ -318,12 +318,16 @@ def _plain(configuration: Configuration) -> dict[str, Any]:
     return {"bands": list(values.pop("variants")), **values}
 
 
-def write_study(folder: Path, space: Space, objectives: str, finished: Sequence[Finished]) -> None:
+def write_study(
+    folder: Path,
+    space: Space,
+    objectives: str,
+    finished: Sequence[Finished],
+    draw: Callable[[Path, Sequence[Finished], pd.DataFrame, float], object] | None = None,
+) -> None:
     """Write the trials, the importance of what was open, and their figures into a run folder."""
     trials_frame(space, finished).to_csv(folder / TRIALS, index=False, float_format=FLOAT_FORMAT)
     importance = importance_frame(space, objectives, finished)
     importance.to_csv(folder / IMPORTANCE, index=False, float_format="%.6g")
-    from featbank.search.figures import importance_figure, pareto_figure
-
-    pareto_figure(finished, space.budget_gmacs).write_png(folder)
-    importance_figure(importance).write_png(folder)
+    if draw is not None:
+        draw(folder, finished, importance, space.budget_gmacs)

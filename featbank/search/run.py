@@ -14,9 +14,14 @@ import pandas as pd
 from filelock import FileLock
 from tqdm import tqdm
 
-from featbank.runs.fit import Origin, fit_run
+from featbank.atomic import check_folder
+from featbank.bank import Bank
+from featbank.datasets import ImageTable
+from featbank.digest import digest_json
+from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
 from featbank.runs.evaluate import as_written
+from featbank.runs.fit import Origin, fit_run
 from featbank.runs.folder import SEARCH
 from featbank.runs.room import choose_blocks, open_table
 from featbank.runs.split import describe_rows, find_copies, prepare_rows
@@ -32,11 +37,6 @@ from featbank.search.outcome import (
 )
 from featbank.search.space import Space
 from featbank.search.study import Finished, Plan, make_plan, open_storage, run_study
-from featbank.atomic import check_folder
-from featbank.bank import Bank
-from featbank.datasets import ImageTable
-from featbank.digest import digest_json
-from featbank.errors import RunError
 from featbank.table import build_table, map_table, resolve_band
 from regressors.checks import Table
 from regressors.evaluation.metrics import srcc
@@ -95,7 +95,8 @@ def search_run(
     test_fraction: float = 0.2,
     features_command: str = "featbank features DATA --recipe R",
     show_progress: bool = False,
-    with_report: bool = True,
+    write_report: Callable[[Path], object] | None = None,
+    draw_study: Callable[[Path, Sequence[Finished], pd.DataFrame, float], object] | None = None,
     memory_limit_gb: float | None = None,
     log: Log = lambda line: None,
 ) -> dict[str, Any]:
@@ -124,8 +125,10 @@ def search_run(
         The command that computes missing features, for the message.
     show_progress : bool
         Draw progress bars with the best so far, if standard error is a terminal.
-    with_report : bool
-        Also draw the HTML report.
+    write_report : callable or None
+        As in `featbank.runs.fit.fit_run`.
+    draw_study : callable or None
+        Draws what was evaluated into a folder: takes the folder, the configurations, their importance, the budget.
     memory_limit_gb : float or None
         As in `featbank.runs.fit.fit_run`.
     log : callable
@@ -225,7 +228,7 @@ def search_run(
             origin = Origin(
                 {"search": document, "failures": features.left_out.to_dict("records")},
                 (*left_out_notes, *prepared.notes, document["statement"]),
-                lambda folder: write_study(folder, space, options.objectives, finished),
+                lambda folder: write_study(folder, space, options.objectives, finished, draw_study),
                 SEARCH,
             )
             metrics = fit_run(
@@ -237,7 +240,7 @@ def search_run(
                 cluster=cluster,
                 features_command=features_command,
                 origin=origin,
-                with_report=with_report,
+                write_report=write_report,
                 memory_limit_gb=memory_limit_gb,
                 reference=options.reference,
                 log=log,

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
 from featbank.recipes.search_space import SearchRequest
 from featbank.recipes.variants import list_variants
-from featbank.errors import RunError
 from regressors.budget import is_within, sum_gmacs
 
 LEFT_OUT = "no"

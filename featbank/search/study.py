@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from filelock import FileLock
 
+from featbank.errors import RunError
 from featbank.search.evaluation import Evaluation, Evaluator
 from featbank.search.space import MAX_EXHAUSTIVE, Configuration, Space
-from featbank.errors import RunError
 
 if TYPE_CHECKING:
     import optuna

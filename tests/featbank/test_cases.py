@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from featbank.cli import main
 from featbank.bank import Bank
+from featbank.cli import main
 from featbank.datasets import read_dataset
 from featbank.table import build_table, resolve_band
 from tests.support.fenced import run_fenced

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featbank.cli import main
 from featbank.bank import Bank
+from featbank.cli import main
 from tests.featbank.test_robustness import contents
 from tests.support.bank_rows import contents as every_byte
 from tests.support.mounts import read_only

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from featbank.cli import main
 from featbank.bank import Bank
+from featbank.cli import main
 from featbank.cluster import check_cluster
 from featbank.errors import ClusterError
 from tests.support.bank_rows import contents

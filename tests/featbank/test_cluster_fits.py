@@ -14,8 +14,8 @@ from pathlib import Path
 import joblib
 import pytest
 
-from featbank.cli import main
 from featbank.bank import Bank
+from featbank.cli import main
 from regressors.persistence import load_model
 from tests.support import imported_run, search_study
 from tests.support.dask_cluster import PROJECT, DaskCluster, dask_cluster

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featbank.cli import main
 from featbank.atomic import MARKER, sweep
 from featbank.bank import Bank
+from featbank.cli import main
 from tests.featbank.test_kills import N_PHOTOS, imported, processes_of
 from tests.support.bank_worker import Worker, worker
 from tests.support.datasets import write_image

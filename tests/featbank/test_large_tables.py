@@ -19,14 +19,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from featbank.bank import Bank
 from featbank.cli import main
-from featbank.runs.fit import fit_run
+from featbank.datasets import ImageTable, read_dataset
 from featbank.recipes.reading import Recipe
+from featbank.report.of_run import write_report_of
 from featbank.runs import evaluate, model
+from featbank.runs.fit import fit_run
 from featbank.runs.model import load_run_model
 from featbank.search.run import SearchOptions, search_run
-from featbank.bank import Bank
-from featbank.datasets import ImageTable, read_dataset
 from featbank.table import Band, build_table, resolve_band
 from regressors import blocks
 from regressors.solvers import memory
@@ -89,7 +90,7 @@ def test_a_run_by_blocks_has_the_numbers_of_a_run_in_memory(
             memory_limit_gb=limit,
             test_fraction=0.1,
             permutations=int(by_blocks),
-            with_report=by_blocks,
+            write_report=(lambda folder: write_report_of(folder, None, folder)) if by_blocks else None,
         )
     shown = {name: {k: v for k, v in found.items() if k != "band_share"} for name, found in metrics.items()}
     assert_close(shown["blocks"], shown["memory"])
@@ -136,11 +137,9 @@ def test_a_search_by_blocks_finds_what_a_search_in_memory_finds(
 ) -> None:
     table, small, bank = prepare(tmp_path)
     options = SearchOptions(n_outer_folds=2)
-    known = search_run(table, small, bank, tmp_path / "memory", options, with_report=False)
+    known = search_run(table, small, bank, tmp_path / "memory", options)
     monkeypatch.setattr(memory, "in_memory_gb", lambda n_rows, n_columns: 1e6)
-    found = search_run(
-        table, small, bank, tmp_path / "blocks", options, with_report=False, memory_limit_gb=100
-    )
+    found = search_run(table, small, bank, tmp_path / "blocks", options, memory_limit_gb=100)
     assert json.loads((tmp_path / "blocks/receipt.json").read_text())["subsamples"]["band_share"] > 0
     assert_close(found["search"], known["search"])
     trials = [pd.read_csv(tmp_path / name / "trials.csv") for name in ("blocks", "memory")]

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featbank.cli import main
 from featbank.bank import Bank
+from featbank.cli import main
 from tests.support.bank_rows import contents
 from tests.support.datasets import write_csv, write_image
 from tests.support.memory_store import upload

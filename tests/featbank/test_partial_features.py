@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from featbank.cli import main
 from featbank.bank import Bank
+from featbank.cli import main
 
 CODE = """
 import numpy as np

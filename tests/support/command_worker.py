@@ -10,8 +10,8 @@ import ctypes
 import importlib
 import os
 
-from featbank.cli import main
 from featbank import extract
+from featbank.cli import main
 from tests.support.bank_worker import serve
 
 FLUSH_ROWS = 4
@@ -43,10 +43,10 @@ def _faulty(arguments: list[str], said: str, folder: str, call: int, number: int
 def _warm_up() -> None:
     for module in ("features", "bank", "fit", "search", "score", "report"):
         importlib.import_module(f"featbank.commands.{module}")
-    for module in ("fit", "search.run", "score", "report.write", "report.compare_write"):
-        importlib.import_module(f"experiments.{module}")
+    for module in ("runs.fit", "runs.score", "search.run", "report.write", "report.compare_write"):
+        importlib.import_module(f"featbank.{module}")
     for module in ("recipes.variants", "recipes.reading"):
-        importlib.import_module(f"experiments.{module}")
+        importlib.import_module(f"featbank.{module}")
     # No session is made before the fork: its threads would not be there in the child.
     for module in (
         "onnxruntime",

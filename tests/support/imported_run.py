@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from featbank.recipes.reading import Recipe, parse_recipe
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
 from featbank.importing import import_features
+from featbank.recipes.reading import Recipe, parse_recipe
 
 RECIPE = """
 recipe_version = 1

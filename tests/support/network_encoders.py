@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from featbank.recipes.reading import builtin_recipes, read_recipe
 from featbank.encoders import Encoder
 from featbank.encoders.weights import NETWORK_FAMILIES
 from featbank.errors import EncoderError
+from featbank.recipes.reading import builtin_recipes, read_recipe
 
 SMALL_NETWORK = "timm:mobilenetv3_small_075.lamb_in1k?random=0"
 SMALL_RECIPE = f"""

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from featbank.recipes.reading import Recipe, parse_recipe
-from featbank.search.space import Space
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
 from featbank.importing import import_features
+from featbank.recipes.reading import Recipe, parse_recipe
+from featbank.search.space import Space
 from tests.support.imported_run import write_scores
 
 # Strength of the MOS in each band, and its cost.

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from featbank.cli import main
 from experiments.student.levels import falling_pairs, score_levels
+from featbank.cli import main
 from tests.support.small_demo import small_demo
 from tests.support.textures import scene
 

@@ -5,7 +5,6 @@ torch = pytest.importorskip("torch", reason="needs the optional packages of netw
 pytest.importorskip("piq", reason="needs the optional packages of students")
 
 from experiments.student.distortions import HELD_OUT_CHAINS  # noqa: E402 - torch may be missing
-from featbank.distill.export import load_stored, write_student  # noqa: E402
 from experiments.student.judge import embed  # noqa: E402
 from experiments.student.mixing import (  # noqa: E402
     MixPlan,
@@ -16,8 +15,9 @@ from experiments.student.mixing import (  # noqa: E402
     widen,
     within_kinds,
 )
-from featbank.distill.network import StudentNetwork  # noqa: E402
 from experiments.student.weak_set import TRAINED_MEASURES, WeakSetPlan, make_weak_set, read_weak_set  # noqa: E402
+from featbank.distill.export import load_stored, write_student  # noqa: E402
+from featbank.distill.network import StudentNetwork  # noqa: E402
 from featbank.encoders.students.description import StudentDescription, students_folder  # noqa: E402
 from featbank.errors import EncoderError  # noqa: E402
 

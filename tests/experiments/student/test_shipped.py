@@ -9,7 +9,6 @@ pytest.importorskip("piq", reason="needs the optional packages of students")
 
 from experiments.student.distortions import HELD_OUT_CHAINS  # noqa: E402 - torch may be missing
 from experiments.student.judge import embed, fit_readout, judge, small_sample_curve, untrained  # noqa: E402
-from featbank.distill.network import StudentNetwork  # noqa: E402
 from experiments.student.shipped import (  # noqa: E402
     ShippedPlan,
     _Batches,
@@ -20,6 +19,7 @@ from experiments.student.shipped import (  # noqa: E402
 )
 from experiments.student.shipped_card import CURVE, DIFFERENCES, SCORES, write_shipped_card  # noqa: E402
 from experiments.student.weak_set import JUDGE, WeakSetPlan, make_weak_set, read_weak_set  # noqa: E402
+from featbank.distill.network import StudentNetwork  # noqa: E402
 
 SIZE = 192
 PLAN = ShippedPlan(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from featbank.cli import main
 from featbank.bank import Bank
+from featbank.cli import main
 from tests.support.bank_rows import contents
 from tests.support.datasets import write_csv, write_image
 

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from featbank.bank import Bank
+from featbank.datasets import read_dataset, read_photos
 from featbank.distill.against_teacher import compare_scores, read_out
 from featbank.distill.card import SIMULATION, write_card
 from featbank.distill.lesson import FURTHER, Lesson, join_photos, make_targets, split_lesson
-from featbank.bank import Bank
-from featbank.datasets import read_dataset, read_photos
 
 
 def _rows(n=60, *, split=("training", "training", "validation", "test"), seed=0):

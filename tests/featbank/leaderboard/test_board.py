@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from featbank.cli import main
+from featbank.errors import RunError
 from featbank.leaderboard import board as leaderboard
 from featbank.leaderboard import published
 from featbank.leaderboard.board import build_board, read_entry
@@ -20,7 +21,6 @@ from featbank.leaderboard.published import (
     published_costs,
     rows_of,
 )
-from featbank.errors import RunError
 from tests.support.plain_run import write_plain_run
 
 PARTS = ("training", "validation", "validation/exclusive", "test", "test/exclusive")

@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from featbank.bank import Bank
 from featbank.cli import main
+from featbank.datasets import read_dataset
+from featbank.errors import RunError
+from featbank.importing import import_features
 from featbank.protocols.cross import ScaleMap, declare_map, run_cross
 from featbank.protocols.curve import default_sizes, run_curve
 from featbank.protocols.preparation import Material, fit_rows, prepare
 from featbank.protocols.repeated import run_repeated
 from featbank.recipes.reading import parse_recipe
-from featbank.bank import Bank
-from featbank.datasets import read_dataset
-from featbank.errors import RunError
-from featbank.importing import import_features
 from regressors.evaluation.metrics import srcc
 from tests.support.imported_run import write_scores
 from tests.support.page import read_page

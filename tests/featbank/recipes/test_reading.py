@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featbank.recipes.reading import builtin_recipes, parse_recipe, read_recipe
 from featbank.encoders import make_encoder
 from featbank.encoders.weights import NETWORK_FAMILIES
 from featbank.errors import RecipeError, UnknownNameError
 from featbank.feature import make_feature
+from featbank.recipes.reading import builtin_recipes, parse_recipe, read_recipe
 
 MINIMAL = """
 recipe_version = 1

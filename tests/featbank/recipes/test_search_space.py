@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from featbank.errors import RecipeError
 from featbank.recipes.reading import parse_recipe, read_recipe
 from featbank.recipes.variants import list_variants
-from featbank.errors import RecipeError
 
 BASE = """
 recipe_version = 1

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featbank.report.thumbnails import LONG_SIDE_PX, Thumbnail, make_thumbnail
 from featbank.images import REASONS
+from featbank.report.thumbnails import LONG_SIDE_PX, Thumbnail, make_thumbnail
 
 
 def _decode(thumbnail: Thumbnail) -> Image.Image:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from featbank.errors import RunError
 from featbank.runs.fit import fit_run
 from featbank.runs.intervals import calibrate, describe_coverage, with_interval
 from featbank.runs.model import load_run_model
-from featbank.errors import RunError
 from regressors.evaluation.intervals import ConformalInterval
 from tests.support.imported_run import prepare
 
@@ -21,7 +21,7 @@ from tests.support.imported_run import prepare
 def test_ends_and_coverage_follow_from_the_predictions(calibrate_on: str, tmp_path: Path) -> None:
     table, recipe, bank = prepare(tmp_path)
     metrics = fit_run(
-        table, recipe, bank, tmp_path / "run", workers=1, permutations=0, with_report=False, confidence=0.8,
+        table, recipe, bank, tmp_path / "run", workers=1, permutations=0, confidence=0.8,
         calibrate_on=calibrate_on,
     )  # fmt: skip
     interval = metrics["intervals"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featbank.errors import RunError
 from featbank.runs.data import METRIC_NAMES, mos_groups
 from featbank.runs.reading import read_run
-from featbank.errors import RunError
 from tests.support.run_folder import edit_json, write_json
 
 

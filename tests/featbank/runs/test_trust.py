@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featbank.runs.fit import fit_run
+from featbank.bank import Bank
+from featbank.datasets import ImageTable, read_dataset
+from featbank.importing import import_features
 from featbank.recipes.reading import RegressionRequest, parse_recipe
 from featbank.runs import trust
 from featbank.runs.examination import choose_permutations
+from featbank.runs.fit import fit_run
 from featbank.runs.split import prepare_rows
 from featbank.runs.trust import (
     check_agreement,
@@ -23,9 +26,6 @@ from featbank.runs.trust import (
     check_range,
     check_skill,
 )
-from featbank.bank import Bank
-from featbank.datasets import ImageTable, read_dataset
-from featbank.importing import import_features
 from regressors.evaluation.permutation import PermutationControl
 from tests.support.imported_run import write_scores
 
@@ -57,7 +57,7 @@ def run_with(
     lines: list[str] = []
     recipe = parse_recipe(RECIPE, "one")
     fit_run(
-        table, recipe, bank, folder / "run", workers=1, with_report=False, log=lines.append,
+        table, recipe, bank, folder / "run", workers=1, log=lines.append,
         **({"permutations": 2} | options),
     )  # fmt: skip
     findings = json.loads((folder / "run/trust.json").read_text())["findings"]
@@ -244,9 +244,7 @@ def test_columns_that_explode_are_named_with_what_they_do_to_the_predictions(tmp
     import_features(table, bank, "band", None, matrix, source_digest="x")
     recipe = parse_recipe(RECIPE, "one")
     lines: list[str] = []
-    fit_run(
-        table, recipe, bank, tmp_path / "run", workers=1, with_report=False, permutations=0, log=lines.append
-    )
+    fit_run(table, recipe, bank, tmp_path / "run", workers=1, permutations=0, log=lines.append)
     (alarm,) = [line for line in lines if line.startswith("ALARM predictions off the scale")]
     assert "2 columns lie more than 50 standard deviations" in alarm
     assert "band:0002" in alarm

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featbank.errors import RunError
 from featbank.runs.model import build_ensemble
 from featbank.search.evaluation import NO_SKILL, Evaluation, Evaluator
 from featbank.search.space import Configuration
-from featbank.errors import RunError
 from regressors.evaluation.metrics import srcc
 from tests.support.search_study import SEARCH, study_parts
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featbank.errors import RunError
 from featbank.recipes.reading import parse_recipe
 from featbank.search.space import Space, cut_members, restrict_candidates
-from featbank.errors import RunError
 from tests.support.search_study import BANDS, SEARCH, recipe_text, study_parts
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featbank.errors import RunError
 from featbank.runs.model import build_ensemble
 from featbank.search.evaluation import Evaluation, Evaluator
 from featbank.search.outcome import pareto_front, pick_winner, trials_frame
@@ -21,7 +22,6 @@ from featbank.search.study import (
     open_storage,
     run_study,
 )
-from featbank.errors import RunError
 from regressors.evaluation.metrics import srcc
 from tests.support.search_study import SEARCH, study_parts
 from tests.support.search_worker import KINDS, N_TRIALS, study_of, work

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from featbank.cli import main
 from featbank.bank import Bank
+from featbank.cli import main
 from featbank.digest import digest_json
 from featbank.encoders import make_encoder
 from featbank.encoders.engine import ENGINE_VARIABLE, ENGINES, choose_engine

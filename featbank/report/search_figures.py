@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,14 @@ from featbank.search.outcome import pareto_front, pick_winner
 from featbank.search.study import Finished
 
 _MAX_ROWS = 14
+
+
+def draw_study(
+    folder: Path, finished: Sequence[Finished], importance: pd.DataFrame, budget_gmacs: float
+) -> None:
+    """Write both figures of a search into its folder."""
+    pareto_figure(finished, budget_gmacs).write_png(folder)
+    importance_figure(importance).write_png(folder)
 
 
 def pareto_figure(finished: Sequence[Finished], budget_gmacs: float) -> Drawing:
