@@ -13,12 +13,15 @@ import io
 from collections.abc import Callable
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-Pixels = NDArray[np.uint8]
+from featbank.demo import camera
+from featbank.demo.camera import Pixels
+
 Distortion = Callable[[Pixels, float, np.random.Generator], Pixels]
 
 N_LEVELS: Final = 5
@@ -32,89 +35,47 @@ def _uint8(values: NDArray[np.floating]) -> Pixels:
     return np.clip(np.rint(values * 255.0), 0, 255).astype(np.uint8)
 
 
-def _linear(picture: Pixels) -> NDArray[np.float32]:
-    """Undo the display curve, roughly (exponent 2.2): light adds up where cameras blur and count photons."""
-    return np.asarray(_float(picture) ** np.float32(2.2), dtype=np.float32)
-
-
-def _display(light: NDArray[np.floating]) -> Pixels:
-    return _uint8(np.clip(light, 0.0, 1.0) ** (1.0 / 2.2))
-
-
 def _between(low: float, high: float, strength: float) -> float:
     """Geometric interpolation: equal steps in strength look about equally large."""
     return float(low * (high / low) ** strength)
 
 
-def _filter_light(picture: Pixels, kernel: NDArray[np.floating]) -> Pixels:
-    kernel = kernel / kernel.sum()
-    light = _linear(picture)
-    pad = kernel.shape[0] // 2
-    padded = np.pad(light, ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
-    shape = [a + b - 1 for a, b in zip(padded.shape[:2], kernel.shape, strict=True)]
-    spectrum = np.fft.rfft2(padded, shape, axes=(0, 1)) * np.fft.rfft2(kernel, shape)[:, :, np.newaxis]
-    whole = np.fft.irfft2(spectrum, shape, axes=(0, 1))
-    height, width = picture.shape[:2]
-    return _display(whole[2 * pad : 2 * pad + height, 2 * pad : 2 * pad + width])
-
-
 def gaussian_blur(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Blur by a Gaussian of 0.6 to 4 pixels."""
-    sigma = _between(0.6, 4.0, strength)
-    return _uint8(ndimage.gaussian_filter(_float(picture), (sigma, sigma, 0), mode="reflect"))
-
-
-def _disk(radius: float) -> NDArray[np.float64]:
-    n = int(np.ceil(radius)) + 1
-    y, x = np.mgrid[-n : n + 1, -n : n + 1]
-    return np.asarray(np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0))
+    return camera.blur(picture, _between(0.6, 4.0, strength))
 
 
 def defocus(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Blur light by the disk of an unfocused lens, radius 0.9 to 6 pixels."""
-    return _filter_light(picture, _disk(_between(0.9, 6.0, strength)))
-
-
-def _path_kernel(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Spread points of a path, in pixels about its mean, over the four nearest pixels each."""
-    points = points - points.mean(axis=0)
-    n = int(np.ceil(np.abs(points).max())) + 2
-    kernel = np.zeros((2 * n + 1, 2 * n + 1))
-    corner = np.floor(points).astype(int)
-    part = points - corner
-    for dy in (0, 1):
-        for dx in (0, 1):
-            weight = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1])
-            np.add.at(kernel, (corner[:, 0] + dy + n, corner[:, 1] + dx + n), weight)
-    return kernel
+    return camera.filter_light(
+        picture, lambda scale: camera.disc_kernel(_between(0.9, 6.0, strength) * scale)
+    )
 
 
 def motion_blur(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Smear light along a line of 2.5 to 18 pixels in a random direction."""
     length, angle = _between(2.5, 18.0, strength), rng.uniform(0.0, np.pi)
-    t = np.linspace(-0.5, 0.5, 64) * length
-    return _filter_light(picture, _path_kernel(np.stack([t * np.sin(angle), t * np.cos(angle)], axis=1)))
+    line = np.outer(np.linspace(-0.5, 0.5, 256) * length, [np.sin(angle), np.cos(angle)])
+    return camera.filter_light(picture, lambda scale: camera.path_kernel(line * scale))
 
 
 def handshake(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Smear light along a smooth random path with an extent of 2 to 14 pixels."""
-    steps = ndimage.gaussian_filter1d(rng.normal(size=(128, 2)), 12.0, axis=0)
+    steps = ndimage.gaussian_filter1d(rng.normal(size=(256, 2)), 24.0, axis=0)
     path = np.cumsum(steps, axis=0)
     path *= _between(2.0, 14.0, strength) / max(float(np.ptp(path, axis=0).max()), 1e-6)
-    return _filter_light(picture, _path_kernel(path))
+    return camera.filter_light(picture, lambda scale: camera.path_kernel(path * scale))
 
 
 def white_noise(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Add Gaussian noise with a deviation of 3 to 35 grey levels, independent by channel."""
-    sigma = _between(3.0, 35.0, strength) / 255.0
-    return _uint8(_float(picture) + rng.normal(0.0, sigma, picture.shape))
+    return camera.add_noise(picture, _between(3.0, 35.0, strength), rng)
 
 
 def shot_noise(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
-    """Count photons: at most 4,000 down to 60 for white, in linear light, and reading noise of two electrons."""
-    full = _between(4000.0, 60.0, strength)
-    photons = rng.poisson(_linear(picture) * full) + rng.normal(0.0, 2.0, picture.shape)
-    return _display(photons / full)
+    """Count at most 4,000 down to 60 photons for white, and reading noise of two electrons."""
+    at_white = 127.5 / np.sqrt(_between(4000.0, 60.0, strength))
+    return camera.add_noise(picture, camera.photon_deviation(at_white), rng)
 
 
 def chroma_noise(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
@@ -136,7 +97,9 @@ def impulse_noise(picture: Pixels, strength: float, rng: np.random.Generator) ->
 
 def speckle(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Multiply by noise with a deviation of 3 to 35 percent."""
-    return _uint8(_float(picture) * (1.0 + rng.normal(0.0, _between(0.03, 0.35, strength), picture.shape)))
+    return camera.add_noise(
+        picture, np.float32(_between(0.03, 0.35, strength)) * np.arange(256, dtype=np.float32), rng
+    )
 
 
 def denoised(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
@@ -179,11 +142,8 @@ def _resized(picture: Pixels, width: int, height: int, method: Image.Resampling)
 
 def resampled(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Shrink by 1.4 to 6 and enlarge again, with one of three filters."""
-    height, width = picture.shape[:2]
-    factor = _between(1.4, 6.0, strength)
-    method = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)[rng.integers(3)]
-    small = _resized(picture, round(width / factor), round(height / factor), Image.Resampling.BICUBIC)
-    return _resized(small, width, height, method)
+    method = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)[rng.integers(3)]
+    return camera.resample(picture, _between(1.4, 6.0, strength), method)
 
 
 def pixelated(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
@@ -196,18 +156,17 @@ def pixelated(picture: Pixels, strength: float, rng: np.random.Generator) -> Pix
 
 def overexposed(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Expose 0.5 to 2.5 stops too long; what is brighter than white is lost."""
-    return _display(_linear(picture) * 2.0 ** _between(0.5, 2.5, strength))
+    return camera.expose(picture, _between(0.5, 2.5, strength))
 
 
 def underexposed(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Expose 0.7 to 4 stops too short."""
-    return _display(_linear(picture) * 2.0 ** -_between(0.7, 4.0, strength))
+    return camera.expose(picture, -_between(0.7, 4.0, strength))
 
 
 def veiled(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
-    """Lay 12 to 75 percent of grey over the picture, as haze and flare do."""
-    share = _between(0.12, 0.75, strength)
-    return _uint8((1.0 - share) * _float(picture) + share * 0.7)
+    """Scatter 12 to 75 percent of the light evenly, as haze and flare do."""
+    return camera.expose(picture, 0.0, veil=_between(0.12, 0.75, strength))
 
 
 def stretched(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
@@ -219,10 +178,7 @@ def stretched(picture: Pixels, strength: float, rng: np.random.Generator) -> Pix
 
 def oversharpened(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Add 0.8 to 6 times the difference to a blurred copy: halos."""
-    values = _float(picture)
-    sigma = float(rng.uniform(0.8, 2.0))
-    detail = values - ndimage.gaussian_filter(values, (sigma, sigma, 0))
-    return _uint8(values + _between(0.8, 6.0, strength) * detail)
+    return camera.sharpen(picture, _between(0.8, 6.0, strength), float(rng.uniform(0.8, 2.0)))
 
 
 def banded(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
@@ -260,7 +216,7 @@ def tinted(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels
     size = _between(0.12, 0.6, strength)
     angle = rng.uniform(0.0, 2.0 * np.pi)
     gains = np.exp(size * np.array([np.cos(angle), 0.5 * np.sin(angle), -np.cos(angle)]))
-    return _display(_linear(picture) * gains)
+    return _uint8(_float(picture) * np.sqrt(gains))
 
 
 def smeared_colour(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:

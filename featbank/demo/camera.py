@@ -1,347 +1,186 @@
-"""The simulated camera: from linear light to the 8-bit picture that a JPEG file is made of.
+"""The simulated camera: what lens, sensor and file do to a flawless picture.
 
-Light passes, in this order, the lens (blur, colour fringes, vignetting, veiling glare), the sensor
-(exposure, full well, shot and read noise, noise reduction), and what :mod:`featbank.demo.processing` does
-to displayed pictures (tone curve, sharpening, a detour through a smaller size). Everything before the tone
-curve happens in linear light, as in a real camera, so that blurred highlights stay bright and noise depends
-on the signal. Sizes are in pixels of a picture 3,840 wide and are scaled to the real width.
+Pictures are uint8 sRGB of shape (height, width, 3), and every operator returns a new one. Display values are taken as
+the square root of light: blurs add up light, and photon noise has one deviation at all levels but the darkest [1]_.
+`take_photo` chains the operators for the photo set; the training of students calls them one by one.
+
+References
+----------
+.. [1] A. Foi, M. Trimeche, V. Katkovnik and K. Egiazarian, "Practical Poissonian-Gaussian noise modeling and fitting
+   for single-image raw-data", IEEE Trans. Image Processing 17 (2008) 1737: the variance is linear in the light.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any
 
+import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
-from featbank.demo.canvas import REFERENCE_WIDTH, Planes, luminance
-from featbank.demo.filters import Plane, convolve_psf, correlate_same, enlarge, gaussian_taps, strips
-from featbank.demo.processing import FULL_WELL, sharpen, shrink_and_enlarge, to_display
-from featbank.demo.psf import combine, disc_psf, gaussian_psf, motion_psf
 from featbank.digest import seed_from
 
-_IDEAL_TAPS = np.array([0.19, 0.62, 0.19])
-"""The best lens there is: what the photosite's area and the low-pass filter leave of single pixels."""
+Pixels = NDArray[np.uint8]
+Map = NDArray[np.float32]
+Random = np.random.Generator
 
-_BANK_SIZE = 1 << 22
+WIDTH = 3840  # lengths of settings and scenes are in pixels of a picture as wide
+_LARGEST_KERNEL = 5
+_STRIP = 64  # rows that stay in the processor's cache, as whole pictures in float32 do not
 
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """All that happens to one photo; the defaults are a flawless camera.
+    """All that happens to one photo; the defaults are a flawless camera. Lengths in pixels at a width of 3,840."""
 
-    Parameters
-    ----------
-    lens_sigma : float
-        Standard deviation of the lens' Gaussian blur in pixels, 0 to 6.
-    defocus_radius : float
-        Radius of the circle of confusion in pixels, 0 to 12.
-    motion_length, motion_angle, motion_bend : float
-        Path of the camera during the exposure: pixels, radians, radians.
-    aberration : float
-        Shift between red and blue in the corners in pixels (lateral chromatic aberration).
-    vignette : float
-        Share of the light lost in the corners, 0 to 0.8.
-    veil : float
-        Share of the light that is scattered evenly over the picture (glare, haze), 0 to 0.6.
-    exposure_ev : float
-        Exposure error in stops; +1 doubles the light.
-    shot_noise : float
-        Variance per unit of signal of the photon noise: 1 / (electrons at white).
-    read_noise : float
-        Standard deviation of the signal-independent noise, in units of white.
-    chroma_noise : float
-        Standard deviation of blotches of colour relative to the luminance noise.
-    denoise : float
-        Strength of the noise reduction: how many times the noise's own variance is taken off.
-    sharpen : float
-        Gain of the unsharp mask, 0 to 3.
-    sharpen_sigma : float
-        Radius of the unsharp mask in pixels.
-    shrink : float
-        Factor by which the picture was once reduced and enlarged again, 1 to 5.
-    jpeg_quality : int
-        Quality of the JPEG file, 1 to 100, on the scale of the Independent JPEG Group.
-    is_subsampled : bool
-        Store colour at half the size (4:2:0), as most cameras do.
-    contrast : float
-        Strength of the S-shaped tone curve, 0 to 0.5: a matter of style, part of the reference too.
-    saturation : float
-        Factor on the distance from grey, a matter of style.
-    warmth : float
-        White balance, natural logarithm of red over blue, a matter of style.
-    is_grayscale : bool
-        A monochrome picture with one channel.
-    """
-
-    lens_sigma: float = 0.0
-    defocus_radius: float = 0.0
-    motion_length: float = 0.0
-    motion_angle: float = 0.0
-    motion_bend: float = 0.0
-    aberration: float = 0.0
-    vignette: float = 0.0
-    veil: float = 0.0
-    exposure_ev: float = 0.0
-    shot_noise: float = 0.0
-    read_noise: float = 0.0
-    chroma_noise: float = 0.0
-    denoise: float = 0.0
-    sharpen: float = 0.0
+    blur: float = 0.0  # deviation of the lens' Gaussian
+    defocus: float = 0.0  # radius of the circle of confusion
+    motion: float = 0.0  # length of the path of a shaking camera
+    angle: float = 0.0  # its direction at the middle and the turn between its ends, radians
+    bend: float = 0.0
+    exposure: float = 0.0  # error in stops; +1 doubles the light
+    veil: float = 0.0  # share of the light that is scattered evenly, 0 to 0.6
+    noise: float = 0.0  # deviation of photon noise in grey levels; that of strong noise is larger in shadows
+    denoise: float = 0.0  # share of a median filter in the picture, 0 to 1
+    sharpen: float = 0.0  # gain of the unsharp mask, and its radius in real pixels
     sharpen_sigma: float = 1.0
-    shrink: float = 1.0
-    jpeg_quality: int = 95
-    is_subsampled: bool = True
-    contrast: float = 0.15
-    saturation: float = 1.0
-    warmth: float = 0.0
+    shrink: float = 1.0  # factor by which the picture was once reduced and enlarged again
+    quality: int = 95  # of the JPEG file, 1 to 100
+    contrast: float = 0.0  # strength of the S-shaped tone curve, a matter of style
     is_grayscale: bool = False
-
-    def flawless(self) -> CameraSettings:
-        """Return the same style without any defect: the reference's camera."""
-        return CameraSettings(
-            contrast=self.contrast,
-            saturation=self.saturation,
-            warmth=self.warmth,
-            is_grayscale=self.is_grayscale,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain numbers, rounded to six significant digits for reading."""
-        return {
-            f.name: float(f"{v:.6g}") if isinstance(v := getattr(self, f.name), float) else v
-            for f in fields(self)
-        }
-
-    def rounded(self) -> CameraSettings:
-        """Return the settings as :meth:`to_dict` writes them, so that the record repeats the photo exactly."""
-        return replace(self, **self.to_dict())
-
-
-def apply_style(planes: Planes, settings: CameraSettings) -> Planes:
-    """Apply white balance, saturation and monochrome in linear light; shared with the reference.
-
-    Parameters
-    ----------
-    planes : float32 array of shape (3, height, width)
-        Changed in place.
-    settings : CameraSettings
-
-    Returns
-    -------
-    float32 array of shape (3, height, width), or (1, height, width) for a grayscale picture
-    """
-    if settings.is_grayscale:
-        return luminance(planes)[None]
-    gains = np.exp(np.array([0.5, 0.0, -0.5]) * settings.warmth).astype(np.float32)
-    saturation = np.float32(settings.saturation)
-    for rows in strips(planes.shape[1]):
-        part = planes[:, rows]
-        part *= gains.reshape(3, 1, 1)
-        if saturation != 1.0:
-            grey = luminance(part)
-            part -= grey
-            part *= saturation
-            part += grey
-            np.maximum(part, 0.0, out=part)
-    return planes
-
-
-def sample_light(planes: Planes) -> Planes:
-    """Sample the scene as the ideal lens and photosites do, in place: the common start of photo and reference."""
-    buffer = np.empty_like(planes[0])
-    for plane in planes:
-        plane[...] = correlate_same(plane, _IDEAL_TAPS, buffer)
-    return planes
-
-
-def expose(planes: Planes, settings: CameraSettings, rng: np.random.Generator) -> Planes:
-    """Pass linear light through lens and sensor.
-
-    Parameters
-    ----------
-    planes : float32 array of shape (n_channels, height, width)
-        Sampled light; not changed.
-    settings : CameraSettings
-    rng : numpy.random.Generator
-        Source of the noise.
-
-    Returns
-    -------
-    float32 array of shape (n_channels, height, width) in [0, 1.25]
-
-    References
-    ----------
-    .. [1] A. Foi, M. Trimeche, V. Katkovnik and K. Egiazarian, "Practical Poissonian-Gaussian noise
-       modeling and fitting for single-image raw-data", IEEE Trans. Image Processing 17 (2008) 1737,
-       equations 1 to 4: the variance is linear in the signal.
-    """
-    n_channels, height, width = planes.shape
-    scale = width / REFERENCE_WIDTH
-    out = _blur(planes, settings, scale)
-    if settings.aberration * scale > 0.2 and n_channels == 3:
-        reach = settings.aberration * scale / float(np.hypot(height, width)) * 2.0
-        out[0] = _magnify(out[0], 1.0 + reach / 2.0)
-        out[2] = _magnify(out[2], 1.0 - reach / 2.0)
-    gain = np.float32(2.0**settings.exposure_ev)
-    veil = np.float32(settings.veil)
-    glare = veil * out[:, ::8, ::8].mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
-    y = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None] ** 2 * np.float32(0.5)
-    x = np.linspace(-1.0, 1.0, width, dtype=np.float32)[None, :] ** 2 * np.float32(0.5)
-    for channel in range(n_channels):
-        for rows in strips(height):
-            part = out[channel, rows]
-            part *= gain * (np.float32(1.0) - veil)
-            part += gain * glare[channel]
-            if settings.vignette > 0:
-                part *= np.float32(1.0) - np.float32(settings.vignette) * (y[rows] + x)
-            np.clip(part, 0.0, FULL_WELL, out=part)
-    if settings.shot_noise > 0 or settings.read_noise > 0:
-        add_noise(out, settings, rng)
-        if settings.denoise > 0:
-            out = reduce_noise(out, settings)
-    return out
-
-
-def _blur(planes: Planes, settings: CameraSettings, scale: float) -> Planes:
-    """Blur all channels with the joint kernel of lens, focus and motion; always a new array."""
-    sigma = settings.lens_sigma * scale
-    if settings.defocus_radius == 0 and settings.motion_length == 0:
-        if sigma < 0.2:
-            return planes.copy()
-        taps = gaussian_taps(sigma)
-        out = np.empty_like(planes)
-        for source, target in zip(planes, out, strict=True):
-            correlate_same(source, taps, target)
-        return out
-    kernel = combine(
-        gaussian_psf(sigma if sigma >= 0.2 else 0.0),
-        disc_psf(settings.defocus_radius * scale),
-        motion_psf(settings.motion_length * scale, settings.motion_angle, settings.motion_bend),
-    )
-    # Rounding leaves tiny negative light, which expose() clips.
-    return convolve_psf(planes, kernel)
-
-
-def _magnify(plane: Plane, factor: float) -> Plane:
-    """Enlarge a plane slightly about its centre (or reduce it, repeating the border), by linear interpolation."""
-    return _stretch_columns(_stretch_columns(plane.T, factor).T, factor)
-
-
-def _stretch_columns(plane: Plane, factor: float) -> Plane:
-    """Read every row at positions stretched about its middle; shifts are small, so whole runs move together."""
-    width = plane.shape[1]
-    source = (np.arange(width) - (width - 1) / 2.0) / factor + (width - 1) / 2.0
-    source = np.clip(source, 0.0, width - 1.0)
-    first = np.minimum(np.floor(source).astype(np.int64), width - 2)
-    share = (source - first).astype(np.float32)
-    move = first - np.arange(width)
-    ends = [0, *(np.flatnonzero(np.diff(move)) + 1).tolist(), width]
-    out = np.empty_like(plane)
-    for start, stop in pairwise(ends):
-        left = plane[:, start + move[start] : stop + move[start]]
-        right = plane[:, start + move[start] + 1 : stop + move[start] + 1]
-        out[:, start:stop] = left + share[start:stop] * (right - left)
-    return out
 
 
 @lru_cache(maxsize=1)
-def _noise_bank() -> NDArray[np.float32]:
-    """Four million standard normal numbers, drawn once per process; rows of noise are cut from them."""
-    bank = np.random.default_rng(seed_from("sensor noise")).standard_normal(_BANK_SIZE, dtype=np.float32)
-    bank.setflags(write=False)
-    return bank
+def _noise_bank() -> NDArray[np.int8]:
+    """Draw four million normal numbers of deviation 32, once a process."""
+    numbers = np.random.default_rng(seed_from("noise bank")).standard_normal(1 << 22, dtype=np.float32)
+    return cv2.addWeighted(numbers, 32.0, numbers, 0.0, 0.0, dtype=cv2.CV_8S).ravel()
 
 
-def white_noise(height: int, width: int, rng: np.random.Generator) -> Plane:
-    """Return standard normal noise whose rows start at random places of a fixed bank.
+def white_noise(shape: tuple[int, ...], deviation: float, rng: Random) -> NDArray[np.int8]:
+    """Draw normal noise in whole levels, cut at four deviations; its rows start at random places of a fixed bank.
 
-    Ten times faster than fresh numbers; two rows of one picture share a stretch of the bank only now
-    and then, and at unrelated columns.
+    Ten times as fast as fresh numbers; two rows share a stretch of the bank only now and then.
     """
-    bank = _noise_bank()
-    out = np.empty((height, width), dtype=np.float32)
-    for row, start in enumerate(rng.integers(0, _BANK_SIZE - width, size=height)):
-        out[row] = bank[start : start + width]
+    bank, n = _noise_bank(), int(np.prod(shape[1:]))
+    starts = rng.integers(0, len(bank) - n, size=shape[0]).tolist()
+    out = np.stack([bank[start : start + n] for start in starts])
+    return cv2.addWeighted(out, deviation / 32.0, out, 0.0, 0.0).reshape(shape)
+
+
+def disc_kernel(radius: float) -> Map:
+    """Image of a point out of focus through a round aperture, (k, k) with k odd and sum 1."""
+    half = int(np.ceil(radius + 0.5))
+    y, x = np.mgrid[-half : half + 1, -half : half + 1]
+    disc = np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0)
+    return (disc / disc.sum()).astype(np.float32)
+
+
+def path_kernel(points: NDArray[np.floating]) -> Map:
+    """Trace of a point along close ``points`` (n, 2) in pixels, down and right, (k, k) with k odd and sum 1."""
+    points = points - points.mean(axis=0)
+    half = int(np.ceil(np.abs(points).max()))
+    kernel = np.zeros((2 * half + 1, 2 * half + 1), dtype=np.float32)
+    np.add.at(kernel, tuple(np.rint(points.T).astype(int) + half), np.float32(1.0 / len(points)))
+    return kernel
+
+
+def filter_light(picture: Pixels, kernel_at: Callable[[float], Map]) -> Pixels:
+    """Blur light by the kernel that ``kernel_at`` gives for a scale of 1; a wide one is applied at half the size."""
+    height, width = picture.shape[:2]
+    kernel = kernel_at(1.0)
+    if len(kernel) > _LARGEST_KERNEL:
+        kernel = kernel_at(0.5)
+        picture = cv2.resize(picture, (-(-width // 2), -(-height // 2)), interpolation=cv2.INTER_AREA)
+    light = cv2.multiply(picture, picture, dtype=cv2.CV_32F)
+    light = cv2.max(cv2.filter2D(light, -1, kernel, borderType=cv2.BORDER_REFLECT), 0.0)
+    return cv2.resize(cv2.convertScaleAbs(cv2.sqrt(light)), (width, height))
+
+
+def blur(picture: Pixels, sigma: float) -> Pixels:
+    """Blur display values by a Gaussian."""
+    return cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+
+
+def expose(picture: Pixels, stops: float, veil: float = 0.0, contrast: float = 0.0) -> Pixels:
+    """Mix a share of even grey into the light, scale both by ``2**stops``, bend the tone curve; white clips."""
+    light = ((1.0 - veil) * np.linspace(0.0, 1.0, 256) ** 2 + 0.5 * veil) * 2.0**stops
+    value = np.sqrt(np.minimum(light, 1.0))
+    value += contrast * (value * value * (3.0 - 2.0 * value) - value)
+    return cv2.LUT(picture, np.rint(255.0 * value).astype(np.uint8))
+
+
+def photon_deviation(at_white: float) -> Map:
+    """Deviation of photon and read noise at each of 256 display values, in grey levels.
+
+    ``(127.5 / at_white)**2`` electrons make white; read noise, of two electrons, is what makes shadows noisier.
+    """
+    white, light = (127.5 / at_white) ** 2, np.arange(256.0) ** 2 / 255.0**2
+    value = np.sqrt(np.maximum(light, 2.0 / white))  # the curve is not steeper than there
+    return (127.5 * np.sqrt(white * light + 4.0) / (white * value)).astype(np.float32)
+
+
+def add_noise(picture: Pixels, deviation: float | Map, rng: Random) -> Pixels:
+    """Add normal noise, independent by channel, of a deviation in grey levels: one, or one for each display value."""
+    if isinstance(deviation, float):
+        return cv2.add(picture, white_noise(picture.shape, deviation, rng), dtype=cv2.CV_8U)
+    out, table = np.empty_like(picture), np.float32(1.0 / 32.0) * np.asarray(deviation, dtype=np.float32)
+    for y in range(0, len(picture), _STRIP):
+        part = picture[y : y + _STRIP]
+        change = cv2.multiply(cv2.LUT(part, table), white_noise(part.shape, 32.0, rng), dtype=cv2.CV_32F)
+        cv2.add(part, change, dst=out[y : y + _STRIP], dtype=cv2.CV_8U)
     return out
 
 
-def add_noise(planes: Planes, settings: CameraSettings, rng: np.random.Generator) -> Planes:
-    """Add photon and read noise in place: ``variance = shot_noise * signal + read_noise**2``.
-
-    The result is not clipped at zero: raw data keep their black level.
-    """
-    n_channels, height, width = planes.shape
-    shot, floor = np.float32(settings.shot_noise), np.float32(settings.read_noise**2)
-    for channel in range(n_channels):
-        noise = white_noise(height, width, rng)
-        if settings.chroma_noise > 0 and n_channels == 3:
-            coarse = white_noise(-(-height // 4), -(-width // 4), rng)
-            coarse *= np.float32(settings.chroma_noise)
-            noise += enlarge(coarse, 4, height, width)
-        for rows in strips(height):
-            part = planes[channel, rows]
-            deviation = np.sqrt(np.maximum(part, 0.0) * shot + floor)
-            deviation *= noise[rows]
-            part += deviation
-    return planes
+def smooth_noise(picture: Pixels, share: float) -> Pixels:
+    """Mix in a share of a median filter, as phones do: noise goes, and texture with it."""
+    return cv2.addWeighted(picture, 1.0 - share, cv2.medianBlur(picture, 5), share, 0.0)
 
 
-def reduce_noise(planes: Planes, settings: CameraSettings, size: int = 7) -> Planes:
-    """Smooth where the local variance is no larger than the noise explains: texture smears, edges stay.
-
-    Parameters
-    ----------
-    planes : float32 array of shape (n_channels, height, width)
-    settings : CameraSettings
-        Gives the noise's variance and the strength ``denoise``.
-    size : int
-        Side of the local window in pixels.
-
-    Returns
-    -------
-    float32 array of shape (n_channels, height, width)
-
-    References
-    ----------
-    .. [1] J.-S. Lee, "Digital image enhancement and noise filtering by use of local statistics", IEEE
-       Trans. Pattern Analysis and Machine Intelligence 2 (1980) 165, equations 7 to 9.
-    """
-    box = np.full(size, 1.0 / size)
-    shot, floor = np.float32(settings.shot_noise), np.float32(settings.read_noise**2)
-    boost = np.float32(settings.denoise * (1.0 + settings.chroma_noise**2))
-    out = np.empty_like(planes)
-    for channel, plane in enumerate(planes):
-        mean = correlate_same(plane, box)
-        variance = correlate_same(plane * plane, box)
-        for rows in strips(plane.shape[0]):
-            m, v = mean[rows], variance[rows]
-            v -= m * m
-            np.maximum(v, np.float32(1e-12), out=v)
-            share = np.float32(1.0) - boost * (np.maximum(m, 0.0) * shot + floor) / v
-            np.clip(share, 0.0, 1.0, out=share)
-            out[channel, rows] = m + share * (plane[rows] - m)
-    return out
+def sharpen(picture: Pixels, amount: float, sigma: float) -> Pixels:
+    """Add ``amount`` times the difference to a blurred copy; strong ones leave halos along edges."""
+    return cv2.addWeighted(picture, 1.0 + amount, blur(picture, sigma), -amount, 0.0)
 
 
-def take_photo(light: Planes, settings: CameraSettings, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Pass sampled light through the whole camera up to the pixels that are compressed.
+def resample(picture: Pixels, factor: float, enlarging: int = cv2.INTER_CUBIC) -> Pixels:
+    """Reduce a picture by ``factor`` and enlarge it to its old size, as copies passed around have been."""
+    height, width = picture.shape[:2]
+    size = max(8, round(width / factor)), max(8, round(height / factor))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=enlarging)
 
-    Parameters
-    ----------
-    light : float32 array of shape (n_channels, height, width)
-        After :func:`apply_style` and :func:`sample_light`; not changed.
-    settings : CameraSettings
-    rng : numpy.random.Generator
 
-    Returns
-    -------
-    uint8 array of shape (height, width, n_channels)
-    """
-    scale = light.shape[2] / REFERENCE_WIDTH
-    pixels = to_display(expose(light, settings, rng), settings.contrast)
-    pixels = sharpen(pixels, settings.sharpen, settings.sharpen_sigma * max(scale, 0.3))
-    return shrink_and_enlarge(pixels, settings.shrink)
+def encode_jpeg(picture: Pixels, quality: int) -> bytes:
+    """Compress a picture of three channels, or of shape (height, width, 1), as a JPEG file."""
+    kind = ("RGB", "420") if picture.shape[2] == 3 else ("GRAY",)
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, *kind))
+
+
+def take_photo(picture: Pixels, settings: CameraSettings, rng: Random) -> bytes:
+    """Pass a flawless picture through lens, sensor, processing and compression to a JPEG file."""
+    scale = picture.shape[1] / WIDTH
+    if settings.defocus > 0:
+        picture = filter_light(picture, lambda s: disc_kernel(settings.defocus * scale * s))
+    if settings.motion > 0:
+        n_steps = 4 * int(settings.motion * scale) + 5
+        heading = settings.angle + settings.bend * np.linspace(-0.5, 0.5, n_steps)
+        path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=1), axis=0) / n_steps
+        picture = filter_light(picture, lambda s: path_kernel(settings.motion * scale * s * path))
+    # The sharpest lens leaves half a pixel: photosites have an area.
+    picture = blur(picture, float(np.hypot(0.55, settings.blur * scale)))
+    picture = expose(picture, settings.exposure, settings.veil, settings.contrast)
+    if settings.noise > 0:
+        deviation = photon_deviation(settings.noise) if settings.noise > 3.0 else settings.noise
+        picture = add_noise(picture, deviation, rng)
+    if settings.denoise > 0:
+        picture = smooth_noise(picture, settings.denoise)
+    if settings.sharpen > 0:
+        picture = sharpen(picture, settings.sharpen, settings.sharpen_sigma)
+    if settings.shrink > 1:
+        picture = resample(picture, settings.shrink)
+    if settings.is_grayscale:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
+    return encode_jpeg(picture, settings.quality)

@@ -1,59 +1,53 @@
-"""Writes the built-in photo set to disk in the layout of the UHD-IQA release.
+"""Writes the built-in photo set in the layout and with the tables of the UHD-IQA release.
 
-Photos are rendered by several processes and appear by atomic rename, each with a small record beside it;
-a set that was interrupted is taken up where it stopped. The tables and ``featbank-demo.json`` come last, so
-a folder that has them is complete.
+Photos are rendered by several processes and appear whole. Each says in its JPEG comment that it is a simulation and
+which set it belongs to, so a set that was interrupted is taken up where it stopped, and no other file is taken for one
+of its photos. ``featbank-demo.json`` and the tables come last: a folder that has them is complete.
 """
 
 from __future__ import annotations
 
-import ctypes
+import csv
 import json
-import sys
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import cv2
 import joblib
 import numpy as np
+import pandas as pd
 
 from featbank import __version__
-from featbank.atomic import FolderKind, check_folder, remove_files, sweep, write_file
-from featbank.demo.metadata import COLUMNS, TAG_COLUMNS, metadata_rows, tag_rows, to_csv
+from featbank.atomic import FolderKind, check_folder, write_file
+from featbank.demo import raters
+from featbank.demo.camera import take_photo
 from featbank.demo.plan import SPLITS, PhotoPlan, make_plan
-from featbank.demo.raters import agreement, make_raters, mean_opinion, rate, to_quality
-from featbank.demo.render import RENDER_EPOCH, render_photo
-from featbank.digest import digest_bytes, digest_file, digest_json
+from featbank.demo.scenes import SCENES, TAGS
+from featbank.digest import digest_bytes, digest_file, seed_from
 from featbank.errors import DatasetError
-from featbank.workers import starting_workers
+from featbank.workers import keep_freed_memory, starting_workers
 
-DEFAULT_N_PHOTOS = 300
-DEFAULT_WIDTH = 3840
-
-METADATA_FILE = "uhd-iqa-metadata.csv"
-TAGS_FILE = "uhd-iqa-tags.csv"
-MARKER_FILE = "featbank-demo.json"
-
+METADATA_FILE, TAGS_FILE, MARKER_FILE = "uhd-iqa-metadata.csv", "uhd-iqa-tags.csv", "featbank-demo.json"
 STATEMENT = (
     "This is a simulation. The scenes are rendered, the cameras and their defects are modelled, and the raters are "
     "formulas. Numbers obtained on this set show that the software works; they prove nothing about real photos."
 )
-
-_UNFINISHED = ".unfinished"
-_NEW_SET = FolderKind("demo set")
-_UNFINISHED_SET = FolderKind("demo set", shared=frozenset({*SPLITS, _UNFINISHED, TAGS_FILE, METADATA_FILE}))
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Parameter numbers of ``mallopt`` in glibc's malloc.h."""
+RENDER_EPOCH = 3  # counts up with every change of the code that changes a picture or a rating
+_WHO, _CURE = "demo", "Choose an empty folder: nothing is overwritten."
+_HEADER = 20  # bytes of a JPEG file before its comment: start of image, and the JFIF segment
+_MOS_LINK = 0.25  # correlation of the logarithm of views with MOS; the release's own rank correlation is 0.17
+Seen = tuple[float, ...]
+Request = dict[str, int]
 
 
 def write_demo(
     folder: str | Path,
     *,
-    n_photos: int = DEFAULT_N_PHOTOS,
-    width: int = DEFAULT_WIDTH,
+    n_photos: int = 300,
+    width: int = 3840,
     seed: int = 0,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
@@ -64,11 +58,8 @@ def write_demo(
     ----------
     folder : str or Path
         Where to; created if needed. It may hold an unfinished or finished set of the same arguments.
-    n_photos : int
-        Number of photos, at least 20; 45, 15 and 40 percent go to training, validation and test. The
-        default keeps the interval of a test SRCC of 0.85 within about 0.1 and renders in minutes.
-    width : int
-        Width of all photos in pixels, at least 320; smaller sets are for tests.
+    n_photos, width : int
+        Number of photos, at least 20, and their width in pixels, at least 320; one in ten is down to a sixth as wide.
     seed : int
         Decides everything; the same seed gives the same bytes with the same library versions.
     workers : int
@@ -85,187 +76,130 @@ def write_demo(
     ------
     ValueError
         If an argument is out of its range.
-    DatasetError
-        If the folder holds another demo set.
-    OutputError
-        If it holds anything else, or cannot be written; what is finished stays.
-
-    Examples
-    --------
-    >>> from featbank.demo import write_demo
-    >>> write_demo("data/demo", n_photos=300, seed=0)  # doctest: +SKIP
-    PosixPath('data/demo')
+    DatasetError, OutputError
+        If the folder holds other data, of which nothing is overwritten; if a file cannot be written.
     """
     if workers < 1:
-        raise ValueError(f"write_demo: workers must be at least 1, got {workers!r}")
-    plans = make_plan(n_photos, width, seed)
-    folder = Path(folder)
+        raise ValueError(f"{_WHO}: workers must be at least 1, got {workers!r}")
+    folder, plans = Path(folder), make_plan(n_photos, width, seed)
     request = {"epoch": RENDER_EPOCH, "n": n_photos, "seed": seed, "width": width}
-    finished = _read_marker(folder, request)
-    records = _usable_records(folder, plans, request, finished)
-    done = len(records)
-    if progress is not None:
-        progress(done, n_photos)
-    if done < n_photos or finished is None or not (folder / METADATA_FILE).is_file():
-        for name in (*SPLITS, _UNFINISHED):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            sweep(folder / name)
-        missing = [plan for plan in plans if plan.name not in records]
-        digest = digest_json(request)
-        for record in _render_all(missing, seed, folder, digest, workers):
-            records[record["image_name"]] = record
-            done += 1
-            if progress is not None:
-                progress(done, n_photos)
-        _write_tables(folder, plans, [records[plan.name] for plan in plans], request)
-    remove_files(folder / _UNFINISHED, (_record_name(plan) for plan in plans))
+    marker, paths = folder / MARKER_FILE, [folder / plan.split / plan.name for plan in plans]
+    if marker.exists():
+        _check_request(marker, marker.read_bytes(), request)
+    else:
+        there = {path for split in SPLITS for path in (folder / split).glob("[!.]*")}
+        check_folder(
+            folder, FolderKind("demo set", shared=frozenset(SPLITS if there <= {*paths} else ())), _WHO
+        )
+    seen = {path: _read_comment(path, request) for path in paths if path.exists()}
+    report = progress or (lambda n_done, n_photos: None)
+    report(len(seen), n_photos)
+    missing = [(plan, path) for plan, path in zip(plans, paths, strict=True) if path not in seen]
+    if (folder / METADATA_FILE).exists() and not missing:
+        return folder
+    for split in SPLITS:
+        (folder / split).mkdir(parents=True, exist_ok=True)
+    with starting_workers():  # they start with the first tasks
+        jobs = joblib.Parallel(n_jobs=max(1, min(workers, len(missing))), return_as="generator_unordered")
+        done = jobs(joblib.delayed(_render_to_disk)(*one, request, workers > 1) for one in missing)
+    for path, how in done:
+        seen[path] = how
+        report(len(seen), n_photos)
+    _write_tables(folder, plans, seen, request)
     return folder
 
 
-def _record_name(plan: PhotoPlan) -> str:
-    """Name the file that says what a photo on the disk is, until the set is complete."""
-    return f"{plan.number}.json"
-
-
-def _read_marker(folder: Path, request: dict[str, int]) -> dict[str, Any] | None:
-    """Return the finished set's description, or None; refuse a folder that holds something else."""
-    marker = folder / MARKER_FILE
-    if not marker.is_file():
-        check_folder(folder, _UNFINISHED_SET if (folder / _UNFINISHED).is_dir() else _NEW_SET, "demo")
-        return None
+def _check_request(path: Path, text: bytes, request: Request) -> dict[str, Any]:
+    """Parse what a marker or a photo says of its set; refuse that of another set."""
     try:
-        description = json.loads(marker.read_text("utf-8"))
-        found = {name: description[name] for name in request}
+        content = dict(json.loads(text))
+        found = {name: content[name] for name in request}
     except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f"write_demo: {marker} cannot be read ({error}). Delete the folder, or choose another."
-        ) from error
+        raise DatasetError(f"{_WHO}: {path} is not part of a demo set ({error!r}). {_CURE}") from error
     if found != request:
-        raise DatasetError(
-            f"write_demo: {folder} holds another demo set: expected {request}, found {found}. "
-            "Delete the folder, or choose another."
-        )
-    return dict(description)
+        raise DatasetError(f"{_WHO}: {path} is of another demo set: {found} instead of {request}. {_CURE}")
+    return content
 
 
-def _usable_records(
-    folder: Path, plans: list[PhotoPlan], request: dict[str, int], finished: dict[str, Any] | None
-) -> dict[str, dict[str, Any]]:
-    """Collect the records of photos that are on disk, whole, and made for this very request."""
-    known: dict[str, dict[str, Any]] = {}
-    if finished is not None:
-        known = {record["image_name"]: record for record in finished["photos"]}
-    digest = digest_json(request)
-    for path in sorted((folder / _UNFINISHED).glob("*.json")):
-        record = json.loads(path.read_text("utf-8"))
-        if record.pop("request") != digest:
-            raise DatasetError(
-                f"write_demo: {folder} holds an unfinished demo set made with other arguments than {request}. "
-                "Delete the folder, or choose another."
-            )
-        known[record["image_name"]] = record
-    usable = {}
-    for plan in plans:
-        record, path = known.get(plan.name), folder / plan.split / plan.name
-        # The digest, not the mere presence: a photo may have been replaced or cut off since.
-        if record is not None and path.is_file() and digest_file(path) == record["sha256"]:
-            usable[plan.name] = {key: record[key] for key in _RECORD_KEYS}
-    return usable
+def _read_comment(path: Path, request: Request) -> Seen:
+    """Return how visible faults are in a photo's scene, which its comment says; refuse what is not our photo."""
+    data = path.read_bytes()
+    end = _HEADER + 2 + int.from_bytes(data[_HEADER + 2 : _HEADER + 4], "big")
+    comment = _check_request(path, data[_HEADER + 4 : end], request)
+    if comment["sha256"] != digest_bytes(data[:_HEADER] + data[end:]):
+        raise DatasetError(f"{_WHO}: {path} was changed since it was rendered. Move it away. {_CURE}")
+    return tuple(comment["seen"])
 
 
-_RECORD_KEYS = ("image_name", "sha256", "n_bytes", "ms_ssim", "vif", "fidelity")
+def render_photo(plan: PhotoPlan, seed: int) -> tuple[bytes, Seen]:
+    """Render one photo, the same in every process: its JPEG file, and how visible faults are in its scene."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        rng = np.random.default_rng(seed_from("scene", str(seed), str(plan.number), plan.kind))
+        picture = SCENES[plan.kind](plan.height, plan.width, rng)
+        return take_photo(picture, plan.settings, rng), raters.visibility(picture)
+    finally:
+        cv2.setNumThreads(threads)
 
 
-def _render_all(
-    plans: list[PhotoPlan], seed: int, folder: Path, request: str, workers: int
-) -> Iterator[dict[str, Any]]:
-    """Yield the records of all photos as they are finished, in any order."""
-    if workers == 1 or len(plans) < 2:
-        for plan in plans:
-            yield _render_to_disk(plan, seed, folder, request)
-        return
-    with starting_workers():  # they start with the first tasks
-        parallel = joblib.Parallel(n_jobs=min(workers, len(plans)), return_as="generator_unordered")
-        records = parallel(joblib.delayed(_render_in_worker)(plan, seed, folder, request) for plan in plans)
-    yield from records
+def _render_to_disk(plan: PhotoPlan, path: Path, request: Request, is_own_process: bool) -> tuple[Path, Seen]:
+    """Render one photo in whatever process this is, and write it with its comment."""
+    if is_own_process:
+        keep_freed_memory()
+    data, seen = render_photo(plan, request["seed"])
+    comment = {"statement": STATEMENT, **request, "seen": seen, "sha256": digest_bytes(data)}
+    text = json.dumps(comment).encode()
+    segment = b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
+    write_file(path, data[:_HEADER] + segment + data[_HEADER:], _WHO)
+    return path, seen
 
 
-def _render_in_worker(plan: PhotoPlan, seed: int, folder: Path, request: str) -> dict[str, Any]:
-    """Render one photo in a process of its own."""
-    _keep_memory()
-    return _render_to_disk(plan, seed, folder, request)
-
-
-@cache
-def _keep_memory() -> None:
-    """Tell the C library not to hand freed arrays back to the system after every step.
-
-    A photo takes a hundred arrays of 40 MB one after the other; fetching each anew costs a fifth of the time
-    in page faults. Does nothing where the C library has no such switch.
-    """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-            mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def _render_to_disk(plan: PhotoPlan, seed: int, folder: Path, request: str) -> dict[str, Any]:
-    """Render one photo in whatever process this is; first the photo appears, then its record."""
-    photo = render_photo(plan, seed)
-    write_file(folder / plan.split / plan.name, photo.data, "demo")
-    record = {
-        "image_name": plan.name,
-        "sha256": digest_bytes(photo.data),
-        "n_bytes": len(photo.data),
-        **photo.measures(),
-    }
-    write_file(folder / _UNFINISHED / _record_name(plan), json.dumps({**record, "request": request}), "demo")
-    return record
-
-
-def _write_tables(
-    folder: Path, plans: list[PhotoPlan], records: list[dict[str, Any]], request: dict[str, int]
-) -> None:
-    """Let the raters judge and write tags, metadata and, last, the marker that makes the set complete."""
-    seed = request["seed"]
-    fidelity = np.array([record["fidelity"] for record in records])
-    ratings = rate(fidelity, [plan.name for plan in plans], seed)
-    mos = mean_opinion(ratings).tolist()
-    quality = to_quality(fidelity)
-    photos = [
-        {
-            **record,
-            "set": plan.split,
-            "subset": plan.subset,
-            "kind": plan.kind,
-            "user_name": plan.uploader,
-            "width": plan.width,
-            "height": plan.height,
-            "defects": list(plan.defects),
-            "camera": plan.settings.to_dict(),
-            "quality": round(float(quality[k]), 4),
-            "quality_mos": mos[k],
-            "ratings": ratings[k].tolist(),
-        }
-        for k, (plan, record) in enumerate(zip(plans, records, strict=True))
-    ]
+def _write_tables(folder: Path, plans: list[PhotoPlan], seen: dict[Path, Seen], request: Request) -> None:
+    """Let the raters judge, and write the marker, tags and, last, the metadata that make the set complete."""
+    seed, paths = request["seed"], [folder / plan.split / plan.name for plan in plans]
+    qualities = [raters.quality(plan, seen[path]) for plan, path in zip(plans, paths, strict=True)]
+    photos = pd.DataFrame([{"image_name": plan.name, **asdict(plan)} for plan in plans])
+    photos["sha256"], photos["seen"] = [digest_file(path) for path in paths], [seen[path] for path in paths]
+    ratings = raters.rate(qualities, photos["image_name"].tolist(), seed)
+    photos["quality"], photos["quality_mos"] = np.round(qualities, 4), raters.mean_opinion(ratings)
+    libraries = {name: metadata.version(name) for name in ("numpy", "opencv-python-headless", "simplejpeg")}
     description = {
-        "title": "featbank demo set",
-        "is_simulation": True,
-        "statement": STATEMENT,
-        "version": __version__,
-        **request,
-        "libraries": {name: metadata.version(name) for name in ("numpy", "scipy", "pillow")},
-        "measure": "MS-SSIM**7 * min(VIF, 1)**0.3 on luma, against the flawless photo of the same scene",
-        "raters": [{"bias": round(r.bias, 4), "gain": round(r.gain, 4)} for r in make_raters(seed)],
-        "agreement": agreement(ratings, fidelity),
-        "photos": photos,
-    }
-    tables = (
-        (TAGS_FILE, to_csv(TAG_COLUMNS, tag_rows(plans, seed))),
-        (METADATA_FILE, to_csv(COLUMNS, metadata_rows(plans, mos, seed))),
-        (MARKER_FILE, json.dumps(description, indent=1) + "\n"),
-    )
-    for name, text in tables:
-        write_file(folder / name, text, "demo")
+        "title": "featbank demo set", "is_simulation": True, "statement": STATEMENT, "version": __version__, **request,
+        "libraries": libraries, "raters": raters.make_raters(seed).round(4).tolist(),
+        "photos": photos.assign(ratings=ratings.tolist()).to_dict("records"),
+    }  # fmt: skip
+    write_file(folder / MARKER_FILE, json.dumps(description, indent=1) + "\n", _WHO)
+    for name, table in zip((TAGS_FILE, METADATA_FILE), release_tables(photos, seed), strict=True):
+        # The release's quoting: text in quotation marks, numbers bare.
+        text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        write_file(folder / name, text, _WHO)
+
+
+def release_tables(photos: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Make ``uhd-iqa-tags.csv`` and ``uhd-iqa-metadata.csv`` of planned and rated photos, in the release's columns.
+
+    Popularity has the medians, spreads and slopes of the release's own columns, in natural logarithms, and a weak link
+    to MOS. ``image_bytes`` is the original file's, which is not kept: no compression can be read from it. Of a scene's
+    two tags the first has the more general one as its parent.
+    """
+    rng, mos, n = np.random.default_rng(seed_from("metadata", str(seed))), photos["quality_mos"], len(photos)
+    spread = rng.normal(0.0, [[1.0], [0.24], [0.27], [0.26], [0.7], [0.5]], (6, n))
+    fame = _MOS_LINK * (mos - mos.mean()) / max(mos.std(), 1e-9) + (1.0 - _MOS_LINK**2) ** 0.5 * spread[0]
+    views, favorites = np.exp(9.91 + 1.38 * fame), 11.0 + np.exp(5.0 + 0.76 * fame + spread[1])
+    likes = 11.0 + favorites * np.exp(spread[2] - 0.17)
+    width = photos["original_width"]
+    height = (width * photos["height"] / photos["width"]).round()
+    originals = [digest_bytes(f"demo {seed} {name}".encode())[:54] + ".jpg" for name in photos["image_name"]]
+    counts = {
+        "orig_width": width, "orig_height": height, "views": views.clip(500.0), "likes": likes, "favorites": favorites,
+        "downloads": (views * np.exp(spread[3] - 0.82)).clip(60.0), "comments": likes * np.exp(spread[4] - 2.27),
+        "image_bytes": 0.2 * width * height * np.exp(spread[5]),
+    }  # fmt: skip
+    first = photos[["image_name", "quality_mos", "split", "subset"]].rename(columns={"split": "set"})
+    numbers = first.assign(**{name: values.astype(np.int64) for name, values in counts.items()})
+    pairs = [TAGS[SCENES[kind]] for kind in photos["kind"]]
+    tags = pd.DataFrame({"image_name": np.repeat(originals, 2), "tag": np.ravel(pairs)})
+    tags["parents"] = [tag for pair in pairs for tag in (pair[1], "")]
+    tags.insert(2, "machine_confidence", rng.uniform(70.0, 99.9, len(tags)).round(2))
+    return tags, numbers.assign(user_name=photos["uploader"], page_url="", image_name_orig=originals)

@@ -1,193 +1,124 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from featbank.demo.camera import (
-    CameraSettings,
-    add_noise,
-    apply_style,
-    expose,
-    reduce_noise,
-    sample_light,
-    take_photo,
-    white_noise,
-)
-from featbank.demo.canvas import luminance
-from featbank.demo.processing import FULL_WELL
-from featbank.demo.texture import fractal
-
-WIDTH, HEIGHT = 480, 320
+from featbank.demo import camera
+from featbank.demo.camera import CameraSettings, take_photo
 
 
 def _rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def _plain(value, n_channels=3):
-    return np.full((n_channels, HEIGHT, WIDTH), value, dtype=np.float32)
+def _plain(value, height=320, width=480):
+    return np.full((height, width, 3), value, dtype=np.uint8)
 
 
-def _scene(seed=0):
-    field = np.clip(0.2 + 0.06 * fractal(HEIGHT, WIDTH, 2.0, _rng(seed)), 0.01, 0.9)
-    return np.stack([field, 0.8 * field, 0.6 * field]).astype(np.float32)
+@pytest.fixture(scope="module")
+def scene():
+    """Blocks and noise: edges and detail at all scales."""
+    blocks = _rng(3).integers(40, 200, (40, 60, 3)).repeat(8, axis=0).repeat(8, axis=1)
+    return np.clip(blocks + _rng(4).normal(0, 8, blocks.shape), 0, 255).astype(np.uint8)
 
 
-def test_a_flawless_camera_passes_light_unchanged():
-    light = _scene()
-    np.testing.assert_array_equal(expose(light, CameraSettings(), _rng()), light)
+def _detail(picture):
+    return np.abs(np.diff(picture.astype(float), axis=1)).mean()
 
 
-def test_one_stop_doubles_the_light_until_the_well_is_full():
-    light = _scene()
-    once = expose(light, CameraSettings(), _rng())
-    twice = expose(light, CameraSettings(exposure_ev=1.0), _rng())
-    np.testing.assert_allclose(twice, np.minimum(2.0 * once, FULL_WELL), rtol=1e-6)
-    assert expose(light, CameraSettings(exposure_ev=6.0), _rng()).max() == FULL_WELL
+def test_white_noise_is_normal_white_and_differs_between_channels():
+    noise = camera.white_noise((200, 300, 3), 20.0, _rng()).astype(float)
+    assert abs(noise.mean()) < 0.3
+    assert noise.std() == pytest.approx(20.0, abs=0.3)
+    for a, b in ((noise[:, 1:], noise[:, :-1]), (noise[1:], noise[:-1]), (noise[..., 1], noise[..., 0])):
+        assert abs((a * b).mean()) < 0.02 * 400
+    assert camera.white_noise((100, 100), 1.0, _rng()).std() == pytest.approx(1.0, abs=0.1)
 
 
-def test_noise_variance_is_linear_in_the_signal():
-    settings = CameraSettings(shot_noise=2e-3, read_noise=5e-3)
-    levels = np.array([0.02, 0.1, 0.3, 0.6, 1.0])
-    variances = [add_noise(_plain(v), settings, _rng(k)).var() for k, v in enumerate(levels)]
-    slope, intercept = np.polyfit(levels, variances, 1)
-    # 460,800 samples per level: variances are known to 0.4 %, these bounds are far beyond three deviations.
-    assert slope == pytest.approx(2e-3, rel=0.03)
-    assert intercept == pytest.approx(25e-6, rel=0.3)
-    np.testing.assert_allclose(variances, slope * levels + intercept, rtol=0.03)
+def test_photon_noise_follows_the_light_and_rises_in_the_shadows():
+    deviation = camera.photon_deviation(10.0)
+    white = (127.5 / 10.0) ** 2
+    counts = _rng().poisson(white * (180 / 255) ** 2, 200_000) + _rng(1).normal(0.0, 2.0, 200_000)
+    assert (255 * np.sqrt(counts.clip(0) / white)).std() == pytest.approx(deviation[180], rel=0.02)
+    assert deviation[255] == pytest.approx(10.0, rel=0.02)
+    assert np.all(np.diff(deviation[30:]) < 0)
+    assert deviation[30] > 1.15 * deviation[255]
+    noisy = camera.add_noise(_plain(30), deviation, _rng()).astype(float)
+    assert noisy.std() == pytest.approx(deviation[30], rel=0.05)
 
 
-def test_noise_has_no_bias_and_differs_between_channels():
-    noisy = add_noise(_plain(0.4), CameraSettings(shot_noise=1e-3, read_noise=1e-3), _rng())
-    assert noisy.mean() == pytest.approx(0.4, abs=2e-4)
-    residue = noisy - 0.4
-    assert abs(np.corrcoef(residue[0].ravel(), residue[1].ravel())[0, 1]) < 0.02
+def test_one_stop_doubles_the_light_until_white_and_a_veil_lifts_black():
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    np.testing.assert_array_equal(camera.expose(ramp, 0.0), ramp)
+    light = (ramp / 255.0) ** 2
+    doubled = (camera.expose(ramp, 1.0) / 255.0) ** 2
+    np.testing.assert_allclose(doubled, np.minimum(2 * light, 1.0), atol=0.005)
+    veiled = camera.expose(ramp, 0.0, veil=0.4)
+    assert veiled.min() > 80
+    assert np.ptp(veiled.astype(int)) < 160
+    assert np.all(np.diff(camera.expose(ramp, 0.0, contrast=0.5).ravel().astype(int)[::3]) >= 0)
 
 
-def test_white_noise_is_standard_normal_and_white():
-    noise = white_noise(200, 300, _rng())
-    assert abs(noise.mean()) < 0.02
-    assert noise.std() == pytest.approx(1.0, abs=0.02)
-    assert abs((noise[:, 1:] * noise[:, :-1]).mean()) < 0.02
-    assert abs((noise[1:] * noise[:-1]).mean()) < 0.02
+@pytest.mark.parametrize("width", [1.0, 6.0, 12.0])
+@pytest.mark.parametrize("kind", ["disc", "path"])
+def test_blur_adds_up_light_about_its_centre(kind, width):
+    def kernel(scale):
+        if kind == "disc":
+            return camera.disc_kernel(width * scale)
+        return camera.path_kernel(np.outer(np.linspace(-0.5, 0.5, 200), [0.6, 0.8]) * 2 * width * scale)
+
+    assert kernel(1.0).sum() == pytest.approx(1.0, rel=1e-4)
+    point = _plain(40, 120, 160)
+    point[59:61, 79:81] = 255
+    blurred = (camera.filter_light(point, kernel) / 255.0) ** 2
+    light = (point / 255.0) ** 2
+    assert blurred.mean() == pytest.approx(light.mean(), rel=0.02)
+    excess = np.maximum(blurred[..., 0] - light[0, 0, 0] - 0.002, 0)
+    y, x = np.indices(excess.shape)
+    assert (excess * y).sum() / excess.sum() == pytest.approx(59.5, abs=0.8)
+    assert (excess * x).sum() / excess.sum() == pytest.approx(79.5, abs=0.8)
+    np.testing.assert_array_equal(camera.filter_light(_plain(77), kernel), 77)
 
 
-def test_chroma_noise_adds_coarse_blotches():
-    settings = CameraSettings(shot_noise=1e-3, chroma_noise=2.0)
-    noisy = add_noise(_plain(0.4), settings, _rng())[0] - 0.4
-    neighbours = (noisy[:, 1:] * noisy[:, :-1]).mean() / noisy.var()
-    assert neighbours > 0.3
+def test_noise_reduction_takes_noise_and_leaves_edges():
+    step = _plain(60)
+    step[:, 240:] = 180
+    noisy = camera.add_noise(step, 12.0, _rng())
+    smooth = camera.smooth_noise(noisy, 1.0).astype(float)
+    assert smooth[:, 20:200].std() < 0.4 * noisy[:, 20:200].astype(float).std()
+    assert smooth[:, 242].mean() - smooth[:, 237].mean() > 110
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        CameraSettings(lens_sigma=16.0),
-        CameraSettings(defocus_radius=24.0),
-        CameraSettings(motion_length=64.0, motion_angle=0.7, motion_bend=2.0),
-    ],
-    ids=["lens", "defocus", "motion"],
-)
-def test_blur_conserves_light_and_lowers_contrast(settings):
-    light = _scene()
-    blurred = expose(light, settings, _rng())
-    np.testing.assert_allclose(blurred.mean(axis=(1, 2)), light.mean(axis=(1, 2)), rtol=5e-3)
-    assert np.abs(np.diff(blurred)).mean() < 0.7 * np.abs(np.diff(light)).mean()
+LADDERS = {
+    "blur": [{"blur": v} for v in (10.0, 20.0, 40.0)],
+    "defocus": [{"defocus": v} for v in (8.0, 20.0, 60.0)],
+    "motion": [{"motion": v, "bend": 1.0} for v in (20.0, 60.0, 160.0)],
+    "exposure": [{"exposure": v} for v in (-0.5, -1.2, -2.0)],
+    "veil": [{"veil": v} for v in (0.1, 0.3, 0.6)],
+    "noise": [{"noise": v} for v in (4.0, 15.0, 45.0)],
+    "smear": [{"noise": v, "denoise": 1.0} for v in (4.0, 15.0, 45.0)],
+    "sharpen": [{"sharpen": v} for v in (0.5, 1.5, 3.0)],
+    "shrink": [{"shrink": v} for v in (1.5, 2.5, 4.0)],
+    "quality": [{"quality": v} for v in (60, 25, 8)],
+}
 
 
-def test_blur_happens_before_the_well_clips():
-    light = _plain(0.05)
-    light[:, HEIGHT // 2, WIDTH // 2] = 30.0
-    blurred = expose(light, CameraSettings(defocus_radius=32.0), _rng())
-    # A point far brighter than white keeps its whole energy in the disc: about fifty pixels of radius four.
-    assert blurred[0, HEIGHT // 2 - 2, WIDTH // 2 - 2] > 0.4
-
-
-def test_a_veil_lowers_contrast_and_keeps_the_mean():
-    light = _scene()
-    veiled = expose(light, CameraSettings(veil=0.5), _rng())
-    assert veiled.mean() == pytest.approx(light.mean(), rel=0.02)
-    assert veiled[0].std() == pytest.approx(0.5 * light[0].std(), rel=1e-3)
-
-
-def test_vignetting_darkens_the_corners_by_its_share():
-    shaded = expose(_plain(0.5), CameraSettings(vignette=0.4), _rng())
-    assert shaded[0, 0, 0] == pytest.approx(0.3, rel=1e-3)
-    assert shaded[0, HEIGHT // 2, WIDTH // 2] == pytest.approx(0.5, rel=1e-3)
-
-
-def test_aberration_moves_red_and_blue_apart_towards_the_corners_only():
-    light = _plain(0.2)
-    light[:, :, 440:] = 0.8
-    light[:, :, 238:242] = 0.8
-    # 16 pixels at 3,840 are 2 pixels here, the distance of red and blue in the corners.
-    fringed = expose(light, CameraSettings(aberration=16.0), _rng())
-    edge = np.abs(fringed[0] - fringed[2])[:, 430:450].max()
-    middle = np.abs(fringed[0] - fringed[2])[:, 230:250].max()
-    assert edge > 0.3
-    assert middle < 0.05
-    np.testing.assert_allclose(fringed[1], light[1])
-
-
-def test_noise_reduction_smooths_plain_areas_and_keeps_edges():
-    settings = CameraSettings(shot_noise=1e-3, read_noise=2e-3, denoise=1.5)
-    light = _plain(0.3)
-    light[:, :, WIDTH // 2 :] = 0.8
-    noisy = add_noise(light.copy(), settings, _rng())
-    clean = reduce_noise(noisy, settings)
-    plain = (slice(None), slice(20, -20), slice(20, WIDTH // 2 - 20))
-    assert clean[plain].std() < 0.4 * noisy[plain].std()
-    step = clean[:, :, WIDTH // 2 + 1].mean() - clean[:, :, WIDTH // 2 - 2].mean()
-    assert step > 0.45
-
-
-def test_style_is_kept_by_the_flawless_camera_and_defects_are_not():
-    settings = CameraSettings(
-        lens_sigma=2.0, shot_noise=1e-3, jpeg_quality=10, shrink=3.0, contrast=0.3, saturation=1.1, warmth=0.2
-    )
-    assert settings.flawless() == CameraSettings(contrast=0.3, saturation=1.1, warmth=0.2)
-
-
-def test_saturation_and_warmth_keep_luminance_roughly_and_grey_exactly():
-    light = _scene()
-    before = luminance(light)
-    vivid = apply_style(light.copy(), CameraSettings(saturation=1.3))
-    np.testing.assert_allclose(luminance(vivid), before, rtol=1e-3, atol=1e-4)
-    grey = apply_style(_plain(0.3), CameraSettings(saturation=1.3))
-    np.testing.assert_allclose(grey, 0.3, rtol=1e-5)
-    warm = apply_style(_plain(0.3), CameraSettings(warmth=0.2))
-    assert np.log(warm[0, 0, 0] / warm[2, 0, 0]) == pytest.approx(0.2, rel=1e-4)
-
-
-def test_a_grayscale_photo_has_one_channel_of_luminance():
-    light = _scene()
-    grey = apply_style(light.copy(), CameraSettings(is_grayscale=True))
-    np.testing.assert_allclose(grey[0], luminance(light), rtol=1e-6)
-    assert take_photo(grey, CameraSettings(is_grayscale=True, sharpen=1.0, shrink=2.0), _rng()).shape == (
-        HEIGHT,
-        WIDTH,
-        1,
+@pytest.mark.parametrize("name", LADDERS)
+def test_a_photo_leaves_the_flawless_one_with_every_setting(scene, name):
+    before = scene.copy()
+    photos = [np.asarray(Image.open(io.BytesIO(take_photo(scene, s, _rng())))).astype(float)
+              for s in (CameraSettings(), *(CameraSettings(**o) for o in LADDERS[name]))]  # fmt: skip
+    errors = [np.mean((photo - photos[0]) ** 2) for photo in photos[1:]]
+    assert errors[0] > 0.5
+    assert errors == sorted(errors)
+    np.testing.assert_array_equal(scene, before)
+    assert take_photo(scene, CameraSettings(**LADDERS[name][1]), _rng(1)) == take_photo(
+        scene, CameraSettings(**LADDERS[name][1]), _rng(1)
     )
 
 
-def test_sampling_softens_single_pixels_and_conserves_light():
-    light = _plain(0.0)
-    light[:, 100, 100] = 1.0
-    sampled = sample_light(light.copy())
-    assert sampled[0].sum() == pytest.approx(1.0, rel=1e-5)
-    assert 0.3 < sampled[0, 100, 100] < 0.5
-
-
-def test_take_photo_repeats_with_its_generator_and_leaves_the_light_alone():
-    light = _scene()
-    kept = light.copy()
-    settings = CameraSettings(
-        lens_sigma=6.0, shot_noise=1e-3, read_noise=1e-3, sharpen=0.5, denoise=1.0, aberration=20.0
-    )
-    first = take_photo(light, settings, _rng(7))
-    np.testing.assert_array_equal(first, take_photo(light, settings, _rng(7)))
-    assert (first != take_photo(light, settings, _rng(8))).mean() > 0.3
-    np.testing.assert_array_equal(light, kept)
-
-
-def test_records_repeat_the_settings_exactly():
-    settings = CameraSettings(lens_sigma=1 / 3, shot_noise=1.23456789e-4).rounded()
-    assert CameraSettings(**settings.to_dict()) == settings
+def test_a_grayscale_photo_has_one_channel(scene):
+    data = take_photo(scene, CameraSettings(is_grayscale=True, noise=5.0, sharpen=1.0, shrink=2.0), _rng())
+    with Image.open(io.BytesIO(data)) as picture:
+        assert (picture.mode, picture.size) == ("L", scene.shape[1::-1])
