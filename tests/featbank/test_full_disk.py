@@ -160,7 +160,7 @@ def check_each_call(commands: Worker, case: Case, fault: str, step: int) -> None
 CASES = (a_fit, a_report, an_export, scores, a_search)
 
 
-@pytest.mark.parametrize("make", [an_export, scores])
+@pytest.mark.parametrize("make", [an_export, pytest.param(scores, marks=pytest.mark.slow)])
 def test_a_failing_call_leaves_the_earlier_output(
     commands: Worker, tmp_path: Path, make: Callable[[Path], Case]
 ) -> None:
@@ -217,7 +217,7 @@ def check_kills(make: Callable[[Path], Case], folder: Path, n_kills: int, worker
     )
 
 
-@pytest.mark.parametrize("make", [a_fit, a_search])
+@pytest.mark.parametrize("make", [a_fit, pytest.param(a_search, marks=pytest.mark.slow)])
 def test_a_few_kills_lose_no_run_and_leave_nothing(tmp_path: Path, make: Callable[[Path], Case]) -> None:
     check_kills(make, tmp_path, 3, workers=1)
 
@@ -233,7 +233,7 @@ def test_kills_of_fits_and_searches_lose_no_run_and_leave_nothing(
 
 
 @pytest.mark.parametrize(
-    ("fault", "step"), [("kill", 5), *(pytest.param(fault, 1, marks=pytest.mark.slow) for fault in FAULTS)]
+    ("fault", "step"), [pytest.param("kill", 5, marks=pytest.mark.slow), *(pytest.param(fault, 1, marks=pytest.mark.slow) for fault in FAULTS)]
 )
 def test_no_call_of_a_replacing_import_can_cost_the_earlier_one(
     commands: Worker, tmp_path: Path, fault: str, step: int

@@ -152,7 +152,7 @@ def a_file(target: Path, made: Path) -> None:
     target.write_text("mine")
 
 
-@pytest.mark.parametrize("through_a_link", [False, True])
+@pytest.mark.parametrize("through_a_link", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "put",
     [
