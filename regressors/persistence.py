@@ -295,7 +295,7 @@ def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
         packed = sum(entry.compress_size for entry in entries)
         room = {
             HEADER: _JSON_BYTES,
-            _SCHEMA: _JSON_BYTES + 8 * packed,
+            _SCHEMA: _JSON_BYTES + 16 * packed,
             "its arrays": max(_ARRAY_BYTES, 20 * packed),
             "its entries, packed": size,
         }

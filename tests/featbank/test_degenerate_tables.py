@@ -102,7 +102,7 @@ def test_a_large_group_that_leaves_usable_folds_is_a_note(
 @pytest.mark.parametrize(
     ("header", "rows", "words"),
     [
-        ("path,mos", [], "one row"),
+        ("path,mos", [], "expected one line below it"),
         ("path,mos", table(1), "too few"),
         ("path,mos", table(6), "too few"),
         ("path,mos", [(f"{i}.jpg", "") for i in range(30)], "no image has a MOS"),

@@ -233,7 +233,11 @@ def test_kills_of_fits_and_searches_lose_no_run_and_leave_nothing(
 
 
 @pytest.mark.parametrize(
-    ("fault", "step"), [pytest.param("kill", 5, marks=pytest.mark.slow), *(pytest.param(fault, 1, marks=pytest.mark.slow) for fault in FAULTS)]
+    ("fault", "step"),
+    [
+        pytest.param(fault, step, marks=pytest.mark.slow)
+        for fault, step in (("kill", 5), *((fault, 1) for fault in FAULTS))
+    ],
 )
 def test_no_call_of_a_replacing_import_can_cost_the_earlier_one(
     commands: Worker, tmp_path: Path, fault: str, step: int

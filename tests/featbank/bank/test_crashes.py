@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -60,7 +61,8 @@ class FallingProcess:
     def let_go(self) -> None:
         """Close what the process had open, and with it its locks, as the system does for the dead."""
         for descriptor in self.opened:
-            self.close(descriptor)
+            with contextlib.suppress(OSError):  # closed by the process itself
+                self.close(descriptor)
 
 
 def deaths(work: Callable[[Path], None], folder: Path, prepared: Path) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 import errno
 import math
+from pathlib import Path
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
 
     def save(state, file):
         calls.append(state)
-        file.write(b"the beginning")
+        Path(file).write_bytes(b"the beginning")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(loop.torch, "save", save)

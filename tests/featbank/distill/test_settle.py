@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def save(state, file):
-        file.write(b"the beginning")
+        Path(file).write_bytes(b"the beginning")
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

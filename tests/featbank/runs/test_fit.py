@@ -270,7 +270,14 @@ def test_intervals_are_drawn_by_group_and_not_from_a_few_groups(tmp_path: Path) 
     judged = table.frame["split"] == "test"
     groups[judged] = [f"scene {number % 7}" for number in range(judged.sum())]
     table = replace(table, frame=table.frame.assign(group=groups))
-    metrics = fit_run(table, recipe, bank, tmp_path / "run", workers=1)
+    metrics = fit_run(
+        table,
+        recipe,
+        bank,
+        tmp_path / "run",
+        workers=1,
+        write_report=lambda run: write_report_of(run, table, run),
+    )
     rows = pd.read_csv(tmp_path / "run/predictions.csv", keep_default_na=False).set_index("image")
     listed = table.frame.set_index("image_id")["group"]
     assert (rows["group"] == listed[rows.index]).all()

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from featbank.errors import RunError
+from featbank.report.of_run import write_report_of
 from featbank.runs.fit import fit_run
 from featbank.runs.intervals import calibrate, describe_coverage, with_interval
 from featbank.runs.model import load_run_model
@@ -68,7 +69,15 @@ def test_too_few_rows_have_no_interval(tmp_path: Path) -> None:
 
 def test_the_page_shows_the_coverage(tmp_path: Path) -> None:
     table, recipe, bank = prepare(tmp_path)
-    fit_run(table, recipe, bank, tmp_path / "run", workers=1, permutations=0)
+    fit_run(
+        table,
+        recipe,
+        bank,
+        tmp_path / "run",
+        workers=1,
+        permutations=0,
+        write_report=lambda run: write_report_of(run, table, run),
+    )
     page = (tmp_path / "run/report.html").read_text()
     assert "Prediction intervals" in page
     assert "Can this be trusted?" in page
