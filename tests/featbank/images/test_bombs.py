@@ -33,9 +33,10 @@ def cases() -> list[Case]:
 
 def test_what_repeats_is_refused_or_read_in_no_time(cases: list[Case]) -> None:
     for case in cases:
-        started = time.process_time()
+        # Of this thread alone: threads that other tests of the process left behind also count in the process's time.
+        started = time.thread_time()
         assert outcome(case.data) == case.reason, case.name
-        assert time.process_time() - started < LONGEST_S, case.name
+        assert time.thread_time() - started < LONGEST_S, case.name
 
 
 def test_what_repeats_takes_no_more_memory_than_a_photo(cases: list[Case], tmp_path: Path) -> None:
