@@ -58,8 +58,7 @@ def run(options: argparse.Namespace) -> Output:
     from featbank.errors import ClusterError, DatasetError
     from featbank.extract import FeatureRequest, extract, take_shard
     from featbank.known_features import known_folder
-    from featbank.recipes.reading import read_recipe
-    from featbank.recipes.variants import list_variants
+    from featbank.recipes.reading import list_variants, read_recipe
     from featbank.remote import as_place
     from featbank.workers import keep_freed_memory
 

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> Output:
     from featbank.commands.console import render_metrics
     from featbank.datasets import read_dataset
     from featbank.recipes.reading import read_recipe
-    from featbank.report.of_run import write_report_of
+    from featbank.report.page import write_report_of
     from featbank.runs.fit import fit_run
 
     recipe = read_recipe(options.recipe)

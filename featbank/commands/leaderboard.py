@@ -32,15 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Output:
     """Rank."""
     from featbank.atomic import check_file, write_file
-    from featbank.leaderboard.board import build_board
-    from featbank.leaderboard.published import published_table
-    from featbank.leaderboard.rendering import (
+    from featbank.leaderboard.board import (
         board_document,
+        build_board,
         render_costs,
         render_csv,
         render_markdown,
         render_text,
     )
+    from featbank.leaderboard.published import published_table
 
     tables = (
         ("--csv", options.csv, render_csv, "table,part,place,method,"),

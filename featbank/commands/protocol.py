@@ -25,8 +25,7 @@ from featbank.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from featbank.protocols.outcome import Outcome
-    from featbank.protocols.preparation import Material
+    from featbank.protocols.preparation import Material, Outcome
 
 EXAMPLE = """examples:
   featbank protocol repeated scores.csv --recipe mine.toml --splits 100
@@ -96,8 +95,7 @@ def run(options: argparse.Namespace) -> Output:
     from featbank.atomic import check_folder
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
-    from featbank.protocols.outcome import write_outcome
-    from featbank.protocols.preparation import prepare
+    from featbank.protocols.preparation import prepare, write_outcome
     from featbank.recipes.reading import read_recipe
     from featbank.report.protocol_page import write_protocol_page
     from featbank.runs.folder import PROTOCOL
@@ -140,7 +138,7 @@ def run(options: argparse.Namespace) -> Output:
 
 def _carry_out(options: argparse.Namespace, materials: list[Material]) -> Outcome:
     if options.protocol == "cross":
-        from featbank.protocols.cross import declare_map, run_cross
+        from featbank.protocols.protocols import declare_map, run_cross
 
         source, target = materials
         scale = declare_map(options.map, source.table.mos_range, target.table.mos_range)
@@ -152,10 +150,10 @@ def _carry_out(options: argparse.Namespace, materials: list[Material]) -> Outcom
         "workers": options.workers,
     }
     if options.protocol == "repeated":
-        from featbank.protocols.repeated import run_repeated
+        from featbank.protocols.protocols import run_repeated
 
         return run_repeated(materials[0], n_splits=options.splits, **shared)
-    from featbank.protocols.curve import run_curve
+    from featbank.protocols.protocols import run_curve
 
     return run_curve(materials[0], sizes=options.sizes, n_repeats=options.repeats, **shared)
 

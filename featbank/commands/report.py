@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> Output:
     """Render."""
     if len(options.runs) > 1:
         return _compare(options)
-    from featbank.report.of_run import report_of_run
+    from featbank.report.page import report_of_run
 
     path = report_of_run(
         Path(options.runs[0]), options.data, None if options.out is None else Path(options.out)
@@ -53,8 +53,7 @@ def run(options: argparse.Namespace) -> Output:
 
 def _compare(options: argparse.Namespace) -> Output:
     from featbank.atomic import check_folder
-    from featbank.report.compare_words import word_comparison
-    from featbank.report.compare_write import COMPARISON, write_comparison
+    from featbank.report.comparison import COMPARISON, word_comparison, write_comparison
     from featbank.runs.comparison import compare_runs
     from featbank.runs.folder import telling_damage
 

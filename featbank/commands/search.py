@@ -97,8 +97,8 @@ def run(options: argparse.Namespace) -> Output:
     from featbank.commands.console import render_metrics
     from featbank.datasets import read_dataset
     from featbank.recipes.reading import read_recipe
-    from featbank.report.of_run import write_report_of
-    from featbank.report.search_figures import draw_study
+    from featbank.report.page import write_report_of
+    from featbank.report.protocol_page import draw_study
     from featbank.search.run import SearchOptions, search_run
 
     recipe = read_recipe(options.recipe)

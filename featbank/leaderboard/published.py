@@ -13,7 +13,7 @@ from typing import Final
 import pandas as pd
 
 from featbank.errors import RunError
-from featbank.runs.data import RunData
+from featbank.runs.reading import RunData
 
 METRIC_COLUMNS: Final = ("mae", "rmse", "plcc", "srcc", "krcc")
 """Metrics of Tables 1 to 3, in the order of the printed columns."""

@@ -1,11 +1,13 @@
-"""What every protocol starts from: the features of a recipe on a dataset, the rows that take part, one fit."""
+"""What protocols share: features and rows of a recipe on a dataset, one fit, the folder of an outcome."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,17 +15,22 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from featbank.atomic import replacing_folder
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
-from featbank.runs.evaluate import as_written
+from featbank.runs.evaluate import FLOAT_FORMAT, as_written
+from featbank.runs.folder import PROTOCOL, RECEIPT, build_receipt, write_json
 from featbank.runs.model import build_ensemble, folds_of, n_crops_of
 from featbank.runs.split import describe_rows, find_copies, prepare_rows
 from featbank.table import Band, build_table, resolve_band
 from featbank.workers import starting_workers
 from regressors.ensemble import BandEnsemble, NoSkillWarning
 from regressors.evaluation.metrics import METRICS, evaluate
+
+if TYPE_CHECKING:
+    from featbank.bank import Bank
 
 ROWS: Final = ("training", "all", "test")
 
@@ -187,3 +194,126 @@ def run_all(
     with starting_workers():
         results = Parallel(n_jobs=workers or -1, return_as="generator")(delayed(work)(*job) for job in jobs)
     return list(tqdm(results, total=n_jobs, desc=label, unit="fit", disable=None))
+
+
+OUTCOME = "protocol.json"
+SCORES = "scores.csv"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one protocol.
+
+    Attributes
+    ----------
+    kind : str
+        ``repeated``, ``cross`` or ``curve``.
+    title, sentence : str
+        For people.
+    settings : dict
+        What was asked, JSON-able.
+    scores : DataFrame
+        Every fit, or every predictor.
+    summary : DataFrame or None
+        As `regressors.evaluation.repeated.summarise_scores` gives it.
+    notes : tuple of str
+        What a reader has to know.
+    predictions : DataFrame or None
+        By image, for a single fit.
+    """
+
+    kind: str
+    title: str
+    sentence: str
+    settings: dict[str, Any]
+    scores: pd.DataFrame
+    summary: pd.DataFrame | None
+    notes: tuple[str, ...]
+    predictions: pd.DataFrame | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``protocol.json`` holds."""
+        frame = self.scores if self.summary is None else self.summary
+        return {
+            "protocol": self.kind,
+            "sentence": self.sentence,
+            "settings": self.settings,
+            "summary": json_rows(frame),
+            "notes": list(self.notes),
+        }
+
+
+def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Turn a frame into JSON-able rows, undefined numbers into null."""
+    return [
+        {
+            key: None if pd.isna(value) else value.item() if hasattr(value, "item") else value
+            for key, value in row.items()
+        }
+        for row in frame.to_dict("records")
+    ]
+
+
+def write_outcome(
+    outcome: Outcome,
+    materials: list[Material],
+    bank: Bank,
+    out: Path,
+    *,
+    write_page: Callable[[Outcome, Path, str, bool], object],
+    durations: dict[str, float],
+    started: datetime,
+) -> Path:
+    """Write the folder of a protocol; an earlier one there is replaced as a whole.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    materials : list of Material
+        Datasets behind it; the receipt describes the first, and the others under ``also``.
+    bank : Bank
+    out : Path
+    write_page : callable
+        Takes the outcome, the folder, the recipe's title, and whether it is a simulation.
+    durations : dict of str to float
+        Seconds.
+    started : datetime
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    OutputError
+        If ``out`` cannot be written.
+    """
+    first = materials[0]
+    receipts = [
+        build_receipt(
+            material.recipe,
+            material.table,
+            material.rows,
+            material.bands,
+            bank.root,
+            {
+                "protocol": outcome.settings,
+                "durations": durations,
+                "started": started.astimezone(UTC).isoformat(timespec="seconds"),
+                "notes": [*material.notes, *outcome.notes],
+            },
+        )
+        for material in materials
+    ]
+    with replacing_folder(out, PROTOCOL, "protocol --out") as folder:
+        write_json(folder / OUTCOME, outcome.as_json())
+        write_json(folder / RECEIPT, receipts[0] | {"also": [receipt["dataset"] for receipt in receipts[1:]]})
+        outcome.scores.to_csv(folder / SCORES, index=False, float_format=FLOAT_FORMAT)
+        if outcome.summary is not None:
+            outcome.summary.to_csv(folder / "summary.csv", index=False, float_format=FLOAT_FORMAT)
+        if outcome.predictions is not None:
+            outcome.predictions.to_csv(folder / "predictions.csv", index=False, float_format=FLOAT_FORMAT)
+        (folder / "recipe.toml").write_text(first.recipe.to_toml(), encoding="utf-8")
+        write_page(outcome, folder, first.recipe.title, any(m.table.is_simulation for m in materials))
+    return out / "protocol.html"

@@ -2,30 +2,273 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
+import math
 import tomllib
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import tomli_w
 
 from featbank.digest import digest_json
 from featbank.errors import RecipeError, unknown_name
-from featbank.recipes.search_space import SearchRequest, parse_search
-from featbank.recipes.values import (
-    COMBINATIONS,
-    MEMBERS,
-    check_keys,
-    number,
-    one_of,
-    shown,
-    typed,
-    whole,
-)
 from featbank.remote import read_regular
 from regressors.kinds import DEFAULT_GRID, ESTIMATORS
+
+MEMBERS = ("all+leave-one-out", "all", "each")
+COMBINATIONS = ("uniform", "nnls", "simplex")
+
+
+def shown(value: object) -> str:
+    """Spell a value for a message, the beginning and the end of a long one."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python spells
+        text = f"a very long {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:50]}...{text[-20:]}"
+
+
+def number(recipe: str, key: str, value: object, *, above: float | None, below: float = math.inf) -> float:
+    """Accept a finite number inside an open interval.
+
+    Parameters
+    ----------
+    recipe, key : str
+        Where the value stands, for the message.
+    value : object
+        As read from TOML.
+    above, below : float
+        Bounds, themselves not allowed; ``above=None`` is no lower bound.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    RecipeError
+        For anything else.
+    """
+    try:
+        found = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        found = math.inf
+    if math.isfinite(found) and (above is None or above < found) and found < below:
+        return found
+    interval = "a finite number" if above is None else f"a number above {above:g}"
+    if below < math.inf:
+        interval += f" and below {below:g}"
+    raise RecipeError(f"recipe {recipe!r}: {key} must be {interval}, got {shown(value)}.")
+
+
+def whole(recipe: str, key: str, value: object, low: int, high: int) -> int:
+    """Accept a whole number from ``low`` to ``high``; raises RecipeError for anything else, as `number` does."""
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+        return value
+    raise RecipeError(
+        f"recipe {recipe!r}: {key} must be a whole number from {low} to {high}, got {shown(value)}."
+    )
+
+
+def typed(recipe: str, key: str, value: object, kind: type) -> Any:  # noqa: ANN401 - one of the TOML types
+    """Accept a value of one TOML type.
+
+    Parameters
+    ----------
+    recipe, key : str
+        Where the value stands, for the message.
+    value : object
+        As read from TOML.
+    kind : {str, int, bool}
+
+    Returns
+    -------
+    str, int or bool
+
+    Raises
+    ------
+    RecipeError
+        For a value of another type.
+    """
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    names = {str: "text", int: "a whole number", bool: "true or false"}
+    raise RecipeError(f"recipe {recipe!r}: {key} must be {names[kind]}, got {shown(value)}.")
+
+
+def one_of(recipe: str, key: str, value: object, allowed: tuple[str, ...]) -> str:
+    """Accept one of several words.
+
+    Parameters
+    ----------
+    recipe, key : str
+        Where the value stands, for the message.
+    value : object
+        As read from TOML.
+    allowed : tuple of str
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    RecipeError
+        For any other value; names the nearest word.
+    """
+    if isinstance(value, str) and value in allowed:
+        return value
+    near = difflib.get_close_matches(shown(value).strip("'"), allowed, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise RecipeError(
+        f"recipe {recipe!r}: {key} must be one of {', '.join(allowed)}, got {shown(value)}.{hint}"
+    )
+
+
+def check_keys(recipe: str, where: str, item: object, known: Iterable[str]) -> Mapping[str, Any]:
+    """Accept a table that holds known keys only.
+
+    Parameters
+    ----------
+    recipe, where : str
+        Where the table stands, for the message; ``where`` ends in a dot unless it is the recipe itself.
+    item : object
+        As read from TOML.
+    known : iterable of str
+
+    Returns
+    -------
+    mapping of str to object
+        ``item``.
+
+    Raises
+    ------
+    RecipeError
+        If it is no table, or holds another key; names near keys.
+    """
+    known = set(known)
+    if not isinstance(item, dict):
+        raise RecipeError(
+            f"recipe {recipe!r}: {where.rstrip('.')} must be a table of keys, got {shown(item)}."
+        )
+    for key in item:
+        if key not in known:
+            near = difflib.get_close_matches(key[:80], known, n=2)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise RecipeError(
+                f"recipe {recipe!r}: unknown key {where}{key[:80]}.{hint} Known keys here: {', '.join(sorted(known))}."
+            )
+    return item
+
+
+IMPORTED_PREFIX = "imported:"
+
+
+class BandLike(Protocol):
+    """What is asked of a band: a name and an encoder."""
+
+    @property
+    def name(self) -> str:
+        """Name in the recipe."""
+
+    @property
+    def encoder(self) -> str:
+        """Name of its encoder."""
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """``[search]``: further choices, each beside the recipe's own value, which always stays one of them.
+
+    Attributes
+    ----------
+    view, aggregate : dict of str to tuple of str
+        Further views, and ways to pool the crops, by band.
+    estimator, members, combine : tuple of str
+        Further kinds of regressor, designs of members, and rules of combination.
+    unit_band : tuple of bool
+        Further scalings: whether each band is brought to total variance 1.
+    """
+
+    view: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aggregate: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    estimator: tuple[str, ...] = ()
+    unit_band: tuple[bool, ...] = ()
+    members: tuple[str, ...] = ()
+    combine: tuple[str, ...] = ()
+
+    def to_table(self) -> dict[str, Any]:
+        """Return what TOML writes: the choices that are there."""
+        return {key: value for key, value in asdict(self).items() if value}
+
+
+def parse_search(recipe: str, item: object, bands: Sequence[BandLike]) -> SearchRequest:
+    """Check ``[search]`` against the schema.
+
+    Parameters
+    ----------
+    recipe : str
+        Name of the recipe, for messages.
+    item : object
+        As read from TOML.
+    bands : sequence of BandRequest
+        The recipe's bands.
+
+    Returns
+    -------
+    SearchRequest
+
+    Raises
+    ------
+    RecipeError
+        For an unknown key or band, a wrong type, an empty list, a repeated choice, or another view of imported
+        features.
+    """
+    table = check_keys(recipe, "search.", item, SearchRequest.__dataclass_fields__)
+    values: dict[str, Any] = {}
+    for key, allowed in (("estimator", ESTIMATORS), ("members", MEMBERS), ("combine", COMBINATIONS)):
+        if key in table:
+            where = f"search.{key}"
+            values[key] = tuple(
+                one_of(recipe, where, word, allowed) for word in _choices(recipe, where, table[key])
+            )
+    if "unit_band" in table:
+        values["unit_band"] = tuple(
+            typed(recipe, "search.unit_band", value, bool)
+            for value in _choices(recipe, "search.unit_band", table["unit_band"])
+        )
+    for key in ("view", "aggregate"):
+        if key in table:
+            values[key] = _by_band(recipe, key, table[key], bands)
+    return SearchRequest(**values)
+
+
+def _by_band(recipe: str, key: str, item: object, bands: Sequence[BandLike]) -> dict[str, tuple[str, ...]]:
+    encoders = {band.name: band.encoder for band in bands}
+    choices: dict[str, tuple[str, ...]] = {}
+    for band, value in check_keys(recipe, f"search.{key}.", item, encoders).items():
+        where = f"search.{key}.{band}"
+        if encoders[band].startswith(IMPORTED_PREFIX):
+            raise RecipeError(
+                f"recipe {recipe!r}: {where} is not possible: the features of {encoders[band]!r} were computed "
+                f"elsewhere and have one {key}. Import the other ones as bands of their own."
+            )
+        choices[band] = tuple(typed(recipe, where, word, str) for word in _choices(recipe, where, value))
+    return choices
+
+
+def _choices(recipe: str, key: str, value: object) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise RecipeError(f"recipe {recipe!r}: {key} must be a list of choices, got {shown(value)}.")
+    if any(choice in value[:place] for place, choice in enumerate(value)):
+        raise RecipeError(f"recipe {recipe!r}: {key} must name each choice once, got {shown(value)}.")
+    return value
+
 
 RECIPE_VERSION: Final = 1
 
@@ -360,3 +603,51 @@ def _grid(recipe: str, key: str, value: object, *, allow_zero: bool) -> tuple[fl
             f"recipe {recipe!r}: {key} must be {'not negative' if allow_zero else 'positive'}, got {shown(value)}."
         )
     return checked
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute a band.
+
+    Attributes
+    ----------
+    name : str
+        The band's own name for the recipe's own variant, else with the view and aggregate that differ.
+    band : str
+        Band of the recipe.
+    request : BandRequest
+        Encoder, view and aggregate, under ``name``.
+    """
+
+    name: str
+    band: str
+    request: BandRequest
+
+
+def list_variants(recipe: Recipe) -> dict[str, tuple[Variant, ...]]:
+    """List every way in which a search may compute each band; the recipe's own comes first.
+
+    Parameters
+    ----------
+    recipe : Recipe
+
+    Returns
+    -------
+    dict of str to tuple of Variant
+        By band, in the recipe's order.
+    """
+    search = recipe.search or SearchRequest()
+    found: dict[str, tuple[Variant, ...]] = {}
+    for band in recipe.bands:
+        views = dict.fromkeys([band.view, *search.view.get(band.name, ())])
+        aggregates = dict.fromkeys([band.aggregate, *search.aggregate.get(band.name, ())])
+        variants = []
+        for view, aggregate in itertools.product(views, aggregates):
+            parts = [view] if view != band.view else []
+            parts += [aggregate] if aggregate != band.aggregate else []
+            name = "@".join([band.name, *parts])
+            variants.append(
+                Variant(name, band.name, replace(band, name=name, view=view, aggregate=aggregate))
+            )
+        found[band.name] = tuple(variants)
+    return found

@@ -4,6 +4,6 @@ Every number shown is read from the run folder, so a page can be made again at a
 and without the photos.
 """
 
-from featbank.report.write import write_report
+from featbank.report.page import write_report
 
 __all__ = ["write_report"]

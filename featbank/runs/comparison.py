@@ -18,10 +18,9 @@ import pandas as pd
 
 from featbank.encoders import random_weights_note
 from featbank.errors import RunError
-from featbank.runs.consistency import disagreements
-from featbank.runs.data import RunData, Scores, as_float
 from featbank.runs.evaluate import FEW_GROUPS
-from featbank.runs.reading import read_run
+from featbank.runs.reading import RunData, Scores, as_float, read_run
+from featbank.runs.trust import disagreements
 from regressors.evaluation.bootstrap import MIN_GROUPS
 from regressors.evaluation.comparison import (
     DEFAULT_METRICS,
@@ -114,7 +113,7 @@ class Comparison:
         """In how many of the five metrics each run is best on one part; equal ones all count."""
         wins = {run.label: 0 for run in self.runs}
         for metric in DEFAULT_METRICS:
-            values = {label: scores.values[metric] for label, scores in self.scores(part).items()}  # noqa: PD011
+            values = {label: scores.metrics[metric] for label, scores in self.scores(part).items()}
             known = [value for value in values.values() if math.isfinite(value)]
             if not known:
                 continue

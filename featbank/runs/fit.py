@@ -1,52 +1,51 @@
-"""One execution of a recipe: from a dataset and a bank to a run folder.
-
-The order is the science: rows, seal, folds and hyper-parameters on training rows, then the seal is broken
-once and everything is judged together.
-"""
+"""One execution of a recipe: from a dataset and a bank to a run folder."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from featbank.atomic import FolderKind, check_folder, replacing_folder
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.encoders import has_random_weights
 from featbank.errors import RunError
-from featbank.recipes.reading import Recipe
+from featbank.recipes.reading import Recipe, RegressionRequest
 from featbank.runs.evaluate import (
+    CONFIDENCE,
     FLOAT_FORMAT,
+    INTERVAL_ROWS,
+    MANY_ROWS,
+    TRAINING,
     as_written,
+    calibrate_run,
+    check_calibration,
+    describe_coverage,
     judge,
     predict_constant,
     predict_from_metadata,
     score_baselines,
     score_parts,
-)
-from featbank.runs.examination import (
-    CONTROL_SEED,
-    Training,
-    choose_permutations,
-    examine,
-    run_control,
-    write_trust,
-)
-from featbank.runs.folder import METRICS, MODEL, PREDICTIONS, RECEIPT, RUN, write_json
-from featbank.runs.intervals import (
-    CONFIDENCE,
-    TRAINING,
-    calibrate_run,
-    check_calibration,
-    describe_coverage,
     with_interval,
+)
+from featbank.runs.folder import (
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    RECEIPT,
+    RUN,
+    build_receipt,
+    none_if_nan,
+    write_json,
 )
 from featbank.runs.model import (
     build_ensemble,
@@ -58,17 +57,146 @@ from featbank.runs.model import (
     n_crops_of,
     save_run_model,
 )
-from featbank.runs.receipt import build_receipt, none_if_nan
-from featbank.runs.room import choose_blocks, describe_parts, drawn_rows, open_table, sizes_of_parts
 from featbank.runs.split import SealedRows, describe_rows, find_copies, prepare_rows, written_groups
-from featbank.runs.trust import alarming
-from featbank.table import Band, build_table, map_table, resolve_band
+from featbank.runs.trust import (
+    CONTROL_SEED,
+    DUPLICATE_ROWS,
+    Training,
+    alarming,
+    choose_permutations,
+    examine,
+    run_control,
+    write_trust,
+)
+from featbank.table import Band, FeatureTable, MappedFeatures, build_table, map_table, resolve_band
+from regressors.blocks import BlockTable, some_rows
 from regressors.budget import BudgetError, check_budget, sum_gmacs
+from regressors.checks import Table
 from regressors.evaluation.importance import band_shares
 from regressors.fitting import take_rows
+from regressors.solvers.memory import choose_out_of_core
 
 if TYPE_CHECKING:
     from featbank.on_cluster import ClusterUse
+
+SHARE_ROWS: Final = 10_000
+"""Rows behind the shares of the bands, of a table that is read by blocks."""
+
+
+def choose_blocks(
+    who: str,
+    table: ImageTable,
+    bands: Sequence[Band],
+    regression: RegressionRequest,
+    *,
+    limit_gb: float | None = None,
+    test_fraction: float = 0.2,
+    estimators: Iterable[str] = (),
+    reference: bool = False,
+    workers: int | None = None,
+) -> bool:
+    """Choose between a table in memory and one that is read by blocks, before anything is read.
+
+    Both give the same numbers. Blocks are for ridges on many more images than columns.
+
+    Parameters
+    ----------
+    who : str
+        The command, for the message.
+    table : ImageTable
+    bands : sequence of Band
+    regression : RegressionRequest
+    limit_gb : float or None
+        Gigabytes (1e9 bytes) that the fit may take; None is four fifths of the memory that is free.
+    test_fraction : float
+        Share held out where the dataset has no split.
+    estimators : iterable of str
+        Further estimators that a search may try.
+    reference : bool
+        Whether plain scikit-learn searches, which needs the table in memory.
+    workers : int or None
+
+    Returns
+    -------
+    bool
+        True for blocks.
+
+    Raises
+    ------
+    RunError
+        If kernels, or the table, have no room within the limit.
+    """
+    split = table.frame["split"]
+    n_images = table.n_images
+    try:
+        return choose_out_of_core(
+            n_images,
+            int((split == "training").sum()) or round(n_images * (1 - test_fraction)),
+            sum(band.folder.n_features for band in bands),
+            estimators=(regression.estimator, *estimators),
+            needs_memory="--reference"
+            if reference
+            else 'rows = "crops"'
+            if regression.rows != "images"
+            else "",
+            n_folds=regression.cv.n_splits,
+            n_candidates=max(1, len(regression.alpha))
+            * max(1, len(regression.band_weights))
+            * (len(bands) + 1),
+            n_workers=workers or os.cpu_count() or 1,
+            limit_gb=limit_gb,
+        )
+    except ValueError as error:
+        raise RunError(f"{who}: {error}") from error
+
+
+def open_table(features: FeatureTable | MappedFeatures) -> Table:
+    """Return the features as what the regressors read: a data frame, or a table of blocks."""
+    return BlockTable(features.X) if isinstance(features, MappedFeatures) else features.X
+
+
+def drawn_rows(X: Table, y: NDArray[np.float64]) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Draw the rows behind the shares of the bands; all of a table in memory."""
+    if not isinstance(X, BlockTable):
+        return X, y
+    rows = some_rows(X, SHARE_ROWS)
+    return X.frame(rows), y[rows]
+
+
+def sizes_of_parts(X: Table, metrics: Mapping[str, Any]) -> dict[str, int]:
+    """Say which checks of a run look at a part of the rows, and at how many.
+
+    Parameters
+    ----------
+    X : DataFrame or BlockTable
+        The rows behind the shares of the bands.
+    metrics : mapping
+        Of the parts that were judged, as in ``metrics.json``.
+    """
+    sizes: dict[str, int] = {}
+    if isinstance(X, BlockTable):
+        sizes |= {"band_share": min(SHARE_ROWS, len(X)), "duplicates": min(DUPLICATE_ROWS, len(X))}
+    if any(isinstance(part, dict) and part.get("n", 0) > MANY_ROWS for part in metrics.values()):
+        sizes["intervals"] = INTERVAL_ROWS
+    return sizes
+
+
+def describe_parts(sizes: Mapping[str, int]) -> list[str]:
+    """Say the same in sentences, for the receipt and the report."""
+    notes = []
+    if "band_share" in sizes:
+        notes.append(
+            "The table was read by blocks from the bank's files. All scores are of all images, but two checks look at "
+            f"drawn ones: the shares of the bands at {sizes['band_share']:,}, the search for duplicates at "
+            f"{sizes['duplicates']:,}."
+        )
+    if "intervals" in sizes:
+        notes.append(
+            f"The intervals of parts with more than {MANY_ROWS:,} images are those of {sizes['intervals']:,} drawn "
+            "ones, narrowed by the root of the ratio."
+        )
+    return notes
+
 
 Log = Callable[[str], None]
 

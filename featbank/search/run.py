@@ -1,14 +1,11 @@
-"""From a dataset, a bank and a recipe to a run folder: search, nested search, the winner's run.
-
-The search sees training rows alone. The validation and test rows are read by the winner's run, once, like in any fit.
-"""
+"""From a dataset, a bank and a recipe to a run folder: search, nested search, the winner's run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 from filelock import FileLock
@@ -21,22 +18,23 @@ from featbank.digest import digest_json
 from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
 from featbank.runs.evaluate import as_written
-from featbank.runs.fit import Origin, fit_run
-from featbank.runs.folder import SEARCH
-from featbank.runs.room import choose_blocks, open_table
+from featbank.runs.fit import Origin, choose_blocks, fit_run, open_table
+from featbank.runs.folder import METRICS, RECEIPT, SEARCH, read_json
 from featbank.runs.split import describe_rows, find_copies, prepare_rows
-from featbank.search.evaluation import Evaluator
-from featbank.search.out_folder import FINISH_LOCK, check_journal, check_study, finished_metrics
-from featbank.search.outcome import (
+from featbank.search.space import Evaluator, Space
+from featbank.search.study import (
+    Finished,
     Nested,
+    Plan,
     document_study,
+    make_plan,
+    open_storage,
     pick_winner,
+    run_study,
     say_scope,
     spec_of_study,
     write_study,
 )
-from featbank.search.space import Space
-from featbank.search.study import Finished, Plan, make_plan, open_storage, run_study
 from featbank.table import build_table, map_table, resolve_band
 from regressors.checks import Table
 from regressors.evaluation.metrics import srcc
@@ -47,6 +45,48 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from featbank.on_cluster import ClusterUse
+
+FINISH_LOCK: Final = "finish.lock"
+
+
+def finished_metrics(out: Path, document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the metrics of the run in ``out`` if it is the one that this search would write."""
+    if not (out / RECEIPT).exists() or read_json(out, RECEIPT).get("search") != document:
+        return None
+    return read_json(out, METRICS)
+
+
+def check_study(out: Path, name: str) -> None:
+    """Refuse the folder of another search.
+
+    Raises
+    ------
+    RunError
+        If its receipt names another one.
+    """
+    if (out / RECEIPT).exists() and (found := read_json(out, RECEIPT)["search"]["study"]) != name:
+        raise _other_search(out, found, name)
+
+
+def check_journal(storage: BaseStorage, out: Path, name: str) -> None:
+    """Refuse a folder whose journal is another search's.
+
+    Raises
+    ------
+    RunError
+        If it holds studies, and none of this name.
+    """
+    studies = [study.study_name for study in storage.get_all_studies()]
+    if studies and name not in studies:
+        raise _other_search(out, studies[0], name)
+
+
+def _other_search(out: Path, found: str, name: str) -> RunError:
+    return RunError(
+        f"search: {str(out)!r} belongs to the search {found!r}, and this would be {name!r}: the dataset, the features, "
+        "the recipe, the budget, the objectives, the method or the seed differ. Choose another --out."
+    )
+
 
 Log = Callable[[str], None]
 
@@ -249,7 +289,7 @@ def search_run(
 
 
 def _variants(recipe: Recipe) -> list[Any]:
-    from featbank.recipes.variants import list_variants
+    from featbank.recipes.reading import list_variants
 
     return [variant.request for row in list_variants(recipe).values() for variant in row]
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from featbank.runs.data import RunData
-from featbank.runs.reading import read_run
+from featbank.runs.reading import RunData, read_run
 from tests.support.run_folder import RunOptions, write_photos, write_run_folder
 
 SMALL = RunOptions(

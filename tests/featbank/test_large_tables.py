@@ -23,7 +23,7 @@ from featbank.bank import Bank
 from featbank.cli import main
 from featbank.datasets import ImageTable, read_dataset
 from featbank.recipes.reading import Recipe
-from featbank.report.of_run import write_report_of
+from featbank.report.page import write_report_of
 from featbank.runs import evaluate, model
 from featbank.runs.fit import fit_run
 from featbank.runs.model import load_run_model

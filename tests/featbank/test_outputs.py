@@ -234,7 +234,7 @@ def test_places_that_cannot_be_written_are_found_before_the_work(
         ("featbank.protocols.preparation", "resolve_band"),
         ("featbank.runs.score", "score_paths"),
         ("featbank.runs.comparison", "compare_runs"),
-        ("featbank.report.write", "read_run"),
+        ("featbank.report.page", "read_run"),
     ):
         monkeypatch.setattr(f"{module}.{name}", None)  # no work is reached
     (tmp_path / "file").write_text("mine")

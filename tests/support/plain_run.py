@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from featbank.runs.consistency import recomputed_scores
 from featbank.runs.evaluate import FLOAT_FORMAT
 from featbank.runs.folder import write_json
+from featbank.runs.trust import recomputed_scores
 
 
 def write_plain_run(folder: Path, rows: pd.DataFrame, **changes: Any) -> Path:

@@ -10,10 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from featbank.search.evaluation import Evaluation, Evaluator
-from featbank.search.outcome import trials_frame
-from featbank.search.space import Configuration, Space
-from featbank.search.study import Finished, Plan, make_plan, open_storage, run_study
+from featbank.search.space import Configuration, Evaluation, Evaluator, Space
+from featbank.search.study import Finished, Plan, make_plan, open_storage, run_study, trials_frame
 from tests.support.search_study import SEARCH, study_parts
 
 KINDS = {

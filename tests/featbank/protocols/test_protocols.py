@@ -15,10 +15,15 @@ from featbank.cli import main
 from featbank.datasets import read_dataset
 from featbank.errors import RunError
 from featbank.importing import import_features
-from featbank.protocols.cross import ScaleMap, declare_map, run_cross
-from featbank.protocols.curve import default_sizes, run_curve
 from featbank.protocols.preparation import Material, fit_rows, prepare
-from featbank.protocols.repeated import run_repeated
+from featbank.protocols.protocols import (
+    ScaleMap,
+    declare_map,
+    default_sizes,
+    run_cross,
+    run_curve,
+    run_repeated,
+)
 from featbank.recipes.reading import parse_recipe
 from regressors.evaluation.metrics import srcc
 from tests.support.imported_run import write_scores

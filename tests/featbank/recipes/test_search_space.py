@@ -5,8 +5,7 @@ import re
 import pytest
 
 from featbank.errors import RecipeError
-from featbank.recipes.reading import parse_recipe, read_recipe
-from featbank.recipes.variants import list_variants
+from featbank.recipes.reading import list_variants, parse_recipe, read_recipe
 
 BASE = """
 recipe_version = 1

@@ -14,10 +14,17 @@ import pytest
 from featbank.atomic import MARKER
 from featbank.cli import main
 from featbank.errors import RunError
-from featbank.report.compare_figures import cost_figure, differences_figure, scores_figure
-from featbank.report.compare_tables import difference_rows, score_rows
-from featbank.report.compare_words import p_text, seen_from, word_comparison
-from featbank.report.compare_write import write_comparison
+from featbank.report.comparison import (
+    cost_figure,
+    difference_rows,
+    differences_figure,
+    p_text,
+    score_rows,
+    scores_figure,
+    seen_from,
+    word_comparison,
+    write_comparison,
+)
 from featbank.runs.comparison import Comparison, compare_runs
 from regressors.evaluation.metrics import evaluate, srcc
 from tests.support.page import by_id, read_page, table_rows

@@ -10,8 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from featbank.report.drawing import Drawing, label_row
-from featbank.report.theme import LIGHT, Theme
+from featbank.report.drawing import LIGHT, Drawing, Theme, label_row
 from tests.support.page import read_page
 
 HOSTILE = "<script>alert(1)</script> \"&' $x^2$ \\frac"

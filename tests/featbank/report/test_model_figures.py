@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from featbank.report.drawing import Drawing
-from featbank.report.model_figures import (
+from featbank.report.drawing import LIGHT, Drawing, drawing_settings
+from featbank.report.figures import (
     MAX_BARS,
     MAX_CURVES,
     band_share_figure,
@@ -21,9 +21,7 @@ from featbank.report.model_figures import (
     member_weights,
     short_parameter,
 )
-from featbank.report.theme import LIGHT, drawing_settings
-from featbank.runs.data import RunData
-from featbank.runs.reading import read_run
+from featbank.runs.reading import RunData, read_run
 from tests.support.run_folder import edit_json
 
 

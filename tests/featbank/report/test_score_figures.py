@@ -11,18 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 
-from featbank.report import score_figures
-from featbank.report.drawing import Drawing
-from featbank.report.score_figures import (
+from featbank.report import figures
+from featbank.report.drawing import LIGHT, Drawing, drawing_settings
+from featbank.report.figures import (
     comparison,
     density_levels,
     mos_density,
     predicted_against_mos,
     quadratic_fit,
 )
-from featbank.report.theme import LIGHT, drawing_settings
-from featbank.runs.data import RunData
-from featbank.runs.reading import read_run
+from featbank.runs.reading import RunData, read_run
 
 
 def _axes(drawing: Drawing | None):
@@ -106,7 +104,7 @@ def test_the_drawn_curve_is_the_fit_of_all_images(small_run: RunData) -> None:
 def test_of_many_images_some_are_drawn_and_the_figure_says_so(
     small_run: RunData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score_figures, "MAX_MARKS", 10)
+    monkeypatch.setattr(figures, "MAX_MARKS", 10)
     drawing = predicted_against_mos(small_run, "test")
     assert drawing is not None
     assert "30 images, 10 drawn" in drawing.alt

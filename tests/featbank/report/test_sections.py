@@ -6,28 +6,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featbank.report.cost import cost_sentence, pass_rows, time_rows
-from featbank.report.model_figures import cv_curves
-from featbank.report.sections import (
+from featbank.report.figures import cv_curves
+from featbank.report.summary import (
     MAX_FAILURES,
     MAX_MISSES,
     band_rows,
+    cost_sentence,
     failure_rows,
     failure_summary,
     grid_end_members,
     licence_rows,
     member_rows,
     mos_rows,
+    pass_rows,
     provenance,
     scale_sentence,
     share_sentence,
     spell_parameters,
     spell_value,
     split_counts,
+    time_rows,
     worst_misses,
 )
-from featbank.runs.data import RunData
-from featbank.runs.reading import read_run
+from featbank.runs.reading import RunData, read_run
 from tests.featbank.conftest import expected_misses
 from tests.support.run_folder import edit_json, write_json
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from featbank.report.tables import (
+from featbank.report.page import render_page
+from featbank.report.summary import (
     SIMULATION_NOTE,
     column_decimals,
     comparison_rows,
@@ -18,9 +19,7 @@ from featbank.report.tables import (
     table_markdown,
     tables_csv,
 )
-from featbank.report.write import render_page
-from featbank.runs.data import METRIC_NAMES, RunData
-from featbank.runs.reading import read_run
+from featbank.runs.reading import METRIC_NAMES, RunData, read_run
 from tests.support.run_folder import edit_json
 
 
@@ -63,13 +62,13 @@ def test_errors_share_their_decimals_and_correlations_have_three(make_run: Calla
 def test_bands_are_sorted_and_baselines_come_last(small_run: RunData) -> None:
     rows = predictors(small_run, "test")
     assert [kind for _, kind, _ in rows] == ["model", *["band"] * 3, *["baseline"] * 2]
-    values = [scores.values["srcc"] for _, kind, scores in rows if kind == "band"]
+    values = [scores.metrics["srcc"] for _, kind, scores in rows if kind == "band"]
     assert values == sorted(values, reverse=True)
-    assert math.isnan(rows[-1][2].values["srcc"])
+    assert math.isnan(rows[-1][2].metrics["srcc"])
     spelled = comparison_rows(small_run, ("srcc", "mae"))[-1]
     assert spelled.name == "constant prediction"
     assert spelled.cells[0] == ("–", "")
-    assert float(spelled.cells[1][0]) == pytest.approx(rows[-1][2].values["mae"], rel=5e-3)
+    assert float(spelled.cells[1][0]) == pytest.approx(rows[-1][2].metrics["mae"], rel=5e-3)
 
 
 def test_an_undefined_band_comes_after_the_others(make_run: Callable[..., Path]) -> None:

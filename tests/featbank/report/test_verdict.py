@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from featbank.report.verdict import best_single_band, verdict_notes, word_verdict
+from featbank.report.summary import best_single_band, verdict_notes, word_verdict
 from featbank.report.wording import AGAINST_NOTE
-from featbank.runs.data import METRIC_NAMES, RunData, Scores
-from featbank.runs.reading import read_run
+from featbank.runs.reading import METRIC_NAMES, RunData, Scores, read_run
 
 
 def _scores(srcc: float, mae: float = 0.05, low: float | None = None) -> Scores:
@@ -88,8 +87,8 @@ def test_one_band_is_not_compared_with_itself(make_run: Callable[..., Path]) -> 
 def test_the_best_band_is_best_on_the_headline_split(small_run: RunData) -> None:
     best = best_single_band(small_run)
     assert best is not None
-    assert best[1].values["srcc"] == max(
-        sets["test"].values["srcc"] for sets in small_run.single_bands.values()
+    assert best[1].metrics["srcc"] == max(
+        sets["test"].metrics["srcc"] for sets in small_run.single_bands.values()
     )
 
 

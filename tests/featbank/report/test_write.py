@@ -11,10 +11,9 @@ from PIL import Image
 
 from featbank.atomic import MARKER
 from featbank.report import write_report
-from featbank.report.write import FIGURE_NAMES, render_page
-from featbank.runs.data import METRIC_NAMES, RunData
+from featbank.report.page import FIGURE_NAMES, render_page
 from featbank.runs.folder import write_text
-from featbank.runs.reading import read_run
+from featbank.runs.reading import METRIC_NAMES, RunData, read_run
 from tests.featbank.conftest import SMALL, VARIANTS
 from tests.support.page import Element, by_id, read_page, table_rows
 from tests.support.run_folder import RunOptions, edit_json, write_run_folder

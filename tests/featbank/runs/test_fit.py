@@ -15,13 +15,13 @@ from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import DatasetError, MissingFeaturesError, RunError
 from featbank.importing import import_features
 from featbank.recipes.reading import parse_recipe
-from featbank.report.of_run import write_report_of
-from featbank.runs.consistency import recomputed_scores
+from featbank.report.page import write_report_of
 from featbank.runs.evaluate import score_baselines
 from featbank.runs.fit import fit_run
 from featbank.runs.model import load_run_model
 from featbank.runs.reading import read_run
 from featbank.runs.split import SealedRows, describe_rows, find_copies, prepare_rows, written_groups
+from featbank.runs.trust import recomputed_scores
 from featbank.table import FeatureTable
 from regressors.evaluation.bootstrap import bootstrap_ci
 from regressors.evaluation.metrics import plcc, srcc

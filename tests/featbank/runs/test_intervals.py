@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from featbank.errors import RunError
-from featbank.report.of_run import write_report_of
+from featbank.report.page import write_report_of
+from featbank.runs.evaluate import calibrate, describe_coverage, with_interval
 from featbank.runs.fit import fit_run
-from featbank.runs.intervals import calibrate, describe_coverage, with_interval
 from featbank.runs.model import load_run_model
 from regressors.evaluation.intervals import ConformalInterval
 from tests.support.imported_run import prepare

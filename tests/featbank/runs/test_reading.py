@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from featbank.errors import RunError
-from featbank.runs.data import METRIC_NAMES, mos_groups
-from featbank.runs.reading import read_run
+from featbank.runs.reading import METRIC_NAMES, mos_groups, read_run
 from tests.support.run_folder import edit_json, write_json
 
 
@@ -24,7 +23,7 @@ def test_what_is_read_is_what_was_written(make_run: Callable[..., Path]) -> None
         assert scores.values == {name: metrics[key][name] for name in METRIC_NAMES}
         assert scores.ci95 == {name: tuple(metrics[key]["ci95"][name]) for name in METRIC_NAMES}
     assert run.gmacs == metrics["gmacs"]
-    assert math.isnan(run.baselines["constant"]["test"].values["srcc"])
+    assert math.isnan(run.baselines["constant"]["test"].metrics["srcc"])
     assert set(run.single_bands) == set(metrics["single_bands"])
     assert run.grid_parameters() == ["alpha"]
     assert run.select_by == "srcc"

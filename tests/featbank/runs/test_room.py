@@ -10,7 +10,7 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
-from featbank.runs.room import choose_blocks, describe_parts
+from featbank.runs.fit import choose_blocks, describe_parts
 from featbank.table import Band, resolve_band
 from regressors.solvers.memory import default_limit_gb, in_memory_gb, kernel_gb
 from tests.support.imported_run import prepare

@@ -16,7 +16,6 @@ from featbank.datasets import ImageTable, read_dataset
 from featbank.importing import import_features
 from featbank.recipes.reading import RegressionRequest, parse_recipe
 from featbank.runs import trust
-from featbank.runs.examination import choose_permutations
 from featbank.runs.fit import fit_run
 from featbank.runs.split import prepare_rows
 from featbank.runs.trust import (
@@ -25,6 +24,7 @@ from featbank.runs.trust import (
     check_coverage,
     check_range,
     check_skill,
+    choose_permutations,
 )
 from regressors.evaluation.permutation import PermutationControl
 from tests.support.imported_run import write_scores

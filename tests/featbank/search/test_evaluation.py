@@ -7,8 +7,7 @@ import pytest
 
 from featbank.errors import RunError
 from featbank.runs.model import build_ensemble
-from featbank.search.evaluation import NO_SKILL, Evaluation, Evaluator
-from featbank.search.space import Configuration
+from featbank.search.space import NO_SKILL, Configuration, Evaluation, Evaluator
 from regressors.evaluation.metrics import srcc
 from tests.support.search_study import SEARCH, study_parts
 

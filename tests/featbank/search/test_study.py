@@ -12,15 +12,16 @@ import pytest
 
 from featbank.errors import RunError
 from featbank.runs.model import build_ensemble
-from featbank.search.evaluation import Evaluation, Evaluator
-from featbank.search.outcome import pareto_front, pick_winner, trials_frame
-from featbank.search.space import Configuration, Space
+from featbank.search.space import Configuration, Evaluation, Evaluator, Space
 from featbank.search.study import (
     Finished,
     Plan,
     make_plan,
     open_storage,
+    pareto_front,
+    pick_winner,
     run_study,
+    trials_frame,
 )
 from regressors.evaluation.metrics import srcc
 from tests.support.search_study import SEARCH, study_parts

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from featbank.atomic import replacing_files
+from featbank.atomic import FolderKind, check_folder, replacing_files, replacing_folder
+from featbank.datasets import ImageTable, read_dataset
 from featbank.encoders import random_weights_note
-from featbank.report import cost, sections
-from featbank.report.drawing import Drawing
-from featbank.report.model_figures import (
+from featbank.errors import FeatbankError
+from featbank.report import summary
+from featbank.report.drawing import DARK, LIGHT, Drawing, css_variables
+from featbank.report.figures import (
     band_share_figure,
+    comparison,
     cost_figure,
     curve_parameter,
     cv_figure,
     member_weights,
+    mos_density,
+    predicted_against_mos,
     short_parameter,
 )
-from featbank.report.score_figures import comparison, mos_density, predicted_against_mos
-from featbank.report.tables import (
+from featbank.report.summary import (
+    METADATA_RIDGE,
     SIMULATION_NOTE,
     comparison_rows,
+    coverage_rows,
+    interval_sentence,
     predictors,
     split_rows,
     table_markdown,
     tables_csv,
+    trust_rows,
+    verdict_notes,
+    word_verdict,
 )
-from featbank.report.theme import DARK, LIGHT, css_variables
-from featbank.report.trust_rows import coverage_rows, interval_sentence, trust_rows
-from featbank.report.verdict import METADATA_RIDGE, verdict_notes, word_verdict
 from featbank.report.wording import (
     METRIC_TITLES,
     count,
@@ -42,9 +49,8 @@ from featbank.report.wording import (
     sentence_case,
     split_title,
 )
-from featbank.runs.data import METRIC_NAMES, RunData
-from featbank.runs.folder import kind_of, write_text
-from featbank.runs.reading import read_run
+from featbank.runs.folder import RECEIPT, kind_of, read_json, telling_damage, write_text
+from featbank.runs.reading import METRIC_NAMES, RunData, read_run
 from featbank.runs.trust import ALARM
 
 # What a figure leaves room for beside it; tables.csv has all.
@@ -158,7 +164,7 @@ def _figures(run: RunData) -> dict[str, Drawing]:
     bars = [
         (
             name,
-            scores.values["srcc"],
+            scores.metrics["srcc"],
             *scores.ci95.get("srcc", (float("nan"), float("nan"))),
             kind == "model",
         )
@@ -182,7 +188,7 @@ def _context(
     parameter = curve_parameter(run)
     checks = trust_rows(run)
     n_failures = len(run.rows("failures"))
-    misses = sections.worst_misses(run, photos)
+    misses = summary.worst_misses(run, photos)
     return {
         "title": run.title,
         "facts": _facts(run, figures),
@@ -203,48 +209,48 @@ def _context(
         "comparison_rows": comparison_rows(run, COMPARED),
         "split_rows": split_rows(run),
         "has_metadata_ridge": run.headline in run.baselines.get(METADATA_RIDGE, {}),
-        "run_notes": sections.run_notes(run),
+        "run_notes": summary.run_notes(run),
         "has_training_cv": "training_cv" in run.scores,
         "has_intervals": any(scores.ci95 for scores in run.scores.values()),
-        "scale_sentence": sections.scale_sentence(run),
+        "scale_sentence": summary.scale_sentence(run),
         "figures": figures,
         "scatters": [(name, figures[name]) for name in FIGURE_NAMES[3:0:-1] if name in figures],
-        "mos_rows": sections.mos_rows(run),
+        "mos_rows": summary.mos_rows(run),
         "has_exclusive": bool((run.predictions["subset"] == "exclusive").any()),
-        "share_sentence": sections.share_sentence(run),
-        "band_rows": sections.band_rows(run),
-        "member_rows": sections.member_rows(run),
+        "share_sentence": summary.share_sentence(run),
+        "band_rows": summary.band_rows(run),
+        "member_rows": summary.member_rows(run),
         "n_members": len(member_weights(run)),
         "is_uniform": run.regression.get("combine") == "uniform",
         "select_by": run.select_by.upper(),
         "cv_parameter": short_parameter(parameter) if parameter else "",
-        "grid_end_members": sections.grid_end_members(run, parameter) if parameter else [],
+        "grid_end_members": summary.grid_end_members(run, parameter) if parameter else [],
         "misses": misses,
         "has_thumbnails": any(miss.thumbnail.source for miss in misses),
         "n_failures": n_failures,
         "failures_title": plural(n_failures, "failure"),
-        "failure_rows": sections.failure_rows(run),
-        "failure_summary": sections.failure_summary(run),
-        "cost_sentence": cost.cost_sentence(run),
-        "pass_rows": cost.pass_rows(run),
-        "time_rows": cost.time_rows(run),
-        "licence_rows": sections.licence_rows(run),
+        "failure_rows": summary.failure_rows(run),
+        "failure_summary": summary.failure_summary(run),
+        "cost_sentence": summary.cost_sentence(run),
+        "pass_rows": summary.pass_rows(run),
+        "time_rows": summary.time_rows(run),
+        "licence_rows": summary.licence_rows(run),
         "recipe_text": run.recipe_text,
         "feature_digests": [
-            (sections.spell_value(row.get("band")), sections.spell_value(row.get("digest")))
+            (summary.spell_value(row.get("band")), summary.spell_value(row.get("digest")))
             for row in run.rows("features")
             if row.get("digest")
         ],
-        "provenance": sections.provenance(run),
+        "provenance": summary.provenance(run),
     }
 
 
 def _facts(run: RunData, figures: Mapping[str, Markup]) -> list[tuple[str, str]]:
     facts = [
         ("dataset", str(run.section("dataset").get("name") or "not named")),
-        ("images", sections.split_counts(run)),
+        ("images", summary.split_counts(run)),
     ]
-    n_bands = len(sections.band_rows(run))
+    n_bands = len(summary.band_rows(run))
     if n_bands:
         facts.append(("bands", count(n_bands)))
     n_members = len(member_weights(run))
@@ -260,3 +266,97 @@ def _breakable(text: str) -> Markup:
     return Markup("").join(
         Markup("{}<wbr>").format(part) if part in _JOINTS else part for part in _JOINT.split(text)
     )
+
+
+REPORT: Final = FolderKind("report")
+
+
+def report_of_run(run: Path, data: str | None = None, out: Path | None = None) -> Path:
+    """Write the report of an existing run again.
+
+    Parameters
+    ----------
+    run : Path
+    data : str or None
+        Dataset for the thumbnails; None takes the place that the receipt names, if it is still there.
+    out : Path or None
+        Folder to write to; None for the run's own.
+
+    Returns
+    -------
+    Path
+        The HTML file.
+
+    Raises
+    ------
+    RunError
+        If ``run`` is not a run folder.
+    OutputError
+        If ``out`` holds anything else than an earlier report, or cannot be written.
+    FeatbankError
+        If ``data`` is given and cannot be read.
+    """
+    is_apart = out is not None and out.resolve() != run.resolve()
+    if out is not None and is_apart:
+        check_folder(out, REPORT, "report --out")
+    dataset = read_json(run, RECEIPT).get("dataset")
+    place = dataset.get("path") if isinstance(dataset, dict) else None
+    table = None
+    try:
+        if data or (isinstance(place, str) and place):
+            table = read_dataset(data or str(place))
+    except FeatbankError:
+        if data:
+            raise
+    with telling_damage(run):
+        if out is None or not is_apart:
+            return write_report_of(run, table)
+        with replacing_folder(out, REPORT, "report --out") as folder:
+            return out / write_report_of(run, table, folder).name
+
+
+def write_report_of(run: Path, table: ImageTable | None, into: Path | None = None) -> Path:
+    """Write the report of a run, with thumbnails.
+
+    Parameters
+    ----------
+    run : Path
+    table : ImageTable or None
+        Where the photos lie; None for a report without thumbnails.
+    into : Path or None
+        A folder in the making; None for the run's own.
+
+    Returns
+    -------
+    Path
+        The HTML file.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run.
+    OutputError
+        If it cannot be written.
+    """
+    from featbank.report import write_report
+
+    return write_report(run, photos=None if table is None else _Photos(table), into=into)
+
+
+class _Photos(Mapping[str, str]):
+    """Path of each image's photo; looked up in the table, as a page asks for a dozen of perhaps a million."""
+
+    def __init__(self, table: ImageTable) -> None:
+        self._images, self._paths = table.frame["image_id"], table.frame["path"]
+
+    def __getitem__(self, image: str) -> str:
+        [*found] = self._paths[self._images == image]
+        if not found:
+            raise KeyError(image)
+        return str(found[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._images)
+
+    def __len__(self) -> int:
+        return len(self._images)

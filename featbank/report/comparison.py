@@ -1,0 +1,577 @@
+"""Several runs side by side: words, figures, tables, page."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from featbank.atomic import FolderKind, replacing_folder
+from featbank.report.drawing import Drawing, Theme, label_row
+from featbank.report.figures import WIDTH
+from featbank.report.page import page_environment, palette
+from featbank.report.summary import (
+    SIMULATION_NOTE,
+    ScoreRow,
+    Verdict,
+    column_decimals,
+    markdown_text,
+    spelled,
+)
+from featbank.report.wording import (
+    CORRELATIONS,
+    METRIC_TITLES,
+    decimals_for,
+    duration,
+    fixed,
+    interval,
+    number,
+    percent,
+    plain_label,
+    plural,
+    split_title,
+)
+from featbank.runs.comparison import TRAINING, Comparison
+from featbank.runs.folder import write_text
+from featbank.runs.reading import METRIC_NAMES
+from regressors.evaluation.comparison import DEFAULT_METRICS
+
+LEVEL = 0.05
+"""Corrected p below which a difference is called one."""
+
+
+def p_text(p: float) -> str:
+    """Spell a p value: three decimals, small ones as a bound, a dash where there is none."""
+    if not math.isfinite(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else fixed(p, 3)
+
+
+def leader(comparison: Comparison, part: str) -> str | None:
+    """Run of the highest SRCC on one part; None where no run has one."""
+    values = {label: scores.metrics["srcc"] for label, scores in comparison.scores(part).items()}
+    known = {label: value for label, value in values.items() if math.isfinite(value)}
+    return max(known, key=known.__getitem__) if known else None
+
+
+def seen_from(comparison: Comparison, label: str, part: str, metric: str) -> pd.DataFrame:
+    """Differences of one run to every other: ``other, difference, low, high, p, p_holm``, its value minus theirs."""
+    rows = comparison.differences
+    rows = rows[(rows["part"] == part) & (rows["metric"] == metric)]
+    first, second = rows[rows["first"] == label], rows[rows["second"] == label]
+    turned = pd.DataFrame(
+        {
+            "other": second["first"],
+            "difference": -second["difference"],
+            "low": -second["high"],
+            "high": -second["low"],
+            "p": second["p"],
+            "p_holm": second["p_holm"],
+        }
+    )
+    kept = first.rename(columns={"second": "other"})[turned.columns]
+    return pd.concat([kept, turned], ignore_index=True)
+
+
+def word_comparison(comparison: Comparison) -> Verdict:
+    """Say which run ranks the headline part best, and whether its lead is more than chance."""
+    part = comparison.headline
+    where = f"On {split_title(part)} ({plural(comparison.parts[part], 'image')})"
+    best = leader(comparison, part)
+    if best is None:
+        return Verdict(
+            f"{where} no run has a rank correlation with MOS: their predictions are constant.", False
+        )
+    value = comparison.scores(part)[best].metrics["srcc"]
+    rivals = seen_from(comparison, best, part, "srcc")
+    rivals = rivals[rivals["difference"].notna()].sort_values("difference", kind="stable")
+    text = f"{where} {best} ranks best with SRCC {fixed(value, 3)}"
+    if not rivals.empty and rivals["p"].isna().any():
+        rival = rivals.iloc[0]
+        return Verdict(
+            f"{text}, {fixed(rival['difference'], 3)} before {rival['other']}; whether that is chance cannot be told "
+            f"from {plural(comparison.groups[part], 'group')} of images.",
+            False,
+        )
+    if rivals.empty:
+        return Verdict(f"{text}; the other runs are constant.", True)
+    nearest = rivals.iloc[0]
+    n_pairs = len(comparison.runs) * (len(comparison.runs) - 1) // 2
+    corrected = f", corrected for {n_pairs} comparisons" if n_pairs > 1 else ""
+    lead = (
+        f"its lead of {fixed(nearest['difference'], 3)} over {nearest['other']} "
+        f"({interval(nearest['low'], nearest['high'], 3)}, p {_p_relation(nearest['p_holm'])}{corrected})"
+    )
+    is_sure = bool((rivals["p_holm"] < LEVEL).all())
+    if is_sure:
+        return Verdict(f"{text}; {lead} is more than the choice of test images explains.", True)
+    level = rivals.loc[rivals["p_holm"] >= LEVEL, "other"].tolist()
+    others = "" if len(level) < 2 else f" Not told apart from it: {', '.join(level)}."
+    return Verdict(f"{text}; {lead} may be chance.{others}", False)
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """Sentences on how the figures are meant, for the small print under the verdict."""
+    notes = [
+        f"Differences, intervals and p come from {comparison.n_resamples:,} paired resamples of the images, drawn by "
+        "groups (uploader, scene, reference) where they are known: every resample is given to all runs at once. p is "
+        "two-sided; Holm’s correction covers all pairs of one metric on one part, and two runs are told apart where it "
+        f"stays below {LEVEL:g}. Intervals are of single pairs. They tell how far other test images would move the "
+        "result, not other training images.",
+    ]
+    if comparison.headline == TRAINING:
+        notes.append(
+            "The runs have no validation or test split: these are out-of-fold predictions, on folds that chose the "
+            "hyper-parameters, hence somewhat too good."
+        )
+    return [*notes, *comparison.notes]
+
+
+def _p_relation(p: float) -> str:
+    text = p_text(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+MAX_RUNS = 20
+
+
+def scores_figure(comparison: Comparison) -> Drawing | None:
+    """SRCC of every run with its interval, on the headline part and, set off, on its exclusive images."""
+    part = comparison.headline
+    exclusive = f"{part}/exclusive"
+    has_exclusive = exclusive in comparison.parts
+    scores = comparison.scores(part)
+    names = sorted(
+        (name for name in scores if math.isfinite(scores[name].metrics["srcc"])),
+        key=lambda name: -scores[name].metrics["srcc"],
+    )[:MAX_RUNS]
+    if not names:
+        return None
+    best = names[0]
+    below = comparison.scores(exclusive) if has_exclusive else {}
+
+    def paint(theme: Theme) -> Figure:
+        step = 0.6 if has_exclusive else 0.44
+        figure = Figure(figsize=(WIDTH, 1.0 + step * len(names)), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(visible=False)
+        ends = []
+        for y, name in enumerate(names):
+            axes.axhline(y, color=theme.line, lw=0.6, zorder=0)
+            rows = [(scores[name], float(y), "o", theme.accent, split_title(part))]
+            if name in below and math.isfinite(below[name].metrics["srcc"]):
+                rows.append((below[name], y + 0.26, "D", theme.contrast, "exclusive only"))
+            for entry, height, marker, colour, label in rows:
+                value = entry.metrics["srcc"]
+                low, high = entry.ci95.get("srcc", (math.nan, math.nan))
+                if math.isfinite(low) and math.isfinite(high):
+                    axes.plot([low, high], [height, height], color=colour, lw=1.8)
+                axes.plot(
+                    [value],
+                    [height],
+                    marker,
+                    color=colour,
+                    ms=6.5 if marker == "o" else 5.0,
+                    label=label if y == 0 else None,
+                    ls="none",
+                )
+                ends += [v for v in (value, low, high) if math.isfinite(v)]
+            label_row(
+                axes,
+                y,
+                plain_label(name),
+                fixed(scores[name].metrics["srcc"], 3),
+                above=5,
+                colours=(theme.ink, theme.ink),
+                is_bold=name == best,
+            )
+        _finish(axes, len(names), "SRCC")
+        axes.set_xlim(min(0.0, min(ends) - 0.03), min(1.0, max(ends) + 0.03))
+        if has_exclusive:
+            figure.legend(loc="outside lower center", ncols=2)
+        return figure
+
+    return Drawing("compared_scores", f"SRCC of every run on {split_title(part)}, with intervals.", paint)
+
+
+def differences_figure(comparison: Comparison) -> Drawing | None:
+    """Differences in SRCC of the best run to each other one, with interval and corrected p."""
+    part = comparison.headline
+    best = leader(comparison, part)
+    if best is None:
+        return None
+    rows = seen_from(comparison, best, part, "srcc")
+    rows = rows[rows["p"].notna()].sort_values("difference", kind="stable").head(MAX_RUNS)
+    if rows.empty:
+        return None
+    records = rows.to_dict("records")
+
+    def paint(theme: Theme) -> Figure:
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.46 * len(records)), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(visible=False)
+        axes.axvline(0, color=theme.ink, lw=1.0)
+        for y, row in enumerate(records):
+            is_sure = row["p_holm"] < LEVEL
+            colour = theme.accent if is_sure else theme.muted
+            axes.axhline(y, color=theme.line, lw=0.6, zorder=0)
+            axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8)
+            axes.plot(
+                [row["difference"]], [y], "o", color=colour, ms=6.5, mfc=colour if is_sure else theme.surface
+            )
+            p = p_text(row["p_holm"])
+            label_row(
+                axes,
+                y,
+                plain_label(f"over {row['other']}"),
+                f"{fixed(row['difference'], 3)}   p {p}",
+                above=5,
+                colours=(theme.ink, theme.muted),
+                is_bold=False,
+            )
+        _finish(axes, len(records), f"SRCC of {plain_label(best, 24)} minus that of the other run")
+        return figure
+
+    return Drawing("compared_differences", f"Differences in SRCC between {best} and the other runs.", paint)
+
+
+def cost_figure(comparison: Comparison) -> Drawing | None:
+    """SRCC against GMACs, one mark for each run; runs on the upper left edge are worth their cost."""
+    part = comparison.headline
+    points = [(run.label, run.gmacs, run.data.scores[part].metrics["srcc"]) for run in comparison.runs]
+    points = [p for p in points if math.isfinite(p[1]) and p[1] > 0 and math.isfinite(p[2])]
+    if len({gmacs for _, gmacs, _ in points}) < 2:
+        return None
+    front = {
+        name
+        for name, gmacs, srcc in points
+        if not any((g <= gmacs and s > srcc) or (g < gmacs and s >= srcc) for _, g, s in points)
+    }
+
+    def paint(theme: Theme) -> Figure:
+        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+        axes = figure.subplots()
+        edge = sorted((g, s) for name, g, s in points if name in front)
+        axes.step([g for g, _ in edge], [s for _, s in edge], where="post", color=theme.accent, lw=1.2)
+        middle = math.sqrt(min(g for _, g, _ in points) * max(g for _, g, _ in points))
+        for name, gmacs, srcc in points:
+            is_front = name in front
+            axes.plot([gmacs], [srcc], "o", color=theme.accent if is_front else theme.muted, ms=6.5)
+            is_right = gmacs > middle
+            axes.annotate(
+                plain_label(name, 22),
+                (gmacs, srcc),
+                xytext=(-8 if is_right else 8, 4),
+                textcoords="offset points",
+                ha="right" if is_right else "left",
+                color=theme.ink if is_front else theme.muted,
+                fontsize=9,
+            )
+        axes.set(xscale="log", xlabel="GMACs of one image", ylabel=f"SRCC, {split_title(part)}")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda value, _position: number(value))
+        axes.margins(x=0.12, y=0.14)
+        return figure
+
+    return Drawing("compared_cost", "SRCC of every run against its GMACs.", paint)
+
+
+def _finish(axes: Axes, n_rows: int, xlabel: str) -> None:
+    axes.set(ylim=(n_rows - 0.5, -0.75), yticks=[], xlabel=xlabel)
+    axes.spines["left"].set_visible(False)
+    axes.locator_params(axis="x", nbins=6)
+
+
+MAX_PAIRS = 20
+"""Pairs that the page and the Markdown list for a metric; the CSV has all."""
+
+SHOWN_DIFFERENCES = ("srcc", "mae")
+"""Metrics whose differences the page shows; the CSV has all."""
+
+
+def score_rows(comparison: Comparison, part: str) -> list[ScoreRow]:
+    """Metrics of every run on one part, best SRCC first."""
+    scores = comparison.scores(part)
+    decimals = column_decimals(scores.values())
+    best = leader(comparison, part)
+    order = sorted(
+        scores,
+        key=lambda name: -v if math.isfinite(v := scores[name].metrics["srcc"]) else 2.0,
+    )
+    return [spelled(name, "headline" if name == best else "split", scores[name], decimals) for name in order]
+
+
+def difference_rows(comparison: Comparison, part: str, metric: str) -> list[dict[str, str]]:
+    """Differences of the pairs in one metric on one part, the surest first, at most `MAX_PAIRS`."""
+    rows = comparison.differences
+    rows = rows[(rows["part"] == part) & (rows["metric"] == metric)].sort_values(
+        ["p_holm", "p"], kind="stable", na_position="last"
+    )
+    # One decimal more than the errors themselves have on the page: differences are smaller than values.
+    values = rows[["first_value", "second_value"]].to_numpy().ravel().tolist()
+    decimals = 3 if metric in CORRELATIONS else 1 + decimals_for(values)
+    return [
+        {
+            "pair": f"{row['first']} − {row['second']}",
+            "difference": _signed(row["difference"], decimals),
+            "difference_small": interval(row["low"], row["high"], decimals),
+            "p": p_text(row["p"]),
+            "p_holm": p_text(row["p_holm"]),
+            "p_holm_small": _verdict(row["better"], row["p_holm"]),
+        }
+        for row in rows.head(MAX_PAIRS).to_dict("records")
+    ]
+
+
+def win_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """How many metrics each run wins on each part, and on what share of the images it comes closest."""
+    rows = []
+    for part, n in comparison.parts.items():
+        wins = comparison.wins(part)
+        row = {"part": split_title(part), "part_small": plural(n, "image")}
+        for i, run in enumerate(comparison.runs):
+            row[f"run{i}"] = f"{wins[run.label]} of {len(DEFAULT_METRICS)}"
+            row[f"run{i}_small"] = f"closest on {percent(comparison.closest[part][run.label])}"
+        rows.append(row)
+    return rows
+
+
+def cost_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """GMACs, parameters and measured seconds of each run."""
+    return [
+        {
+            "run": run.label,
+            "run_small": run.data.title if run.data.title != run.label else "",
+            "gmacs": number(run.gmacs),
+            "params": number(run.data.params_m),
+            "photo": duration(run.seconds_per_photo),
+            "fit": duration(run.fit_s),
+        }
+        for run in comparison.runs
+    ]
+
+
+def drop_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """SRCC on all images and on the exclusive ones, and the fall between them."""
+    return [
+        {
+            "run": row["run"],
+            "run_small": row["split"],
+            "whole": fixed(row["whole"], 3),
+            "subset": fixed(row["subset"], 3),
+            "drop": _signed(row["drop"], 3),
+            "drop_small": interval(row["low"], row["high"], 3),
+        }
+        for row in comparison.drops.to_dict("records")
+    ]
+
+
+def differences_csv(comparison: Comparison) -> str:
+    """Every pair in every metric on every part, with all digits."""
+    return _csv(comparison.differences)
+
+
+def scores_csv(comparison: Comparison) -> str:
+    """Every metric of every run on every part, with cost, wins and the share of closest images."""
+    records = []
+    for part, n in comparison.parts.items():
+        wins = comparison.wins(part)
+        for run in comparison.runs:
+            scores = run.data.scores[part]
+            record: dict[str, object] = {"run": run.label, "title": run.data.title, "part": part, "n": n}
+            for metric in METRIC_NAMES:
+                low, high = scores.ci95.get(metric, (math.nan, math.nan))
+                record |= {
+                    metric: scores.metrics[metric],
+                    f"{metric}_low": low,
+                    f"{metric}_high": high,
+                }
+            records.append(
+                record
+                | {
+                    "wins": wins[run.label],
+                    "closest_share": comparison.closest[part][run.label],
+                    "gmacs": run.gmacs,
+                    "params_m": run.data.params_m,
+                    "seconds_per_photo": run.seconds_per_photo,
+                    "fit_s": run.fit_s,
+                }
+            )
+    return _csv(pd.DataFrame(records))
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """Verdict, scores, differences, cost and drop as Markdown."""
+    lines = ["# Comparison of runs", ""]
+    if comparison.is_simulation:
+        lines += [f"> **Simulation.** {SIMULATION_NOTE}", ""]
+    lines += [markdown_text(word_comparison(comparison).sentence), ""]
+    for part, n in comparison.parts.items():
+        lines += [f"## {split_title(part)} ({plural(n, 'image')})", ""]
+        lines += _table(
+            ["run", *(METRIC_TITLES[metric] for metric in METRIC_NAMES)],
+            (
+                [row.name, *(f"{value} {bounds}".strip() for value, bounds in row.cells)]
+                for row in score_rows(comparison, part)
+            ),
+        )
+        for metric in SHOWN_DIFFERENCES:
+            lines += ["", f"Difference in {METRIC_TITLES[metric]}:", ""]
+            lines += _table(
+                ["pair", "difference", "95 % interval", "p", "p (Holm)", "better"],
+                (
+                    [
+                        *(row[k] for k in ("pair", "difference", "difference_small", "p", "p_holm")),
+                        row["p_holm_small"],
+                    ]
+                    for row in difference_rows(comparison, part, metric)
+                ),
+            )
+        lines.append("")
+    lines += ["## Cost", ""]
+    lines += _table(
+        ["run", "GMACs", "M parameters", "one photo", "fit"],
+        ([row[k] for k in ("run", "gmacs", "params", "photo", "fit")] for row in cost_rows(comparison)),
+    )
+    drops = drop_rows(comparison)
+    if drops:
+        lines += ["", "## Drop of SRCC to the exclusive subset", ""]
+        lines += _table(
+            ["run", "split", "all", "exclusive", "drop", "95 % interval"],
+            (
+                [row[k] for k in ("run", "run_small", "whole", "subset", "drop", "drop_small")]
+                for row in drops
+            ),
+        )
+    return "\n".join([*lines, ""])
+
+
+def _verdict(better: str, p_holm: float) -> str:
+    if better:
+        return f"{better} better"
+    return "not told apart" if math.isfinite(p_holm) else "not compared"
+
+
+def _signed(value: float, decimals: int) -> str:
+    text = fixed(value, decimals)
+    return f"+{text}" if math.isfinite(value) and value > 0 and float(text) != 0 else text
+
+
+def _table(titles: list[str], rows: Iterable[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(titles) + " |", "|---|" + "--:|" * (len(titles) - 1)]
+    return lines + ["| " + " | ".join(markdown_text(cell) for cell in row) + " |" for row in rows]
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    buffer = io.StringIO()
+    frame.to_csv(buffer, index=False, lineterminator="\n")
+    return buffer.getvalue()
+
+
+PAGE_NAME = "comparison.html"
+FIGURE_NAMES = ("compared_scores", "compared_differences", "compared_cost")
+
+
+def _own_before_markers(folder: Path) -> tuple[str, ...]:
+    page = folder / PAGE_NAME
+    is_ours = page.is_file() and "featbank comparison" in page.read_text("utf-8", errors="replace")
+    names = (PAGE_NAME, "scores.csv", "differences.csv", "comparison.md", *(f"{n}.png" for n in FIGURE_NAMES))
+    return names if is_ours else ()
+
+
+COMPARISON: Final = FolderKind("comparison", _own_before_markers)
+
+
+def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
+    """Write ``comparison.html``, its figures as PNG, ``scores.csv``, ``differences.csv`` and ``comparison.md``.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    folder : path
+        Made if it is not there; an earlier comparison there is replaced as a whole.
+
+    Returns
+    -------
+    Path
+        The page: one file, with no script and no address outside itself.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    drawings = (scores_figure(comparison), differences_figure(comparison), cost_figure(comparison))
+    figures = {drawing.name: drawing for drawing in drawings if drawing is not None}
+    with replacing_folder(folder, COMPARISON, "report --out") as place:
+        for drawing in figures.values():
+            drawing.write_png(place)
+        write_text(place / "scores.csv", scores_csv(comparison))
+        write_text(place / "differences.csv", differences_csv(comparison))
+        write_text(place / "comparison.md", comparison_markdown(comparison))
+        write_text(place / PAGE_NAME, render_comparison(comparison, figures))
+    return Path(folder) / PAGE_NAME
+
+
+def render_comparison(comparison: Comparison, figures: Mapping[str, Drawing]) -> str:
+    """Render a comparison as a self-contained HTML document.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    figures : mapping of str to Drawing
+        By their names, as in ``FIGURE_NAMES``; those that are absent are left out of the page.
+
+    Returns
+    -------
+    str
+    """
+    parts = [
+        {
+            "name": part.replace("/", "-"),
+            "title": split_title(part),
+            "n": plural(n, "image"),
+            "rows": score_rows(comparison, part),
+            "differences": [
+                (METRIC_TITLES[metric], difference_rows(comparison, part, metric))
+                for metric in SHOWN_DIFFERENCES
+            ],
+        }
+        for part, n in comparison.parts.items()
+    ]
+    return (
+        page_environment()
+        .get_template("compare.html")
+        .render(
+            title="Comparison of " + plural(len(comparison.runs), "run"),
+            facts=[
+                ("dataset", str(comparison.runs[0].data.section("dataset").get("name") or "not named")),
+                ("runs", ", ".join(run.label for run in comparison.runs)),
+            ],
+            palette=palette(),
+            simulation_note=SIMULATION_NOTE if comparison.is_simulation else "",
+            verdict=word_comparison(comparison),
+            verdict_notes=comparison_notes(comparison),
+            headline=split_title(comparison.headline),
+            metric_titles=[METRIC_TITLES[name] for name in METRIC_NAMES],
+            parts=parts,
+            figures={name: drawing.markup() for name, drawing in figures.items()},
+            n_pairs=len(comparison.runs) * (len(comparison.runs) - 1) // 2,
+            max_pairs=MAX_PAIRS,
+            win_columns=[
+                ("part", "part", ""),
+                *((f"run{i}", run.label, "num") for i, run in enumerate(comparison.runs)),
+            ],
+            win_rows=win_rows(comparison),
+            cost_rows=cost_rows(comparison),
+            drop_rows=drop_rows(comparison),
+        )
+    )
