@@ -20,27 +20,28 @@ from collections.abc import Sequence
 from types import FrameType
 
 from featbank import __version__
+from featbank.commands import Command
 from featbank.errors import FeatbankError, redact
 from featbank.workers import own_workers, without_current_folder
 
 COMMANDS = {
-    "demo": "write the built-in photo set: rendered 4K JPEGs in the UHD-IQA layout",
-    "check": "read a dataset and report counts, ranges, overlaps and broken files",
-    "features": "compute the features a bank lacks; resumable",
-    "fit": "fit, evaluate and write a run folder",
-    "score": "predict the MOS of new images with a fitted model",
-    "search": "find the best band subsets under a budget; resumable, shared by processes",
-    "distill": "train a small network on a fitted run's features and scores",
-    "doctor": "say what this machine and installation offer and lack",
-    "report": "write a run's report again, or compare several runs",
-    "protocol": "repeated splits, another dataset, fewer photos: how far a score holds",
-    "leaderboard": "place runs in Tables 1 to 3 of the challenge report",
-    "budget": "list the GMACs of a recipe's passes against its budget",
-    "list": "list encoders, views, recipes or datasets",
-    "weights": "list, fetch or add the weights of network encoders",
-    "bank": "look into and look after a feature bank",
+    "demo": ("data", "write the built-in photo set: rendered 4K JPEGs in the UHD-IQA layout"),
+    "check": ("data", "read a dataset and report counts, ranges, overlaps and broken files"),
+    "features": ("features", "compute the features a bank lacks; resumable"),
+    "fit": ("fit", "fit, evaluate and write a run folder"),
+    "score": ("fit", "predict the MOS of new images with a fitted model"),
+    "search": ("search", "find the best band subsets under a budget; resumable, shared by processes"),
+    "distill": ("fit", "train a small network on a fitted run's features and scores"),
+    "doctor": ("data", "say what this machine and installation offer and lack"),
+    "report": ("fit", "write a run's report again, or compare several runs"),
+    "protocol": ("search", "repeated splits, another dataset, fewer photos: how far a score holds"),
+    "leaderboard": ("search", "place runs in Tables 1 to 3 of the challenge report"),
+    "budget": ("weights", "list the GMACs of a recipe's passes against its budget"),
+    "list": ("weights", "list encoders, views, recipes or datasets"),
+    "weights": ("weights", "list, fetch or add the weights of network encoders"),
+    "bank": ("features", "look into and look after a feature bank"),
 }
-"""Every subcommand with its one-line help; each lives in the module of the same name under ``commands``."""
+"""Every subcommand with its module under ``commands`` and its one-line help."""
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -115,15 +116,15 @@ def _main(arguments: list[str]) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    module = importlib.import_module(f"featbank.commands.{name}")
+    command: Command = importlib.import_module(f"featbank.commands.{COMMANDS[name][0]}").COMMANDS[name]
     parser = argparse.ArgumentParser(
         prog=f"featbank {name}",
-        description=module.__doc__,
-        epilog=module.EXAMPLE,
+        description=command.description,
+        epilog=command.example,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    module.add_arguments(parser)
+    command.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     try:
         options = parser.parse_args(arguments)
@@ -139,7 +140,7 @@ def _run(name: str, arguments: list[str]) -> int:
                 from featbank.encoders import allow_code
 
                 contexts.enter_context(allow_code())
-            output = module.run(options)
+            output = command.run(options)
     except FeatbankError as error:
         return _fail(str(error), as_json)
     except (KeyboardInterrupt, BrokenPipeError):
@@ -208,7 +209,7 @@ def _overview() -> str:
         "",
         "usage: featbank COMMAND [options]",
         "",
-        *(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()),
+        *(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()),
         "",
         "Every command has --help with an example, and --json for one JSON document on standard output.",
         "example: featbank demo demo && featbank features demo --recipe starter && featbank fit demo --recipe starter",

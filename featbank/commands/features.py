@@ -1,56 +1,54 @@
-"""Compute the features a bank lacks. Resumable at any time; running it again computes nothing.
-
-Each photo is decoded once for all views and encoders. An unreadable photo is recorded with its reason and
-does not stop the run; where all photos fail, the command ends with 1.
-"""
+"""The commands features and bank: computing features, and looking after those that are stored."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
-from featbank.commands import Output
+from featbank.commands import Command, Output, render_rows
 from featbank.commands.options import (
-    add_bank,
-    add_compute,
-    add_data,
-    add_recipe,
+    BANK,
+    CODE,
+    DATA,
+    DEVICE,
+    ENGINE,
+    IMAGES,
+    PRECISION,
+    RECIPE,
+    WORKERS,
+    add,
+    add_actions,
     apply_compute,
+    argument,
+    features_command,
+    non_negative_number,
     shard_spec,
+    switch,
 )
 
-EXAMPLE = """examples:
-  featbank features ~/uhd-iqa --recipe starter --bank bank
-  featbank features ~/uhd-iqa --recipe icl --bank /shared/bank --shard $SLURM_ARRAY_TASK_ID/16
-  featbank features s3://bucket/uhd-iqa --recipe starter --bank s3://bucket/bank"""
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    add_data(parser)
-    add_recipe(parser)
-    add_bank(parser)
-    add_compute(parser)
-    parser.add_argument("--retry-failed", action="store_true", help="try again photos recorded as unreadable")
-    parser.add_argument(
-        "--rehash",
-        action="store_true",
-        help="read every file again, also those whose size and times are unchanged",
-    )
-    parser.add_argument(
-        "--cluster",
-        metavar="dask://HOST:PORT",
-        help="let the workers of a Dask scheduler compute; they read the photos at the same paths",
-    )
-    parser.add_argument(
-        "--shard",
-        metavar="I/N",
-        type=shard_spec,
-        help="only part I (from 0) of N of the images; all parts may run at once into one bank",
+def _features_arguments(parser: argparse.ArgumentParser) -> None:
+    add(
+        parser,
+        *(DATA, IMAGES, RECIPE, CODE, BANK, DEVICE, ENGINE, PRECISION, WORKERS),
+        switch("--retry-failed", "try again photos recorded as unreadable"),
+        switch("--rehash", "read every file again, also those whose size and times are unchanged"),
+        argument(
+            "--cluster",
+            metavar="dask://HOST:PORT",
+            text="let the workers of a Dask scheduler compute; they read the photos at the same paths",
+        ),
+        argument(
+            "--shard",
+            metavar="I/N",
+            type=shard_spec,
+            text="only part I (from 0) of N of the images; all parts may run at once into one bank",
+        ),
     )
 
 
-def run(options: argparse.Namespace) -> Output:
-    """Extract."""
+def _features(options: argparse.Namespace) -> Output:
     from featbank.bank import Bank
     from featbank.cluster import check_cluster
     from featbank.datasets import read_dataset
@@ -122,7 +120,7 @@ def run(options: argparse.Namespace) -> Output:
     }
     # Not one photo with all its features is work that could not be done; a few broken files among good ones are not.
     is_in_vain = bool(summary.failures) and not summary.n_computed and not summary.n_cached
-    return Output(document, _text(document), 1 if is_in_vain else 0)
+    return Output(document, _features_text(document), 1 if is_in_vain else 0)
 
 
 def _check_precision(precision: str, encoders: list[str]) -> None:
@@ -146,7 +144,7 @@ def _check_precision(precision: str, encoders: list[str]) -> None:
         )
 
 
-def _text(document: dict[str, object]) -> str:
+def _features_text(document: dict[str, object]) -> str:
     from featbank.encoders import random_weights_note
     from featbank.errors import first_few
 
@@ -174,3 +172,263 @@ def _text(document: dict[str, object]) -> str:
     if len(failures) > 20:
         lines.append(f"  ... and {len(failures) - 20} more (all of them with --json)")
     return "\n".join(lines)
+
+
+def _bank_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = {
+        "ls": "list the features",
+        "verify": "read every shard and check it; exit 1 if anything is wrong",
+        "export": "write features with image names as CSV, Parquet or NPZ",
+        "import": "bring features computed elsewhere",
+        "prune": "merge small shards; remove features that are not wanted",
+    }
+    parsers = add_actions(parser, "action", actions)
+    for action in parsers.values():
+        BANK(action)
+    add(
+        parsers["export"],
+        CODE,
+        argument("file", metavar="FILE", text="file to write: .csv, .parquet or .npz"),
+        argument("--data", metavar="DATA", required=True, text="dataset that names the images"),
+        IMAGES,
+        argument("--recipe", metavar="R", default="starter", text="recipe that names the bands"),
+    )
+    add(
+        parsers["import"],
+        DATA,
+        IMAGES,
+        argument("file", metavar="FILE", text="NPY, NPZ, CSV, Parquet or MAT file of features"),
+        argument(
+            "--band", metavar="NAME", required=True, text="name of the band: `imported:NAME` in recipes"
+        ),
+        argument("--variable", metavar="V", text="array in an NPZ or MAT file that holds several"),
+    )
+    names = parsers["import"].add_mutually_exclusive_group()
+    names.add_argument("--names", metavar="FILE", help="text file with one image name for each row, in order")
+    names.add_argument("--names-in", metavar="V", help="column or array that holds the image names")
+    add(
+        parsers["import"],
+        switch("--transpose", "the file has a column for each image"),
+        argument(
+            "--gmacs",
+            metavar="G",
+            type=non_negative_number,
+            text="cost of the features for one image, if known",
+        ),
+        argument("--nonfinite", choices=("refuse", "zero"), default="refuse", text="NaN and infinite values"),
+        switch(
+            "--replace",
+            "drop an earlier import of the same name for the same images, once this one is stored",
+        ),
+    )
+    add(
+        parsers["prune"],
+        CODE,
+        argument(
+            "--recipe",
+            metavar="R",
+            action="append",
+            default=[],
+            text="keep only features of these recipes (repeatable)",
+        ),
+        switch("--yes", "remove; without it, what would be removed is only listed"),
+    )
+
+
+def _bank(options: argparse.Namespace) -> Output:
+    actions = {"ls": _ls, "verify": _verify, "export": _export, "import": _import, "prune": _prune}
+    return actions[options.action](options)
+
+
+def _ls(options: argparse.Namespace) -> Output:
+    from featbank.bank import Bank
+
+    bank = Bank(options.bank, create=False)
+    rows = [
+        {
+            "feature": folder.label,
+            "rows": len(folder.keys()),
+            "columns": folder.n_features,
+            "mib": folder.n_bytes() / 2**20,
+            "shards": folder.n_shards(),
+            "digest": folder.digest[:12],
+        }
+        for folder in bank.features()
+    ]
+    failures = len(bank.images.failures())
+    return Output(
+        {"bank": str(options.bank), "features": rows, "unreadable_images": failures},
+        f"{render_rows(rows)}\n{failures} images recorded as unreadable",
+    )
+
+
+def _verify(options: argparse.Namespace) -> Output:
+    from featbank.bank import Bank
+
+    problems = Bank(options.bank, create=False).verify()
+    rows = [{"path": str(problem.path), "problem": problem.message} for problem in problems]
+    text = (
+        "\n".join(f"{row['path']}: {row['problem']}" for row in rows)
+        if rows
+        else "clean: every shard agrees with its digest"
+    )
+    return Output({"bank": str(options.bank), "clean": not rows, "problems": rows}, text, 1 if rows else 0)
+
+
+def _export(options: argparse.Namespace) -> Output:
+    from featbank.atomic import check_file
+    from featbank.bank import Bank, write_features
+    from featbank.bank.export import is_export
+    from featbank.datasets import read_dataset
+    from featbank.jobs import FeatureRequest
+    from featbank.known_features import stored_folders
+    from featbank.recipes.reading import read_recipe
+    from featbank.table import Band, build_table, resolve_band
+
+    check_file(options.file, "bank export", is_export)
+    bank = Bank(options.bank, create=False)
+    table = read_dataset(options.data, images=options.images)
+    bands = []
+    for band in read_recipe(options.recipe).bands:
+        stored = stored_folders(bank, FeatureRequest(band.encoder, band.view, band.aggregate))
+        if len(stored) == 1:  # of a program, which need not be run to know its features
+            facts = ("unknown", "unknown", "unknown", float("nan"), float("nan"), stored[0].digest)
+            bands.append(Band(band.name, band.encoder, band.view, band.aggregate, stored[0], *facts))
+        else:
+            bands.append(resolve_band(bank, table, band.name, band.encoder, band.view, band.aggregate))
+    features = build_table(table, bands, bank, features_command(options, options.data))
+    path = write_features(Path(options.file), features.X)
+    document = {
+        "file": str(path),
+        "rows": len(features.X),
+        "columns": features.X.shape[1],
+        "left_out": len(features.left_out),
+    }
+    return Output(document, f"{len(features.X)} images x {features.X.shape[1]} columns: {path}")
+
+
+def _import(options: argparse.Namespace) -> Output:
+    from featbank.bank import Bank, read_feature_file
+    from featbank.datasets import read_dataset
+    from featbank.digest import digest_file
+    from featbank.importing import import_features
+
+    table = read_dataset(options.data, images=options.images)
+    found = read_feature_file(
+        options.file,
+        variable=options.variable,
+        names=options.names_in,
+        transpose=options.transpose,
+        nonfinite=options.nonfinite,
+        own_names=options.names is None,
+    )
+    names = found.names if options.names is None else _read_lines(Path(options.names))
+    folder, uncovered = import_features(
+        table,
+        Bank(options.bank),
+        options.band,
+        names,
+        found.matrix,
+        source_digest=digest_file(options.file),
+        gmacs=options.gmacs,
+        replace=options.replace,
+    )
+    document: dict[str, Any] = {
+        "band": options.band,
+        "dataset": table.name,
+        "rows": len(found.matrix),
+        "columns": folder.n_features,
+        "images_without_features": uncovered,
+        "matched_by": "position" if names is None else "name",
+        "read_as": found.description,
+        "digest": folder.digest,
+    }
+    first, last = table.frame["image_id"].iloc[[0, -1]]
+    matched = f"by position, as the file names no images: first row {first}, last row {last}"
+    text = (
+        f"band {options.band!r} of dataset {table.name!r}: {len(found.matrix)} rows x {folder.n_features} columns "
+        f"({found.description}), matched {'by name' if names else matched}; {uncovered} images of the dataset have "
+        f'none. In a recipe: encoder = "imported:{options.band}"'
+    )
+    return Output(document, text)
+
+
+def _read_lines(path: Path) -> list[str]:
+    from featbank.errors import BankError
+    from featbank.remote import read_regular
+
+    try:
+        text = read_regular(path, 1 << 27, BankError).decode("utf-8-sig")
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BankError(
+            f"bank import: --names must be a text file in UTF-8 with one image name in each line, got {path}: {error}."
+        ) from error
+
+
+def _prune(options: argparse.Namespace) -> Output:
+    from featbank.bank import Bank
+    from featbank.extract import FeatureRequest, open_folder
+    from featbank.known_features import stored_folders
+    from featbank.recipes.reading import read_recipe
+
+    bank = Bank(options.bank, create=False)
+    wanted: set[str] = set()
+    for name in options.recipe:
+        for band in read_recipe(name).bands:
+            request = FeatureRequest(band.encoder, band.view, band.aggregate)
+            if band.encoder.startswith("file:"):  # not run, as above
+                wanted.update(folder.digest for folder in stored_folders(bank, request))
+            elif not band.encoder.startswith("imported:"):
+                wanted.add(open_folder(bank, request).digest)
+    # Imported features cannot be computed again, so no recipe's absence removes them.
+    removable = [
+        folder
+        for folder in bank.features()
+        if options.recipe and folder.digest not in wanted and folder.identity.get("kind") != "imported"
+    ]
+    rows = [
+        {"feature": folder.label, "rows": len(folder.keys()), "digest": folder.digest[:12]}
+        for folder in removable
+    ]
+    if options.yes:
+        for folder in removable:
+            bank.remove(folder.digest)
+    merged = bank.compact()
+    verb = "removed" if options.yes else "would be removed (give --yes)"
+    lines = [f"{row['feature']} ({row['rows']} rows) {verb}" for row in rows]
+    lines.append(f"{merged} shards merged")
+    return Output(
+        {"features": rows, "removed": bool(options.yes and rows), "shards_merged": merged}, "\n".join(lines)
+    )
+
+
+COMMANDS = {
+    "features": Command(
+        """Compute the features a bank lacks. Resumable at any time; running it again computes nothing.
+
+Each photo is decoded once for all views and encoders. An unreadable photo is recorded with its reason and
+does not stop the run; where all photos fail, the command ends with 1.""",
+        """examples:
+  featbank features ~/uhd-iqa --recipe starter --bank bank
+  featbank features ~/uhd-iqa --recipe icl --bank /shared/bank --shard $SLURM_ARRAY_TASK_ID/16
+  featbank features s3://bucket/uhd-iqa --recipe starter --bank s3://bucket/bank""",
+        _features_arguments,
+        _features,
+    ),
+    "bank": Command(
+        """Look into and look after a feature bank.
+
+ls lists its features; verify reads every shard and checks its digest; export writes features as CSV, Parquet
+or NPZ; import brings features computed elsewhere; prune merges small shards, and with --recipe removes the
+features that no named recipe uses.""",
+        """examples:
+  featbank bank ls
+  featbank bank verify --bank bank
+  featbank bank export features.parquet --data ~/uhd-iqa --recipe starter
+  featbank bank import scores.csv --band nss nss_features.mat --gmacs 1.5
+  featbank bank prune""",
+        _bank_arguments,
+        _bank,
+    ),
+}

@@ -1,82 +1,76 @@
-"""Fit a recipe on a dataset's training rows, evaluate on its other rows, write a run folder.
-
-Folds, hyper-parameters and weights come from training rows alone; validation and test rows are read once,
-by the last step. Beside the model stand the constant prediction, every single band, and, where the dataset
-has metadata, a ridge that sees no pixel.
-"""
+"""The commands fit, score, report and distill: what is made of features."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+from typing import Any
 
-from featbank.commands import Output
+from featbank.commands import SIMULATION, Command, Output, say
 from featbank.commands.options import (
-    add_bank,
-    add_cluster,
-    add_data,
-    add_memory_limit,
-    add_recipe,
-    add_workers,
+    BANK,
+    CLUSTER,
+    CODE,
+    DATA,
+    DEVICE,
+    ENGINE,
+    IMAGES,
+    MEMORY_LIMIT,
+    PRECISION,
+    RECIPE,
+    REFERENCE,
+    TEST_FRACTION,
+    WORKERS,
+    add,
+    apply_compute,
+    argument,
+    check_device,
     cluster_of,
+    features_command,
     fraction,
     non_negative_int,
+    positive_int,
+    seed,
+    switch,
 )
 
-EXAMPLE = """examples:
-  featbank fit ~/uhd-iqa --recipe starter --out runs/starter
-  featbank fit ~/uhd-iqa --recipe icl --out runs/icl --cluster dask://10.0.0.5:8786"""
+_STEPS = 1500
+"""Of a student on crops, where no trunk has learned yet."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    add_data(parser)
-    add_recipe(parser)
-    add_bank(parser)
-    add_workers(parser)
-    add_cluster(parser)
-    parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/RECIPE)")
-    add_memory_limit(parser)
-    parser.add_argument(
-        "--test-fraction",
-        metavar="F",
-        type=fraction,
-        default=0.2,
-        help="for a dataset without a split: share of images held out for the test, by group (default: 0.2)",
-    )
-    parser.add_argument(
-        "--over-budget", action="store_true", help="fit although the recipe's GMACs exceed its budget"
-    )
-    parser.add_argument(
-        "--reference", action="store_true", help="search with plain scikit-learn: the same numbers, slower"
-    )
-
-    parser.add_argument(
-        "--permutations",
-        metavar="K",
-        type=non_negative_int,
-        help="fits on shuffled MOS, which must score near zero; 0 for none (default: by the size of the problem)",
-    )
-    parser.add_argument(
-        "--confidence",
-        metavar="C",
-        type=fraction,
-        default=0.9,
-        help="nominal coverage of the prediction intervals (default: 0.9)",
-    )
-    parser.add_argument(
-        "--calibrate",
-        choices=("training", "validation"),
-        default="training",
-        help="held-out predictions behind the intervals: out of fold on training, or validation (default: training)",
+def _fit_arguments(parser: argparse.ArgumentParser) -> None:
+    add(
+        parser,
+        *(DATA, IMAGES, RECIPE, CODE, BANK, WORKERS, CLUSTER),
+        argument("--out", metavar="RUN", text="run folder (default: runs/RECIPE)"),
+        MEMORY_LIMIT,
+        TEST_FRACTION,
+        switch("--over-budget", "fit although the recipe's GMACs exceed its budget"),
+        REFERENCE,
+        argument(
+            "--permutations",
+            metavar="K",
+            type=non_negative_int,
+            text="fits on shuffled MOS, which must score near zero; 0 for none (default: by the size of the problem)",
+        ),
+        argument(
+            "--confidence",
+            metavar="C",
+            type=fraction,
+            default=0.9,
+            text="nominal coverage of the prediction intervals",
+        ),
+        argument(
+            "--calibrate",
+            choices=("training", "validation"),
+            default="training",
+            text="held-out predictions behind the intervals: out of fold on training, or validation",
+        ),
     )
 
 
-def run(options: argparse.Namespace) -> Output:
-    """Fit."""
+def _fit(options: argparse.Namespace) -> Output:
     from featbank.bank import Bank
-    from featbank.commands.console import render_metrics
     from featbank.datasets import read_dataset
     from featbank.recipes.reading import read_recipe
     from featbank.report.page import write_report_of
@@ -85,7 +79,6 @@ def run(options: argparse.Namespace) -> Output:
     recipe = read_recipe(options.recipe)
     table = read_dataset(options.data, images=options.images)
     out = Path(options.out or f"runs/{recipe.name}")
-    again = f"featbank features {options.data} --recipe {options.recipe} --bank {options.bank}"
     with cluster_of(options) as cluster:
         metrics = fit_run(
             table,
@@ -102,8 +95,317 @@ def run(options: argparse.Namespace) -> Output:
             confidence=options.confidence,
             calibrate_on=options.calibrate,
             write_report=lambda folder: write_report_of(folder, table, folder),
-            features_command=again,
-            log=lambda line: print(line, file=sys.stderr),
+            features_command=features_command(options, options.data),
+            log=say,
         )
     text = render_metrics(metrics) + f"\nrun: {out}   report: {out / 'report.html'}"
     return Output({"run": str(out), "metrics": metrics}, text)
+
+
+def render_metrics(metrics: dict[str, Any]) -> str:
+    """Lay the metrics out as the table that `featbank fit` prints."""
+    from featbank.encoders import random_weights_note
+
+    parts = [
+        name
+        for name in ("training_cv", "validation", "validation/exclusive", "test", "test/exclusive")
+        if name in metrics
+    ]
+    lines = [
+        f"{'':<22}{'n':>6}  {'SRCC':>6} {'95 % interval':>16}  {'PLCC':>6}  {'KRCC':>6}  {'RMSE':>8}  {'MAE':>8}"
+    ]
+    lines += [_metric_line(name, metrics[name]) for name in parts]
+    reasons = {name: metrics[name].get("ci95_reason") for name in parts}
+    lines += [f"no interval for {name}: {reason}" for name, reason in reasons.items() if reason]
+    last = "test" if "test" in metrics else "validation"
+    compared = {"constant prediction": metrics.get("baselines", {}).get("constant", {})}
+    compared["metadata-only ridge"] = metrics.get("baselines", {}).get("metadata_ridge", {})
+    compared |= {f"band {name} alone": scores for name, scores in metrics.get("single_bands", {}).items()}
+    shown = [_metric_line(name, scores[last]) for name, scores in compared.items() if last in scores]
+    if shown:
+        lines += [f"for comparison, on {last}:", *shown]
+    lines.append(
+        f"cost {metrics['gmacs']:.3f} GMACs of {metrics['budget_gmacs']:g}, {metrics['params_m']:.2f} M parameters"
+    )
+    if metrics["simulation"]:
+        lines.append(SIMULATION)
+    if metrics["random_weights"]:
+        lines.append(random_weights_note(metrics["random_weights"]))
+    return "\n".join(lines)
+
+
+def _metric_line(name: str, scores: dict[str, Any]) -> str:
+    low, high = (scores.get("ci95") or {}).get("srcc", (None, None))
+    interval = f"[{low:.3f}, {high:.3f}]" if low is not None and high is not None else "-"
+    cells = [f"{scores[key]:.4f}" if scores[key] is not None else "-" for key in ("srcc", "plcc", "krcc")]
+    errors = [f"{scores[key]:.4g}" for key in ("rmse", "mae")]
+    return (
+        f"  {name:<20}{scores['n']:>6}  {cells[0]:>6} {interval:>16}  {cells[1]:>6}  {cells[2]:>6}  "
+        f"{errors[0]:>8}  {errors[1]:>8}"
+    )
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    add(
+        parser,
+        argument("model", metavar="MODEL", text="model.skops of a run, or the run folder"),
+        argument("paths", metavar="PATH", nargs="+", text="image files or folders, or their URLs in a store"),
+        argument("--csv", metavar="FILE", text="write the table there instead of printing it"),
+        *(BANK, CODE, DEVICE, ENGINE, PRECISION, WORKERS),
+    )
+
+
+def _score(options: argparse.Namespace) -> Output:
+    from featbank.atomic import check_file, replacing
+    from featbank.bank import Bank
+    from featbank.encoders import random_weights_note
+    from featbank.runs.score import is_table_of_scores, score_paths
+    from featbank.workers import keep_freed_memory
+
+    if options.csv:
+        check_file(options.csv, "score --csv", is_table_of_scores)
+    apply_compute(options)
+    keep_freed_memory()  # with one worker this process does the work
+    scores = score_paths(Path(options.model), options.paths, Bank(options.bank), workers=options.workers)
+    failed = int(scores["predicted"].isna().sum())
+    document = {
+        "model": options.model,
+        "scored": len(scores) - failed,
+        "failed": failed,
+        "simulation": bool(scores.attrs["simulation"]),
+        "statement": SIMULATION if scores.attrs["simulation"] else "",
+        "mos_range": list(scores.attrs["mos_range"]),
+        "unlike_training": int((scores["unlike_training"] == True).sum()),  # noqa: E712 - None where unknown
+        "off_scale": int(scores["off_scale"].isin(["below", "above"]).sum()),
+        "random_weights": list(scores.attrs["random_weights"]),
+        "notes": list(scores.attrs["notes"]),
+        "scores": [
+            {key: None if value != value else value for key, value in row.items()}
+            for row in scores.to_dict("records")
+        ],
+    }
+    for note in (*([SIMULATION] if scores.attrs["simulation"] else []), *scores.attrs["notes"]):
+        say(note)
+    if scores.attrs["random_weights"]:
+        say(random_weights_note(scores.attrs["random_weights"]))
+    # Nothing scored is work that could not be done; a few broken files among good ones are not.
+    code = 1 if failed == len(scores) else 0
+    if options.csv:
+        with replacing(options.csv, "score --csv") as path:
+            scores.to_csv(path, index=False, float_format="%.6g")
+        return Output(document, f"{len(scores) - failed} scored, {failed} failed: {options.csv}", code)
+    return Output(document, scores.to_csv(index=False, float_format="%.6g").rstrip("\n"), code)
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    add(
+        parser,
+        argument("runs", metavar="RUN", nargs="+", text="run folder written by `featbank fit`"),
+        argument("--data", metavar="DATA", text="dataset for thumbnails, if it has moved since the run"),
+        argument(
+            "--out",
+            metavar="DIR",
+            text="folder to write to (default: the run's own; for several, `comparison` beside the first)",
+        ),
+        argument(
+            "--resamples",
+            metavar="N",
+            type=positive_int,
+            default=5000,
+            text="bootstrap resamples of a comparison",
+        ),
+    )
+
+
+def _report(options: argparse.Namespace) -> Output:
+    if len(options.runs) > 1:
+        return _compare(options)
+    from featbank.report.page import report_of_run
+
+    path = report_of_run(
+        Path(options.runs[0]), options.data, None if options.out is None else Path(options.out)
+    )
+    return Output({"report": str(path)}, f"report: {path}")
+
+
+def _compare(options: argparse.Namespace) -> Output:
+    from featbank.atomic import check_folder
+    from featbank.report.comparison import COMPARISON, word_comparison, write_comparison
+    from featbank.runs.comparison import compare_runs
+    from featbank.runs.folder import telling_damage
+
+    folder = Path(options.out) if options.out else Path(options.runs[0]).resolve().parent / "comparison"
+    check_folder(folder, COMPARISON, "report --out")
+    with telling_damage(", ".join(options.runs)):
+        comparison = compare_runs(options.runs, n_resamples=options.resamples)
+        path = write_comparison(comparison, folder)
+    sentence = word_comparison(comparison).sentence
+    document: dict[str, Any] = {
+        "report": str(path),
+        "verdict": sentence,
+        "simulation": comparison.is_simulation,
+        "parts": comparison.parts,
+        "differences": [
+            {key: None if value != value else value for key, value in row.items()}
+            for row in comparison.differences.to_dict("records")
+        ],
+        "wins": {part: comparison.wins(part) for part in comparison.parts},
+        "closest": comparison.closest,
+        "drops": comparison.drops.to_dict("records"),
+        "notes": list(comparison.notes),
+    }
+    return Output(document, "\n".join([sentence, *comparison.notes, f"report: {path}"]))
+
+
+def _distill_arguments(parser: argparse.ArgumentParser) -> None:
+    add(
+        parser,
+        DATA,
+        IMAGES,
+        argument("--teacher", metavar="RUN", required=True, text="fitted run, or its model.skops"),
+        argument(
+            "--further",
+            metavar="PATH",
+            nargs="+",
+            default=[],
+            text="more photos or folders of photos to learn from, without MOS; those that DATA holds are passed over",
+        ),
+        argument("--out", metavar="NAME", required=True, text="name of the student: a plain word"),
+        argument(
+            "--student", metavar="ARCH", default="mobilenetv3_small_075", text="MobileNet V3 or V4 of timm"
+        ),
+        argument(
+            "--stem",
+            choices=("unshuffle", "strided"),
+            default="unshuffle",
+            text="how pixels enter: unshuffle keeps the pixel grid",
+        ),
+        argument(
+            "--view", metavar="VIEW", default="tiles_5x5/center_128", text="view with crops of one size"
+        ),
+        argument(
+            "--start",
+            metavar="NAME",
+            default="auto",
+            text="shipped student to start from, 'none' for random weights, auto for the shipped one that fits",
+        ),
+        switch(
+            "--no-statistics",
+            "let the student see what its trunk has learned alone, no natural-scene statistics",
+            dest="statistics",
+        ),
+        argument(
+            "--steps",
+            metavar="N",
+            type=non_negative_int,
+            text="of the first part, on crops; 0 keeps the trunk it starts from (default: 0 with a shipped student to "
+            "start from, else 1500)",
+        ),
+        argument(
+            "--settle-steps",
+            metavar="N",
+            type=positive_int,
+            default=1500,
+            text="of the second part, on whole photos",
+        ),
+        argument("--crops", metavar="N", type=positive_int, default=16, text="crops kept of each photo"),
+        argument("--seed", metavar="S", type=seed, default=0),
+        *(DEVICE, BANK, CODE, WORKERS),
+    )
+
+
+def _distill(options: argparse.Namespace) -> Output:
+    from featbank.encoders import make_encoder
+
+    check_device(options.device)
+    make_encoder(
+        "timm:mobilenetv3_small_100.lamb_in1k"
+    )  # says how to install torch and timm where they are missing
+    import torch
+
+    from featbank.bank import Bank
+    from featbank.datasets import read_dataset, read_photos
+    from featbank.distill.distill import distill
+    from featbank.distill.pupil import DistillPlan
+    from featbank.encoders.students.description import describe_student, shipped_students
+
+    start = "" if options.start == "none" else options.start
+    if start == "auto":
+        architecture = f"{options.student}, stem {options.stem}"
+        fitting = [n for n in shipped_students() if describe_student(n).architecture.startswith(architecture)]
+        start = fitting[0] if fitting else ""
+    plan = DistillPlan(
+        architecture=options.student,
+        stem=options.stem,
+        statistics=options.statistics,
+        view=options.view,
+        n_steps=(0 if start else _STEPS) if options.steps is None else options.steps,
+        n_crops=options.crops,
+        settle_steps=options.settle_steps,
+        start=start,
+        seed=options.seed,
+    )
+    is_cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
+    result = distill(
+        read_dataset(options.data, images=options.images),
+        Path(options.teacher),
+        options.out,
+        Bank(options.bank),
+        plan,
+        device="cuda" if is_cuda else "cpu",
+        further=read_photos(options.further) if options.further else None,
+        workers=options.workers,
+        log=say,
+    )
+    card = (Path(result["folder"]) / "README.md").read_text(encoding="utf-8")
+    return Output(result, f"{card}\nfolder: {result['folder']}")
+
+
+COMMANDS = {
+    "fit": Command(
+        """Fit a recipe on a dataset's training rows, evaluate on its other rows, write a run folder.
+
+Folds, hyper-parameters and weights come from training rows alone; validation and test rows are read once,
+by the last step. Beside the model stand the constant prediction, every single band, and, where the dataset
+has metadata, a ridge that sees no pixel.""",
+        """examples:
+  featbank fit ~/uhd-iqa --recipe starter --out runs/starter
+  featbank fit ~/uhd-iqa --recipe icl --out runs/icl --cluster dask://10.0.0.5:8786""",
+        _fit_arguments,
+        _fit,
+    ),
+    "score": Command(
+        """Predict the MOS of new images with a fitted model, computing only what the model needs.
+
+Prints CSV: image, predicted MOS, its interval, spread (standard deviation) of the ensemble's members; unlike_training
+with distance (above 1: farther from the training photos than they are from each other; no interval is given then);
+off_scale (below or above the MOS scale of the training data); simulation; reason (why there is no prediction).
+Features go to the bank, so scoring again is quick.""",
+        "example: featbank score runs/starter/model.skops photos/ --csv scores.csv",
+        _score_arguments,
+        _score,
+    ),
+    "report": Command(
+        """Write a run's report again, or put several runs side by side.
+
+One RUN: one self-contained HTML file, its figures, and the tables as CSV and Markdown, in the run folder. Several: a
+comparison on the rows that all of them were judged on, with paired bootstrap tests corrected for the number of
+comparisons, wins by split and subset, the drop to the exclusive subset, and cost.""",
+        """examples:
+  featbank report runs/starter
+  featbank report runs/starter runs/icl runs/light --out runs/comparison""",
+        _report_arguments,
+        _report,
+    ),
+    "distill": Command(
+        """Distil a fitted run into a small network that is used like every other encoder.
+
+The student matches the teacher's features and scores by MSE (report, section 2.6), first on crops of the
+photographs, then, with its trunk at rest, on whole ones. MOS is not needed; more photographs help more than
+more steps. An interrupted call is taken up where it stopped. The result is the encoder featbank:NAME, with
+its weights, description, receipt and model card in the weights folder.""",
+        "example: featbank distill demo --teacher runs/starter --further ~/photos --out my_student",
+        _distill_arguments,
+        _distill,
+    ),
+}

@@ -4,55 +4,49 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featbank.errors import ClusterError, EncoderError
 
 if TYPE_CHECKING:
     from featbank.on_cluster import ClusterUse
 
-
 MAX_COUNT = 10**9
 """Largest number of workers, trials, photos and the like that an option takes."""
 
 
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1 for argparse."""
-    return _between(int(text), 1, MAX_COUNT)
+def whole(low: int, high: int = MAX_COUNT) -> Callable[[str], int]:
+    """Return a parser of whole numbers from ``low`` to ``high``, for argparse."""
+
+    def parse(text: str) -> int:
+        if not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"must be at least {low} and at most {high}, got {text}")
+        return int(text)
+
+    parse.__name__ = "int"  # which argparse names in its message
+    return parse
 
 
-def non_negative_int(text: str) -> int:
-    """Parse a whole number of at least 0 for argparse."""
-    return _between(int(text), 0, MAX_COUNT)
+def real(holds: Callable[[float], bool], rule: str) -> Callable[[str], float]:
+    """Return a parser of numbers for which a rule holds, for argparse."""
+
+    def parse(text: str) -> float:
+        if not holds(float(text)):
+            raise argparse.ArgumentTypeError(f"must be {rule}, got {text}")
+        return float(text)
+
+    parse.__name__ = "float"
+    return parse
 
 
-def seed(text: str) -> int:
-    """Parse the seed of a random generator for argparse."""
-    return _between(int(text), 0, 2**32 - 1)
-
-
-def _between(number: int, low: int, high: int) -> int:
-    if not low <= number <= high:
-        raise argparse.ArgumentTypeError(f"must be at least {low} and at most {high}, got {number}")
-    return number
-
-
-def fraction(text: str) -> float:
-    """Parse a share of at least 0 and below 1 for argparse."""
-    number = float(text)
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
-    return number
-
-
-def non_negative_number(text: str) -> float:
-    """Parse a finite number of at least 0 for argparse."""
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be finite and not negative, got {text}")
-    return number
+positive_int, non_negative_int, seed = whole(1), whole(0), whole(0, 2**32 - 1)
+fraction = real(lambda number: 0 <= number < 1, "at least 0 and below 1")
+positive_number = real(lambda number: 0 < number < math.inf, "above 0 and finite")
+non_negative_number = real(lambda number: 0 <= number < math.inf, "finite and not negative")
 
 
 def shard_spec(text: str) -> tuple[int, int]:
@@ -67,87 +61,106 @@ def shard_spec(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the dataset and where its images lie."""
-    parser.add_argument(
-        "data",
-        metavar="DATA",
-        help="dataset folder in a known layout, or CSV with columns path,mos[,split,subset,group]; or the URL of one, "
-        "such as s3://bucket/photos",
-    )
-    parser.add_argument(
-        "--images", metavar="DIR", help="folder of the images, if they do not lie beside the metadata"
-    )
+def argument(*names: str, text: str = "", **details: Any) -> Callable[[argparse.ArgumentParser], object]:  # noqa: ANN401
+    """Declare an argument; its help ends in its default."""
+    default = details.get("default")
+    if default is not None and default != []:
+        text = f"{text} (default: {default})" if text else f"default: {default}"
+    return lambda parser: parser.add_argument(*names, help=text or None, **details)
 
 
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add the recipe."""
-    parser.add_argument(
-        "--recipe",
-        metavar="R",
-        default="starter",
-        help="name of a built-in recipe or a TOML file (default: starter)",
-    )
-    add_code(parser)
+def switch(name: str, text: str, **details: Any) -> Callable[[argparse.ArgumentParser], object]:  # noqa: ANN401
+    """Declare an option that is there or not."""
+    return lambda parser: parser.add_argument(name, action="store_true", help=text, **details)
 
 
-def add_code(parser: argparse.ArgumentParser) -> None:
-    """Add the permission to run encoders that are files of Python."""
-    parser.add_argument(
-        "--allow-code",
-        action="store_true",
-        help="run the Python files that the recipe or model names as encoders (file:...); they are programs of whoever "
-        "wrote them",
-    )
+IMAGES = argument(
+    "--images", metavar="DIR", text="folder of the images, if they do not lie beside the metadata"
+)
+DATA = argument(
+    "data",
+    metavar="DATA",
+    text="dataset folder in a known layout, or CSV with columns path,mos[,split,subset,group]; or the URL of one, such "
+    "as s3://bucket/photos",
+)
+CODE = switch(
+    "--allow-code",
+    "run the Python files that the recipe or model names as encoders (file:...); they are programs of whoever wrote "
+    "them",
+)
+RECIPE = argument("--recipe", metavar="R", default="starter", text="name of a built-in recipe or a TOML file")
+BANK = argument(
+    "--bank",
+    metavar="DIR",
+    default="bank",
+    text="folder of the feature bank, or its URL in an object store, s3://bucket/bank",
+)
+WORKERS = argument(
+    "--workers",
+    metavar="N",
+    type=positive_int,
+    text="processes (default: the processors this process may use)",
+)
+CLUSTER = argument(
+    "--cluster",
+    metavar="ADDRESS",
+    text="let the workers of a cluster compute the folds: dask://HOST:PORT of a Dask scheduler, ray://HOST:PORT or "
+    "spark://HOST:PORT",
+)
+MEMORY_LIMIT = argument(
+    "--memory-limit",
+    metavar="GB",
+    type=positive_number,
+    text="gigabytes that the fit may take; a larger table of ridges is read by blocks from the bank, which gives the "
+    "same numbers, and kernels without room are refused (default: four fifths of the memory that is free)",
+)
+TEST_FRACTION = argument(
+    "--test-fraction",
+    metavar="F",
+    type=fraction,
+    default=0.2,
+    text="for a dataset without a split: share of images held out for the test, by group",
+)
+REFERENCE = switch("--reference", "search with plain scikit-learn: the same numbers, slower")
+SEED = argument("--seed", metavar="S", type=seed, default=0)
+DEVICE = argument("--device", choices=("auto", "cpu", "cuda"), default="auto", text="where networks run")
+ENGINE = argument(
+    "--engine",
+    choices=("torch", "onnxruntime", "openvino"),
+    text="what runs networks on processors; compared with torch before it is used (default: torch)",
+)
+PRECISION = argument(
+    "--precision",
+    choices=("fp32", "bf16"),
+    default="fp32",
+    text="numerics of networks; weight-free encoders always use fp32",
+)
 
 
-def add_bank(parser: argparse.ArgumentParser) -> None:
-    """Add the bank's folder."""
-    parser.add_argument(
-        "--bank",
-        metavar="DIR",
-        default="bank",
-        help="folder of the feature bank, or its URL in an object store, s3://bucket/bank (default: bank)",
-    )
+def add(parser: argparse.ArgumentParser, *arguments: Callable[[argparse.ArgumentParser], object]) -> None:
+    """Add declared arguments in order."""
+    for declared in arguments:
+        declared(parser)
 
 
-def add_compute(parser: argparse.ArgumentParser) -> None:
-    """Add where and how encoders run."""
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run (default: auto)"
-    )
-    parser.add_argument(
-        "--engine",
-        choices=("torch", "onnxruntime", "openvino"),
-        help="what runs networks on processors; compared with torch before it is used (default: torch)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "bf16"),
-        default="fp32",
-        help="numerics of networks; weight-free encoders always use fp32 (default: fp32)",
-    )
-    add_workers(parser)
+def add_actions(
+    parser: argparse.ArgumentParser, dest: str, actions: dict[str, str]
+) -> dict[str, argparse.ArgumentParser]:
+    """Add the parsers of a command's actions, each with its one-line help."""
+    kinds = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
+    parsers = {}
+    for name, text in actions.items():
+        parsers[name] = kinds.add_parser(name, help=text, description=text, allow_abbrev=False)
+        # The outer parser adds --json before the action; people write it after.
+        parsers[name].add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+    return parsers
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add the number of processes."""
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=positive_int,
-        help="processes (default: the processors this process may use)",
-    )
-
-
-def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Add the cluster that computes folds."""
-    parser.add_argument(
-        "--cluster",
-        metavar="ADDRESS",
-        help="let the workers of a cluster compute the folds: dask://HOST:PORT of a Dask scheduler, ray://HOST:PORT or "
-        "spark://HOST:PORT",
-    )
+def features_command(options: argparse.Namespace, data: str) -> str:
+    """Spell the command that computes what the bank lacks, for messages."""
+    return f"featbank features {data} --recipe {options.recipe} --bank {options.bank}"
 
 
 def cluster_of(options: argparse.Namespace) -> AbstractContextManager[ClusterUse | None]:
@@ -171,25 +184,6 @@ def cluster_of(options: argparse.Namespace) -> AbstractContextManager[ClusterUse
     return on_cluster(options.cluster, packages=("regressors",))
 
 
-def add_memory_limit(parser: argparse.ArgumentParser) -> None:
-    """Add the memory that a fit may take."""
-    parser.add_argument(
-        "--memory-limit",
-        metavar="GB",
-        type=positive_number,
-        help="gigabytes that the fit may take; a larger table of ridges is read by blocks from the bank, which gives "
-        "the same numbers, and kernels without room are refused (default: four fifths of the memory that is free)",
-    )
-
-
-def positive_number(text: str) -> float:
-    """Parse a finite number above 0."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0 and finite, got {text}")
-    return number
-
-
 def apply_compute(options: argparse.Namespace) -> None:
     """Check where and how encoders run, and tell the encoders of this process and of its workers.
 
@@ -209,21 +203,14 @@ def apply_compute(options: argparse.Namespace) -> None:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that is not there: running elsewhere silently would surprise.
-
-    Raises
-    ------
-    EncoderError
-        If ``cuda`` was asked for and torch or a CUDA device is missing.
-    """
+    """Refuse ``cuda`` where torch or a CUDA device is missing (EncoderError): running elsewhere would surprise."""
     if device != "cuda":
         return
+    found = "torch is not installed"
     if importlib.util.find_spec("torch") is not None:
         import torch
 
         if torch.cuda.is_available():
             return
         found = "torch sees no CUDA device"
-    else:
-        found = "torch is not installed"
     raise EncoderError(f"--device cuda: {found}. Use --device auto or cpu, or install torch with CUDA.")

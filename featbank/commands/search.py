@@ -1,100 +1,93 @@
-"""Find the best band subsets within a budget, and fit and evaluate the winner.
-
-The search looks at training rows alone. Besides the subset of bands it may vary what the recipe opens in its [search]
-table: views, pooling, band scaling, regressor, design of members, combination. A configuration over the budget is
-never evaluated. Up to 4096 configurations are evaluated one and all, and the winner is
-certified; more are sampled by Optuna. The same command run again, at the same time or after a kill, works on the same
-study: run it in several terminals, or on several hosts with a shared --out or --storage.
-"""
+"""The commands search, protocol and leaderboard: many fits, and where they stand."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+import time
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from featbank.commands import Output
+from featbank.commands import SIMULATION, Command, Output, say
+from featbank.commands.fit import render_metrics
 from featbank.commands.options import (
-    add_bank,
-    add_cluster,
-    add_data,
-    add_memory_limit,
-    add_recipe,
-    add_workers,
+    BANK,
+    CLUSTER,
+    CODE,
+    DATA,
+    IMAGES,
+    MEMORY_LIMIT,
+    RECIPE,
+    REFERENCE,
+    TEST_FRACTION,
+    WORKERS,
+    add,
+    add_actions,
+    argument,
     cluster_of,
+    features_command,
     fraction,
     positive_int,
     positive_number,
     seed,
+    switch,
 )
 
-EXAMPLE = """examples:
-  featbank search ~/uhd-iqa --recipe search-classic --budget 50 --out runs/search
-  featbank search ~/uhd-iqa --recipe search-classic --out runs/search --cluster dask://10.0.0.5:8786"""
+if TYPE_CHECKING:
+    from featbank.protocols.preparation import Material, Outcome
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    add_data(parser)
-    add_recipe(parser)
-    add_bank(parser)
-    add_workers(parser)
-    add_cluster(parser)
-    parser.add_argument("--out", metavar="RUN", help="run folder (default: runs/search-RECIPE)")
-    parser.add_argument(
-        "--budget", metavar="GMACS", type=positive_number, help="limit for one photo (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--objectives",
-        choices=("srcc", "srcc,gmacs"),
-        default="srcc",
-        help="what to optimise: SRCC within the budget, or SRCC against GMACs by NSGA-II (default: srcc)",
-    )
-    parser.add_argument(
-        "--method",
-        choices=("auto", "exhaustive", "sampled"),
-        default="auto",
-        help="evaluate everything, or sample (default: everything up to 4096 configurations)",
-    )
-    parser.add_argument(
-        "--trials",
-        metavar="N",
-        type=positive_int,
-        default=200,
-        help="configurations to sample; a larger N continues the same study (default: 200)",
-    )
-    parser.add_argument("--seed", metavar="S", type=seed, default=0, help="of the sampler (default: 0)")
-    parser.add_argument(
-        "--outer-folds",
-        metavar="K",
-        type=_outer_folds,
-        default=5,
-        help="folds of the nested score, each costs one more search; 0 leaves it out (default: 5)",
-    )
-    parser.add_argument(
-        "--storage",
-        metavar="URL",
-        help="database shared by processes and hosts, such as sqlite:///search.db or postgresql://user@host/name "
-        "(default: a journal file in the run folder)",
-    )
-    parser.add_argument(
-        "--reference", action="store_true", help="search with plain scikit-learn: the same numbers, slower"
-    )
-    add_memory_limit(parser)
-    parser.add_argument(
-        "--test-fraction",
-        metavar="F",
-        type=fraction,
-        default=0.2,
-        help="for a dataset without a split: share of images held out for the test, by group (default: 0.2)",
+def _search_arguments(parser: argparse.ArgumentParser) -> None:
+    add(
+        parser,
+        *(DATA, IMAGES, RECIPE, CODE, BANK, WORKERS, CLUSTER),
+        argument("--out", metavar="RUN", text="run folder (default: runs/search-RECIPE)"),
+        argument(
+            "--budget",
+            metavar="GMACS",
+            type=positive_number,
+            text="limit for one photo (default: the recipe's)",
+        ),
+        argument(
+            "--objectives",
+            choices=("srcc", "srcc,gmacs"),
+            default="srcc",
+            text="what to optimise: SRCC within the budget, or SRCC against GMACs by NSGA-II",
+        ),
+        argument(
+            "--method",
+            choices=("auto", "exhaustive", "sampled"),
+            default="auto",
+            text="evaluate everything, or sample; auto takes everything up to 4096 configurations",
+        ),
+        argument(
+            "--trials",
+            metavar="N",
+            type=positive_int,
+            default=200,
+            text="configurations to sample; a larger N continues the same study",
+        ),
+        argument("--seed", metavar="S", type=seed, default=0, text="of the sampler"),
+        argument(
+            "--outer-folds",
+            metavar="K",
+            type=_outer_folds,
+            default=5,
+            text="folds of the nested score, each costs one more search; 0 leaves it out",
+        ),
+        argument(
+            "--storage",
+            metavar="URL",
+            text="database shared by processes and hosts, such as sqlite:///search.db or "
+            "postgresql://user@host/name (default: a journal file in the run folder)",
+        ),
+        *(REFERENCE, MEMORY_LIMIT, TEST_FRACTION),
     )
 
 
-def run(options: argparse.Namespace) -> Output:
-    """Search."""
+def _search(options: argparse.Namespace) -> Output:
     from featbank.bank import Bank
-    from featbank.commands.console import render_metrics
     from featbank.datasets import read_dataset
     from featbank.recipes.reading import read_recipe
     from featbank.report.page import write_report_of
@@ -124,18 +117,18 @@ def run(options: argparse.Namespace) -> Output:
             cluster=cluster,
             test_fraction=options.test_fraction,
             memory_limit_gb=options.memory_limit,
-            features_command=f"featbank features {options.data} --recipe {options.recipe} --bank {options.bank}",
+            features_command=features_command(options, options.data),
             show_progress=True,
             write_report=lambda folder: write_report_of(folder, table, folder),
             draw_study=draw_study,
-            log=lambda line: print(line, file=sys.stderr),
+            log=say,
         )
-    text = [_render(result["search"]), "", "the winner, fitted on all training rows:"]
+    text = [_search_text(result["search"]), "", "the winner, fitted on all training rows:"]
     text += [render_metrics(result["metrics"]), f"run: {out}   report: {out / 'report.html'}"]
     return Output({"run": str(out), **result}, "\n".join(text))
 
 
-def _render(search: dict[str, Any]) -> str:
+def _search_text(search: dict[str, Any]) -> str:
     winner = search["winner"]
     lines = [
         search["statement"],
@@ -166,3 +159,234 @@ def _outer_folds(text: str) -> int:
     if number < 0 or number == 1:
         raise argparse.ArgumentTypeError(f"must be 0, or at least 2, got {text}")
     return number
+
+
+def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = add_actions(
+        parser,
+        "protocol",
+        {
+            "repeated": "median and deviation over repeated random splits",
+            "cross": "fit on one dataset, judge on another",
+            "curve": "SRCC against the number of rated photos",
+        },
+    )
+    for name, kind in kinds.items():
+        add(kind, DATA, IMAGES)
+        if name == "cross":
+            add(
+                kind,
+                argument("other", metavar="OTHER", text="dataset to judge on"),
+                argument("--other-images", metavar="DIR", text="folder of its images, as --images"),
+                argument(
+                    "--map",
+                    metavar="MAP",
+                    default="nominal",
+                    text="MOS scale onto scale: nominal ends, none, or four numbers such as 0,100:1,5",
+                ),
+                argument(
+                    "--other-rows",
+                    choices=("all", "training", "test"),
+                    default="all",
+                    text="rows to judge on",
+                ),
+            )
+        add(
+            kind,
+            *(RECIPE, CODE, BANK, WORKERS),
+            argument("--out", metavar="RUN", text="folder (default: runs/RECIPE-PROTOCOL)"),
+            argument(
+                "--rows",
+                choices=("training", "all"),
+                text="rows that take part (default: training where there is an official split, else all)",
+            ),
+        )
+        if name != "cross":
+            add(
+                kind,
+                switch("--plain", "split images, not groups: flatters, but is often published"),
+                argument("--test-fraction", metavar="F", type=fraction, default=0.2, text="share held out"),
+                argument("--seed", metavar="S", type=seed, default=0, text="of the splits"),
+            )
+    add(kinds["repeated"], argument("--splits", metavar="N", type=positive_int, default=100))
+    add(
+        kinds["curve"],
+        argument("--sizes", metavar="N,N,...", type=_sizes, text="default: six, up to all rows"),
+        argument("--repeats", metavar="N", type=positive_int, default=10),
+    )
+
+
+def _protocol(options: argparse.Namespace) -> Output:
+    from featbank.atomic import check_folder
+    from featbank.bank import Bank
+    from featbank.datasets import read_dataset
+    from featbank.protocols.preparation import prepare, write_outcome
+    from featbank.recipes.reading import read_recipe
+    from featbank.report.protocol_page import write_protocol_page
+    from featbank.runs.folder import PROTOCOL
+
+    started, clock = datetime.now(UTC), time.perf_counter()
+    recipe = read_recipe(options.recipe)
+    bank = Bank(options.bank)
+    out = Path(options.out or f"runs/{recipe.name}-{options.protocol}")
+    check_folder(out, PROTOCOL, "protocol --out")
+    places = [(options.data, options.images, options.rows)]
+    if options.protocol == "cross":
+        places.append((options.other, options.other_images, options.other_rows))
+    materials = [
+        prepare(
+            read_dataset(place, images=images),
+            recipe,
+            bank,
+            which=rows,
+            features_command=features_command(options, place),
+        )
+        for place, images, rows in places
+    ]
+    loaded_s = time.perf_counter() - clock
+    outcome = _carry_out(options, materials)
+    durations = {"table_s": loaded_s, "protocol_s": time.perf_counter() - clock - loaded_s}
+    page = write_outcome(
+        outcome, materials, bank, out, write_page=write_protocol_page, durations=durations, started=started
+    )
+    left_out = [note for material in materials for note in material.notes]
+    lines = [outcome.sentence, *outcome.notes, *left_out]
+    if any(material.table.is_simulation for material in materials):
+        lines.append(SIMULATION)
+    document = outcome.as_json() | {
+        "run": str(out),
+        "left_out": left_out,
+        "simulation": any(material.table.is_simulation for material in materials),
+    }
+    return Output(document, "\n".join([*lines, f"run: {out}   report: {page}"]))
+
+
+def _carry_out(options: argparse.Namespace, materials: list[Material]) -> Outcome:
+    if options.protocol == "cross":
+        from featbank.protocols.protocols import declare_map, run_cross
+
+        source, target = materials
+        scale = declare_map(options.map, source.table.mos_range, target.table.mos_range)
+        return run_cross(source, target, scale, workers=options.workers)
+    shared = {
+        "test_size": options.test_fraction,
+        "grouped": not options.plain,
+        "random_state": options.seed,
+        "workers": options.workers,
+    }
+    if options.protocol == "repeated":
+        from featbank.protocols.protocols import run_repeated
+
+        return run_repeated(materials[0], n_splits=options.splits, **shared)
+    from featbank.protocols.protocols import run_curve
+
+    return run_curve(materials[0], sizes=options.sizes, n_repeats=options.repeats, **shared)
+
+
+def _sizes(text: str) -> list[int]:
+    return [positive_int(part) for part in text.split(",")]
+
+
+def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
+    add(
+        parser,
+        argument("runs", metavar="RUN", nargs="*", text="run folder written by `featbank fit`"),
+        argument(
+            "--table",
+            type=int,
+            choices=(1, 2, 3, 4),
+            text="one table (default: 1 to 3; all four without RUN)",
+        ),
+        argument("--csv", metavar="FILE", text="also write the tables of scores as one CSV"),
+        argument("--markdown", metavar="FILE", text="also write them as Markdown"),
+    )
+
+
+def _leaderboard(options: argparse.Namespace) -> Output:
+    from featbank.atomic import check_file, write_file
+    from featbank.leaderboard.board import (
+        board_document,
+        build_board,
+        render_costs,
+        render_csv,
+        render_markdown,
+        render_text,
+    )
+    from featbank.leaderboard.published import published_table
+
+    tables = (
+        ("--csv", options.csv, render_csv, "table,part,place,method,"),
+        ("--markdown", options.markdown, render_markdown, "## Table "),
+    )
+    for option, place, _, start in tables:
+        if place:
+            check_file(place, f"leaderboard {option}", partial(_starts_with, start))
+    entries = []
+    if options.runs:
+        from featbank.leaderboard.board import read_entry
+        from featbank.runs.folder import telling_damage
+
+        for folder in options.runs:
+            with telling_damage(folder):
+                entries.append(read_entry(folder))
+    numbers = (1, 2, 3) if options.table in (None, 4) else (options.table,)
+    boards = [build_board(number, entries) for number in numbers]
+    for _, place, render, _ in tables:
+        if place:
+            write_file(place, render(boards), "leaderboard")
+    document: dict[str, object] = {}
+    texts = []
+    if options.table != 4:
+        document["tables"] = [board_document(board) for board in boards]
+        texts.append(render_text(boards))
+    if options.table == 4 or (options.table is None and not entries):
+        document["table_4"] = published_table(4).to_dict("records")
+        texts.append(render_costs())
+    return Output(document, "\n\n".join(texts))
+
+
+def _starts_with(start: str, path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start.encode()
+
+
+COMMANDS = {
+    "search": Command(
+        """Find the best band subsets within a budget, and fit and evaluate the winner.
+
+The search looks at training rows alone. Besides the subset of bands it may vary what the recipe opens in its [search]
+table: views, pooling, band scaling, regressor, design of members, combination. A configuration over the budget is
+never evaluated. Up to 4096 configurations are evaluated one and all, and the winner is
+certified; more are sampled by Optuna. The same command run again, at the same time or after a kill, works on the same
+study: run it in several terminals, or on several hosts with a shared --out or --storage.""",
+        """examples:
+  featbank search ~/uhd-iqa --recipe search-classic --budget 50 --out runs/search
+  featbank search ~/uhd-iqa --recipe search-classic --out runs/search --cluster dask://10.0.0.5:8786""",
+        _search_arguments,
+        _search,
+    ),
+    "protocol": Command(
+        """Ask how far a score holds: over repeated splits, on another dataset, with fewer rated photos.
+
+repeated fits and judges the recipe on many random splits; cross fits on one dataset and judges on another; curve
+shows the score against the number of rated photos. Each writes a folder with CSV, figure, page and receipt. Where a
+dataset has an official split, its training rows alone take part unless --rows says otherwise.""",
+        """examples:
+  featbank protocol repeated scores.csv --recipe mine.toml --splits 100
+  featbank protocol cross ~/koniq-10k ~/uhd-iqa --recipe starter --map nominal
+  featbank protocol curve ~/uhd-iqa --recipe starter --sizes 50,100,200,400""",
+        _protocol_arguments,
+        _protocol,
+    ),
+    "leaderboard": Command(
+        """Place runs in Tables 1 to 3 of the AIM 2024 report by the challenge's own ranking rule.
+
+A run must have been judged on the official UHD-IQA split; runs on the built-in photo set, on other datasets or on
+other rows are refused. Metrics are computed anew from the run's predictions. Without RUN, the published tables.
+Marks: M cost over the budget, P pseudo-labelled validation images, C worse than a constant prediction, T fewer
+training images, R random weights.""",
+        "example: featbank leaderboard runs/uhd-iqa --csv leaderboard.csv",
+        _leaderboard_arguments,
+        _leaderboard,
+    ),
+}

@@ -1,70 +1,335 @@
-"""See to the weights of network encoders: where they come from, whether they are here, whether they are whole.
-
-Weights lie in the folder named by FEATBANK_WEIGHTS, else in the user's cache. list shows what is known and
-what is here; fetch downloads from the publisher; add takes in a file that was fetched by other means. Both
-compare the digest with the published one, or record it where none is published, refuse files that would run
-code, demand exactly the network's tensors, and keep one converted safetensors copy. Nothing is ever
-downloaded by any other command. Restricted or unstated terms need --accept-licence with the licence's name.
-"""
+"""The commands list, budget and weights: what there is, what it costs, where its weights come from."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from featbank.commands import Output
-from featbank.commands.list import render_rows
+from featbank.commands import Command, Output, render_rows
+from featbank.commands.options import CODE, add, add_actions, argument, switch
+from featbank.errors import EncoderError
 
-EXAMPLE = """examples:
-  featbank weights list
-  featbank weights list --recipe icl
-  featbank weights fetch checkpoint:arniqa
-  featbank weights fetch --recipe balanced
-  featbank weights add checkpoint:reiqa-quality quality_aware_r50.pth
-  featbank weights add checkpoint:contrique CONTRIQUE_checkpoint25.tar --accept-licence unstated"""
+if TYPE_CHECKING:
+    from featbank.encoders.weights import WeightsSource
+    from featbank.feature import Feature
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of every action."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, text in (
-        ("list", "list known weights: licence, whether they are here, whether they are whole"),
-        ("fetch", "download weights from their publisher"),
-        ("add", "take in a file that was fetched by other means"),
-    ):
-        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
-        # The outer parser adds --json before the action; people write it after.
-        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        if name == "list":
-            action.add_argument("--recipe", metavar="R", help="only what this recipe needs")
-            action.add_argument(
-                "--verify", action="store_true", help="read the files and check their tensors"
-            )
-            continue
-        if name == "fetch":
-            action.add_argument(
-                "names", metavar="NAME", nargs="*", help="encoder, for example checkpoint:arniqa"
-            )
-            action.add_argument("--recipe", metavar="R", help="everything that this recipe lacks")
-        else:
-            action.add_argument("name", metavar="NAME", help="encoder, for example checkpoint:arniqa")
-            action.add_argument("file", metavar="FILE", help="the file as published")
-        action.add_argument(
-            "--accept-licence",
-            metavar="LICENCE",
-            action="append",
-            default=[],
-            help="your word that you accept this licence, by its name as listed; may be given several times",
-        )
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT_S = 60
 
 
-def run(options: argparse.Namespace) -> Output:
-    """Carry out the action."""
-    return {"list": _list, "fetch": _fetch, "add": _add}[options.action](options)
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("encoders", "views", "recipes", "datasets"))
 
 
 def _list(options: argparse.Namespace) -> Output:
+    rows = {"encoders": _encoders, "views": _views, "recipes": _recipes, "datasets": _datasets}[
+        options.what
+    ]()
+    return Output({options.what: rows}, render_rows(rows))
+
+
+def _encoders() -> list[dict[str, Any]]:
+    from featbank.encoders import list_encoders, make_encoder
+
+    return [
+        {
+            "name": spec.name,
+            "role": spec.role,
+            "columns": spec.n_features,
+            "gmacs_224": make_encoder(spec.name).count_macs(224, 224) / 1e9,
+            "params_m": make_encoder(spec.name).n_params / 1e6,
+            "weights": spec.weights,
+            "licence": spec.licence,
+            "title": spec.title,
+        }
+        for spec in list_encoders()
+    ] + [*_students(), *_networks()]
+
+
+def _students() -> list[dict[str, Any]]:
+    """Rows of the students that ship or were distilled here."""
+    from featbank.encoders.students.description import (
+        FAMILY,
+        describe_student,
+        distilled_students,
+        shipped_students,
+    )
+
+    facts = [describe_student(name) for name in dict.fromkeys([*shipped_students(), *distilled_students()])]
+    return [
+        {
+            "name": f"{FAMILY}:{student.name}",
+            "role": "mobile",
+            "columns": student.n_features,
+            "gmacs_224": student.count_macs(224, 224) / 1e9,
+            "params_m": student.n_params / 1e6,
+            "weights": student.sha256[:12],
+            "licence": student.licence,
+            "title": student.title,
+        }
+        for student in facts
+    ]
+
+
+def _networks() -> list[dict[str, Any]]:
+    """Rows of proven network encoders; their families take any other name as well."""
+    from featbank.encoders.networks.catalogue import SHEETS, SUGGESTIONS
+
+    facts = [
+        (s.name, s.role, s.n_features, s.licence, f"{s.title}, {s.gmacs:g} GMACs at {s.side_px} px")
+        for s in SUGGESTIONS
+    ]
+    facts += [
+        (
+            sheet.source.name,
+            sheet.role,
+            sheet.n_features,
+            sheet.source.licence,
+            f"{sheet.title}, {sheet.gmacs_224:g} GMACs at 224 px",
+        )
+        for sheet in SHEETS.values()
+    ]
+    return [
+        {
+            "name": name,
+            "role": role,
+            "columns": n_features,
+            "gmacs_224": None,
+            "params_m": None,
+            "weights": name,
+            "licence": licence,
+            "title": title,
+        }
+        for name, role, n_features, licence, title in facts
+    ]
+
+
+def _views() -> list[dict[str, Any]]:
+    from featbank.views import list_views
+
+    return [{"view": name, "purpose": purpose} for name, purpose in list_views()]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from featbank.recipes.reading import builtin_recipes, read_recipe
+
+    recipes = [read_recipe(name) for name in builtin_recipes()]
+    return [
+        {
+            "recipe": recipe.name,
+            "bands": len(recipe.bands),
+            "estimator": recipe.regression.estimator,
+            "title": recipe.title,
+        }
+        for recipe in recipes
+    ]
+
+
+def _datasets() -> list[dict[str, Any]]:
+    from featbank.datasets import list_datasets
+
+    return [info._asdict() for info in list_datasets()]
+
+
+def _budget_arguments(parser: argparse.ArgumentParser) -> None:
+    recipe = argument("recipe", metavar="R", nargs="?", default="starter", text="recipe name or TOML file")
+    add(parser, recipe, CODE)
+
+
+def _budget(options: argparse.Namespace) -> Output:
+    from featbank.encoders.macs import COUNTER
+    from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX, make_feature
+    from featbank.leaderboard.published import cost_by_recipe
+    from featbank.recipes.reading import read_recipe
+    from regressors.budget import sum_gmacs
+
+    recipe = read_recipe(options.recipe)
+    rows: list[dict[str, Any]] = []
+    passes: list[tuple[str, float]] = []
+    owners: dict[str, str] = {}
+    prompts: list[dict[str, Any]] = []
+    encoders: dict[str, tuple[int, int | None]] = {}
+    counters: dict[str, str | None] = {}
+    for band in recipe.bands:
+        if band.encoder.startswith("imported:"):
+            rows.append(_row(band.name, band.encoder, "none", "stated at import"))
+            continue
+        feature = make_feature(band.encoder, band.view, band.aggregate)
+        owner = owners.setdefault(feature.pass_id, band.name)
+        gmacs = feature.gmacs()
+        passes.append((feature.pass_id, gmacs))
+        executed = feature.encoder.n_params
+        published = getattr(feature.encoder, "n_params_published", 0) or None
+        encoders[_network(feature)] = (executed, published)
+        if getattr(feature.encoder, "blueprint", None) is not None:
+            counters[COUNTER] = _counter_version()
+        else:
+            # A student's description lists what that counter found when it was made.
+            counters["layers that the student lists" if executed else "formula of the filter arithmetic"] = (
+                None
+            )
+        rows.append(
+            _row(
+                band.name,
+                band.encoder,
+                feature.view.name,
+                "" if owner == band.name else f"shares the pass of {owner}",
+            )
+            | {
+                "crops": sum(scale[0] for scale in feature.view.geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX)),
+                "gmacs": gmacs,
+                "params_m": executed / 1e6,
+                "published_params_m": None if published is None else published / 1e6,
+                "columns": feature.n_features,
+            }
+        )
+        if all(item["encoder"] != band.encoder for item in prompts):
+            prompts += _text_cost(band.name, feature)
+    total = sum_gmacs(passes)
+    budget = recipe.regression.budget_gmacs
+    published_row = cost_by_recipe().get(recipe.name)
+    document = {
+        "recipe": recipe.name,
+        "counter": "; ".join(sorted(counters)) or "none",
+        "counter_version": next(filter(None, counters.values()), None),
+        "height": UHD_HEIGHT_PX,
+        "width": UHD_WIDTH_PX,
+        "bands": rows,
+        "gmacs": total,
+        "params_m": sum(executed for executed, _ in encoders.values()) / 1e6,
+        "published_params_m": sum(published or executed for executed, published in encoders.values()) / 1e6,
+        "budget_gmacs": budget,
+        "within_budget": total <= budget,
+        "once": prompts,
+        "table_4": None
+        if published_row is None
+        else {
+            "system": published_row.system,
+            "gmacs": published_row.gmacs,
+            "params_m": published_row.params_m,
+            "explanation": published_row.explanation,
+        },
+    }
+    return Output(document, _budget_text(document), 0 if total <= budget else 1)
+
+
+def _budget_text(document: dict[str, Any]) -> str:
+    verdict = "within" if document["within_budget"] else "OVER"
+    counter = document["counter"] + (
+        f" ({document['counter_version']})" if document["counter_version"] else ""
+    )
+    lines = [
+        render_rows(document["bands"]),
+        "",
+        f"sum {document['gmacs']:.3f} GMACs, {verdict} the budget of {document['budget_gmacs']:g} "
+        f"(image {document['width']} x {document['height']})",
+        f"parameters {document['params_m']:.3f} M executed, {document['published_params_m']:.3f} M in the published "
+        "networks with their heads",
+        f"counter: {counter}",
+    ]
+    lines += [
+        f"once, whatever the number of images: {item['gmacs']:.3f} GMACs for {item['n_prompts']} prompts of band "
+        f"{item['band']}"
+        for item in document["once"]
+    ]
+    if document["table_4"]:
+        row = document["table_4"]
+        lines.append(
+            f"the report's Table 4 for {row['system']}: {row['gmacs']:g} GMACs, {row['params_m']:g} M parameters. "
+            f"{row['explanation'][0].upper()}{row['explanation'][1:]}"
+        )
+    return "\n".join(lines)
+
+
+def _network(feature: Feature) -> str:
+    """Name the weights: bands that read one network count its parameters once."""
+    blueprint = getattr(feature.encoder, "blueprint", None)
+    return (
+        feature.encoder.spec.name if blueprint is None else f"{blueprint.base} {feature.encoder.spec.weights}"
+    )
+
+
+def _text_cost(band: str, feature: Feature) -> list[dict[str, Any]]:
+    prompts = getattr(feature.encoder, "prompts", "")
+    blueprint = getattr(feature.encoder, "blueprint", None)
+    if not prompts or blueprint is None or not blueprint.text_model:
+        return []
+    from featbank.encoders.networks.clip import count_prompt_gmacs
+
+    return [
+        {
+            "band": band,
+            "encoder": feature.encoder.spec.name,
+            "n_prompts": feature.encoder.spec.n_features,
+            "gmacs": count_prompt_gmacs(blueprint, prompts),
+        }
+    ]
+
+
+def _counter_version() -> str:
+    from importlib.metadata import version
+
+    return f"torch {version('torch')}"
+
+
+def _row(band: str, encoder: str, view: str, note: str) -> dict[str, Any]:
+    return {
+        "band": band,
+        "encoder": encoder,
+        "view": view,
+        "crops": None,
+        "columns": None,
+        "gmacs": None,
+        "params_m": None,
+        "published_params_m": None,
+        "note": note,
+    }
+
+
+def _weights_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = add_actions(
+        parser,
+        "action",
+        {
+            "list": "list known weights: licence, whether they are here, whether they are whole",
+            "fetch": "download weights from their publisher",
+            "add": "take in a file that was fetched by other means",
+        },
+    )
+    licence = argument(
+        "--accept-licence",
+        metavar="LICENCE",
+        action="append",
+        default=[],
+        text="your word that you accept this licence, by its name as listed; may be given several times",
+    )
+    add(
+        actions["list"],
+        argument("--recipe", metavar="R", text="only what this recipe needs"),
+        switch("--verify", "read the files and check their tensors"),
+    )
+    add(
+        actions["fetch"],
+        argument("names", metavar="NAME", nargs="*", text="encoder, for example checkpoint:arniqa"),
+        argument("--recipe", metavar="R", text="everything that this recipe lacks"),
+        licence,
+    )
+    add(
+        actions["add"],
+        argument("name", metavar="NAME", text="encoder, for example checkpoint:arniqa"),
+        argument("file", metavar="FILE", text="the file as published"),
+        licence,
+    )
+
+
+def _weights(options: argparse.Namespace) -> Output:
+    return {"list": _list_weights, "fetch": _fetch, "add": _add}[options.action](options)
+
+
+def _list_weights(options: argparse.Namespace) -> Output:
     from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
     from featbank.encoders.weights import is_present, read_record, weights_folder, weights_path
 
@@ -110,7 +375,6 @@ def _list(options: argparse.Namespace) -> Output:
 
 def _verified(source: Any) -> str:  # noqa: ANN401 - WeightsSource, imported late
     from featbank.encoders.networks.loading import load_stored
-    from featbank.errors import EncoderError
 
     try:
         load_stored(source)
@@ -128,9 +392,7 @@ def _sources_of_recipe(name: str) -> list[Any]:
 
 
 def _fetch(options: argparse.Namespace) -> Output:
-    from featbank.commands.fetching import fetch
     from featbank.encoders.weights import find_sources, is_present
-    from featbank.errors import EncoderError
 
     sources = [source for name in options.names for source in find_sources(name)]
     if options.recipe:
@@ -159,7 +421,6 @@ def _fetch(options: argparse.Namespace) -> Output:
 
 def _add(options: argparse.Namespace) -> Output:
     from featbank.encoders.weights import find_sources
-    from featbank.errors import EncoderError
 
     path = Path(options.file)
     if not path.is_file():
@@ -173,8 +434,6 @@ def _add(options: argparse.Namespace) -> Output:
 
 def _take_in(name: str, path: Path, accepted: str) -> dict[str, Any]:
     """Convert and keep a file; the only actions that need the deep-learning libraries."""
-    from featbank.errors import EncoderError
-
     try:
         from featbank.encoders.networks.build import take_in_weights
     except ModuleNotFoundError as error:
@@ -192,3 +451,90 @@ def _records(records: list[dict[str, Any]]) -> Output:
         for record in records
     ]
     return Output({"weights": records}, "\n".join(lines) or "nothing is missing")
+
+
+@contextmanager
+def fetch(source: WeightsSource) -> Iterator[Path]:
+    """Download a source's file and hand out its path; the file is removed afterwards.
+
+    Raises
+    ------
+    EncoderError
+        If the site cannot be reached, ends the transfer early, or no address is known.
+    """
+    from urllib.error import URLError
+    from urllib.request import Request, urlopen
+
+    from tqdm import tqdm
+
+    from featbank.atomic import scratch_file
+    from featbank.encoders.weights import weights_folder
+
+    if not source.url.startswith(("https://", "http://")):
+        raise EncoderError(f"weights fetch: {source.name} has no web address, got {source.url!r}.")
+    request = Request(source.url, headers={"User-Agent": "featbank"})  # noqa: S310 - scheme checked
+    folder = weights_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with scratch_file(folder) as path:
+        try:
+            with urlopen(request, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:  # noqa: S310
+                total = int(answer.headers.get("Content-Length") or 0)
+                with tqdm(
+                    total=total or None, unit="B", unit_scale=True, desc=source.name, disable=None
+                ) as bar:
+                    while chunk := answer.read(_CHUNK_BYTES):
+                        file.write(chunk)
+                        bar.update(len(chunk))
+                received = file.tell()
+        except (URLError, TimeoutError, ConnectionError) as error:
+            raise EncoderError(
+                f"weights fetch: {source.name} could not be had from {source.url} ({error}). Fetch the file on a "
+                f"machine that reaches the site (see {source.page}), copy it here, and run "
+                f"`featbank weights add {source.name} FILE`."
+            ) from error
+        if total and received != total:
+            raise EncoderError(
+                f"weights fetch: {source.name} must have {total} bytes, got {received}: the transfer was cut. Run it "
+                "again."
+            )
+        yield path
+
+
+COMMANDS = {
+    "list": Command(
+        """List what there is: encoders with role, licence and cost; views; recipes; datasets.""",
+        "example: featbank list encoders",
+        _list_arguments,
+        _list,
+    ),
+    "budget": Command(
+        """List the cost of a recipe: GMACs, parameters and crops of every pass, and their sum against the budget.
+
+GMACs are multiply-accumulates in units of 1e9 for one UHD-1 image of 3840 x 2160 pixels; bands that share a
+forward pass pay once. Networks are counted by torch's dispatcher-level counter on the meta device, students by the
+layers they list, weight-free encoders by a formula of their filter arithmetic; no weights are needed. Where the recipe
+is the counterpart of a system of the AIM 2024 report, the figure of its Table 4 stands beside ours with the reason for
+a difference. Ends with 1 where the sum is over the budget.""",
+        "example: featbank budget icl",
+        _budget_arguments,
+        _budget,
+    ),
+    "weights": Command(
+        """See to the weights of network encoders: where they come from, whether they are here, whether they are whole.
+
+Weights lie in the folder named by FEATBANK_WEIGHTS, else in the user's cache. list shows what is known and
+what is here; fetch downloads from the publisher; add takes in a file that was fetched by other means. Both
+compare the digest with the published one, or record it where none is published, refuse files that would run
+code, demand exactly the network's tensors, and keep one converted safetensors copy. Nothing is ever
+downloaded by any other command. Restricted or unstated terms need --accept-licence with the licence's name.""",
+        """examples:
+  featbank weights list
+  featbank weights list --recipe icl
+  featbank weights fetch checkpoint:arniqa
+  featbank weights fetch --recipe balanced
+  featbank weights add checkpoint:reiqa-quality quality_aware_r50.pth
+  featbank weights add checkpoint:contrique CONTRIQUE_checkpoint25.tar --accept-licence unstated""",
+        _weights_arguments,
+        _weights,
+    ),
+}

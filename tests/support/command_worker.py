@@ -41,11 +41,16 @@ def _faulty(arguments: list[str], said: str, folder: str, call: int, number: int
 
 
 def _warm_up() -> None:
-    for module in ("features", "bank", "fit", "search", "score", "report"):
+    for module in ("features", "fit", "search"):
         importlib.import_module(f"featbank.commands.{module}")
-    for module in ("runs.fit", "runs.score", "search.run", "report.write", "report.compare_write"):
-        importlib.import_module(f"featbank.{module}")
-    for module in ("recipes.variants", "recipes.reading"):
+    for module in (
+        "runs.fit",
+        "runs.score",
+        "search.run",
+        "report.page",
+        "report.comparison",
+        "recipes.reading",
+    ):
         importlib.import_module(f"featbank.{module}")
     # No session is made before the fork: its threads would not be there in the child.
     for module in (

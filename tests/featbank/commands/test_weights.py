@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from featbank.cli import main
-from featbank.commands.fetching import fetch
+from featbank.commands.weights import fetch
 from featbank.digest import digest_bytes
 from featbank.encoders.networks.catalogue import SHEETS
 from featbank.encoders.weights import WeightsSource

@@ -47,7 +47,7 @@ def test_rows_spell_value_and_interval(small_run: RunData) -> None:
     assert [row.kind for row in rows] == ["split", "split", "subset", "headline", "subset"]
     scores = small_run.scores["test"]
     assert rows[3].n == "30"
-    assert rows[3].cells[0][0] == f"{scores.values['srcc']:.3f}"
+    assert rows[3].cells[0][0] == f"{scores.metrics['srcc']:.3f}"
     low, high = scores.ci95["srcc"]
     assert rows[3].cells[0][1].replace("−", "-") == f"[{low:.3f}, {high:.3f}]"
 

@@ -10,7 +10,7 @@ import pytest
 
 from featbank.bank import Bank
 from featbank.cli import main
-from featbank.commands.console import render_metrics
+from featbank.commands.fit import render_metrics
 from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import DatasetError, MissingFeaturesError, RunError
 from featbank.importing import import_features

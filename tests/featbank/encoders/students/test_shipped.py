@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featbank.commands.list import run as list_things
+from featbank.commands.weights import COMMANDS
 from featbank.encoders import Encoder, make_encoder
 from featbank.encoders.students.description import (
     CARD_FILE,
@@ -41,7 +41,7 @@ class TestShippedStudents(EncoderContract):
 
         [row] = [
             row
-            for row in list_things(Namespace(what="encoders")).document["encoders"]
+            for row in COMMANDS["list"].run(Namespace(what="encoders")).document["encoders"]
             if row["name"] == encoder.spec.name
         ]
         assert row["columns"] == encoder.spec.n_features

@@ -1,0 +1,107 @@
+"""The commands demo, check and doctor: photos, datasets, the machine."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from featbank.commands import Command, Output
+from featbank.commands.options import BANK, DATA, IMAGES, WORKERS, add, argument, positive_int, seed, switch
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    add(
+        parser,
+        argument("folder", metavar="DIR", text="folder to write"),
+        argument("--photos", metavar="N", type=positive_int, default=300, text="number of photos"),
+        argument("--width", metavar="PX", type=positive_int, default=3840, text="width in pixels"),
+        argument("--seed", metavar="S", type=seed, default=0, text="another seed gives other photos"),
+        WORKERS,
+    )
+
+
+def _demo(options: argparse.Namespace) -> Output:
+    from joblib import cpu_count
+    from tqdm import tqdm
+
+    from featbank.demo import write_demo
+    from featbank.errors import DatasetError
+
+    with tqdm(total=options.photos, unit="photo", desc="demo", disable=None) as bar:
+
+        def show(n_done: int, n_photos: int) -> None:
+            bar.update(n_done - bar.n)
+
+        try:
+            folder = write_demo(
+                Path(options.folder),
+                n_photos=options.photos,
+                width=options.width,
+                seed=options.seed,
+                workers=options.workers or cpu_count(),
+                progress=show,
+            )
+        except ValueError as error:  # an argument out of its range; the message names it
+            raise DatasetError(str(error)) from error
+    return Output(
+        {"folder": str(folder), "photos": options.photos, "simulation": True},
+        f"{options.photos} rendered photos in {folder} (a simulation: it proves nothing about real photos)",
+    )
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    quick = switch("--no-decode", "do not decode the images (quick; finds no damaged file)")
+    add(parser, DATA, IMAGES, WORKERS, quick)
+
+
+def _check(options: argparse.Namespace) -> Output:
+    from joblib import cpu_count
+
+    from featbank.datasets import check_dataset, read_dataset, render_check
+
+    table = read_dataset(options.data, images=options.images)
+    document = check_dataset(table, decode=not options.no_decode, workers=options.workers or cpu_count())
+    return Output(document, render_check(document))
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    add(parser, BANK)
+
+
+def _doctor(options: argparse.Namespace) -> Output:
+    from featbank.doctor import examine, render
+    from featbank.remote import as_place
+
+    document = examine(as_place(options.bank))
+    return Output(document, render(document), exit_code=1 if document["problems"] else 0)
+
+
+COMMANDS = {
+    "demo": Command(
+        """Write the built-in photo set: rendered 4K scenes, a camera model, simulated raters, UHD-IQA layout.
+
+Everything made from it says that it is a simulation and proves nothing about real photos. An interrupted
+call is taken up where it stopped.""",
+        "example: featbank demo demo --photos 300",
+        _demo_arguments,
+        _demo,
+    ),
+    "check": Command(
+        """Read a dataset and report what is in it, before hours are spent on it.
+
+Counts by split and subset, MOS range, groups and how far they overlap, missing, unreadable and duplicate
+files, and what a constant prediction scores.""",
+        "example: featbank check ~/uhd-iqa",
+        _check_arguments,
+        _check,
+    ),
+    "doctor": Command(
+        """Look at the machine and the installation, and say what is missing or could be faster.
+
+Cores and memory, libraries, the BLAS behind numpy and SciPy with its kernels, threads and speed, torch and its devices,
+the weights folder, and whether the bank can be written. Ends with 1 if something will not work.""",
+        "example: featbank doctor --bank bank",
+        _doctor_arguments,
+        _doctor,
+    ),
+}
