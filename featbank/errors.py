@@ -15,7 +15,8 @@ class FeatbankError(Exception):
         return redact(str(self.args[0])) if self.args else self.__class__.__name__
 
 
-_USER = re.compile(r"""(?<=://)(?:[^\s/@"'?#]+|[^\s/@:"']*:[^\s@"']*)@""")
+# A path object spells `s3://user:password@host` with a single slash.
+_USER = re.compile(r"""(?:(?<=://)|(?<=\w\w:/)(?!/))(?:[^\s/@"'?#]+|[^\s/@:"']*:[^\s@"']*)@""")
 _SECRET = re.compile(
     r"""([?&;][^\s=&"']*(?:auth|credential|key|pass|pwd|secret|sig|token)[^\s=&"']*=)[^\s&;"'#]+""",
     re.IGNORECASE,
@@ -31,7 +32,7 @@ def redact(text: str) -> str:
     >>> redact("postgresql://me:secret@host/db and https://host/a?token=abc&n=1")
     'postgresql://***@host/db and https://host/a?token=***&n=1'
     """
-    return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
+    return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if ":/" in text else text
 
 
 class ImageError(FeatbankError, ValueError):

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from featbank.bank import Bank, FeatureFolder, ImageLog
 from featbank.bank.keys import Keys
 from featbank.datasets import ImageTable
-from featbank.errors import MissingFeaturesError
+from featbank.errors import ImageError, MissingFeaturesError
 from featbank.feature import make_feature
+from featbank.images.source import check_place
 from featbank.importing import IMPORTED_PREFIX, ImageKeys, find_imported
 from featbank.mapped_table import MappedTable
+from featbank.remote import as_place
 
 
 @dataclass(frozen=True)
@@ -227,9 +229,7 @@ def _find_rows(table: ImageTable, bands: Sequence[Band], bank: Bank, command: st
     for place in np.flatnonzero(lacking).tolist():
         image_id, file_key = keys.image_ids[place], keys.of_files[place]
         if file_key is None:
-            left_out.append(
-                (image_id, "missing", "no readable file, and no imported features under its name")
-            )
+            left_out.append((image_id, *_why_without_key(str(table.frame["path"].iloc[place]))))
         elif file_key in reasons:
             left_out.append((image_id, *reasons[file_key]))
         elif all(file_key in refused[name] for name in absent.columns[absent.iloc[place]]):
@@ -258,6 +258,16 @@ def _find_rows(table: ImageTable, bands: Sequence[Band], bank: Bank, command: st
         pd.DataFrame(left_out, columns=["image", "reason", "message"]),
         _copies(keys, ~lacking),
     )
+
+
+def _why_without_key(path: str) -> tuple[str, str]:
+    """Say why a listed file has no digest: reason and message, as extraction says it."""
+    try:
+        check_place(as_place(path))
+    except ImageError as error:
+        if error.reason != "missing":  # a pipe, a sparse file of a terabyte: there, and not to be read
+            return error.reason, f"{path} {error}"
+    return "missing", "no readable file, and no imported features under its name"
 
 
 def _copies(keys: ImageKeys, is_used: NDArray[np.bool_]) -> list[tuple[str, str]]:

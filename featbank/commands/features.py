@@ -103,6 +103,7 @@ def _features(options: argparse.Namespace) -> Output:
             f"features: not one of the {len(images)} images of {options.data!r} has a readable file. "
             "Name their folder with --images DIR, or look with `featbank check`."
         )
+    n_refused = len({failure["image"] for failure in summary.failures})
     document: dict[str, object] = {
         "dataset": table.name,
         "recipe": recipe.name,
@@ -114,6 +115,7 @@ def _features(options: argparse.Namespace) -> Output:
         "missing_images": summary.missing,
         "copies": [{"image": image, "copy_of": first} for image, first in summary.copies],
         "failures": summary.failures,
+        "refused": {"n": n_refused, "listed": len(images), "share": n_refused / max(1, len(images))},
         "notes": list(table.notes),
         "seconds": summary.seconds,
         "random_weights": [band.name for band in recipe.bands if has_random_weights(band.encoder)],
@@ -151,6 +153,7 @@ def _features_text(document: dict[str, object]) -> str:
     seconds: dict[str, float] = document["seconds"]  # type: ignore[assignment]
     failures: list[dict[str, str]] = document["failures"]  # type: ignore[assignment]
     missing: list[str] = document["missing_images"]  # type: ignore[assignment]
+    refused: dict[str, Any] = document["refused"]  # type: ignore[assignment]
     copies: list[dict[str, str]] = document["copies"]  # type: ignore[assignment]
     notes: list[str] = document["notes"]  # type: ignore[assignment]
     lines = [
@@ -160,6 +163,8 @@ def _features_text(document: dict[str, object]) -> str:
     if document["computed"]:
         work = {name: spent for name, spent in seconds.items() if name != "wall"}
         lines.append("seconds of work: " + ", ".join(f"{name} {spent:.1f}" for name, spent in work.items()))
+    if refused["n"]:
+        lines.append(f"refused: {refused['n']:,} of {refused['listed']:,} photos ({refused['share']:.1%})")
     lines += notes
     if missing:
         lines.append(f"without a readable file: {first_few(missing, 10)}")

@@ -74,28 +74,31 @@ def _fit(options: argparse.Namespace) -> Output:
     from featbank.datasets import read_dataset
     from featbank.recipes.reading import read_recipe
     from featbank.report.page import write_report_of
-    from featbank.runs.fit import fit_run
+    from featbank.runs.fit import FitOptions, fit_run
 
     recipe = read_recipe(options.recipe)
     table = read_dataset(options.data, images=options.images)
     out = Path(options.out or f"runs/{recipe.name}")
     with cluster_of(options) as cluster:
+        chosen = FitOptions(
+            options.workers,
+            cluster,
+            options.test_fraction,
+            options.over_budget,
+            options.reference,
+            options.permutations,
+            options.confidence,
+            options.calibrate,
+            options.memory_limit,
+            features_command(options, options.data),
+        )
         metrics = fit_run(
             table,
             recipe,
             Bank(options.bank),
             out,
-            workers=options.workers,
-            cluster=cluster,
-            test_fraction=options.test_fraction,
-            memory_limit_gb=options.memory_limit,
-            over_budget=options.over_budget,
-            reference=options.reference,
-            permutations=options.permutations,
-            confidence=options.confidence,
-            calibrate_on=options.calibrate,
+            chosen,
             write_report=lambda folder: write_report_of(folder, table, folder),
-            features_command=features_command(options, options.data),
             log=say,
         )
     text = render_metrics(metrics) + f"\nrun: {out}   report: {out / 'report.html'}"

@@ -92,6 +92,7 @@ def _search(options: argparse.Namespace) -> Output:
     from featbank.recipes.reading import read_recipe
     from featbank.report.page import write_report_of
     from featbank.report.protocol_page import draw_study
+    from featbank.runs.fit import FitOptions
     from featbank.search.run import SearchOptions, search_run
 
     recipe = read_recipe(options.recipe)
@@ -111,13 +112,15 @@ def _search(options: argparse.Namespace) -> Output:
                 options.method,
                 options.outer_folds,
                 options.storage,
-                options.reference,
             ),
-            workers=options.workers,
-            cluster=cluster,
-            test_fraction=options.test_fraction,
-            memory_limit_gb=options.memory_limit,
-            features_command=features_command(options, options.data),
+            FitOptions(
+                workers=options.workers,
+                cluster=cluster,
+                test_fraction=options.test_fraction,
+                reference=options.reference,
+                memory_limit_gb=options.memory_limit,
+                features_command=features_command(options, options.data),
+            ),
             show_progress=True,
             write_report=lambda folder: write_report_of(folder, table, folder),
             draw_study=draw_study,

@@ -21,10 +21,10 @@ from featbank.datasets import ImageTable
 from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
 from featbank.runs.evaluate import FLOAT_FORMAT, as_written
+from featbank.runs.fit import FitOptions, load_rows, resolve_bands
 from featbank.runs.folder import PROTOCOL, RECEIPT, build_receipt, write_json
 from featbank.runs.model import build_ensemble, folds_of, n_crops_of
-from featbank.runs.split import describe_rows, find_copies, prepare_rows
-from featbank.table import Band, build_table, resolve_band
+from featbank.table import Band
 from featbank.workers import starting_workers
 from regressors.ensemble import BandEnsemble, NoSkillWarning
 from regressors.evaluation.metrics import METRICS, evaluate
@@ -102,12 +102,11 @@ def prepare(
     MissingFeaturesError, DatasetError
         If features or MOS are missing.
     """
-    bands = [
-        resolve_band(bank, table, band.name, band.encoder, band.view, band.aggregate) for band in recipe.bands
-    ]
-    features = build_table(table, bands, bank, features_command)
-    has_split = bool((features.rows["split"] != "").all())
-    rows = prepare_rows(features.rows, 0.0, 0, find_copies(features)).frame
+    bands = resolve_bands(bank, table, recipe.bands)
+    options = FitOptions(test_fraction=0.0, features_command=features_command)
+    loaded = load_rows(table, bands, bank, recipe.regression, options)
+    has_split = bool((loaded.features.rows["split"] != "").all())
+    rows = loaded.rows
     chosen = which or ("training" if has_split else "all")
     if chosen != "all":
         if not has_split:
@@ -117,8 +116,8 @@ def prepare(
         raise RunError(f"protocol: needs at least 2 {chosen} images with a MOS, got {len(rows)}.")
     words = f"{len(rows):,} images" if chosen == "all" else f"{len(rows):,} {chosen} images"
     n_crops = n_crops_of(bands) if recipe.regression.rows == "crops" else 1
-    notes = (*table.notes, *describe_rows(features))
-    return Material(table, recipe, bands, features.X.loc[rows.index], rows, n_crops, words, notes)
+    notes = (*table.notes, *loaded.left_out)
+    return Material(table, recipe, bands, loaded.table(rows), rows, n_crops, words, notes)
 
 
 def fit_rows(material: Material, positions: NDArray[np.intp], *, workers: int = 1) -> BandEnsemble:

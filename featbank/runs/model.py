@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -314,7 +314,7 @@ def load_run_model(path: Path) -> tuple[BandEnsemble, dict[str, Any]]:
         model, manifest = load_model(path)
     except (ValueError, TypeError) as error:
         raise RunError(f"score: {error}") from error
-    if not isinstance(model, BandEnsemble) or not _are_bands(manifest.get("bands")):
+    if not isinstance(model, BandEnsemble) or not _is_manifest(manifest):
         raise RunError(f"score: {str(path)!r} is not a model written by `featbank fit`.")
     for band in manifest["bands"]:
         if band["encoder"].startswith("file:") and not code_agrees(band["encoder"], band):
@@ -325,10 +325,18 @@ def load_run_model(path: Path) -> tuple[BandEnsemble, dict[str, Any]]:
     return model, manifest
 
 
-def _are_bands(entries: object) -> bool:
-    """Tell whether a manifest's bands are what `save_run_model` writes."""
+def _is_manifest(manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest holds what `save_run_model` writes."""
+    bands, scale, interval = (manifest.get(name) for name in ("bands", "mos_range", "interval"))
     names = ("name", "encoder", "view", "aggregate", "digest")
-    return isinstance(entries, list) and all(
-        isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names)
-        for entry in entries
+    parts = {field.name for field in fields(ConformalInterval)}
+    return (
+        isinstance(bands, list)
+        and all(isinstance(band, dict) and all(isinstance(band.get(n), str) for n in names) for band in bands)
+        and isinstance(manifest.get("recipe"), str)
+        and isinstance(manifest.get("simulation"), bool)
+        and isinstance(scale, list)
+        and len(scale) == 2
+        and all(isinstance(end, int | float) for end in scale)
+        and (interval is None or (isinstance(interval, dict) and set(interval) == parts))
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import t as student_t
 
 from featbank.errors import first_few
 from featbank.recipes.reading import RegressionRequest
@@ -19,10 +20,12 @@ from featbank.runs.evaluate import judge, score_parts
 from featbank.runs.folder import TRUST, write_json
 from featbank.runs.model import build_ensemble
 from featbank.runs.reading import read_run
+from featbank.runs.split import split_names
 from regressors.bands import band_columns
 from regressors.blocks import BlockTable, some_rows, take_columns
 from regressors.checks import Table
 from regressors.ensemble import NoSkillWarning
+from regressors.evaluation.bootstrap import MIN_GROUPS
 from regressors.evaluation.leakage import (
     FALSE_ALARM,
     IMPLAUSIBLE_SRCC,
@@ -115,6 +118,12 @@ COMPRESSED_SLOPE: Final = 1.5
 
 MIN_ROWS: Final = 20
 """With fewer judged images a check of ranges says nothing."""
+
+WORSE: Final = 1.4
+"""Error in units of a constant prediction's from which a model may be called worse; noise stays below."""
+
+CHANCE: Final = 1 / 30_000
+"""Probability of a difference from which it is no chance, as in the permutation control."""
 
 N_SHOWN: Final = 3
 
@@ -290,36 +299,75 @@ def check_groups(
     )
 
 
-def check_skill(metrics: Mapping[str, Any]) -> Finding:
-    """Compare the errors on every part with those of the mean training MOS."""
-    constant = metrics.get("baselines", {}).get("constant", {})
-    worse = {}
-    figures: dict[str, Any] = {}
-    for part, floor in constant.items():
+def check_skill(
+    metrics: Mapping[str, Any], judged: pd.DataFrame, predicted: NDArray[np.float64], constant: float
+) -> Finding:
+    """Compare the errors on every part with those of the mean training MOS.
+
+    An alarm needs a whole split on which they are larger by `WORSE` and by more than chance explains; a model of
+    noise errs a little more than a constant, and is no worse than it says.
+
+    Parameters
+    ----------
+    metrics : mapping
+        Content of ``metrics.json``.
+    judged : DataFrame
+        Columns ``mos``, ``split``, ``subset``, ``group``.
+    predicted : float array of shape (n_judged,)
+    constant : float
+        Mean training MOS.
+    """
+    name = "worse than a constant"
+    masks = split_names(judged)
+    y = judged["mos"].to_numpy(dtype=np.float64)
+    worse, figures, is_sure = [], {}, False
+    for part, floor in metrics.get("baselines", {}).get("constant", {}).items():
         scores = metrics[part]
-        figures[part] = {name: [scores[name], floor[name]] for name in ("mae", "rmse")}
+        figures[part] = {error: [scores[error], floor[error]] for error in ("mae", "rmse")}
         over = [
-            f"{name.upper()} {scores[name]:.4g} against {floor[name]:.4g}"
-            for name in ("mae", "rmse")
-            if scores[name] > floor[name]
+            f"{error.upper()} {own:.4g} against {other:.4g}"
+            for error, (own, other) in figures[part].items()
+            if own > other
         ]
         if over:
-            worse[part] = f"{part}: {', '.join(over)}"
+            worse.append(f"{part}: {', '.join(over)}")
+            rows = masks[part]
+            is_sure |= "/" not in part and _is_surely_worse(
+                y[rows], predicted[rows], constant, judged["group"].to_numpy()[rows]
+            )
     if worse:
-        # A subset of a few images may go wrong by chance; a whole split may not.
-        is_whole = any("/" not in part and metrics[part]["n"] >= MIN_ROWS for part in worse)
         return Finding(
-            "worse than a constant",
-            ALARM if is_whole else CAUTION,
-            f"The mean training MOS, said for every image, errs less than this model ({'; '.join(worse.values())}).",
+            name,
+            ALARM if is_sure else CAUTION,
+            f"The mean training MOS, said for every image, errs less than this model ({'; '.join(worse)})"
+            + ("." if is_sure else ", by no more than chance or noise explain."),
             figures,
         )
     text = (
         "The model errs less than the mean training MOS on every part."
-        if constant
+        if figures
         else "No images to judge by."
     )
-    return Finding("worse than a constant", OK, text, figures)
+    return Finding(name, OK, text, figures)
+
+
+def _is_surely_worse(
+    y: NDArray[np.float64], predicted: NDArray[np.float64], constant: float, groups: NDArray[np.object_]
+) -> bool:
+    """Tell whether the error, absolute or squared, exceeds a constant's by `WORSE`, tested over groups of images."""
+    codes, names = pd.factorize(groups)
+    if len(y) < MIN_ROWS or len(names) < MIN_GROUPS:
+        return False
+    for power in (1, 2):
+        own, floor = np.abs(predicted - y) ** power, np.abs(constant - y) ** power
+        excess = own - floor
+        if not own.mean() > WORSE**power * floor.mean():
+            continue
+        sums = np.bincount(codes, excess - excess.mean(), len(names))
+        error = math.sqrt((sums**2).sum() * len(names) / (len(names) - 1)) / len(y)
+        if error == 0 or student_t.sf(excess.mean() / error, len(names) - 1) < CHANCE:
+            return True
+    return False
 
 
 def check_range(judged: pd.DataFrame, predicted: NDArray[np.float64]) -> Finding:
@@ -674,7 +722,7 @@ def examine(
         findings += [
             check_duplicates(X_judged, training.X),
             check_groups(training.rows, judged, predicted, is_official=is_official_split),
-            check_skill(metrics),
+            check_skill(metrics, judged, predicted, float(training.rows["mos"].mean())),
             check_range(judged, predicted),
             check_coverage(metrics.get("intervals", {})),
         ]

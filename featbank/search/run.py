@@ -16,11 +16,19 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.digest import digest_json
 from featbank.errors import RunError
-from featbank.recipes.reading import Recipe
+from featbank.recipes.reading import Recipe, list_variants
 from featbank.runs.evaluate import as_written
-from featbank.runs.fit import Origin, choose_blocks, fit_run, open_table
+from featbank.runs.fit import (
+    DEFAULTS,
+    FitOptions,
+    Log,
+    Origin,
+    choose_blocks,
+    fit_run,
+    load_rows,
+    resolve_bands,
+)
 from featbank.runs.folder import METRICS, RECEIPT, SEARCH, read_json
-from featbank.runs.split import describe_rows, find_copies, prepare_rows
 from featbank.search.space import Evaluator, Space
 from featbank.search.study import (
     Finished,
@@ -35,7 +43,6 @@ from featbank.search.study import (
     spec_of_study,
     write_study,
 )
-from featbank.table import build_table, map_table, resolve_band
 from regressors.checks import Table
 from regressors.evaluation.metrics import srcc
 from regressors.fitting import take_rows
@@ -44,7 +51,6 @@ from regressors.folds import Fold, make_folds
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-    from featbank.on_cluster import ClusterUse
 
 FINISH_LOCK: Final = "finish.lock"
 
@@ -88,9 +94,6 @@ def _other_search(out: Path, found: str, name: str) -> RunError:
     )
 
 
-Log = Callable[[str], None]
-
-
 @dataclass(frozen=True)
 class SearchOptions:
     """How to search.
@@ -109,8 +112,6 @@ class SearchOptions:
         Outer folds of the nested search, each of which costs one more search; 0 leaves it out.
     storage : str or None
         Database URL; None for a journal in the run folder.
-    reference : bool
-        Search members with plain scikit-learn, and the winner's as well: the same numbers, slower.
     """
 
     budget_gmacs: float | None = None
@@ -120,7 +121,6 @@ class SearchOptions:
     method: str = "auto"
     n_outer_folds: int = 5
     storage: str | None = None
-    reference: bool = False
 
 
 def search_run(
@@ -129,15 +129,11 @@ def search_run(
     bank: Bank,
     out: Path,
     options: SearchOptions,
+    fit: FitOptions = DEFAULTS,
     *,
-    workers: int | None = None,
-    cluster: ClusterUse | None = None,
-    test_fraction: float = 0.2,
-    features_command: str = "featbank features DATA --recipe R",
     show_progress: bool = False,
     write_report: Callable[[Path], object] | None = None,
     draw_study: Callable[[Path, Sequence[Finished], pd.DataFrame, float], object] | None = None,
-    memory_limit_gb: float | None = None,
     log: Log = lambda line: None,
 ) -> dict[str, Any]:
     """Search, then fit and evaluate the winner.
@@ -155,22 +151,14 @@ def search_run(
     out : Path
         Run folder: new, empty, or of the same search.
     options : SearchOptions
-    workers : int or None
-        Folds at once; None takes all processors.
-    cluster : ClusterUse or None
-        The cluster that computes the folds, inside whose context this is called; for the receipt.
-    test_fraction : float
-        Share held out by group where the dataset has no split.
-    features_command : str
-        The command that computes missing features, for the message.
+    fit : FitOptions
+        How members, and the winner, are fitted.
     show_progress : bool
         Draw progress bars with the best so far, if standard error is a terminal.
     write_report : callable or None
         As in `featbank.runs.fit.fit_run`.
     draw_study : callable or None
         Draws what was evaluated into a folder: takes the folder, the configurations, their importance, the budget.
-    memory_limit_gb : float or None
-        As in `featbank.runs.fit.fit_run`.
     log : callable
         Receives one line for each step.
 
@@ -189,41 +177,20 @@ def search_run(
         If features, MOS or rows are missing.
     """
     check_folder(out, SEARCH, "search --out")
-    passes, bands = {}, []
-    for row in _variants(recipe):
-        band = resolve_band(bank, table, row.name, row.encoder, row.view, row.aggregate)
-        passes[row.name] = (band.pass_id, band.gmacs)
-        bands.append(band)
+    variants = [variant.request for row in list_variants(recipe).values() for variant in row]
+    bands = resolve_bands(bank, table, variants)
     budget = recipe.regression.budget_gmacs if options.budget_gmacs is None else options.budget_gmacs
-    space = Space(recipe, passes, budget)
+    space = Space(recipe, {band.name: (band.pass_id, band.gmacs) for band in bands}, budget)
     plan = make_plan(space, options.objectives, options.seed, options.n_trials, options.method)
-    by_blocks = choose_blocks(
-        "search",
-        table,
-        bands,
-        recipe.regression,
-        limit_gb=memory_limit_gb,
-        test_fraction=test_fraction,
-        estimators=() if recipe.search is None else recipe.search.estimator,
-        reference=options.reference,
-        workers=workers,
-    )
-    features = (map_table if by_blocks else build_table)(table, bands, bank, features_command)
-    prepared = prepare_rows(
-        features.rows, test_fraction, recipe.regression.cv.random_state, find_copies(features)
-    )
-    left_out_notes = describe_rows(features)
-    for note in (*table.notes, *left_out_notes, *prepared.notes):
+    estimators = () if recipe.search is None else recipe.search.estimator
+    by_blocks = choose_blocks("search", table, bands, recipe.regression, fit, estimators)
+    loaded = load_rows(table, bands, bank, recipe.regression, fit, by_blocks=by_blocks)
+    for note in (*table.notes, *loaded.left_out, *loaded.split):
         log(note)
-    training = prepared.frame[prepared.frame["split"] == "training"]
-    X = take_rows(open_table(features), features.rows.index.get_indexer(training.index))
-    spec = spec_of_study(
-        space,
-        plan,
-        training,
-        {band.name: band.folder.digest for band in bands},
-        reference=options.reference,
-    )
+    training = loaded.rows[loaded.rows["split"] == "training"]
+    X = loaded.table(training)
+    digests = {band.name: band.folder.digest for band in bands}
+    spec = spec_of_study(space, plan, training, digests, reference=fit.reference)
     name = f"{recipe.name}-{digest_json(spec)[:12]}"
     check_study(out, name)
     out.mkdir(parents=True, exist_ok=True)
@@ -235,63 +202,49 @@ def search_run(
         + say_scope(space, plan)
     )
 
-    def evaluator(some: Table, rows: pd.DataFrame) -> Evaluator:
-        return Evaluator(space, some, rows, workers, reference=options.reference)
+    def search(study: str, some: Table, rows: pd.DataFrame) -> tuple[Evaluator, list[Finished]]:
+        evaluator = Evaluator(space, some, rows, fit.workers, reference=fit.reference)
+        title = study.partition("/")[2] or "search"
+        return evaluator, _search(storage, study, space, plan, evaluator, title, show_progress)
 
-    finished = _search(storage, name, space, plan, evaluator(X, training), "search", show_progress)
+    def nest(study: str, fold: Fold) -> Nested:
+        """Repeat the whole search on the training rows of an outer fold; judge its winner on the test rows."""
+        learn, test = fold
+        evaluator, found = search(study, take_rows(X, learn), training.iloc[learn])
+        chosen = pick_winner(found).configuration
+        predicted = evaluator.fit_predict(chosen, take_rows(X, test))
+        return Nested(srcc(as_written(training["mos"].iloc[test]), as_written(predicted)), chosen)
+
+    _, finished = search(name, X, training)
     winner = pick_winner(finished)
     log(
         f"best of {len(finished)}: SRCC {winner.evaluation.value:.4f}, {winner.evaluation.gmacs:.3f} GMACs, "
         + ", ".join(winner.configuration.variants)
     )
     folds = _outer_folds(recipe, training, options.n_outer_folds)
-    nested = [
-        _nest(
-            storage,
-            f"{name}/outer-{k}-of-{len(folds)}",
-            space,
-            plan,
-            X,
-            training,
-            fold,
-            evaluator,
-            show_progress,
-        )
-        for k, fold in enumerate(folds, 1)
-    ]
+    nested = [nest(f"{name}/outer-{k}-of-{len(folds)}", fold) for k, fold in enumerate(folds, 1)]
     document = document_study(space, plan, name, recipe, finished, nested, storage=options.storage)
     with FileLock(out / FINISH_LOCK):
         metrics = finished_metrics(out, document)
         if metrics is None:
             title = f"{recipe.title}: best of {len(finished)} configurations within {budget:g} GMACs"
-            chosen = space.recipe_of(winner.configuration, title)
             origin = Origin(
-                {"search": document, "failures": features.left_out.to_dict("records")},
-                (*left_out_notes, *prepared.notes, document["statement"]),
+                {"search": document, "failures": loaded.features.left_out.to_dict("records")},
+                (*loaded.left_out, *loaded.split, document["statement"]),
                 lambda folder: write_study(folder, space, options.objectives, finished, draw_study),
                 SEARCH,
             )
             metrics = fit_run(
-                _with_split(table, prepared.frame),
-                chosen,
+                _with_split(table, loaded.rows),
+                space.recipe_of(winner.configuration, title),
                 bank,
                 out,
-                workers=workers,
-                cluster=cluster,
-                features_command=features_command,
+                fit,
                 origin=origin,
                 write_report=write_report,
-                memory_limit_gb=memory_limit_gb,
-                reference=options.reference,
                 log=log,
             )
     return {"search": document, "metrics": metrics}
-
-
-def _variants(recipe: Recipe) -> list[Any]:
-    from featbank.recipes.reading import list_variants
-
-    return [variant.request for row in list_variants(recipe).values() for variant in row]
 
 
 def _search(
@@ -337,26 +290,6 @@ def _outer_folds(recipe: Recipe, training: pd.DataFrame, n_folds: int) -> list[F
             f"search: the training rows cannot be cut into {n_folds} outer folds: {error} Give --outer-folds 0 to "
             "leave the nested score out."
         ) from error
-
-
-def _nest(
-    storage: BaseStorage,
-    name: str,
-    space: Space,
-    plan: Plan,
-    X: Table,
-    training: pd.DataFrame,
-    fold: Fold,
-    make_evaluator: Callable[[Table, pd.DataFrame], Evaluator],
-    show_progress: bool,
-) -> Nested:
-    """Repeat the whole search on the training rows of an outer fold; judge its winner on the test rows."""
-    fit, test = fold
-    evaluator = make_evaluator(take_rows(X, fit), training.iloc[fit])
-    finished = _search(storage, name, space, plan, evaluator, name.rpartition("/")[2], show_progress)
-    chosen = pick_winner(finished).configuration
-    predicted = evaluator.fit_predict(chosen, take_rows(X, test))
-    return Nested(srcc(as_written(training["mos"].iloc[test]), as_written(predicted)), chosen)
 
 
 def _with_split(table: ImageTable, rows: pd.DataFrame) -> ImageTable:

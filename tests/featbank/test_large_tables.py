@@ -25,7 +25,7 @@ from featbank.datasets import ImageTable, read_dataset
 from featbank.recipes.reading import Recipe
 from featbank.report.page import write_report_of
 from featbank.runs import evaluate, model
-from featbank.runs.fit import fit_run
+from featbank.runs.fit import FitOptions, fit_run
 from featbank.runs.model import load_run_model
 from featbank.search.run import SearchOptions, search_run
 from featbank.table import Band, build_table, resolve_band
@@ -87,9 +87,7 @@ def test_a_run_by_blocks_has_the_numbers_of_a_run_in_memory(
             recipe(),
             bank,
             folder / name,
-            memory_limit_gb=limit,
-            test_fraction=0.1,
-            permutations=int(by_blocks),
+            FitOptions(memory_limit_gb=limit, test_fraction=0.1, permutations=int(by_blocks)),
             write_report=(lambda folder: write_report_of(folder, None, folder)) if by_blocks else None,
         )
     shown = {name: {k: v for k, v in found.items() if k != "band_share"} for name, found in metrics.items()}
@@ -139,7 +137,7 @@ def test_a_search_by_blocks_finds_what_a_search_in_memory_finds(
     options = SearchOptions(n_outer_folds=2)
     known = search_run(table, small, bank, tmp_path / "memory", options)
     monkeypatch.setattr(memory, "in_memory_gb", lambda n_rows, n_columns: 1e6)
-    found = search_run(table, small, bank, tmp_path / "blocks", options, memory_limit_gb=100)
+    found = search_run(table, small, bank, tmp_path / "blocks", options, FitOptions(memory_limit_gb=100))
     assert json.loads((tmp_path / "blocks/receipt.json").read_text())["subsamples"]["band_share"] > 0
     assert_close(found["search"], known["search"])
     trials = [pd.read_csv(tmp_path / name / "trials.csv") for name in ("blocks", "memory")]
@@ -155,7 +153,7 @@ def test_what_grows_with_the_rows_is_left_out_of_large_models(
     monkeypatch.setattr(model, "MAX_KEPT_ROWS", 50)
     monkeypatch.setattr(evaluate, "MANY_ROWS", 20)
     monkeypatch.setattr(evaluate, "INTERVAL_ROWS", 15)
-    metrics = fit_run(table, small, bank, tmp_path / "run", permutations=0)
+    metrics = fit_run(table, small, bank, tmp_path / "run", FitOptions(permutations=0))
     lean, _ = load_run_model(tmp_path / "run/model.skops")
     assert not {"folds_", "oof_predictions_"} & set(vars(lean))
     assert lean.cv == 5

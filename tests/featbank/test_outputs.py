@@ -13,7 +13,7 @@ from featbank.cli import main
 from featbank.datasets import read_dataset
 from featbank.extract import FeatureRequest, extract
 from featbank.recipes.reading import parse_recipe, read_recipe
-from featbank.runs.fit import fit_run
+from featbank.runs.fit import FitOptions, fit_run
 from featbank.search.run import SearchOptions, search_run
 from tests.support.datasets import write_image
 from tests.support.imported_run import RECIPE, prepare
@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table, recipe, bank = prepare(folder)
     (folder / "recipe.toml").write_text(RECIPE)
     for name in ("fit", "other"):
-        fit_run(table, recipe, bank, folder / name, workers=1, permutations=0)
+        fit_run(table, recipe, bank, folder / name, FitOptions(workers=1, permutations=0))
     prepare_study(folder / "study", ["a", "c"])
     for number in range(24):
         write_image(folder / "photos" / f"{number:02d}.png", seed=number)
@@ -57,20 +57,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = list(zip(photos.frame["image_id"], photos.frame["path"], strict=True))
     bank = Bank(folder / "photo-bank")
     extract(images, [FeatureRequest(band.encoder, band.view, band.aggregate)], bank, workers=1)
-    fit_run(photos, scored, bank, folder / "model", workers=1, permutations=0)
+    fit_run(photos, scored, bank, folder / "model", FitOptions(workers=1, permutations=0))
     return folder
 
 
 def write(kind: str, made: Path, out: Path) -> int:
     """Carry a command out; where its report takes longer than the rest, without it."""
-    options = {"workers": 1}
     if kind == "fit":
         table, recipe = read_dataset(made / "scores.csv"), parse_recipe(RECIPE, "recipe")
-        fit_run(table, recipe, Bank(made / "bank"), out, permutations=0, **options)
+        fit_run(table, recipe, Bank(made / "bank"), out, FitOptions(workers=1, permutations=0))
     elif kind == "search":
         table, recipe = read_dataset(made / "study/scores.csv"), read_recipe(str(made / "study/recipe.toml"))
         bank = Bank(made / "study/bank")
-        search_run(table, recipe, bank, out, SearchOptions(n_outer_folds=0), **options)
+        search_run(table, recipe, bank, out, SearchOptions(n_outer_folds=0), FitOptions(workers=1))
     else:
         return main(command(kind, made, out))
     return 0

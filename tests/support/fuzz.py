@@ -153,7 +153,7 @@ def _runs() -> Iterator[Files]:
 
 def _models() -> Iterator[Files]:
     from featbank.recipes.reading import parse_recipe
-    from featbank.runs.fit import fit_run
+    from featbank.runs.fit import FitOptions, fit_run
     from tests.support.imported_run import RECIPE, prepare
 
     with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +161,7 @@ def _models() -> Iterator[Files]:
             place = Path(folder) / estimator
             table, _, bank = prepare(place)
             recipe = parse_recipe(f'{RECIPE}estimator = "{estimator}"\nC = [1.0]\ngamma = [0.1]\n', "x")
-            fit_run(table, recipe, bank, place / "run", workers=1, permutations=0)
+            fit_run(table, recipe, bank, place / "run", FitOptions(workers=1, permutations=0))
             yield {"model.skops": (place / "run" / "model.skops").read_bytes()}
 
 

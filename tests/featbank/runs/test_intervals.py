@@ -12,7 +12,7 @@ import pytest
 from featbank.errors import RunError
 from featbank.report.page import write_report_of
 from featbank.runs.evaluate import calibrate, describe_coverage, with_interval
-from featbank.runs.fit import fit_run
+from featbank.runs.fit import FitOptions, fit_run
 from featbank.runs.model import load_run_model
 from regressors.evaluation.intervals import ConformalInterval
 from tests.support.imported_run import prepare
@@ -22,9 +22,12 @@ from tests.support.imported_run import prepare
 def test_ends_and_coverage_follow_from_the_predictions(calibrate_on: str, tmp_path: Path) -> None:
     table, recipe, bank = prepare(tmp_path)
     metrics = fit_run(
-        table, recipe, bank, tmp_path / "run", workers=1, permutations=0, confidence=0.8,
-        calibrate_on=calibrate_on,
-    )  # fmt: skip
+        table,
+        recipe,
+        bank,
+        tmp_path / "run",
+        FitOptions(workers=1, permutations=0, confidence=0.8, calibrate_on=calibrate_on),
+    )
     interval = metrics["intervals"]
     rows = pd.read_csv(tmp_path / "run/predictions.csv", keep_default_na=False)
     half = interval["half_width"]
@@ -53,7 +56,7 @@ def test_what_cannot_be_calibrated_is_refused_before_the_fit(tmp_path: Path) -> 
         ({"calibrate_on": "validation"}, "--calibrate"),
     ):
         with pytest.raises(RunError, match=message):
-            fit_run(table, recipe, bank, tmp_path / "run", workers=1, log=lines.append, **options)
+            fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1, **options), log=lines.append)
     assert not any("members fitted" in line for line in lines)
 
 
@@ -74,8 +77,7 @@ def test_the_page_shows_the_coverage(tmp_path: Path) -> None:
         recipe,
         bank,
         tmp_path / "run",
-        workers=1,
-        permutations=0,
+        FitOptions(workers=1, permutations=0),
         write_report=lambda run: write_report_of(run, table, run),
     )
     page = (tmp_path / "run/report.html").read_text()

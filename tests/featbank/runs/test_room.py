@@ -10,7 +10,7 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
-from featbank.runs.fit import choose_blocks, describe_parts
+from featbank.runs.fit import FitOptions, _describe_subsamples, choose_blocks
 from featbank.table import Band, resolve_band
 from regressors.solvers.memory import default_limit_gb, in_memory_gb, kernel_gb
 from tests.support.imported_run import prepare
@@ -29,7 +29,7 @@ def bands_of(bank: Bank, table: ImageTable, recipe: Recipe) -> list[Band]:
 def test_a_table_with_room_is_fitted_in_memory(run: tuple[ImageTable, Recipe, list[Band]]) -> None:
     table, recipe, bands = run
     assert not choose_blocks("fit", table, bands, recipe.regression)
-    assert not choose_blocks("fit", table, bands, recipe.regression, limit_gb=4)
+    assert not choose_blocks("fit", table, bands, recipe.regression, FitOptions(memory_limit_gb=4))
 
 
 def test_blocks_without_room_are_refused(run: tuple[ImageTable, Recipe, list[Band]]) -> None:
@@ -37,7 +37,7 @@ def test_blocks_without_room_are_refused(run: tuple[ImageTable, Recipe, list[Ban
     with pytest.raises(
         RunError, match=r"fit: 160 images x 25 columns read by blocks take .* Raise --memory-limit"
     ):
-        choose_blocks("fit", table, bands, recipe.regression, limit_gb=1e-5)
+        choose_blocks("fit", table, bands, recipe.regression, FitOptions(memory_limit_gb=1e-5))
 
 
 def test_kernels_without_room_are_refused(run: tuple[ImageTable, Recipe, list[Band]]) -> None:
@@ -49,7 +49,7 @@ def test_kernels_without_room_are_refused(run: tuple[ImageTable, Recipe, list[Ba
         with pytest.raises(
             RunError, match=r"svr on 96 training images needs kernels of .* Use estimator = .ridge."
         ):
-            choose_blocks("fit", table, bands, regression, limit_gb=1e-5, estimators=estimators)
+            choose_blocks("fit", table, bands, regression, FitOptions(memory_limit_gb=1e-5), estimators)
 
 
 def test_what_only_memory_can_do_is_refused_by_name(run: tuple[ImageTable, Recipe, list[Band]]) -> None:
@@ -64,7 +64,9 @@ def test_what_only_memory_can_do_is_refused_by_name(run: tuple[ImageTable, Recip
         (svr, False, "linear-svr takes no other way"),
     ):
         with pytest.raises(RunError, match=words):
-            choose_blocks("fit", table, bands, regression, limit_gb=limit, reference=reference)
+            choose_blocks(
+                "fit", table, bands, regression, FitOptions(memory_limit_gb=limit, reference=reference)
+            )
 
 
 def test_sizes_follow_from_rows_and_columns() -> None:
@@ -74,8 +76,8 @@ def test_sizes_follow_from_rows_and_columns() -> None:
 
 
 def test_parts_are_described_only_where_there_are_some() -> None:
-    assert describe_parts({}) == []
-    [first, second] = describe_parts({"band_share": 20_000, "duplicates": 1_000, "intervals": 10_000})
+    assert _describe_subsamples({}) == []
+    [first, second] = _describe_subsamples({"band_share": 20_000, "duplicates": 1_000, "intervals": 10_000})
     assert "20,000" in first
     assert "1,000" in first
     assert "10,000 drawn ones" in second

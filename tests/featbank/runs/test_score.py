@@ -17,7 +17,7 @@ from featbank.datasets import read_dataset
 from featbank.errors import DatasetNotFoundError, RunError
 from featbank.extract import FeatureRequest, extract
 from featbank.recipes.reading import parse_recipe
-from featbank.runs.fit import fit_run
+from featbank.runs.fit import FitOptions, fit_run
 from featbank.runs.model import load_run_model
 from featbank.runs.score import score_paths
 from featbank.table import build_table, resolve_band
@@ -57,7 +57,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bank = Bank(folder / "bank")
     requests = [FeatureRequest(band.encoder, band.view, band.aggregate) for band in recipe.bands]
     extract(list(zip(table.frame["image_id"], table.frame["path"], strict=True)), requests, bank, workers=1)
-    fit_run(table, recipe, bank, folder / "run", workers=1)
+    fit_run(table, recipe, bank, folder / "run", FitOptions(workers=1))
     return folder
 
 
@@ -287,7 +287,7 @@ def test_wrong_paths_are_named(fitted: Path, tmp_path: Path) -> None:
 
 def test_a_model_on_imported_features_cannot_score_photos(tmp_path: Path) -> None:
     table, recipe, bank = prepare(tmp_path)
-    fit_run(table, recipe, bank, tmp_path / "run", workers=1)
+    fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1))
     write_image(tmp_path / "photo.png")
     with pytest.raises(RunError, match="imported band 'sharp'"):
         score_paths(tmp_path / "run", [str(tmp_path / "photo.png")], bank, workers=1)

@@ -16,9 +16,11 @@ from featbank.datasets import ImageTable, read_dataset
 from featbank.importing import import_features
 from featbank.recipes.reading import RegressionRequest, parse_recipe
 from featbank.runs import trust
-from featbank.runs.fit import fit_run
+from featbank.runs.evaluate import score_baselines, score_parts
+from featbank.runs.fit import FitOptions, fit_run
 from featbank.runs.split import prepare_rows
 from featbank.runs.trust import (
+    Finding,
     check_agreement,
     check_control,
     check_coverage,
@@ -57,8 +59,8 @@ def run_with(
     lines: list[str] = []
     recipe = parse_recipe(RECIPE, "one")
     fit_run(
-        table, recipe, bank, folder / "run", workers=1, log=lines.append,
-        **({"permutations": 2} | options),
+        table, recipe, bank, folder / "run", FitOptions(**({"workers": 1, "permutations": 2} | options)),
+        log=lines.append,
     )  # fmt: skip
     findings = json.loads((folder / "run/trust.json").read_text())["findings"]
     return {finding["check"]: finding for finding in findings}, lines
@@ -178,30 +180,48 @@ def test_metrics_changed_after_the_fact_are_found() -> None:
     assert "0.9, is 0.5, and 1 more" in finding.sentence
 
 
-def part(mae: float, n: int = 40) -> dict:
-    return {"n": n, "mae": mae, "rmse": 1.2 * mae}
+def skill(judged: pd.DataFrame, predicted: np.ndarray, constant: float) -> Finding:
+    metrics = score_parts(judged, predicted, with_intervals=False)
+    floors = score_baselines(judged, {"constant": np.full(len(judged), constant)})
+    return check_skill(metrics | {"baselines": floors}, judged, predicted, constant)
 
 
-@pytest.mark.parametrize(
-    ("model", "level"),
-    [({"test": 0.1}, "ok"), ({"test": 0.3}, "alarm"), ({"test": 0.1, "test/exclusive": 0.3}, "caution")],
-)
-def test_no_skill_is_an_alarm_on_a_split_and_a_caution_on_a_subset(model: dict, level: str) -> None:
-    constant = {name: part(0.2) for name in model}
-    metrics = {name: part(value) for name, value in model.items()} | {"baselines": {"constant": constant}}
-    finding = check_skill(metrics)
+def judged_rows(y: np.ndarray, n_groups: int | None = None) -> pd.DataFrame:
+    groups = np.arange(len(y)) % (n_groups or len(y))
+    return pd.DataFrame({"mos": y, "split": "test", "subset": "", "group": groups.astype(str)})
+
+
+@pytest.mark.parametrize(("factor", "level"), [(0.5, "ok"), (1.05, "caution"), (1.6, "alarm")])
+def test_errors_far_beyond_a_constant_s_are_an_alarm(factor: float, level: str) -> None:
+    # 1.59 times is what the published figures of one challenge entry came to.
+    y = np.random.default_rng(0).normal(size=200)
+    finding = skill(judged_rows(y), y - factor * (y - y.mean()), float(y.mean()))
     assert finding.level == level
     assert ("errs less than this model" in finding.sentence) == (level != "ok")
 
 
-def test_the_published_icl_figures_would_have_been_an_alarm() -> None:
-    metrics = {
-        "test": {"n": 900, "mae": 0.1147, "rmse": 0.1364},
-        "baselines": {"constant": {"test": {"n": 900, "mae": 0.0722, "rmse": 0.0956}}},
-    }
-    finding = check_skill(metrics)
-    assert finding.level == "alarm"
-    assert "MAE 0.1147 against 0.0722" in finding.sentence
+def test_a_subset_or_a_few_groups_worse_than_a_constant_are_no_alarm() -> None:
+    y = np.random.default_rng(0).normal(size=200)
+    rows = judged_rows(y).assign(subset=np.where(np.arange(200) < 30, "exclusive", ""))
+    factor = np.where(rows["subset"] == "exclusive", 1.6, 0.5)
+    assert skill(rows, y - factor * (y - y.mean()), float(y.mean())).level == "caution"
+    assert skill(judged_rows(y, 8), y - 1.6 * (y - y.mean()), float(y.mean())).level == "caution"
+
+
+@pytest.mark.parametrize(("n_rows", "n_groups"), [(60, 12), (200, 200)])
+def test_a_model_of_noise_is_not_accused_of_being_worse(n_rows: int, n_groups: int) -> None:
+    rng = np.random.default_rng(n_rows + n_groups)
+    n_alarms = 0
+    for _ in range(300):  # ridges on 14 columns of noise and 96 rows, their penalty chosen by chance
+        X, y = rng.normal(size=(96 + n_rows, 14)), rng.normal(size=96 + n_rows)
+        own = rng.normal(size=n_groups)[np.arange(n_rows) % n_groups]
+        y[96:] = np.sqrt(0.5) * (y[96:] + own)  # images of one group are alike
+        mean, penalty = float(y[:96].mean()), 10 ** rng.uniform(-2, 3)
+        weights = np.linalg.solve(X[:96].T @ X[:96] + penalty * np.eye(14), X[:96].T @ (y[:96] - mean))
+        rows = judged_rows(y[96:], n_groups)
+        groups = rows["group"].to_numpy()
+        n_alarms += trust._is_surely_worse(y[96:], mean + X[96:] @ weights, mean, groups)
+    assert n_alarms == 0
 
 
 @pytest.mark.parametrize(
@@ -244,7 +264,7 @@ def test_columns_that_explode_are_named_with_what_they_do_to_the_predictions(tmp
     import_features(table, bank, "band", None, matrix, source_digest="x")
     recipe = parse_recipe(RECIPE, "one")
     lines: list[str] = []
-    fit_run(table, recipe, bank, tmp_path / "run", workers=1, permutations=0, log=lines.append)
+    fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1, permutations=0), log=lines.append)
     (alarm,) = [line for line in lines if line.startswith("ALARM predictions off the scale")]
     assert "2 columns lie more than 50 standard deviations" in alarm
     assert "band:0002" in alarm

@@ -12,7 +12,7 @@ import pytest
 from featbank.cli import main
 from featbank.errors import RunError
 from featbank.recipes.reading import parse_recipe
-from featbank.runs.fit import fit_run
+from featbank.runs.fit import FitOptions, fit_run
 from featbank.search.run import SearchOptions, search_run
 from featbank.search.space import LEFT_OUT
 from tests.support.search_study import BANDS, SEARCH, prepare_study, recipe_text
@@ -83,7 +83,7 @@ def test_the_winners_run_is_the_fit_of_its_recipe(folder: Path, tmp_path: Path) 
         name for name in SMALL if winner[f"band:{name}"] != LEFT_OUT
     ]
     table, _, bank = prepare_study(tmp_path, SMALL)
-    fit_run(table, recipe, bank, tmp_path / "run", workers=1)
+    fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1))
     own, refitted = (pd.read_csv(run / "predictions.csv") for run in (folder / "run", tmp_path / "run"))
     pd.testing.assert_frame_equal(own, refitted)
 
@@ -112,7 +112,7 @@ def test_selection_does_not_see_the_other_splits(folder: Path, tmp_path: Path) -
         bank,
         tmp_path / "run",
         SearchOptions(37.0, n_outer_folds=3),
-        workers=1,
+        FitOptions(workers=1),
     )
     assert (tmp_path / "run/trials.csv").read_bytes() == (folder / "run/trials.csv").read_bytes()
     own, other = (pd.read_csv(run / "predictions.csv") for run in (folder / "run", tmp_path / "run"))
@@ -121,8 +121,10 @@ def test_selection_does_not_see_the_other_splits(folder: Path, tmp_path: Path) -
 
 def test_without_a_split_the_winner_is_tested_on_rows_that_did_not_choose_it(tmp_path: Path) -> None:
     table, recipe, bank = prepare_study(tmp_path, SMALL, with_split=False)
-    result = search_run(table, recipe, bank, tmp_path / "run", SearchOptions(n_outer_folds=0), workers=1)
-    plain = fit_run(table, recipe, bank, tmp_path / "plain", workers=1)
+    result = search_run(
+        table, recipe, bank, tmp_path / "run", SearchOptions(n_outer_folds=0), FitOptions(workers=1)
+    )
+    plain = fit_run(table, recipe, bank, tmp_path / "plain", FitOptions(workers=1))
     own, other = (pd.read_csv(tmp_path / run / "predictions.csv") for run in ("run", "plain"))
     assert list(own["image"]) == list(other["image"])
     assert list(own["split"]) == list(other["split"])
@@ -144,7 +146,7 @@ def test_on_noise_the_nested_score_is_not_the_maximum_of_noise(tmp_path: Path) -
             bank,
             tmp_path / f"run{seed}",
             SearchOptions(40.0, n_outer_folds=3),
-            workers=1,
+            FitOptions(workers=1),
         )
         selected.append(result["search"]["selected_srcc"])
         nested.append(result["search"]["nested_srcc"] or 0.0)
@@ -158,7 +160,7 @@ def test_on_noise_the_nested_score_is_not_the_maximum_of_noise(tmp_path: Path) -
 def test_sampled_searches_say_so_and_two_objectives_give_a_front(tmp_path: Path) -> None:
     table, recipe, bank = prepare_study(tmp_path, search=SEARCH)
     options = SearchOptions(50.0, "srcc,gmacs", 40, 3, "sampled", 0)
-    result = search_run(table, recipe, bank, tmp_path / "run", options, workers=1)
+    result = search_run(table, recipe, bank, tmp_path / "run", options, FitOptions(workers=1))
     search = result["search"]
     assert (search["method"], search["is_certified"], search["n_evaluated"]) == ("nsga2", False, 40)
     assert "not certified" in search["statement"]
@@ -166,7 +168,7 @@ def test_sampled_searches_say_so_and_two_objectives_give_a_front(tmp_path: Path)
     assert all(low["gmacs"] < high["gmacs"] for low, high in pairwise(front))
     assert all(low["srcc"] < high["srcc"] for low, high in pairwise(front))
     more = replace(options, n_trials=60)
-    longer = search_run(table, recipe, bank, tmp_path / "run", more, workers=1)
+    longer = search_run(table, recipe, bank, tmp_path / "run", more, FitOptions(workers=1))
     assert longer["search"]["n_evaluated"] == 60
     assert longer["search"]["selected_srcc"] >= search["selected_srcc"]
 
@@ -222,5 +224,5 @@ def test_too_large_a_space_cannot_be_asked_for_whole(tmp_path: Path) -> None:
             bank,
             tmp_path / "run",
             SearchOptions(150.0, method="exhaustive"),
-            workers=1,
+            FitOptions(workers=1),
         )
