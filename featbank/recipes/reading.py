@@ -1,4 +1,7 @@
-"""The recipe: a strict, versioned TOML file that states which features, which regression, which budget."""
+"""The recipe: a strict, versioned TOML file that states which features, which regression, which budget.
+
+The dataclasses hold the defaults, the tables of checks below them what a file may say instead.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import difflib
 import itertools
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import tomli_w
@@ -20,275 +23,20 @@ from featbank.errors import RecipeError, unknown_name
 from featbank.remote import read_regular
 from regressors.kinds import DEFAULT_GRID, ESTIMATORS
 
-MEMBERS = ("all+leave-one-out", "all", "each")
-COMBINATIONS = ("uniform", "nnls", "simplex")
-
-
-def shown(value: object) -> str:
-    """Spell a value for a message, the beginning and the end of a long one."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of more digits than Python spells
-        text = f"a very long {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:50]}...{text[-20:]}"
-
-
-def number(recipe: str, key: str, value: object, *, above: float | None, below: float = math.inf) -> float:
-    """Accept a finite number inside an open interval.
-
-    Parameters
-    ----------
-    recipe, key : str
-        Where the value stands, for the message.
-    value : object
-        As read from TOML.
-    above, below : float
-        Bounds, themselves not allowed; ``above=None`` is no lower bound.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    RecipeError
-        For anything else.
-    """
-    try:
-        found = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-    except OverflowError:  # a whole number of hundreds of digits
-        found = math.inf
-    if math.isfinite(found) and (above is None or above < found) and found < below:
-        return found
-    interval = "a finite number" if above is None else f"a number above {above:g}"
-    if below < math.inf:
-        interval += f" and below {below:g}"
-    raise RecipeError(f"recipe {recipe!r}: {key} must be {interval}, got {shown(value)}.")
-
-
-def whole(recipe: str, key: str, value: object, low: int, high: int) -> int:
-    """Accept a whole number from ``low`` to ``high``; raises RecipeError for anything else, as `number` does."""
-    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-        return value
-    raise RecipeError(
-        f"recipe {recipe!r}: {key} must be a whole number from {low} to {high}, got {shown(value)}."
-    )
-
-
-def typed(recipe: str, key: str, value: object, kind: type) -> Any:  # noqa: ANN401 - one of the TOML types
-    """Accept a value of one TOML type.
-
-    Parameters
-    ----------
-    recipe, key : str
-        Where the value stands, for the message.
-    value : object
-        As read from TOML.
-    kind : {str, int, bool}
-
-    Returns
-    -------
-    str, int or bool
-
-    Raises
-    ------
-    RecipeError
-        For a value of another type.
-    """
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    names = {str: "text", int: "a whole number", bool: "true or false"}
-    raise RecipeError(f"recipe {recipe!r}: {key} must be {names[kind]}, got {shown(value)}.")
-
-
-def one_of(recipe: str, key: str, value: object, allowed: tuple[str, ...]) -> str:
-    """Accept one of several words.
-
-    Parameters
-    ----------
-    recipe, key : str
-        Where the value stands, for the message.
-    value : object
-        As read from TOML.
-    allowed : tuple of str
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    RecipeError
-        For any other value; names the nearest word.
-    """
-    if isinstance(value, str) and value in allowed:
-        return value
-    near = difflib.get_close_matches(shown(value).strip("'"), allowed, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise RecipeError(
-        f"recipe {recipe!r}: {key} must be one of {', '.join(allowed)}, got {shown(value)}.{hint}"
-    )
-
-
-def check_keys(recipe: str, where: str, item: object, known: Iterable[str]) -> Mapping[str, Any]:
-    """Accept a table that holds known keys only.
-
-    Parameters
-    ----------
-    recipe, where : str
-        Where the table stands, for the message; ``where`` ends in a dot unless it is the recipe itself.
-    item : object
-        As read from TOML.
-    known : iterable of str
-
-    Returns
-    -------
-    mapping of str to object
-        ``item``.
-
-    Raises
-    ------
-    RecipeError
-        If it is no table, or holds another key; names near keys.
-    """
-    known = set(known)
-    if not isinstance(item, dict):
-        raise RecipeError(
-            f"recipe {recipe!r}: {where.rstrip('.')} must be a table of keys, got {shown(item)}."
-        )
-    for key in item:
-        if key not in known:
-            near = difflib.get_close_matches(key[:80], known, n=2)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise RecipeError(
-                f"recipe {recipe!r}: unknown key {where}{key[:80]}.{hint} Known keys here: {', '.join(sorted(known))}."
-            )
-    return item
-
-
-IMPORTED_PREFIX = "imported:"
-
-
-class BandLike(Protocol):
-    """What is asked of a band: a name and an encoder."""
-
-    @property
-    def name(self) -> str:
-        """Name in the recipe."""
-
-    @property
-    def encoder(self) -> str:
-        """Name of its encoder."""
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """``[search]``: further choices, each beside the recipe's own value, which always stays one of them.
-
-    Attributes
-    ----------
-    view, aggregate : dict of str to tuple of str
-        Further views, and ways to pool the crops, by band.
-    estimator, members, combine : tuple of str
-        Further kinds of regressor, designs of members, and rules of combination.
-    unit_band : tuple of bool
-        Further scalings: whether each band is brought to total variance 1.
-    """
-
-    view: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    aggregate: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    estimator: tuple[str, ...] = ()
-    unit_band: tuple[bool, ...] = ()
-    members: tuple[str, ...] = ()
-    combine: tuple[str, ...] = ()
-
-    def to_table(self) -> dict[str, Any]:
-        """Return what TOML writes: the choices that are there."""
-        return {key: value for key, value in asdict(self).items() if value}
-
-
-def parse_search(recipe: str, item: object, bands: Sequence[BandLike]) -> SearchRequest:
-    """Check ``[search]`` against the schema.
-
-    Parameters
-    ----------
-    recipe : str
-        Name of the recipe, for messages.
-    item : object
-        As read from TOML.
-    bands : sequence of BandRequest
-        The recipe's bands.
-
-    Returns
-    -------
-    SearchRequest
-
-    Raises
-    ------
-    RecipeError
-        For an unknown key or band, a wrong type, an empty list, a repeated choice, or another view of imported
-        features.
-    """
-    table = check_keys(recipe, "search.", item, SearchRequest.__dataclass_fields__)
-    values: dict[str, Any] = {}
-    for key, allowed in (("estimator", ESTIMATORS), ("members", MEMBERS), ("combine", COMBINATIONS)):
-        if key in table:
-            where = f"search.{key}"
-            values[key] = tuple(
-                one_of(recipe, where, word, allowed) for word in _choices(recipe, where, table[key])
-            )
-    if "unit_band" in table:
-        values["unit_band"] = tuple(
-            typed(recipe, "search.unit_band", value, bool)
-            for value in _choices(recipe, "search.unit_band", table["unit_band"])
-        )
-    for key in ("view", "aggregate"):
-        if key in table:
-            values[key] = _by_band(recipe, key, table[key], bands)
-    return SearchRequest(**values)
-
-
-def _by_band(recipe: str, key: str, item: object, bands: Sequence[BandLike]) -> dict[str, tuple[str, ...]]:
-    encoders = {band.name: band.encoder for band in bands}
-    choices: dict[str, tuple[str, ...]] = {}
-    for band, value in check_keys(recipe, f"search.{key}.", item, encoders).items():
-        where = f"search.{key}.{band}"
-        if encoders[band].startswith(IMPORTED_PREFIX):
-            raise RecipeError(
-                f"recipe {recipe!r}: {where} is not possible: the features of {encoders[band]!r} were computed "
-                f"elsewhere and have one {key}. Import the other ones as bands of their own."
-            )
-        choices[band] = tuple(typed(recipe, where, word, str) for word in _choices(recipe, where, value))
-    return choices
-
-
-def _choices(recipe: str, key: str, value: object) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise RecipeError(f"recipe {recipe!r}: {key} must be a list of choices, got {shown(value)}.")
-    if any(choice in value[:place] for place, choice in enumerate(value)):
-        raise RecipeError(f"recipe {recipe!r}: {key} must name each choice once, got {shown(value)}.")
-    return value
-
-
 RECIPE_VERSION: Final = 1
-
-MAX_BYTES: Final = 1 << 20
-MAX_BANDS: Final = 256
-MAX_GRID: Final = 1000
-"""Values of one hyper-parameter."""
-MAX_VALUE: Final = 1e30
-"""Larger hyper-parameters mean nothing and overflow when they are multiplied."""
-MAX_FOLDS: Final = 10_000
-MAX_SEED: Final = 2**32 - 1
-MAX_NAME: Final = 200
-"""Characters of a band's name, which heads its columns."""
 
 AIM2024_BUDGET_GMACS: Final = 50.0
 """Budget of the AIM 2024 UHD-IQA challenge (report, section 1.2)."""
 
-CV_KINDS = ("grouped", "kfold", "holdout")
-ROWS = ("images", "crops")
-SELECTION = ("srcc", "plcc", "krcc", "rmse", "mae")
+MEMBERS: Final = ("all+leave-one-out", "all", "each")
+COMBINATIONS: Final = ("uniform", "nnls", "simplex")
+IMPORTED_PREFIX: Final = "imported:"
+
+_MAX_BYTES = 1 << 20
+_MAX_BANDS = 256
+_MAX_GRID = 1000  # values of one hyper-parameter
+_MAX_VALUE = 1e30  # larger hyper-parameters mean nothing and overflow when they are multiplied
+_MAX_NAME = 200  # characters of a band's name, which heads its columns
 
 
 @dataclass(frozen=True)
@@ -305,9 +53,9 @@ class BandRequest:
 class FoldsRequest:
     """``regression.cv``: how the training split is cut.
 
-    ``grouped`` (the default) keeps the images of one group (uploader, reference image) together;
-    ``kfold`` keeps only the rows of one image together, for instance to mimic a published protocol;
-    ``holdout`` is one grouped cut with ``test_size`` of the images held out.
+    ``grouped`` (the default) keeps the images of one group (uploader, reference image) together; ``kfold`` keeps only
+    the rows of one image together, for instance to mimic a published protocol; ``holdout`` is one grouped cut with
+    ``test_size`` of the images held out.
     """
 
     kind: str = "grouped"
@@ -322,11 +70,10 @@ class RegressionRequest:
     """``[regression]``: the members, their estimator and grid, and how they are combined.
 
     ``rows`` is ``images``, or ``crops`` to learn from every crop as a row of its own with its image's MOS and to
-    average predictions over crops (as ARNIQA does); all bands then need ``aggregate = "concat"`` and the same
-    number of crops. ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the
-    standardised MOS; ``gamma`` multiplies 1 / (n_features * variance). Grids are lists of numbers.
-    ``band_weights`` lists candidates for the weights of the bands, tried with every other parameter; none means
-    all alike.
+    average predictions over crops (as ARNIQA does); all bands then need ``aggregate = "concat"`` and the same number
+    of crops. ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the standardised MOS;
+    ``gamma`` multiplies 1 / (n_features * variance). ``band_weights`` lists candidates for the weights of the bands,
+    tried with every other parameter; none means all alike.
     """
 
     rows: str = "images"
@@ -342,6 +89,21 @@ class RegressionRequest:
     combine: str = "nnls"
     select_by: str = "srcc"
     budget_gmacs: float = AIM2024_BUDGET_GMACS
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """``[search]``: further choices, each beside the recipe's own value, which always stays one of them.
+
+    ``view`` and ``aggregate`` hold further views, and ways to pool the crops, by band; ``unit_band`` further scalings.
+    """
+
+    view: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aggregate: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    estimator: tuple[str, ...] = ()
+    unit_band: tuple[bool, ...] = ()
+    members: tuple[str, ...] = ()
+    combine: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -383,12 +145,49 @@ class Recipe:
             "recipe_version": RECIPE_VERSION,
             "title": self.title,
             "source": self.source,
+            "band": [asdict(band) for band in self.bands],
+            "regression": asdict(self.regression),
         }
-        content["band"] = [asdict(band) for band in self.bands]
-        content["regression"] = asdict(self.regression)
         if self.search is not None:
-            content["search"] = self.search.to_table()
+            content["search"] = {key: value for key, value in asdict(self.search).items() if value}
         return tomli_w.dumps(content)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute a band.
+
+    Attributes
+    ----------
+    name : str
+        The band's own name for the recipe's own variant, else with the view and aggregate that differ.
+    band : str
+        Band of the recipe.
+    request : BandRequest
+        Encoder, view and aggregate, under ``name``.
+    """
+
+    name: str
+    band: str
+    request: BandRequest
+
+
+def list_variants(recipe: Recipe) -> dict[str, tuple[Variant, ...]]:
+    """List by band, in the recipe's order, every way in which a search may compute it; the recipe's own comes first."""
+    search = recipe.search or SearchRequest()
+    found: dict[str, tuple[Variant, ...]] = {}
+    for band in recipe.bands:
+        variants = []
+        for view, aggregate in itertools.product(
+            dict.fromkeys([band.view, *search.view.get(band.name, ())]),
+            dict.fromkeys([band.aggregate, *search.aggregate.get(band.name, ())]),
+        ):
+            other = [view] * (view != band.view) + [aggregate] * (aggregate != band.aggregate)
+            name = "@".join([band.name, *other])
+            request = replace(band, name=name, view=view, aggregate=aggregate)
+            variants.append(Variant(name, band.name, request))
+        found[band.name] = tuple(variants)
+    return found
 
 
 def builtin_recipes() -> dict[str, Path]:
@@ -415,7 +214,7 @@ def read_recipe(name_or_path: str) -> Recipe:
     else:
         raise unknown_name("recipe", name_or_path, builtin, "featbank list recipes")
     try:
-        text = read_regular(path, MAX_BYTES, RecipeError).decode("utf-8-sig")
+        text = read_regular(path, _MAX_BYTES, RecipeError).decode("utf-8-sig")
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe: cannot read {str(path)!r}: {error}.") from error
     return parse_recipe(text, path.stem)
@@ -429,225 +228,270 @@ def parse_recipe(text: str, name: str) -> Recipe:
     RecipeError
         For invalid TOML, a missing or unknown key, a wrong type, or a value that is not allowed.
     """
+    at = _Place(name)
     try:
         content = tomllib.loads(text)
     except (
         ValueError,
         RecursionError,
     ) as error:  # also a number of thousands of digits, tables inside tables
-        cause = str(error).partition(";")[0]
-        raise RecipeError(f"recipe {name!r}: not valid TOML: {cause}.") from error
-    check_keys(name, "", content, {"recipe_version", "title", "source", "band", "regression", "search"})
+        raise at.error(f"not valid TOML: {str(error).partition(';')[0]}.") from error
+    at.check_keys(content, ("recipe_version", "title", "source", "band", "regression", "search"))
     version = content.get("recipe_version")
     if version != RECIPE_VERSION:
-        raise RecipeError(
-            f"recipe {name!r}: recipe_version must be {RECIPE_VERSION}, got {version!r}. "
-            "Write `recipe_version = 1` as the first line; newer versions need a newer featbank."
+        raise at.error(
+            f"recipe_version must be {RECIPE_VERSION}, got {version!r}. Write `recipe_version = 1` as the first line; "
+            "newer versions need a newer featbank."
         )
-    bands = _parse_bands(name, content.get("band", []))
-    regression = _parse_regression(name, content.get("regression", {}), [band.name for band in bands])
+    bands = _bands(at / "band", content.get("band", []))
+    names = [band.name for band in bands]
+    regression = RegressionRequest(
+        **_table(at / "regression", content.get("regression", {}), _regression_checks(names))
+    )
     if regression.rows == "crops" and any(band.aggregate != "concat" for band in bands):
-        names = ", ".join(band.name for band in bands if band.aggregate != "concat")
-        raise RecipeError(
-            f'recipe {name!r}: regression.rows = "crops" needs aggregate = "concat" in every [[band]], because a mean '
-            f"has no crops left; missing in {names}."
+        lacking = ", ".join(band.name for band in bands if band.aggregate != "concat")
+        raise at.error(
+            'regression.rows = "crops" needs aggregate = "concat" in every [[band]], because a mean has no crops left; '
+            f"missing in {lacking}."
         )
-    search = None if "search" not in content else parse_search(name, content["search"], bands)
-    title, source = (typed(name, key, content.get(key, ""), str) for key in ("title", "source"))
+    search = None
+    if "search" in content:
+        encoders = {band.name: band.encoder for band in bands}
+        search = SearchRequest(**_table(at / "search", content["search"], _search_checks(encoders)))
+    title, source = (_text(at / key, content.get(key, "")) for key in ("title", "source"))
     return Recipe(name, title or name, source, bands, regression, search)
 
 
-def _parse_bands(recipe: str, items: object) -> tuple[BandRequest, ...]:
+@dataclass(frozen=True)
+class _Place:
+    """Where a value stands: what its errors name."""
+
+    recipe: str
+    key: str = ""
+
+    def __truediv__(self, key: str) -> _Place:
+        return _Place(self.recipe, f"{self.key}.{key}" if self.key else key)
+
+    def error(self, sentence: str) -> RecipeError:
+        return RecipeError(f"recipe {self.recipe!r}: {sentence}")
+
+    def wrong(self, expected: str, value: object, hint: str = "") -> RecipeError:
+        return self.error(f"{self.key} must be {expected}, got {_shown(value)}.{hint}")
+
+    def check_keys(self, value: object, known: Collection[str]) -> dict[str, Any]:
+        """Accept a table that holds known keys only."""
+        if not isinstance(value, dict):
+            raise self.wrong("a table of keys", value)
+        for key in value:
+            if key not in known:
+                near = difflib.get_close_matches(key[:80], known, n=2)
+                hint = f" Did you mean {' or '.join(near)}?" if near else ""
+                spelt = f"{self.key}.{key[:80]}" if self.key else key[:80]
+                raise self.error(f"unknown key {spelt}.{hint} Known keys here: {', '.join(sorted(known))}.")
+        return value
+
+
+Check = Callable[[_Place, object], Any]
+
+
+def _shown(value: object) -> str:
+    """Spell a value for a message, the beginning and the end of a long one."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python spells
+        text = f"a very long {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:50]}...{text[-20:]}"
+
+
+def _table(at: _Place, value: object, checks: Mapping[str, Check]) -> dict[str, Any]:
+    """Accept a table by the check of each key."""
+    return {key: checks[key](at / key, item) for key, item in at.check_keys(value, checks).items()}
+
+
+def _text(at: _Place, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise at.wrong("text", value)
+
+
+def _flag(at: _Place, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise at.wrong("true or false", value)
+
+
+def _one_of(*allowed: str) -> Check:
+    """Accept one of several words."""
+
+    def check(at: _Place, value: object) -> str:
+        if isinstance(value, str) and value in allowed:
+            return value
+        near = difflib.get_close_matches(_shown(value).strip("'"), allowed, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise at.wrong(f"one of {', '.join(allowed)}", value, hint)
+
+    return check
+
+
+def _whole(low: int, high: int) -> Check:
+    """Accept a whole number from ``low`` to ``high``."""
+
+    def check(at: _Place, value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise at.wrong(f"a whole number from {low} to {high}", value)
+
+    return check
+
+
+def _number(above: float | None = None, below: float = math.inf) -> Check:
+    """Accept a finite number inside an open interval."""
+
+    def check(at: _Place, value: object) -> float:
+        try:
+            found = (
+                math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+            )
+        except OverflowError:  # a whole number of hundreds of digits
+            found = math.inf
+        if math.isfinite(found) and (above is None or above < found) and found < below:
+            return found
+        expected = "a finite number" if above is None else f"a number above {above:g}"
+        raise at.wrong(expected + (f" and below {below:g}" if below < math.inf else ""), value)
+
+    return check
+
+
+def _choices(inner: Check) -> Check:
+    """Accept a list of different choices."""
+
+    def check(at: _Place, value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not value:
+            raise at.wrong("a list of choices", value)
+        if any(choice in value[:place] for place, choice in enumerate(value)):
+            raise at.error(f"{at.key} must name each choice once, got {_shown(value)}.")
+        return tuple(inner(at, choice) for choice in value)
+
+    return check
+
+
+def _grid(*, allow_zero: bool) -> Check:
+    """Accept a number, a list of numbers, or ``{ logspace = [low, high, n] }``."""
+
+    def check(at: _Place, value: object) -> tuple[float, ...]:
+        if isinstance(value, dict):
+            return tuple(_table(at, value or {"logspace": None}, {"logspace": _logspace})["logspace"])
+        numbers = value if isinstance(value, list) else [value]
+        if not 1 <= len(numbers) <= _MAX_GRID:
+            raise at.error(f"{at.key} must hold 1 to {_MAX_GRID} values, got {len(numbers)}.")
+        checked = tuple(_number(below=_MAX_VALUE)(at, point) for point in numbers)
+        if min(checked) < 0 or (min(checked) == 0 and not allow_zero):
+            raise at.wrong("not negative" if allow_zero else "positive", value)
+        return checked
+
+    return check
+
+
+def _logspace(at: _Place, value: object) -> list[float]:
+    if not (isinstance(value, list) and len(value) == 3):
+        raise at.wrong("[lowest exponent, highest exponent, number of values]", value)
+    low, high = (_number(-31.0, 31.0)(at, end) for end in value[:2])
+    n_values = _whole(1, _MAX_GRID)(_Place(at.recipe, f"the number of values in {at.key}"), value[2])
+    return [float(point) for point in np.logspace(low, high, n_values)]
+
+
+def _folds(at: _Place, value: object) -> FoldsRequest:
+    if isinstance(value, dict) and "holdout" in value:  # the short form { holdout = 0.2 }
+        rest = {key: item for key, item in value.items() if key != "holdout"}
+        value = {"kind": "holdout", "test_size": value["holdout"], **rest}
+    checks = {
+        "kind": _one_of("grouped", "kfold", "holdout"),
+        "n_splits": _whole(2, 10_000),
+        "shuffle": _flag,
+        "random_state": _whole(0, 2**32 - 1),
+        "test_size": _number(0.0, 1.0),
+    }
+    return FoldsRequest(**_table(at, value, checks))
+
+
+def _regression_checks(bands: Sequence[str]) -> dict[str, Check]:
+    def members(at: _Place, value: object) -> str | tuple[tuple[str, ...], ...]:
+        if isinstance(value, str):
+            return str(_one_of(*MEMBERS)(at, value))
+        if not (isinstance(value, list) and value and all(isinstance(m, list) and m for m in value)):
+            raise at.wrong(f"one of {', '.join(MEMBERS)} or a list of lists of band names", value)
+        return tuple(tuple(_one_of(*bands)(at, band) for band in member) for member in value)
+
+    def band_weights(at: _Place, value: object) -> tuple[dict[str, float], ...]:
+        if not isinstance(value, list) or not all(isinstance(candidate, dict) for candidate in value):
+            raise at.wrong(f"a list of tables such as {{ {bands[0]} = 1.0 }}", value)
+        checks = dict.fromkeys(bands, _number(0.0, _MAX_VALUE))
+        return tuple(_table(at, candidate, checks) for candidate in value)
+
+    return {
+        "rows": _one_of("images", "crops"),
+        "members": members,
+        "estimator": _one_of(*ESTIMATORS),
+        "alpha": _grid(allow_zero=True),
+        "C": _grid(allow_zero=False),
+        "gamma": _grid(allow_zero=False),
+        "epsilon": _grid(allow_zero=True),
+        "unit_band": _flag,
+        "band_weights": band_weights,
+        "cv": _folds,
+        "combine": _one_of(*COMBINATIONS),
+        "select_by": _one_of("srcc", "plcc", "krcc", "rmse", "mae"),
+        "budget_gmacs": _number(0.0),
+    }
+
+
+def _search_checks(encoders: Mapping[str, str]) -> dict[str, Check]:
+    def by_band(at: _Place, value: object) -> dict[str, tuple[str, ...]]:
+        def check(place: _Place, choices: object) -> tuple[str, ...]:
+            encoder = encoders[place.key[len(at.key) + 1 :]]
+            if encoder.startswith(IMPORTED_PREFIX):
+                raise at.error(
+                    f"{place.key} is not possible: the features of {encoder!r} were computed elsewhere and have one "
+                    f"{at.key.partition('.')[2]}. Import the other ones as bands of their own."
+                )
+            return tuple(_choices(_text)(place, choices))
+
+        return _table(at, value, dict.fromkeys(encoders, check))
+
+    return {
+        "view": by_band,
+        "aggregate": by_band,
+        "estimator": _choices(_one_of(*ESTIMATORS)),
+        "unit_band": _choices(_flag),
+        "members": _choices(_one_of(*MEMBERS)),
+        "combine": _choices(_one_of(*COMBINATIONS)),
+    }
+
+
+def _bands(at: _Place, items: object) -> tuple[BandRequest, ...]:
     if not isinstance(items, list) or not items:
-        raise RecipeError(
-            f"recipe {recipe!r}: needs at least one [[band]] with name, encoder and view. "
-            "See `featbank list encoders` and `featbank list views`."
+        raise at.error(
+            "needs at least one [[band]] with name, encoder and view. See `featbank list encoders` and "
+            "`featbank list views`."
         )
-    if len(items) > MAX_BANDS:
-        raise RecipeError(f"recipe {recipe!r}: at most {MAX_BANDS} bands, got {len(items)}.")
+    if len(items) > _MAX_BANDS:
+        raise at.error(f"at most {_MAX_BANDS} bands, got {len(items)}.")
     bands = []
     for item in items:
-        check_keys(recipe, "band.", item, {"name", "encoder", "view", "aggregate"})
+        values = _table(at, item, dict.fromkeys(("name", "encoder", "view", "aggregate"), _text))
         for key in ("name", "encoder"):
-            if not item.get(key):
-                raise RecipeError(f"recipe {recipe!r}: every [[band]] needs `{key}`, got {shown(item)}.")
-        band = BandRequest(**{key: typed(recipe, f"band.{key}", value, str) for key, value in item.items()})
-        if (
-            ":" in band.name
-            or not band.name.strip()
-            or not band.name.isprintable()
-            or len(band.name) > MAX_NAME
-        ):
-            raise RecipeError(
-                f"recipe {recipe!r}: band.name must be a word of at most {MAX_NAME} characters without ':', got "
-                f"{shown(band.name)}."
-            )
-        if band.view == "none" and not band.encoder.startswith("imported:"):
-            raise RecipeError(
-                f'recipe {recipe!r}: band {band.name!r} needs a `view`, for example "center_320+half". '
-                "See `featbank list views`."
+            if not values.get(key):
+                raise at.error(f"every [[band]] needs `{key}`, got {_shown(item)}.")
+        band = BandRequest(**values)
+        name = band.name
+        if ":" in name or not name.strip() or not name.isprintable() or len(name) > _MAX_NAME:
+            raise (at / "name").wrong(f"a word of at most {_MAX_NAME} characters without ':'", name)
+        if band.view == "none" and not band.encoder.startswith(IMPORTED_PREFIX):
+            raise at.error(
+                f'band {name!r} needs a `view`, for example "center_320+half". See `featbank list views`.'
             )
         bands.append(band)
     names = [band.name for band in bands]
     if len(set(names)) < len(names):
-        raise RecipeError(f"recipe {recipe!r}: band names must differ, got {', '.join(names)}.")
+        raise at.error(f"band names must differ, got {', '.join(names)}.")
     return tuple(bands)
-
-
-def _parse_regression(recipe: str, item: object, bands: list[str]) -> RegressionRequest:
-    known = set(RegressionRequest.__dataclass_fields__)
-    item = check_keys(recipe, "regression.", item, known)
-    values: dict[str, Any] = dict(item)
-    for key, allowed in (
-        ("rows", ROWS),
-        ("estimator", ESTIMATORS),
-        ("combine", COMBINATIONS),
-        ("select_by", SELECTION),
-    ):
-        if key in values:
-            one_of(recipe, f"regression.{key}", values[key], allowed)
-    for key in ("alpha", "C", "gamma", "epsilon"):
-        if key in values:
-            values[key] = _grid(
-                recipe, f"regression.{key}", values[key], allow_zero=key in {"alpha", "epsilon"}
-            )
-    if "members" in values:
-        values["members"] = _members(recipe, values["members"], bands)
-    if "unit_band" in values:
-        typed(recipe, "regression.unit_band", values["unit_band"], bool)
-    if "budget_gmacs" in values:
-        values["budget_gmacs"] = number(recipe, "regression.budget_gmacs", values["budget_gmacs"], above=0.0)
-    if "band_weights" in values:
-        values["band_weights"] = _band_weights(recipe, values["band_weights"], bands)
-    if "cv" in values:
-        values["cv"] = _parse_folds(recipe, values["cv"])
-    return RegressionRequest(**values)
-
-
-def _parse_folds(recipe: str, item: object) -> FoldsRequest:
-    if isinstance(item, dict) and "holdout" in item:  # the short form { holdout = 0.2 }
-        item = {
-            "kind": "holdout",
-            "test_size": item["holdout"],
-            **{k: v for k, v in item.items() if k != "holdout"},
-        }
-    item = check_keys(recipe, "regression.cv.", item, set(FoldsRequest.__dataclass_fields__))
-    values: dict[str, Any] = dict(item)
-    if "kind" in values:
-        one_of(recipe, "regression.cv.kind", values["kind"], CV_KINDS)
-    for key, low, high in (("n_splits", 2, MAX_FOLDS), ("random_state", 0, MAX_SEED)):
-        if key in values:
-            whole(recipe, f"regression.cv.{key}", values[key], low, high)
-    if "shuffle" in values:
-        typed(recipe, "regression.cv.shuffle", values["shuffle"], bool)
-    if "test_size" in values:
-        values["test_size"] = number(
-            recipe, "regression.cv.test_size", values["test_size"], above=0.0, below=1.0
-        )
-    return FoldsRequest(**values)
-
-
-def _members(recipe: str, value: object, bands: list[str]) -> str | tuple[tuple[str, ...], ...]:
-    if isinstance(value, str):
-        return one_of(recipe, "regression.members", value, MEMBERS)
-    if (
-        not isinstance(value, list)
-        or not value
-        or not all(isinstance(member, list) and member for member in value)
-    ):
-        raise RecipeError(
-            f"recipe {recipe!r}: regression.members must be one of {', '.join(MEMBERS)} or a list of lists of band "
-            f"names, got {shown(value)}."
-        )
-    for member in value:
-        for band in member:
-            one_of(recipe, "regression.members", band, tuple(bands))
-    return tuple(tuple(member) for member in value)
-
-
-def _band_weights(recipe: str, value: object, bands: list[str]) -> tuple[dict[str, float], ...]:
-    key = "regression.band_weights"
-    if not isinstance(value, list) or not all(isinstance(candidate, dict) for candidate in value):
-        raise RecipeError(
-            f"recipe {recipe!r}: {key} must be a list of tables such as {{ {bands[0]} = 1.0 }}, got {shown(value)}."
-        )
-    for candidate in value:
-        check_keys(recipe, f"{key}.", candidate, set(bands))
-    return tuple(
-        {
-            band: number(recipe, f"{key}.{band}", weight, above=0.0, below=MAX_VALUE)
-            for band, weight in candidate.items()
-        }
-        for candidate in value
-    )
-
-
-def _grid(recipe: str, key: str, value: object, *, allow_zero: bool) -> tuple[float, ...]:
-    if isinstance(value, dict):
-        check_keys(recipe, f"{key}.", value, {"logspace"})
-        spec = value.get("logspace")
-        if not (isinstance(spec, list) and len(spec) == 3):
-            raise RecipeError(
-                f"recipe {recipe!r}: {key}.logspace must be [lowest exponent, highest exponent, number of values], "
-                f"got {shown(spec)}."
-            )
-        low, high = (number(recipe, f"{key}.logspace", end, above=-31.0, below=31.0) for end in spec[:2])
-        n_values = whole(recipe, f"the number of values in {key}.logspace", spec[2], 1, MAX_GRID)
-        return tuple(float(point) for point in np.logspace(low, high, n_values))
-    numbers = value if isinstance(value, list) else [value]
-    if not 1 <= len(numbers) <= MAX_GRID:
-        raise RecipeError(f"recipe {recipe!r}: {key} must hold 1 to {MAX_GRID} values, got {len(numbers)}.")
-    checked = tuple(number(recipe, key, point, above=None, below=MAX_VALUE) for point in numbers)
-    if min(checked) < 0 or (min(checked) == 0 and not allow_zero):
-        raise RecipeError(
-            f"recipe {recipe!r}: {key} must be {'not negative' if allow_zero else 'positive'}, got {shown(value)}."
-        )
-    return checked
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to compute a band.
-
-    Attributes
-    ----------
-    name : str
-        The band's own name for the recipe's own variant, else with the view and aggregate that differ.
-    band : str
-        Band of the recipe.
-    request : BandRequest
-        Encoder, view and aggregate, under ``name``.
-    """
-
-    name: str
-    band: str
-    request: BandRequest
-
-
-def list_variants(recipe: Recipe) -> dict[str, tuple[Variant, ...]]:
-    """List every way in which a search may compute each band; the recipe's own comes first.
-
-    Parameters
-    ----------
-    recipe : Recipe
-
-    Returns
-    -------
-    dict of str to tuple of Variant
-        By band, in the recipe's order.
-    """
-    search = recipe.search or SearchRequest()
-    found: dict[str, tuple[Variant, ...]] = {}
-    for band in recipe.bands:
-        views = dict.fromkeys([band.view, *search.view.get(band.name, ())])
-        aggregates = dict.fromkeys([band.aggregate, *search.aggregate.get(band.name, ())])
-        variants = []
-        for view, aggregate in itertools.product(views, aggregates):
-            parts = [view] if view != band.view else []
-            parts += [aggregate] if aggregate != band.aggregate else []
-            name = "@".join([band.name, *parts])
-            variants.append(
-                Variant(name, band.name, replace(band, name=name, view=view, aggregate=aggregate))
-            )
-        found[band.name] = tuple(variants)
-    return found
