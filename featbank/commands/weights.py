@@ -455,13 +455,7 @@ def _records(records: list[dict[str, Any]]) -> Output:
 
 @contextmanager
 def fetch(source: WeightsSource) -> Iterator[Path]:
-    """Download a source's file and hand out its path; the file is removed afterwards.
-
-    Raises
-    ------
-    EncoderError
-        If the site cannot be reached, ends the transfer early, or no address is known.
-    """
+    """Download a source's file and hand out its path; the file is removed afterwards."""
     from urllib.error import URLError
     from urllib.request import Request, urlopen
 

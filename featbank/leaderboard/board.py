@@ -35,19 +35,7 @@ PODIUM: Final = ("winner", "first runner-up", "second runner-up")
 
 
 def rank_metrics(scores: pd.DataFrame) -> pd.DataFrame:
-    """Rank every row in every metric; the best has rank 1.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        `METRIC_COLUMNS` as numbers, one row for each participant; undefined values are nan.
-
-    Returns
-    -------
-    DataFrame of int
-        Same index. Equal values share the better rank, an undefined value ranks last: a constant
-        prediction, which has no correlation, cannot profit from it.
-    """
+    """Rank every row in every metric; the best has rank 1."""
     ranks = {}
     for name in METRIC_COLUMNS:
         ranks[name] = (
@@ -57,23 +45,7 @@ def rank_metrics(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_scores(scores: pd.DataFrame) -> pd.Series:
-    """Compute the main score of every row: the mean of its five ranks among all rows.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        As in `rank_metrics`.
-
-    Returns
-    -------
-    Series of float, at least 1
-        Same index; the lowest wins.
-
-    References
-    ----------
-    .. [1] V. Hosu et al., "AIM 2024 Challenge on UHD Blind Photo Quality Assessment", section 2.1, the
-       equation of the main score.
-    """
+    """Compute the main score of every row: the mean of its five ranks among all rows."""
     return rank_metrics(scores).sum(axis=1) / len(METRIC_COLUMNS)
 
 
@@ -135,17 +107,7 @@ def _cost_marks(cost: PublishedCost) -> list[Mark]:
 
 
 def run_marks(gmacs: float, n_training: int, random_bands: Sequence[str] = ()) -> list[Mark]:
-    """Mark a run's cost, training rows and random weights.
-
-    Parameters
-    ----------
-    gmacs : float
-        Of one image; nan where a band's cost is unknown.
-    n_training : int
-        Training images the run had.
-    random_bands : sequence of str
-        Bands whose network has random weights.
-    """
+    """Mark a run's cost, training rows and random weights."""
     marks = []
     if gmacs > AIM2024_BUDGET_GMACS:
         marks.append(Mark("M", f"{gmacs:.2f} GMACs, budget {AIM2024_BUDGET_GMACS:g}"))
@@ -196,10 +158,6 @@ def read_entry(folder: str | Path) -> RunEntry:
     ----------
     folder : path
         Written by ``featbank fit``.
-
-    Returns
-    -------
-    RunEntry
 
     Raises
     ------
@@ -254,7 +212,6 @@ class BoardRow:
         Metrics as printed; runs with four decimals.
     gmacs, counted_gmacs, params_m : float
         As published and as counted; nan where unknown. A run has its own count in both.
-    marks : tuple of Mark
     """
 
     place: int | None
@@ -276,8 +233,6 @@ class Board:
     ----------
     number : int
         Of the report's table.
-    title : str
-    rows : tuple of BoardRow
     absent : tuple of str
         Runs that lack this part.
     """
@@ -296,11 +251,6 @@ def build_board(number: int, entries: Sequence[RunEntry] = ()) -> Board:
     Parameters
     ----------
     number : int in {1, 2, 3}
-    entries : sequence of RunEntry
-
-    Returns
-    -------
-    Board
     """
     part = PARTS[number]
     rows = [_published_row(record, part) for record in published_table(number).to_dict("records")]

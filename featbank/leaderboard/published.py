@@ -153,20 +153,7 @@ DATASET = "uhd-iqa"
 
 
 def digest_rows(images: Iterable[str], mos: Iterable[float]) -> str:
-    """Return the SHA-256 of names and MOS, in whatever order they come.
-
-    Parameters
-    ----------
-    images : iterable of str
-        Names without folders.
-    mos : iterable of float
-        MOS of each, taken to six decimals.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-    """
+    """Return the SHA-256 of names and MOS, in whatever order they come."""
     lines = sorted(f"{image}\t{value:.6f}" for image, value in zip(images, mos, strict=True))
     return sha256("\n".join(lines).encode()).hexdigest()
 
@@ -180,10 +167,6 @@ def rows_of(predictions: pd.DataFrame, part: str) -> pd.DataFrame:
 
 def check_official(run: RunData) -> tuple[str, ...]:
     """Refuse a run that the tables have no place for.
-
-    Parameters
-    ----------
-    run : RunData
 
     Returns
     -------

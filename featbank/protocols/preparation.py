@@ -41,9 +41,6 @@ class Material:
 
     Attributes
     ----------
-    table : ImageTable
-    recipe : Recipe
-    bands : list of Band
     X : DataFrame of shape (n_images, n_features)
     rows : DataFrame
         Same index; ``mos, split, subset, group``, every row with a MOS and a group.
@@ -82,18 +79,11 @@ def prepare(
 
     Parameters
     ----------
-    table : ImageTable
-    recipe : Recipe
-    bank : Bank
     which : {"training", "all", "test"} or None
         Rows that take part. None takes the training rows of a dataset with an official split, so that its test rows
         stay unread, and all rows of one without.
     features_command : str
         Computes missing features, for the message.
-
-    Returns
-    -------
-    Material
 
     Raises
     ------
@@ -125,7 +115,6 @@ def fit_rows(material: Material, positions: NDArray[np.intp], *, workers: int = 
 
     Parameters
     ----------
-    material : Material
     positions : int array
         Rows to learn from.
     workers : int
@@ -175,7 +164,6 @@ def run_all(
 
     Parameters
     ----------
-    work : callable
     jobs : iterable of tuple
         Arguments of each call.
     n_jobs : int
@@ -267,16 +255,12 @@ def write_outcome(
 
     Parameters
     ----------
-    outcome : Outcome
     materials : list of Material
         Datasets behind it; the receipt describes the first, and the others under ``also``.
-    bank : Bank
-    out : Path
     write_page : callable
         Takes the outcome, the folder, the recipe's title, and whether it is a simulation.
     durations : dict of str to float
         Seconds.
-    started : datetime
 
     Returns
     -------

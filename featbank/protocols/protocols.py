@@ -33,14 +33,10 @@ def run_repeated(
 
     Parameters
     ----------
-    material : Material
-    n_splits : int
     test_size : float
         Share of the groups, or images, that test.
     grouped : bool
         Draw whole groups. False draws images and lets groups stand on both sides, as many published figures do.
-    random_state : int
-    workers : int or None
 
     Returns
     -------
@@ -117,7 +113,6 @@ def run_curve(
 
     Parameters
     ----------
-    material : Material
     sizes : sequence of int or None
         Numbers of training images; None chooses six, up to all.
     n_repeats : int
@@ -127,8 +122,6 @@ def run_curve(
         Share of the groups, or images, that judge.
     grouped : bool
         Keep groups off both sides.
-    random_state : int
-    workers : int or None
 
     Returns
     -------
@@ -223,10 +216,6 @@ def declare_map(text: str, source: tuple[float, float], target: tuple[float, flo
     source, target : (float, float)
         Nominal ends of the two scales, worst first.
 
-    Returns
-    -------
-    ScaleMap
-
     Raises
     ------
     RunError
@@ -266,7 +255,6 @@ def run_cross(source: Material, target: Material, scale: ScaleMap, *, workers: i
         Of the same recipe.
     scale : ScaleMap
         From the first MOS scale onto the second.
-    workers : int or None
 
     Returns
     -------

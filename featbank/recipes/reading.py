@@ -118,8 +118,6 @@ class Recipe:
         One line for people.
     source : str
         Where the system comes from (paper, section), and what differs; may be empty.
-    bands : tuple of BandRequest
-    regression : RegressionRequest
     search : SearchRequest or None
         What `featbank search` may vary besides the subset of bands; a fit takes no notice of it.
     """

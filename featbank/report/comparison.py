@@ -495,7 +495,6 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
 
     Parameters
     ----------
-    comparison : Comparison
     folder : path
         Made if it is not there; an earlier comparison there is replaced as a whole.
 
@@ -522,18 +521,7 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
 
 
 def render_comparison(comparison: Comparison, figures: Mapping[str, Drawing]) -> str:
-    """Render a comparison as a self-contained HTML document.
-
-    Parameters
-    ----------
-    comparison : Comparison
-    figures : mapping of str to Drawing
-        By their names, as in ``FIGURE_NAMES``; those that are absent are left out of the page.
-
-    Returns
-    -------
-    str
-    """
+    """Render a comparison as a self-contained HTML document."""
     parts = [
         {
             "name": part.replace("/", "-"),

@@ -114,10 +114,7 @@ def css_variables(theme: Theme) -> str:
 
 @contextmanager
 def drawing_settings(theme: Theme) -> Iterator[None]:
-    """Draw in ``theme`` inside the block; matplotlib's settings are as before after it.
-
-    The reader's own style files play no part, so a figure is the same on every machine.
-    """
+    """Draw in ``theme`` inside the block; matplotlib's settings are as before after it."""
     # Any: the newest matplotlib spells every key out as a type, the oldest supported one does not.
     settings: dict[Any, Any] = {
         "axes.axisbelow": True,

@@ -35,22 +35,7 @@ _CURVE_POINTS = 200
 def quadratic_fit(
     mos: NDArray[np.float64], predicted: NDArray[np.float64]
 ) -> np.polynomial.Polynomial | None:
-    """Fit the second-order polynomial of predicted score over MOS.
-
-    Parameters
-    ----------
-    mos, predicted : float arrays of shape (n_images,)
-        Finite, MOS points.
-
-    Returns
-    -------
-    Polynomial or None
-        None with fewer than three different MOS, through which no parabola is determined.
-
-    References
-    ----------
-    .. [1] V. Hosu et al., "AIM 2024 Challenge on UHD Blind Photo Quality Assessment", 2024, figure 3.
-    """
+    """Fit the second-order polynomial of predicted score over MOS."""
     if len(np.unique(mos)) < 3:
         return None
     return np.polynomial.Polynomial.fit(mos, predicted, deg=2)
@@ -244,7 +229,6 @@ class Curve:
 
     Attributes
     ----------
-    member : str
     x, mean, std : float arrays of shape (n_values,)
         ``x`` increases; where other hyper-parameters were searched too, their best value at each ``x``.
     best : int

@@ -122,20 +122,7 @@ def _write_files(run: RunData, photos: Mapping[str, str | Path] | None, folder: 
 def render_page(
     run: RunData, figures: Mapping[str, Drawing], photos: Mapping[str, str | Path] | None = None
 ) -> str:
-    """Render one run as a self-contained HTML document.
-
-    Parameters
-    ----------
-    run : RunData
-    figures : mapping of str to Drawing
-        By their names, as in ``FIGURE_NAMES``; sections without their figure are worded for its absence.
-    photos : mapping of str to path, optional
-        As in ``write_report``.
-
-    Returns
-    -------
-    str
-    """
+    """Render one run as a self-contained HTML document."""
     drawn = {name: drawing.markup() for name, drawing in figures.items()}
     return page_environment().get_template("run.html").render(_context(run, drawn, photos))
 
@@ -276,7 +263,6 @@ def report_of_run(run: Path, data: str | None = None, out: Path | None = None) -
 
     Parameters
     ----------
-    run : Path
     data : str or None
         Dataset for the thumbnails; None takes the place that the receipt names, if it is still there.
     out : Path or None
@@ -320,7 +306,6 @@ def write_report_of(run: Path, table: ImageTable | None, into: Path | None = Non
 
     Parameters
     ----------
-    run : Path
     table : ImageTable or None
         Where the photos lie; None for a report without thumbnails.
     into : Path or None

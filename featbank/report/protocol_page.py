@@ -31,19 +31,7 @@ def draw_study(
 
 
 def pareto_figure(finished: Sequence[Finished], budget_gmacs: float) -> Drawing:
-    """Draw every evaluated configuration as a point, the front as a step line, the winner as a star.
-
-    Parameters
-    ----------
-    finished : sequence of Finished
-    budget_gmacs : float
-        Drawn where it lies near the points; always in the caption's words.
-
-    Returns
-    -------
-    Drawing
-        Named ``pareto``.
-    """
+    """Draw every evaluated configuration as a point, the front as a step line, the winner as a star."""
     known = [item for item in finished if np.isfinite(item.evaluation.srcc)]
     front = [item for item in pareto_front(finished) if np.isfinite(item.evaluation.srcc)]
     winner = pick_winner(finished)
@@ -99,18 +87,7 @@ def pareto_figure(finished: Sequence[Finished], budget_gmacs: float) -> Drawing:
 
 
 def importance_figure(importance: pd.DataFrame) -> Drawing:
-    """Draw the importance of the choices as bars, the largest on top.
-
-    Parameters
-    ----------
-    importance : DataFrame
-        From `featbank.search.study.importance_frame`.
-
-    Returns
-    -------
-    Drawing
-        Named ``importance``.
-    """
+    """Draw the importance of the choices as bars, the largest on top."""
     shown = importance.head(_MAX_ROWS)
     names = [str(choice).removeprefix("band:") for choice in shown["choice"]]
     shares = shown["importance"].fillna(0.0).to_numpy(dtype=np.float64)
@@ -151,9 +128,6 @@ def write_protocol_page(outcome: Outcome, folder: Path, recipe_title: str, is_si
 
     Parameters
     ----------
-    outcome : Outcome
-    folder : Path
-    recipe_title : str
     is_simulation : bool
         Whether photos were rendered.
 

@@ -60,7 +60,6 @@ class Verdict:
 
     Attributes
     ----------
-    sentence : str
     is_clear : bool
         Whether the run beats everything it is compared with, intervals included.
     """
@@ -70,10 +69,7 @@ class Verdict:
 
 
 def best_single_band(run: RunData) -> tuple[str, Scores] | None:
-    """Band that alone ranks the headline split best; None for a run of one band or without such scores.
-
-    It is chosen on that very split, which favours the band: the comparison errs against the run.
-    """
+    """Band that alone ranks the headline split best; None for a run of one band or without such scores."""
     if len(run.single_bands) < 2:
         return None
     found = [
@@ -170,7 +166,6 @@ class ScoreRow:
     kind : str
         ``model``, ``band`` or ``baseline``; for rows of one predictor, ``split``, ``subset`` or, for the split
         the verdict speaks of, ``headline``.
-    n : str
     cells : list of (str, str)
         Value and interval of each metric, in the order asked for; the interval is empty where there is none.
     """

@@ -47,7 +47,6 @@ class RunInComparison:
     ----------
     label : str
         Name of its folder, or its path where folders share a name.
-    data : RunData
     gmacs : float
         nan where the cost of a band is unknown.
     seconds_per_photo : float
@@ -81,7 +80,6 @@ class Comparison:
         By part: the share of the images on which each run comes closest to the MOS.
     drops : DataFrame
         One row for each run and split with exclusive images: ``run, split, whole, subset, drop, low, high`` (SRCC).
-    n_resamples : int
     notes : tuple of str
         Where the runs differ in what they learned from, and what could not be compared.
     """
@@ -132,10 +130,6 @@ def compare_runs(folders: Sequence[str | Path], *, n_resamples: int = 5000) -> C
         At least two run folders.
     n_resamples : int, default=5000
         Resamples of the paired bootstrap.
-
-    Returns
-    -------
-    Comparison
 
     Raises
     ------

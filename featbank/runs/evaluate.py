@@ -226,7 +226,6 @@ def check_calibration(confidence: float, calibrate_on: str, rows: pd.DataFrame) 
 
     Parameters
     ----------
-    confidence : float
     calibrate_on : {"training", "validation"}
     rows : DataFrame
         All rows of the run, with ``split``.
@@ -286,15 +285,10 @@ def calibrate_run(
     judged : DataFrame
         Columns ``mos`` and ``split``.
     predicted : float array of shape (n_judged,)
-    confidence : float
     calibrate_on : {"training", "validation"}
         ``training``: out-of-fold predictions, which leaves validation and test to show the coverage. ``validation``:
         its sealed predictions, the better choice where the training images are a narrower lot than those to come; the
         test split alone then shows the coverage. No choice of the model depends on it.
-
-    Returns
-    -------
-    ConformalInterval or None
     """
     if calibrate_on == TRAINING:
         return calibrate(y, held_out, confidence)
@@ -312,7 +306,6 @@ def describe_coverage(
 
     Parameters
     ----------
-    interval : ConformalInterval or None
     judged : DataFrame
         Columns ``mos``, ``split``, ``subset``.
     predicted : float array of shape (n_judged,)
@@ -353,7 +346,6 @@ def with_interval(frame: pd.DataFrame, interval: ConformalInterval | None) -> pd
     ----------
     frame : DataFrame
         With ``predicted``.
-    interval : ConformalInterval or None
     """
     predicted = frame["predicted"].to_numpy(dtype=np.float64)
     low, high = (np.full(len(frame), np.nan),) * 2 if interval is None else interval.around(predicted)

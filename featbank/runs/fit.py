@@ -174,8 +174,6 @@ class Loaded:
 
     Attributes
     ----------
-    bands : list of Band
-    features : FeatureTable or MappedFeatures
     rows : DataFrame
         As `featbank.runs.split.prepare_rows` gives them.
     left_out, split : list of str
@@ -213,11 +211,6 @@ def load_rows(
 
     Parameters
     ----------
-    table : ImageTable
-    bands : list of Band
-    bank : Bank
-    regression : RegressionRequest
-    options : FitOptions
     by_blocks : bool
         Leave the features in the bank's files, see `choose_blocks`.
 
@@ -249,10 +242,6 @@ def choose_blocks(
     ----------
     who : str
         The command, for the message.
-    table : ImageTable
-    bands : sequence of Band
-    regression : RegressionRequest
-    options : FitOptions
     estimators : iterable of str
         Further estimators that a search may try.
 
@@ -353,13 +342,10 @@ def fit_run(
 
     Parameters
     ----------
-    table : ImageTable
-    recipe : Recipe
     bank : Bank
         Must hold the features of every readable image.
     out : Path
         Run folder; an earlier run there is replaced as a whole.
-    options : FitOptions
     write_report : callable or None
         Draws the HTML report into the run folder before it takes its place; it can be drawn later as well.
     origin : Origin or None

@@ -235,12 +235,10 @@ def build_receipt(
 
     Parameters
     ----------
-    recipe : Recipe
     table : ImageTable
         As read, before rows were left out.
     rows : DataFrame
         The rows that took part, with ``split``, ``subset`` and ``group``.
-    bands : list of Band
     bank_root : Path or RemotePath
         Where measured extraction times are logged.
     details : dict

@@ -43,7 +43,6 @@ def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
 
     Parameters
     ----------
-    request : RegressionRequest
     training : DataFrame
         Columns ``mos`` and ``group``.
 
@@ -117,7 +116,6 @@ def build_ensemble(
 
     Parameters
     ----------
-    request : RegressionRequest
     folds : list of (int array, int array)
         Of the training rows, see `folds_of`.
     workers : int or None
@@ -128,10 +126,6 @@ def build_ensemble(
         Crops of each image where the recipe learns from crops, see `n_crops_of`.
     reference : bool
         Search with plain scikit-learn instead of the shared kernels, which give the same numbers faster.
-
-    Returns
-    -------
-    BandEnsemble
     """
     own = (
         request.members if isinstance(request.members, str) else [list(member) for member in request.members]

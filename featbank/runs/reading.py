@@ -211,10 +211,6 @@ def read_run(run: str | Path) -> RunData:
         Folder written by ``featbank fit``. ``metrics.json``, ``predictions.csv`` and ``receipt.json`` must be
         there; ``cv_results.csv``, ``weights.csv`` and ``recipe.toml`` may be absent.
 
-    Returns
-    -------
-    RunData
-
     Raises
     ------
     RunError

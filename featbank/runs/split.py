@@ -51,10 +51,6 @@ class Rows:
 def describe_rows(features: FeatureTable | MappedFeatures) -> list[str]:
     """Count, with their first names, the listed images that take no part in a fit, and those that are copies.
 
-    Parameters
-    ----------
-    features : FeatureTable or MappedFeatures
-
     Returns
     -------
     list of str
@@ -130,10 +126,6 @@ def prepare_rows(
         Seed of that split.
     copies : mapping of str to str, optional
         From `find_copies`: copies of one photo share a group, within each split where the dataset has some.
-
-    Returns
-    -------
-    Rows
 
     Raises
     ------
@@ -268,10 +260,6 @@ class SealedRows:
         ----------
         is_fitted : bool
             Whether every choice has been made.
-
-        Returns
-        -------
-        X, rows : DataFrame or BlockTable, DataFrame
 
         Raises
         ------

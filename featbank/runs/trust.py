@@ -72,10 +72,6 @@ def recomputed_scores(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def disagreements(run: RunData) -> list[str]:
     """Compare a run's stored metrics with those of its predictions.
 
-    Parameters
-    ----------
-    run : RunData
-
     Returns
     -------
     list of str
@@ -158,15 +154,7 @@ class Finding:
 
 
 def check_columns(X: Table, y: NDArray[np.float64], held_out: NDArray[np.float64]) -> Finding:
-    """Look for the MOS among the columns, and for held-out scores too good to come from images.
-
-    Parameters
-    ----------
-    X : DataFrame or BlockTable of shape (n_rows, n_features)
-        Training rows.
-    y, held_out : float arrays of shape (n_rows,)
-        Their MOS and out-of-fold predictions, nan where no fold tests a row.
-    """
+    """Look for the MOS among the columns, and for held-out scores too good to come from images."""
     leaks = find_leaking_columns(X, y)
     tested = np.isfinite(held_out)
     whole = srcc(y[tested], held_out[tested]) if tested.sum() >= 2 else math.nan
@@ -306,16 +294,6 @@ def check_skill(
 
     An alarm needs a whole split on which they are larger by `WORSE` and by more than chance explains; a model of
     noise errs a little more than a constant, and is no worse than it says.
-
-    Parameters
-    ----------
-    metrics : mapping
-        Content of ``metrics.json``.
-    judged : DataFrame
-        Columns ``mos``, ``split``, ``subset``, ``group``.
-    predicted : float array of shape (n_judged,)
-    constant : float
-        Mean training MOS.
     """
     name = "worse than a constant"
     masks = split_names(judged)
@@ -371,14 +349,7 @@ def _is_surely_worse(
 
 
 def check_range(judged: pd.DataFrame, predicted: NDArray[np.float64]) -> Finding:
-    """See whether predictions span as much as their correlation with MOS warrants.
-
-    Parameters
-    ----------
-    judged : DataFrame
-        Columns ``mos`` and ``split``.
-    predicted : float array of shape (n_judged,)
-    """
+    """See whether predictions span as much as their correlation with MOS warrants."""
     name = "compressed range"
     narrow, figures = [], {}
     for split in dict.fromkeys(judged["split"]):
@@ -427,18 +398,7 @@ def check_scale(
     n_cured: int = 0,
     n_explained: int = 0,
 ) -> Finding:
-    """Look for predictions far off the scale, which outlying features cause.
-
-    Parameters
-    ----------
-    y, held_out : float arrays of shape (n_training,)
-        MOS and out-of-fold predictions of the training images.
-    predicted : float array of shape (n_judged,)
-    columns : mapping of str to float, optional
-        Columns that lie extremely far out in rows with such predictions, and how far, in standard deviations.
-    n_cured, n_explained : int
-        Judged predictions that are back on the scale with these columns at their training mean, of how many tried.
-    """
+    """Look for predictions far off the scale, which outlying features cause."""
     name = "predictions off the scale"
     span = float(np.ptp(y))
     low, high = float(y.min()) - span, float(y.max()) + span
@@ -515,13 +475,7 @@ def check_control(control: PermutationControl | None) -> Finding:
 
 
 def check_coverage(intervals: Mapping[str, Any]) -> Finding:
-    """Compare the coverage of the prediction intervals with what they promise.
-
-    Parameters
-    ----------
-    intervals : mapping
-        The ``intervals`` of ``metrics.json``; empty where none could be calibrated.
-    """
+    """Compare the coverage of the prediction intervals with what they promise."""
     name = "interval coverage"
     if not intervals:
         return Finding(name, OK, "No intervals: too few training images to calibrate them.", {})
@@ -625,7 +579,6 @@ def choose_permutations(request: RegressionRequest, n_rows: int, n_columns: int)
 
     Parameters
     ----------
-    request : RegressionRequest
     n_rows, n_columns : int
         Of the training table.
     """
@@ -648,11 +601,8 @@ def run_control(
 
     Parameters
     ----------
-    request : RegressionRequest
-    training : Training
     n_permutations : int
         0 skips the control.
-    workers : int or None
     n_crops : int
         As in `featbank.runs.model.build_ensemble`.
 
@@ -700,22 +650,15 @@ def examine(
 
     Parameters
     ----------
-    training : Training
-    X_judged : DataFrame or BlockTable
     judged : DataFrame
         Features and rows of the judged images, after the seal was broken.
     predicted : float array of shape (n_judged,)
     metrics : mapping
         Content of ``metrics.json``.
-    control : PermutationControl or None
     is_official_split : bool
         Whether a published dataset made the split.
     predict : callable
         The fitted model, to see what columns a prediction far off the scale comes from.
-
-    Returns
-    -------
-    list of Finding
     """
     findings = [check_columns(training.X, training.y, training.held_out)]
     if len(judged):
@@ -766,7 +709,6 @@ def write_trust(folder: Path, findings: list[Finding]) -> list[Finding]:
     ----------
     folder : Path
         Run folder with metrics, predictions and receipt.
-    findings : list of Finding
 
     Returns
     -------

@@ -63,25 +63,13 @@ def finished_metrics(out: Path, document: dict[str, Any]) -> dict[str, Any] | No
 
 
 def check_study(out: Path, name: str) -> None:
-    """Refuse the folder of another search.
-
-    Raises
-    ------
-    RunError
-        If its receipt names another one.
-    """
+    """Refuse the folder of another search."""
     if (out / RECEIPT).exists() and (found := read_json(out, RECEIPT)["search"]["study"]) != name:
         raise _other_search(out, found, name)
 
 
 def check_journal(storage: BaseStorage, out: Path, name: str) -> None:
-    """Refuse a folder whose journal is another search's.
-
-    Raises
-    ------
-    RunError
-        If it holds studies, and none of this name.
-    """
+    """Refuse a folder whose journal is another search's."""
     studies = [study.study_name for study in storage.get_all_studies()]
     if studies and name not in studies:
         raise _other_search(out, studies[0], name)
@@ -143,14 +131,12 @@ def search_run(
 
     Parameters
     ----------
-    table : ImageTable
     recipe : Recipe
         Its bands, and what its ``[search]`` opens.
     bank : Bank
         Must hold the features of every variant of every band.
     out : Path
         Run folder: new, empty, or of the same search.
-    options : SearchOptions
     fit : FitOptions
         How members, and the winner, are fitted.
     show_progress : bool

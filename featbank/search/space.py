@@ -49,8 +49,6 @@ class Configuration:
     ----------
     variants : tuple of str
         Names of the chosen variants, in the recipe's order of bands; at most one of each band.
-    estimator, combine : str
-    unit_band : bool
     members : str or tuple of tuple of str
         As in `RegressionRequest`.
     """
@@ -67,7 +65,6 @@ class Space:
 
     Parameters
     ----------
-    recipe : Recipe
     passes : mapping of str to (str, float)
         For each variant the name of its forward pass and its GMACs for one image.
     budget_gmacs : float
@@ -328,7 +325,6 @@ class Evaluator:
 
     Parameters
     ----------
-    space : Space
     table : DataFrame or BlockTable of shape (n_images, n_features)
         Columns ``variant:0000`` of every variant, training rows only.
     rows : DataFrame
@@ -373,10 +369,6 @@ class Evaluator:
         configurations : sequence of Configuration
             All within the budget.
 
-        Returns
-        -------
-        list of Evaluation
-
         Raises
         ------
         RunError
@@ -402,10 +394,6 @@ class Evaluator:
     def held_out(self, configuration: Configuration) -> NDArray[np.float64]:
         """Return the held-out predictions of a configuration, nan in rows that no fold tests.
 
-        Parameters
-        ----------
-        configuration : Configuration
-
         Returns
         -------
         float64 array of shape (n_images,)
@@ -417,7 +405,6 @@ class Evaluator:
 
         Parameters
         ----------
-        configuration : Configuration
         table : DataFrame or BlockTable of shape (n_others, n_features)
             Columns as in the training table.
 

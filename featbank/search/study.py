@@ -55,7 +55,6 @@ class Plan:
     Attributes
     ----------
     objectives : {"srcc", "srcc,gmacs"}
-    seed : int
     n_trials : int
         Most configurations that are sampled.
     everything : tuple of Configuration or None
@@ -83,8 +82,6 @@ class Finished:
     ----------
     index : int
         Place in the study, from 0.
-    configuration : Configuration
-    evaluation : Evaluation
     """
 
     index: int
@@ -97,15 +94,9 @@ def make_plan(space: Space, objectives: str, seed: int, n_trials: int, method: s
 
     Parameters
     ----------
-    space : Space
     objectives : {"srcc", "srcc,gmacs"}
-    seed, n_trials : int
     method : {"auto", "exhaustive", "sampled"}
         ``auto`` evaluates all when there are at most `MAX_EXHAUSTIVE` of them.
-
-    Returns
-    -------
-    Plan
 
     Raises
     ------
@@ -130,10 +121,6 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         Database URL such as ``sqlite:///search.db`` or ``postgresql://user@host/name``; None for a journal file.
     folder : Path
         Where the journal lies; it exists.
-
-    Returns
-    -------
-    BaseStorage
 
     Raises
     ------
@@ -209,12 +196,8 @@ def run_study(
 
     Parameters
     ----------
-    storage : BaseStorage
     name : str
         Name of the study; processes that give the same name share it.
-    space : Space
-    evaluator : Evaluator
-    plan : Plan
     report : callable
         Receives what is finished, and how many there will be at most, after every step.
 
@@ -411,10 +394,6 @@ def pick_winner(finished: Sequence[Finished]) -> Finished:
     ----------
     finished : sequence of Finished
         At least one.
-
-    Returns
-    -------
-    Finished
     """
     return min(
         finished,
@@ -429,10 +408,6 @@ def pick_winner(finished: Sequence[Finished]) -> Finished:
 
 def pareto_front(finished: Sequence[Finished]) -> list[Finished]:
     """Return the configurations that no other one equals at less cost or beats at the same cost, cheapest first.
-
-    Parameters
-    ----------
-    finished : sequence of Finished
 
     Returns
     -------
@@ -455,19 +430,7 @@ def pareto_front(finished: Sequence[Finished]) -> list[Finished]:
 
 
 def trials_frame(space: Space, finished: Sequence[Finished]) -> pd.DataFrame:
-    """Put a study into a table, in the order of its trials.
-
-    Parameters
-    ----------
-    space : Space
-    finished : sequence of Finished
-
-    Returns
-    -------
-    DataFrame
-        ``trial``, ``srcc`` (mean over folds, empty where predictions are constant), ``std``, ``gmacs``, ``n_bands``,
-        ``pareto``, ``winner``, one column for each band (its variant or ``no``), the options, ``split<k>_srcc``.
-    """
+    """Put a study into a table, in the order of its trials."""
     front = {item.index for item in pareto_front(finished)}
     winner = pick_winner(finished).index
     rows = []
@@ -493,26 +456,7 @@ def trials_frame(space: Space, finished: Sequence[Finished]) -> pd.DataFrame:
 
 
 def importance_frame(space: Space, objectives: str, finished: Sequence[Finished]) -> pd.DataFrame:
-    """Say how much each choice mattered for SRCC.
-
-    Parameters
-    ----------
-    space : Space
-    objectives : {"srcc", "srcc,gmacs"}
-    finished : sequence of Finished
-
-    Returns
-    -------
-    DataFrame
-        ``choice``, ``importance`` (share of the variance of SRCC over the evaluated configurations that a
-        functional analysis of variance [1]_ gives to it, empty where all are alike), ``n_with``, ``mean_with`` and
-        ``mean_without``, the mean SRCC of the configurations with and without a band, empty for other choices.
-
-    References
-    ----------
-    .. [1] F. Hutter, H. Hoos, K. Leyton-Brown, "An efficient approach for assessing hyperparameter importance",
-       ICML 2014.
-    """
+    """Say how much each choice mattered for SRCC."""
     shares = _shares(space, objectives, finished)
     frame = trials_frame(space, finished)
     rows = []
@@ -568,8 +512,6 @@ def spec_of_study(
 
     Parameters
     ----------
-    space : Space
-    plan : Plan
     training : DataFrame
         Rows that the search sees, by image, with ``mos`` and ``group``.
     digests : dict of str to str
@@ -623,8 +565,6 @@ def document_study(
 
     Parameters
     ----------
-    space : Space
-    plan : Plan
     name : str
         Of the study.
     recipe : Recipe
