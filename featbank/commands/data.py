@@ -6,17 +6,17 @@ import argparse
 from pathlib import Path
 
 from featbank.commands import Command, Output
-from featbank.commands.options import BANK, DATA, IMAGES, WORKERS, add, argument, positive_int, seed, switch
+from featbank.commands import options as opt
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
-    add(
+    opt.add(
         parser,
-        argument("folder", metavar="DIR", text="folder to write"),
-        argument("--photos", metavar="N", type=positive_int, default=300, text="number of photos"),
-        argument("--width", metavar="PX", type=positive_int, default=3840, text="width in pixels"),
-        argument("--seed", metavar="S", type=seed, default=0, text="another seed gives other photos"),
-        WORKERS,
+        opt.argument("folder", metavar="DIR", text="folder to write"),
+        opt.argument("--photos", metavar="N", type=opt.positive_int, default=300, text="number of photos"),
+        opt.argument("--width", metavar="PX", type=opt.positive_int, default=3840, text="width in pixels"),
+        opt.argument("--seed", metavar="S", type=opt.seed, default=0, text="another seed gives other photos"),
+        opt.WORKERS,
     )
 
 
@@ -50,8 +50,8 @@ def _demo(options: argparse.Namespace) -> Output:
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
-    quick = switch("--no-decode", "do not decode the images (quick; finds no damaged file)")
-    add(parser, DATA, IMAGES, WORKERS, quick)
+    quick = opt.switch("--no-decode", "do not decode the images (quick; finds no damaged file)")
+    opt.add(parser, opt.DATA, opt.IMAGES, opt.WORKERS, quick)
 
 
 def _check(options: argparse.Namespace) -> Output:
@@ -65,7 +65,7 @@ def _check(options: argparse.Namespace) -> Output:
 
 
 def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    add(parser, BANK)
+    opt.add(parser, opt.BANK)
 
 
 def _doctor(options: argparse.Namespace) -> Output:

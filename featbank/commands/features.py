@@ -7,42 +7,34 @@ from pathlib import Path
 from typing import Any
 
 from featbank.commands import Command, Output, render_rows
-from featbank.commands.options import (
-    BANK,
-    CODE,
-    DATA,
-    DEVICE,
-    ENGINE,
-    IMAGES,
-    PRECISION,
-    RECIPE,
-    WORKERS,
-    add,
-    add_actions,
-    apply_compute,
-    argument,
-    features_command,
-    non_negative_number,
-    shard_spec,
-    switch,
-)
+from featbank.commands import options as opt
 
 
 def _features_arguments(parser: argparse.ArgumentParser) -> None:
-    add(
+    opt.add(
         parser,
-        *(DATA, IMAGES, RECIPE, CODE, BANK, DEVICE, ENGINE, PRECISION, WORKERS),
-        switch("--retry-failed", "try again photos recorded as unreadable"),
-        switch("--rehash", "read every file again, also those whose size and times are unchanged"),
-        argument(
+        *(
+            opt.DATA,
+            opt.IMAGES,
+            opt.RECIPE,
+            opt.CODE,
+            opt.BANK,
+            opt.DEVICE,
+            opt.ENGINE,
+            opt.PRECISION,
+            opt.WORKERS,
+        ),
+        opt.switch("--retry-failed", "try again photos recorded as unreadable"),
+        opt.switch("--rehash", "read every file again, also those whose size and times are unchanged"),
+        opt.argument(
             "--cluster",
             metavar="dask://HOST:PORT",
             text="let the workers of a Dask scheduler compute; they read the photos at the same paths",
         ),
-        argument(
+        opt.argument(
             "--shard",
             metavar="I/N",
-            type=shard_spec,
+            type=opt.shard_spec,
             text="only part I (from 0) of N of the images; all parts may run at once into one bank",
         ),
     )
@@ -68,7 +60,7 @@ def _features(options: argparse.Namespace) -> Output:
                     f"features: --{name} {value} means this machine, but the cluster's workers compute. Start them "
                     f"with FEATBANK_{name.upper()}={value} instead."
                 )
-    apply_compute(options)
+    opt.apply_compute(options)
     keep_freed_memory()  # with one worker this process does the work
     recipe = read_recipe(options.recipe)
     # What a search may choose is computed with the rest.
@@ -181,56 +173,58 @@ def _bank_arguments(parser: argparse.ArgumentParser) -> None:
         "import": "bring features computed elsewhere",
         "prune": "merge small shards; remove features that are not wanted",
     }
-    parsers = add_actions(parser, "action", actions)
+    parsers = opt.add_actions(parser, "action", actions)
     for action in parsers.values():
-        BANK(action)
-    add(
+        opt.BANK(action)
+    opt.add(
         parsers["export"],
-        CODE,
-        argument("file", metavar="FILE", text="file to write: .csv, .parquet or .npz"),
-        argument("--data", metavar="DATA", required=True, text="dataset that names the images"),
-        IMAGES,
-        argument("--recipe", metavar="R", default="starter", text="recipe that names the bands"),
+        opt.CODE,
+        opt.argument("file", metavar="FILE", text="file to write: .csv, .parquet or .npz"),
+        opt.argument("--data", metavar="DATA", required=True, text="dataset that names the images"),
+        opt.IMAGES,
+        opt.argument("--recipe", metavar="R", default="starter", text="recipe that names the bands"),
     )
-    add(
+    opt.add(
         parsers["import"],
-        DATA,
-        IMAGES,
-        argument("file", metavar="FILE", text="NPY, NPZ, CSV, Parquet or MAT file of features"),
-        argument(
+        opt.DATA,
+        opt.IMAGES,
+        opt.argument("file", metavar="FILE", text="NPY, NPZ, CSV, Parquet or MAT file of features"),
+        opt.argument(
             "--band", metavar="NAME", required=True, text="name of the band: `imported:NAME` in recipes"
         ),
-        argument("--variable", metavar="V", text="array in an NPZ or MAT file that holds several"),
+        opt.argument("--variable", metavar="V", text="array in an NPZ or MAT file that holds several"),
     )
     names = parsers["import"].add_mutually_exclusive_group()
     names.add_argument("--names", metavar="FILE", help="text file with one image name for each row, in order")
     names.add_argument("--names-in", metavar="V", help="column or array that holds the image names")
-    add(
+    opt.add(
         parsers["import"],
-        switch("--transpose", "the file has a column for each image"),
-        argument(
+        opt.switch("--transpose", "the file has a column for each image"),
+        opt.argument(
             "--gmacs",
             metavar="G",
-            type=non_negative_number,
+            type=opt.non_negative_number,
             text="cost of the features for one image, if known",
         ),
-        argument("--nonfinite", choices=("refuse", "zero"), default="refuse", text="NaN and infinite values"),
-        switch(
+        opt.argument(
+            "--nonfinite", choices=("refuse", "zero"), default="refuse", text="NaN and infinite values"
+        ),
+        opt.switch(
             "--replace",
             "drop an earlier import of the same name for the same images, once this one is stored",
         ),
     )
-    add(
+    opt.add(
         parsers["prune"],
-        CODE,
-        argument(
+        opt.CODE,
+        opt.argument(
             "--recipe",
             metavar="R",
             action="append",
             default=[],
             text="keep only features of these recipes (repeatable)",
         ),
-        switch("--yes", "remove; without it, what would be removed is only listed"),
+        opt.switch("--yes", "remove; without it, what would be removed is only listed"),
     )
 
 
@@ -295,7 +289,7 @@ def _export(options: argparse.Namespace) -> Output:
             bands.append(Band(band.name, band.encoder, band.view, band.aggregate, stored[0], *facts))
         else:
             bands.append(resolve_band(bank, table, band.name, band.encoder, band.view, band.aggregate))
-    features = build_table(table, bands, bank, features_command(options, options.data))
+    features = build_table(table, bands, bank, opt.features_command(options, options.data))
     path = write_features(Path(options.file), features.X)
     document = {
         "file": str(path),

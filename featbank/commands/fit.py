@@ -7,60 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from featbank.commands import SIMULATION, Command, Output, say
-from featbank.commands.options import (
-    BANK,
-    CLUSTER,
-    CODE,
-    DATA,
-    DEVICE,
-    ENGINE,
-    IMAGES,
-    MEMORY_LIMIT,
-    PRECISION,
-    RECIPE,
-    REFERENCE,
-    TEST_FRACTION,
-    WORKERS,
-    add,
-    apply_compute,
-    argument,
-    check_device,
-    cluster_of,
-    features_command,
-    fraction,
-    non_negative_int,
-    positive_int,
-    seed,
-    switch,
-)
+from featbank.commands import options as opt
 
 _STEPS = 1500
 """Of a student on crops, where no trunk has learned yet."""
 
 
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:
-    add(
+    opt.add(
         parser,
-        *(DATA, IMAGES, RECIPE, CODE, BANK, WORKERS, CLUSTER),
-        argument("--out", metavar="RUN", text="run folder (default: runs/RECIPE)"),
-        MEMORY_LIMIT,
-        TEST_FRACTION,
-        switch("--over-budget", "fit although the recipe's GMACs exceed its budget"),
-        REFERENCE,
-        argument(
+        *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
+        opt.argument("--out", metavar="RUN", text="run folder (default: runs/RECIPE)"),
+        opt.MEMORY_LIMIT,
+        opt.TEST_FRACTION,
+        opt.switch("--over-budget", "fit although the recipe's GMACs exceed its budget"),
+        opt.REFERENCE,
+        opt.argument(
             "--permutations",
             metavar="K",
-            type=non_negative_int,
+            type=opt.non_negative_int,
             text="fits on shuffled MOS, which must score near zero; 0 for none (default: by the size of the problem)",
         ),
-        argument(
+        opt.argument(
             "--confidence",
             metavar="C",
-            type=fraction,
+            type=opt.fraction,
             default=0.9,
             text="nominal coverage of the prediction intervals",
         ),
-        argument(
+        opt.argument(
             "--calibrate",
             choices=("training", "validation"),
             default="training",
@@ -79,7 +54,7 @@ def _fit(options: argparse.Namespace) -> Output:
     recipe = read_recipe(options.recipe)
     table = read_dataset(options.data, images=options.images)
     out = Path(options.out or f"runs/{recipe.name}")
-    with cluster_of(options) as cluster:
+    with opt.cluster_of(options) as cluster:
         chosen = FitOptions(
             options.workers,
             cluster,
@@ -90,7 +65,7 @@ def _fit(options: argparse.Namespace) -> Output:
             options.confidence,
             options.calibrate,
             options.memory_limit,
-            features_command(options, options.data),
+            opt.features_command(options, options.data),
         )
         metrics = fit_run(
             table,
@@ -149,12 +124,14 @@ def _metric_line(name: str, scores: dict[str, Any]) -> str:
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
-    add(
+    opt.add(
         parser,
-        argument("model", metavar="MODEL", text="model.skops of a run, or the run folder"),
-        argument("paths", metavar="PATH", nargs="+", text="image files or folders, or their URLs in a store"),
-        argument("--csv", metavar="FILE", text="write the table there instead of printing it"),
-        *(BANK, CODE, DEVICE, ENGINE, PRECISION, WORKERS),
+        opt.argument("model", metavar="MODEL", text="model.skops of a run, or the run folder"),
+        opt.argument(
+            "paths", metavar="PATH", nargs="+", text="image files or folders, or their URLs in a store"
+        ),
+        opt.argument("--csv", metavar="FILE", text="write the table there instead of printing it"),
+        *(opt.BANK, opt.CODE, opt.DEVICE, opt.ENGINE, opt.PRECISION, opt.WORKERS),
     )
 
 
@@ -167,7 +144,7 @@ def _score(options: argparse.Namespace) -> Output:
 
     if options.csv:
         check_file(options.csv, "score --csv", is_table_of_scores)
-    apply_compute(options)
+    opt.apply_compute(options)
     keep_freed_memory()  # with one worker this process does the work
     scores = score_paths(Path(options.model), options.paths, Bank(options.bank), workers=options.workers)
     failed = int(scores["predicted"].isna().sum())
@@ -201,19 +178,19 @@ def _score(options: argparse.Namespace) -> Output:
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
-    add(
+    opt.add(
         parser,
-        argument("runs", metavar="RUN", nargs="+", text="run folder written by `featbank fit`"),
-        argument("--data", metavar="DATA", text="dataset for thumbnails, if it has moved since the run"),
-        argument(
+        opt.argument("runs", metavar="RUN", nargs="+", text="run folder written by `featbank fit`"),
+        opt.argument("--data", metavar="DATA", text="dataset for thumbnails, if it has moved since the run"),
+        opt.argument(
             "--out",
             metavar="DIR",
             text="folder to write to (default: the run's own; for several, `comparison` beside the first)",
         ),
-        argument(
+        opt.argument(
             "--resamples",
             metavar="N",
-            type=positive_int,
+            type=opt.positive_int,
             default=5000,
             text="bootstrap resamples of a comparison",
         ),
@@ -261,66 +238,68 @@ def _compare(options: argparse.Namespace) -> Output:
 
 
 def _distill_arguments(parser: argparse.ArgumentParser) -> None:
-    add(
+    opt.add(
         parser,
-        DATA,
-        IMAGES,
-        argument("--teacher", metavar="RUN", required=True, text="fitted run, or its model.skops"),
-        argument(
+        opt.DATA,
+        opt.IMAGES,
+        opt.argument("--teacher", metavar="RUN", required=True, text="fitted run, or its model.skops"),
+        opt.argument(
             "--further",
             metavar="PATH",
             nargs="+",
             default=[],
             text="more photos or folders of photos to learn from, without MOS; those that DATA holds are passed over",
         ),
-        argument("--out", metavar="NAME", required=True, text="name of the student: a plain word"),
-        argument(
+        opt.argument("--out", metavar="NAME", required=True, text="name of the student: a plain word"),
+        opt.argument(
             "--student", metavar="ARCH", default="mobilenetv3_small_075", text="MobileNet V3 or V4 of timm"
         ),
-        argument(
+        opt.argument(
             "--stem",
             choices=("unshuffle", "strided"),
             default="unshuffle",
             text="how pixels enter: unshuffle keeps the pixel grid",
         ),
-        argument(
+        opt.argument(
             "--view", metavar="VIEW", default="tiles_5x5/center_128", text="view with crops of one size"
         ),
-        argument(
+        opt.argument(
             "--start",
             metavar="NAME",
             default="auto",
             text="shipped student to start from, 'none' for random weights, auto for the shipped one that fits",
         ),
-        switch(
+        opt.switch(
             "--no-statistics",
             "let the student see what its trunk has learned alone, no natural-scene statistics",
             dest="statistics",
         ),
-        argument(
+        opt.argument(
             "--steps",
             metavar="N",
-            type=non_negative_int,
+            type=opt.non_negative_int,
             text="of the first part, on crops; 0 keeps the trunk it starts from (default: 0 with a shipped student to "
             "start from, else 1500)",
         ),
-        argument(
+        opt.argument(
             "--settle-steps",
             metavar="N",
-            type=positive_int,
+            type=opt.positive_int,
             default=1500,
             text="of the second part, on whole photos",
         ),
-        argument("--crops", metavar="N", type=positive_int, default=16, text="crops kept of each photo"),
-        argument("--seed", metavar="S", type=seed, default=0),
-        *(DEVICE, BANK, CODE, WORKERS),
+        opt.argument(
+            "--crops", metavar="N", type=opt.positive_int, default=16, text="crops kept of each photo"
+        ),
+        opt.argument("--seed", metavar="S", type=opt.seed, default=0),
+        *(opt.DEVICE, opt.BANK, opt.CODE, opt.WORKERS),
     )
 
 
 def _distill(options: argparse.Namespace) -> Output:
     from featbank.encoders import make_encoder
 
-    check_device(options.device)
+    opt.check_device(options.device)
     make_encoder(
         "timm:mobilenetv3_small_100.lamb_in1k"
     )  # says how to install torch and timm where they are missing

@@ -10,79 +10,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featbank.commands import SIMULATION, Command, Output, say
+from featbank.commands import options as opt
 from featbank.commands.fit import render_metrics
-from featbank.commands.options import (
-    BANK,
-    CLUSTER,
-    CODE,
-    DATA,
-    IMAGES,
-    MEMORY_LIMIT,
-    RECIPE,
-    REFERENCE,
-    TEST_FRACTION,
-    WORKERS,
-    add,
-    add_actions,
-    argument,
-    cluster_of,
-    features_command,
-    fraction,
-    positive_int,
-    positive_number,
-    seed,
-    switch,
-)
 
 if TYPE_CHECKING:
     from featbank.protocols.preparation import Material, Outcome
 
 
 def _search_arguments(parser: argparse.ArgumentParser) -> None:
-    add(
+    opt.add(
         parser,
-        *(DATA, IMAGES, RECIPE, CODE, BANK, WORKERS, CLUSTER),
-        argument("--out", metavar="RUN", text="run folder (default: runs/search-RECIPE)"),
-        argument(
+        *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
+        opt.argument("--out", metavar="RUN", text="run folder (default: runs/search-RECIPE)"),
+        opt.argument(
             "--budget",
             metavar="GMACS",
-            type=positive_number,
+            type=opt.positive_number,
             text="limit for one photo (default: the recipe's)",
         ),
-        argument(
+        opt.argument(
             "--objectives",
             choices=("srcc", "srcc,gmacs"),
             default="srcc",
             text="what to optimise: SRCC within the budget, or SRCC against GMACs by NSGA-II",
         ),
-        argument(
+        opt.argument(
             "--method",
             choices=("auto", "exhaustive", "sampled"),
             default="auto",
             text="evaluate everything, or sample; auto takes everything up to 4096 configurations",
         ),
-        argument(
+        opt.argument(
             "--trials",
             metavar="N",
-            type=positive_int,
+            type=opt.positive_int,
             default=200,
             text="configurations to sample; a larger N continues the same study",
         ),
-        argument("--seed", metavar="S", type=seed, default=0, text="of the sampler"),
-        argument(
+        opt.argument("--seed", metavar="S", type=opt.seed, default=0, text="of the sampler"),
+        opt.argument(
             "--outer-folds",
             metavar="K",
             type=_outer_folds,
             default=5,
             text="folds of the nested score, each costs one more search; 0 leaves it out",
         ),
-        argument(
+        opt.argument(
             "--storage",
             metavar="URL",
             text="database shared by processes and hosts, such as sqlite:///search.db or "
             "postgresql://user@host/name (default: a journal file in the run folder)",
         ),
-        *(REFERENCE, MEMORY_LIMIT, TEST_FRACTION),
+        *(opt.REFERENCE, opt.MEMORY_LIMIT, opt.TEST_FRACTION),
     )
 
 
@@ -98,7 +77,7 @@ def _search(options: argparse.Namespace) -> Output:
     recipe = read_recipe(options.recipe)
     table = read_dataset(options.data, images=options.images)
     out = Path(options.out or f"runs/search-{recipe.name}")
-    with cluster_of(options) as cluster:
+    with opt.cluster_of(options) as cluster:
         result = search_run(
             table,
             recipe,
@@ -119,7 +98,7 @@ def _search(options: argparse.Namespace) -> Output:
                 test_fraction=options.test_fraction,
                 reference=options.reference,
                 memory_limit_gb=options.memory_limit,
-                features_command=features_command(options, options.data),
+                features_command=opt.features_command(options, options.data),
             ),
             show_progress=True,
             write_report=lambda folder: write_report_of(folder, table, folder),
@@ -165,7 +144,7 @@ def _outer_folds(text: str) -> int:
 
 
 def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = add_actions(
+    kinds = opt.add_actions(
         parser,
         "protocol",
         {
@@ -175,47 +154,49 @@ def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
         },
     )
     for name, kind in kinds.items():
-        add(kind, DATA, IMAGES)
+        opt.add(kind, opt.DATA, opt.IMAGES)
         if name == "cross":
-            add(
+            opt.add(
                 kind,
-                argument("other", metavar="OTHER", text="dataset to judge on"),
-                argument("--other-images", metavar="DIR", text="folder of its images, as --images"),
-                argument(
+                opt.argument("other", metavar="OTHER", text="dataset to judge on"),
+                opt.argument("--other-images", metavar="DIR", text="folder of its images, as --images"),
+                opt.argument(
                     "--map",
                     metavar="MAP",
                     default="nominal",
                     text="MOS scale onto scale: nominal ends, none, or four numbers such as 0,100:1,5",
                 ),
-                argument(
+                opt.argument(
                     "--other-rows",
                     choices=("all", "training", "test"),
                     default="all",
                     text="rows to judge on",
                 ),
             )
-        add(
+        opt.add(
             kind,
-            *(RECIPE, CODE, BANK, WORKERS),
-            argument("--out", metavar="RUN", text="folder (default: runs/RECIPE-PROTOCOL)"),
-            argument(
+            *(opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS),
+            opt.argument("--out", metavar="RUN", text="folder (default: runs/RECIPE-PROTOCOL)"),
+            opt.argument(
                 "--rows",
                 choices=("training", "all"),
                 text="rows that take part (default: training where there is an official split, else all)",
             ),
         )
         if name != "cross":
-            add(
+            opt.add(
                 kind,
-                switch("--plain", "split images, not groups: flatters, but is often published"),
-                argument("--test-fraction", metavar="F", type=fraction, default=0.2, text="share held out"),
-                argument("--seed", metavar="S", type=seed, default=0, text="of the splits"),
+                opt.switch("--plain", "split images, not groups: flatters, but is often published"),
+                opt.argument(
+                    "--test-fraction", metavar="F", type=opt.fraction, default=0.2, text="share held out"
+                ),
+                opt.argument("--seed", metavar="S", type=opt.seed, default=0, text="of the splits"),
             )
-    add(kinds["repeated"], argument("--splits", metavar="N", type=positive_int, default=100))
-    add(
+    opt.add(kinds["repeated"], opt.argument("--splits", metavar="N", type=opt.positive_int, default=100))
+    opt.add(
         kinds["curve"],
-        argument("--sizes", metavar="N,N,...", type=_sizes, text="default: six, up to all rows"),
-        argument("--repeats", metavar="N", type=positive_int, default=10),
+        opt.argument("--sizes", metavar="N,N,...", type=_sizes, text="default: six, up to all rows"),
+        opt.argument("--repeats", metavar="N", type=opt.positive_int, default=10),
     )
 
 
@@ -242,7 +223,7 @@ def _protocol(options: argparse.Namespace) -> Output:
             recipe,
             bank,
             which=rows,
-            features_command=features_command(options, place),
+            features_command=opt.features_command(options, place),
         )
         for place, images, rows in places
     ]
@@ -287,21 +268,21 @@ def _carry_out(options: argparse.Namespace, materials: list[Material]) -> Outcom
 
 
 def _sizes(text: str) -> list[int]:
-    return [positive_int(part) for part in text.split(",")]
+    return [opt.positive_int(part) for part in text.split(",")]
 
 
 def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
-    add(
+    opt.add(
         parser,
-        argument("runs", metavar="RUN", nargs="*", text="run folder written by `featbank fit`"),
-        argument(
+        opt.argument("runs", metavar="RUN", nargs="*", text="run folder written by `featbank fit`"),
+        opt.argument(
             "--table",
             type=int,
             choices=(1, 2, 3, 4),
             text="one table (default: 1 to 3; all four without RUN)",
         ),
-        argument("--csv", metavar="FILE", text="also write the tables of scores as one CSV"),
-        argument("--markdown", metavar="FILE", text="also write them as Markdown"),
+        opt.argument("--csv", metavar="FILE", text="also write the tables of scores as one CSV"),
+        opt.argument("--markdown", metavar="FILE", text="also write them as Markdown"),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featbank.commands import Command, Output, render_rows
-from featbank.commands.options import CODE, add, add_actions, argument, switch
+from featbank.commands import options as opt
 from featbank.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -135,8 +135,10 @@ def _datasets() -> list[dict[str, Any]]:
 
 
 def _budget_arguments(parser: argparse.ArgumentParser) -> None:
-    recipe = argument("recipe", metavar="R", nargs="?", default="starter", text="recipe name or TOML file")
-    add(parser, recipe, CODE)
+    recipe = opt.argument(
+        "recipe", metavar="R", nargs="?", default="starter", text="recipe name or TOML file"
+    )
+    opt.add(parser, recipe, opt.CODE)
 
 
 def _budget(options: argparse.Namespace) -> Output:
@@ -290,7 +292,7 @@ def _row(band: str, encoder: str, view: str, note: str) -> dict[str, Any]:
 
 
 def _weights_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = add_actions(
+    actions = opt.add_actions(
         parser,
         "action",
         {
@@ -299,28 +301,28 @@ def _weights_arguments(parser: argparse.ArgumentParser) -> None:
             "add": "take in a file that was fetched by other means",
         },
     )
-    licence = argument(
+    licence = opt.argument(
         "--accept-licence",
         metavar="LICENCE",
         action="append",
         default=[],
         text="your word that you accept this licence, by its name as listed; may be given several times",
     )
-    add(
+    opt.add(
         actions["list"],
-        argument("--recipe", metavar="R", text="only what this recipe needs"),
-        switch("--verify", "read the files and check their tensors"),
+        opt.argument("--recipe", metavar="R", text="only what this recipe needs"),
+        opt.switch("--verify", "read the files and check their tensors"),
     )
-    add(
+    opt.add(
         actions["fetch"],
-        argument("names", metavar="NAME", nargs="*", text="encoder, for example checkpoint:arniqa"),
-        argument("--recipe", metavar="R", text="everything that this recipe lacks"),
+        opt.argument("names", metavar="NAME", nargs="*", text="encoder, for example checkpoint:arniqa"),
+        opt.argument("--recipe", metavar="R", text="everything that this recipe lacks"),
         licence,
     )
-    add(
+    opt.add(
         actions["add"],
-        argument("name", metavar="NAME", text="encoder, for example checkpoint:arniqa"),
-        argument("file", metavar="FILE", text="the file as published"),
+        opt.argument("name", metavar="NAME", text="encoder, for example checkpoint:arniqa"),
+        opt.argument("file", metavar="FILE", text="the file as published"),
         licence,
     )
 
