@@ -1,16 +1,14 @@
-"""Bands: the columns ``band:0000`` of a feature table, found by name, chosen and scaled inside a pipeline.
+"""Feature tables and their bands: columns ``band:0000`` found by name, chosen, scaled, and read by blocks of rows.
 
-A band is all columns of one feature. Its name is the link between the table and the statistics; no other
-knowledge about images or encoders enters here. A plain array, or a frame whose columns follow no pattern, is
-one band.
+A band is all columns of one feature. A plain array, or a frame whose columns follow no pattern, is one band.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -29,25 +27,15 @@ _COLUMN = re.compile(r"(?P<band>.+):(?P<number>\d{4,})")
 
 
 def band_columns(columns: Iterable[Any]) -> dict[str, list[str]]:
-    """Group column names by band.
+    """Group column names by band, in table order.
 
-    Parameters
-    ----------
-    columns : iterable of str
-        Column names of a feature table. ``name:0000`` belongs to band ``name``: everything before the last
-        colon, at least four digits after it.
-
-    Returns
-    -------
-    dict of str to list of str
-        Columns of each band in table order; bands by first appearance. When no column follows the pattern, all
-        are one band, ``features``.
+    ``name:0000`` belongs to band ``name``: everything before the last colon, at least four digits after it. When no
+    column follows the pattern, all are one band, ``features``.
 
     Raises
     ------
     TypeError
-        If a column name is not a string. scikit-learn accepts frames with other labels silently and then
-        no longer checks the order of their columns.
+        If a column name is not a string: scikit-learn would no longer check the order of the columns.
     ValueError
         If only some columns follow the pattern, or a name occurs twice.
 
@@ -84,10 +72,7 @@ def band_columns(columns: Iterable[Any]) -> dict[str, list[str]]:
 
 
 def locate_bands(names: Sequence[Any] | None, n_features: int) -> dict[str, IntArray]:
-    """Find the column positions of each band, in table order, from the ``names`` of ``n_features`` columns.
-
-    A table without names (None) is one band.
-    """
+    """Find the column positions of each band, in table order; a table without names (None) is one band."""
     if names is None:
         return {WHOLE_TABLE: np.arange(n_features)}
     place = {name: position for position, name in enumerate(names)}
@@ -98,11 +83,7 @@ def locate_bands(names: Sequence[Any] | None, n_features: int) -> dict[str, IntA
 
 
 def check_labels(who: str, X: Table) -> None:
-    """Refuse a frame ``X`` with several levels of column labels, for ``who`` asks, by a TypeError.
-
-    scikit-learn takes such a frame as one without names: bands would go unseen and columns in another order would be
-    accepted. Plain integer labels pass, as scikit-learn treats them like an array's.
-    """
+    """Refuse a frame with several levels of column labels, in which bands and their order would go unseen."""
     if isinstance(X, pd.DataFrame) and X.columns.nlevels > 1:
         raise TypeError(
             f"{who}: column names must be plain strings such as 'band:0000', got {X.columns.nlevels} levels of labels. "
@@ -129,16 +110,16 @@ def unknown_bands(who: str, asked: Iterable[str], known: Iterable[str]) -> Value
 class SelectBands(SelectorMixin, BaseEstimator):
     """Keep the columns of the chosen bands, in float64.
 
-    Values are cast to float64 because scikit-learn's scaler keeps the type it is given, and ridge on
-    standardised float32 columns is off by up to 1e-3 of the predictions' range.
+    scikit-learn's scaler keeps the type it is given, and ridge on standardised float32 columns is off by up to 1e-3 of
+    the predictions' range.
 
     Parameters
     ----------
     bands : list of str, or None, default=None
         Names of the bands to keep, in any order; None keeps all.
     keep_names : bool, default=True
-        Whether a data frame stays one, so that a later `BandScaler` sees the bands. Later steps that do not ask
-        for names are several times faster on small tables without.
+        Whether a data frame stays one, so that a later `BandScaler` sees the bands. Small tables are several times
+        faster without.
 
     Attributes
     ----------
@@ -146,18 +127,6 @@ class SelectBands(SelectorMixin, BaseEstimator):
         Bands kept, in table order.
     columns_ : int array of shape (n_kept,)
         Positions of the kept columns.
-    n_features_in_ : int
-        Number of columns seen in `fit`.
-    feature_names_in_ : object array of shape (n_features_in_,)
-        Their names, if they had any.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from regressors.bands import SelectBands
-    >>> table = pd.DataFrame({"nss:0000": [1.0, 2.0], "gist:0000": [3.0, 4.0]})
-    >>> SelectBands(["gist"]).fit_transform(table).columns.tolist()
-    ['gist:0000']
     """
 
     def __init__(self, bands: Sequence[str] | None = None, *, keep_names: bool = True) -> None:
@@ -165,19 +134,7 @@ class SelectBands(SelectorMixin, BaseEstimator):
         self.keep_names = keep_names
 
     def fit(self, X: Table, y: ArrayLike | None = None) -> SelectBands:
-        """Find the chosen columns.
-
-        Parameters
-        ----------
-        X : data frame or float array of shape (n_rows, n_features)
-            Feature table.
-        y : ignored
-            For scikit-learn's interface.
-
-        Returns
-        -------
-        SelectBands
-            Itself.
+        """Find the chosen columns of a data frame or float array of shape (n_rows, n_features).
 
         Raises
         ------
@@ -189,35 +146,12 @@ class SelectBands(SelectorMixin, BaseEstimator):
         return self
 
     def fit_transform(self, X: Table, y: ArrayLike | None = None) -> Table:
-        """Find the chosen columns and return them; the table is read once.
-
-        Parameters
-        ----------
-        X : data frame or float array of shape (n_rows, n_features)
-            Feature table.
-        y : ignored
-            For scikit-learn's interface.
-
-        Returns
-        -------
-        float64 data frame or array of shape (n_rows, n_kept)
-            As `transform`.
-        """
+        """Find the chosen columns and return them; the table is read once."""
         self._fit_names(X)
         return self._cut(X)
 
     def transform(self, X: Table) -> Table:
-        """Return the chosen columns in table order.
-
-        Parameters
-        ----------
-        X : data frame or float array of shape (n_rows, n_features)
-            Feature table with the columns seen in `fit`.
-
-        Returns
-        -------
-        float64 data frame or array of shape (n_rows, n_kept)
-            A frame when ``X`` is one, so that later steps see the names of the bands.
+        """Return the chosen columns in table order: float64 of shape (n_rows, n_kept), a frame when ``X`` is one.
 
         Raises
         ------
@@ -264,8 +198,7 @@ class SelectBands(SelectorMixin, BaseEstimator):
 class BandScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Standardise each column, then give each band a weight.
 
-    Ridge on bands multiplied by w is ridge with the penalty alpha / w ** 2 on that band [1]_, so that band
-    weights under one alpha are banded ridge without a new solver.
+    Ridge on bands multiplied by w is ridge with the penalty alpha / w ** 2 on that band [1]_.
 
     Parameters
     ----------
@@ -273,7 +206,7 @@ class BandScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Weight of each band, positive; a band that is not named has weight 1.
     unit_band : bool, default=False
         Whether each band is divided by the root of its number of varying columns, so that it has total
-        variance 1 before its weight: a band of 4096 columns then enters on one footing with a band of 60.
+        variance 1 before its weight.
 
     Attributes
     ----------
@@ -283,23 +216,11 @@ class BandScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         The fitted column standardisation; constant columns become 0.
     column_weights_ : float64 array of shape (n_features_in_,)
         Factor of each standardised column, positive.
-    n_features_in_ : int
-        Number of columns seen in `fit`.
-    feature_names_in_ : object array of shape (n_features_in_,)
-        Their names, if they had any.
 
     References
     ----------
     .. [1] T. Dupre la Tour, M. Eickenberg, A. Nunez-Elizalde and J. Gallant, "Feature-space selection with
        banded ridge regression", NeuroImage 264, 2022, section 2.2.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> from regressors.bands import BandScaler
-    >>> table = pd.DataFrame({"a:0000": [1.0, 3.0], "b:0000": [1.0, 3.0]})
-    >>> BandScaler({"b": 0.5}).fit_transform(table).tolist()
-    [[-1.0, -0.5], [1.0, 0.5]]
     """
 
     def __init__(self, band_weights: Mapping[str, float] | None = None, unit_band: bool = False) -> None:
@@ -312,16 +233,9 @@ class BandScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : data frame or float array of shape (n_rows, n_features)
-            Feature table.
         y : ignored
-            For scikit-learn's interface.
         sample_weight : float array of shape (n_rows,), optional
             How many rows each row counts for in means and deviations.
-
-        Returns
-        -------
-        BandScaler
-            Itself.
 
         Raises
         ------
@@ -352,16 +266,7 @@ class BandScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Table) -> FloatArray:
-        """Standardise and weight a table.
-
-        Parameters
-        ----------
-        X : data frame or float array of shape (n_rows, n_features)
-            Feature table with the columns seen in `fit`.
-
-        Returns
-        -------
-        float64 array of shape (n_rows, n_features)
+        """Standardise and weight a table: float64 of shape (n_rows, n_features).
 
         Raises
         ------
@@ -373,23 +278,6 @@ class BandScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         scaled: FloatArray = self.scaler_.transform(values)
         scaled *= self.column_weights_
         return scaled
-
-    def inverse_transform(self, X: ArrayLike) -> FloatArray:
-        """Undo `transform`.
-
-        Parameters
-        ----------
-        X : float array of shape (n_rows, n_features)
-            Scaled values.
-
-        Returns
-        -------
-        float64 array of shape (n_rows, n_features)
-        """
-        check_is_fitted(self)
-        values = check_array(X, dtype=np.float64)
-        unscaled: FloatArray = self.scaler_.inverse_transform(values / self.column_weights_)
-        return unscaled
 
 
 def _chosen_bands(who: str, bands: Sequence[str] | None, located: Mapping[str, IntArray]) -> tuple[str, ...]:
@@ -405,3 +293,137 @@ def _chosen_bands(who: str, bands: Sequence[str] | None, located: Mapping[str, I
     if error := unknown_bands(who, asked, located):
         raise error
     return tuple(band for band in located if band in asked)
+
+
+BLOCK_BYTES = 24_000_000
+"""Size of one block in float64."""
+
+
+class _RowSource(Protocol):
+    """What a stored table offers."""
+
+    columns: pd.Index
+    index: pd.Index
+
+    def read(self, rows: IntArray, columns: IntArray | None = None) -> FloatArray:
+        """Return a copy of some rows, of all columns or of some, in float64."""
+
+    def arrange(self, rows: IntArray) -> IntArray:
+        """Return the order in which rows are read fastest."""
+
+
+class BlockTable:
+    """Some rows and columns of a stored table, read when asked for: ``columns``, ``index``, ``shape``, a length.
+
+    Parameters
+    ----------
+    source : object
+        The stored table: the names ``columns`` and ``index``, ``read(rows, columns)`` and ``arrange(rows)``.
+    rows : int array of shape (n_rows,), optional
+        Which of its rows, in which order; all by default.
+    places : int array of shape (n_columns,), optional
+        Which of its columns, in which order; all by default.
+    columns : sequence of str, optional
+        New names of these columns.
+    """
+
+    def __init__(
+        self,
+        source: _RowSource,
+        rows: IntArray | None = None,
+        places: IntArray | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        self._source = source
+        self._rows = np.arange(len(source.index)) if rows is None else rows
+        self._places = places
+        if columns is None:
+            columns = list(source.columns if places is None else source.columns[places])
+        self.columns = pd.Index(columns)
+        self.shared: dict[object, object] = {}
+        """What was computed from these rows, for those who ask again."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        return len(self._rows), len(self.columns)
+
+    @property
+    def index(self) -> pd.Index:
+        """Names of the rows."""
+        return self._source.index[self._rows]
+
+    @property
+    def bands(self) -> dict[str, IntArray]:
+        """Positions of the columns of each band."""
+        return locate_bands(list(self.columns), len(self.columns))
+
+    def take(self, rows: IntArray) -> BlockTable:
+        """Return the rows at some positions as a table of the same kind; nothing is read."""
+        return BlockTable(self._source, self._rows[rows], self._places, list(self.columns))
+
+    def select(self, columns: Sequence[str], *, names: Mapping[str, str] | None = None) -> BlockTable:
+        """Return the named columns, renamed by ``names``, as a table of the same kind; a KeyError if one is unknown."""
+        chosen = self.columns.get_indexer(pd.Index(columns))
+        if (chosen < 0).any():
+            raise KeyError(f"BlockTable: there is no column {list(columns)[int(np.argmin(chosen))]!r}.")
+        places = chosen if self._places is None else self._places[chosen]
+        renamed = [(names or {}).get(column, column) for column in columns]
+        return BlockTable(self._source, self._rows, places, renamed)
+
+    def read(self, rows: IntArray | None = None) -> FloatArray:
+        """Return a float64 copy of the rows at some positions, or of all: shape (n, n_columns)."""
+        return self._source.read(self._rows if rows is None else self._rows[rows], self._places)
+
+    def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
+        """Return the rows at some positions, or all, as a data frame of float64."""
+        index = self.index if rows is None else self._source.index[self._rows[rows]]
+        return pd.DataFrame(self.read(rows), index=index, columns=self.columns, copy=False)
+
+    def blocks(self, rows: IntArray | None = None) -> Iterator[tuple[IntArray, FloatArray]]:
+        """Yield (positions, float64 copy of shape (n_block, n_columns)) of rows, in the fastest order."""
+        asked = np.arange(len(self._rows)) if rows is None else rows
+        if not len(asked):
+            return
+        order = self._source.arrange(self._rows[asked])
+        asked = asked[order]
+        step = self.block_rows
+        for start in range(0, len(asked), step):
+            part = asked[start : start + step]
+            yield part, self._source.read(self._rows[part], self._places)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of one block."""
+        return max(64, BLOCK_BYTES // (8 * max(1, len(self.columns))))
+
+
+def as_frames(X: Table, rows: IntArray | None = None) -> Iterator[tuple[IntArray, pd.DataFrame]]:
+    """Cut a BlockTable, or some rows of it, into (row positions, data frame without names of rows)."""
+    for part, values in X.blocks(rows):
+        yield part, pd.DataFrame(values, columns=X.columns, copy=False)
+
+
+def take_columns(X: Table, columns: Sequence[str], *, names: Mapping[str, str] | None = None) -> Table:
+    """Return columns of a data frame or BlockTable in the order wanted, renamed by ``names``."""
+    if isinstance(X, BlockTable):
+        return X.select(columns, names=names)
+    return X[list(columns)].rename(columns=dict(names or {}))
+
+
+def some_rows(X: Table, n_rows: int, random_state: int = 0) -> IntArray:
+    """Draw at most ``n_rows`` ascending row positions of ``X`` without replacement."""
+    if len(X) <= n_rows:
+        return np.arange(len(X))
+    drawn = np.random.default_rng(random_state).choice(len(X), n_rows, replace=False)
+    return np.sort(drawn)
+
+
+def take_rows(X: Table, rows: IntArray) -> Table:
+    """Return the rows at some positions of a data frame, BlockTable or array, as a table of the same kind."""
+    if isinstance(X, BlockTable):
+        return X.take(rows)
+    return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]

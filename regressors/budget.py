@@ -16,17 +16,7 @@ _SLACK = 1e-9
 
 
 class BudgetError(ValueError):
-    """A model that costs more than its budget.
-
-    Parameters
-    ----------
-    total_gmacs : float
-        What the model costs.
-    budget_gmacs : float
-        What it may cost.
-    dearest : sequence of (str, float)
-        Its most expensive passes with their GMACs, dearest first.
-    """
+    """A model that costs more than its budget; ``dearest`` are its most expensive passes with their GMACs."""
 
     def __init__(self, total_gmacs: float, budget_gmacs: float, dearest: Iterable[tuple[str, float]]) -> None:
         self.total_gmacs = total_gmacs
@@ -44,28 +34,12 @@ class BudgetError(ValueError):
 
 
 def distinct_passes(passes: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Collect the distinct passes of a model.
-
-    Parameters
-    ----------
-    passes : iterable of (str, float)
-        Pass and its GMACs per image, one pair per band; bands may share a pass.
-
-    Returns
-    -------
-    dict of str to float
-        GMACs by pass, in order of first appearance.
+    """Collect the distinct passes from (pass, GMACs per image) of each band: GMACs by pass, by first appearance.
 
     Raises
     ------
     ValueError
         If one pass is stated with two costs, or a cost is negative or not finite.
-
-    Examples
-    --------
-    >>> from regressors.budget import distinct_passes
-    >>> distinct_passes([("resnet50 on center_320", 8.3), ("resnet50 on center_320", 8.3), ("gist", 0.1)])
-    {'resnet50 on center_320': 8.3, 'gist': 0.1}
     """
     costs: dict[str, float] = {}
     for name, gmacs in passes:
@@ -83,56 +57,17 @@ def distinct_passes(passes: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 def sum_gmacs(passes: Iterable[tuple[str, float]]) -> float:
-    """Add up GMACs over distinct passes.
-
-    Parameters
-    ----------
-    passes : iterable of (str, float)
-        Pass and its GMACs per image, one pair per band; a pass that bands share is counted once.
-
-    Returns
-    -------
-    float
-        GMACs per image, >= 0; 0 for no pass.
-
-    Raises
-    ------
-    ValueError
-        If one pass is stated with two costs, or a cost is negative or not finite.
-
-    Examples
-    --------
-    >>> from regressors.budget import sum_gmacs
-    >>> sum_gmacs([("a", 8.5), ("a", 8.5), ("b", 0.5)])
-    9.0
-    """
+    """Add up GMACs per image over distinct passes; see `distinct_passes`."""
     return math.fsum(distinct_passes(passes).values())
 
 
 def is_within(total_gmacs: float, budget_gmacs: float) -> bool:
-    """Say whether a cost keeps to a limit; a limit that is met is not exceeded.
-
-    Parameters
-    ----------
-    total_gmacs : float
-        GMACs per image.
-    budget_gmacs : float
-        Limit in GMACs per image.
-
-    Returns
-    -------
-    bool
+    """Say whether a cost keeps to a limit, both in GMACs per image; a limit that is met is not exceeded.
 
     Raises
     ------
     ValueError
         If the limit is negative or not a number.
-
-    Examples
-    --------
-    >>> from regressors.budget import is_within
-    >>> is_within(0.1 + 0.2, 0.3)
-    True
     """
     if math.isnan(budget_gmacs) or budget_gmacs < 0:
         raise ValueError(
@@ -142,19 +77,14 @@ def is_within(total_gmacs: float, budget_gmacs: float) -> bool:
 
 
 def check_budget(passes: Iterable[tuple[str, float]], budget_gmacs: float | None) -> float:
-    """Accept or refuse a model by its cost.
+    """Accept or refuse a model by its cost, which is returned in GMACs per image.
 
     Parameters
     ----------
     passes : iterable of (str, float)
-        Pass and its GMACs per image, one pair per band.
+        Pass and its GMACs per image, one pair per band; a pass that bands share is counted once.
     budget_gmacs : float or None
         Limit in GMACs per image, itself admissible; None for no limit.
-
-    Returns
-    -------
-    float
-        GMACs per image.
 
     Raises
     ------

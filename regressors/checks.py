@@ -24,10 +24,7 @@ Folds: TypeAlias = Any
 
 
 def check_vector(who: str, name: str, values: ArrayLike, *, min_rows: int = 1) -> FloatArray:
-    """Return ``values`` as a finite float64 vector of at least ``min_rows`` rows, or raise a ValueError.
-
-    ``who`` asks (a function or class) and ``name`` is its argument; both stand in the message.
-    """
+    """Return ``values`` as a finite float64 vector of at least ``min_rows`` rows; else a ValueError."""
     try:
         vector = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -51,10 +48,7 @@ def check_vector(who: str, name: str, values: ArrayLike, *, min_rows: int = 1) -
 def check_pair(
     who: str, y: ArrayLike, y_pred: ArrayLike, *, min_rows: int = 2
 ) -> tuple[FloatArray, FloatArray]:
-    """Return MOS ``y`` and predictions ``y_pred`` as finite float64 vectors of one length, or raise a ValueError.
-
-    ``who`` asks, and stands in the message; ``min_rows`` is the least admissible length.
-    """
+    """Return MOS and predictions as finite float64 vectors of one length, at least ``min_rows``; else a ValueError."""
     mos = check_vector(who, "y", y, min_rows=min_rows)
     predicted = check_vector(who, "y_pred", y_pred, min_rows=min_rows)
     if len(mos) != len(predicted):
@@ -66,10 +60,7 @@ def check_pair(
 
 
 def check_weights(who: str, sample_weight: ArrayLike, n_rows: int) -> FloatArray:
-    """Return ``sample_weight`` as ``n_rows`` non-negative float64 numbers, one of them positive, or raise a ValueError.
-
-    ``who`` asks, and stands in the message. A row of weight w counts as w rows.
-    """
+    """Return ``n_rows`` non-negative float64 weights, one of them positive; else a ValueError."""
     weights = check_vector(who, "sample_weight", sample_weight)
     if len(weights) != n_rows:
         raise ValueError(
@@ -84,10 +75,7 @@ def check_weights(who: str, sample_weight: ArrayLike, n_rows: int) -> FloatArray
 
 
 def check_choice(who: str, name: str, value: object, choices: Iterable[str]) -> str:
-    """Return ``value`` if it is one of ``choices``, else raise a ValueError that names the near ones.
-
-    ``who`` asks (a function or class) and ``name`` is its argument; both stand in the message.
-    """
+    """Return ``value`` if it is one of ``choices``, else raise a ValueError that names the near ones."""
     options = list(choices)
     if isinstance(value, str) and value in options:
         return value
@@ -97,10 +85,7 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[str]) -> 
 
 
 def check_indices(who: str, name: str, indices: ArrayLike, n_rows: int) -> IntArray:
-    """Return ``indices`` as an intp vector of distinct row positions below ``n_rows``, or raise a ValueError.
-
-    ``who`` asks, and ``name`` says what the positions are; both stand in the message.
-    """
+    """Return ``indices`` as an intp vector of distinct row positions below ``n_rows``; else a ValueError."""
     rows = np.asarray(indices)
     if rows.ndim != 1 or rows.size == 0 or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(

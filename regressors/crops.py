@@ -13,11 +13,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from regressors.bands import locate_bands
-from regressors.blocks import BlockTable
+from regressors.bands import BlockTable, locate_bands
 from regressors.checks import FloatArray, Folds, Scorer, Table
 from regressors.ensemble import BandEnsemble
-from regressors.folds import Fold, check_folds, make_folds
+from regressors.folds import resolve_folds
 
 
 def crop_rows(X: Table, n_crops: int) -> Table:
@@ -33,8 +32,7 @@ def crop_rows(X: Table, n_crops: int) -> Table:
     Returns
     -------
     data frame or float array of shape (n_images * n_crops, n_features / n_crops)
-        The crops of an image follow each other. A frame keeps band names, numbers columns anew within each
-        band, and repeats the index.
+        The crops of an image follow each other. A frame keeps band names and repeats the index.
 
     Raises
     ------
@@ -66,12 +64,10 @@ class CropEnsemble(BandEnsemble):
 
     Parameters
     ----------
-    members : str or list of list of str
-        As `BandEnsemble`, as are all other parameters.
+    members, estimator, alpha, C, epsilon, gamma, band_weights, unit_band, combine, select_by, n_jobs
+        As `BandEnsemble`, like ``random_state`` and ``reference``.
     n_crops : int, default=1
         Crops of each image; the columns of a band lie crop by crop.
-    estimator, alpha, C, epsilon, gamma, band_weights, unit_band, combine, select_by, n_jobs, random_state, reference
-        As `BandEnsemble`.
     cv : int or list of (train, test), default=5
         Folds of images.
 
@@ -85,26 +81,6 @@ class CropEnsemble(BandEnsemble):
         Positions of images.
     column_means_ : float64 array of shape (n_features,)
         Means of the columns as given, crop by crop.
-
-    Notes
-    -----
-    For linear members the mean prediction over crops is the prediction for the mean crop; only what is
-    learned from differs from averaging first.
-
-    References
-    ----------
-    .. [1] L. Agnolucci et al., "ARNIQA: Learning Distortion Manifold for Image Quality Assessment", WACV 2024.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> from regressors.crops import CropEnsemble
-    >>> rng = np.random.default_rng(0)
-    >>> X = pd.DataFrame(rng.normal(size=(60, 4)), columns=[f"a:{i:04d}" for i in range(4)])
-    >>> y = X.sum(axis=1)
-    >>> model = CropEnsemble(n_crops=2, alpha=[0.1]).fit(X, y)
-    >>> model.predict(X).shape
-    (60,)
     """
 
     def __init__(
@@ -152,27 +128,7 @@ class CropEnsemble(BandEnsemble):
         groups: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> CropEnsemble:
-        """Search, fit and combine the members on crops.
-
-        Parameters
-        ----------
-        X : data frame or float array of shape (n_images, n_features)
-        y : float array of shape (n_images,)
-            MOS of the images.
-        groups : array of shape (n_images,), optional
-            Images of one group never meet across a fold.
-        sample_weight : float array of shape (n_images,), optional
-
-        Returns
-        -------
-        CropEnsemble
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            As `BandEnsemble.fit`, or if a band cannot be cut into crops.
-        """
+        """Search, fit and combine the members on crops; parameters as `BandEnsemble.fit`, rows being images."""
         if isinstance(X, BlockTable):
             raise TypeError(
                 "CropEnsemble: X must be a table in memory, got one that is read by blocks, whose crops cannot be cut. "
@@ -182,8 +138,8 @@ class CropEnsemble(BandEnsemble):
             self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2
         )
         n = self.n_crops
-        rows = crop_rows(self._table(values), n)
-        folds = self._image_folds(values, np.asarray(mos, dtype=np.float64), groups)
+        rows = crop_rows(self._named(values), n)
+        folds = resolve_folds("CropEnsemble", self.cv, values, mos, groups, self.random_state)
         options = {key: value for key, value in self.get_params(deep=False).items() if key != "n_crops"}
         options["cv"] = [(self._crops_of(train), self._crops_of(test)) for train, test in folds]
         inner = BandEnsemble(**options).fit(
@@ -202,40 +158,12 @@ class CropEnsemble(BandEnsemble):
         return self
 
     def predict(self, X: Table) -> FloatArray:
-        """Predict the MOS of images: the mean over their crops.
-
-        Parameters
-        ----------
-        X : data frame or float array of shape (n_images, n_features)
-
-        Returns
-        -------
-        float64 array of shape (n_images,)
-
-        Raises
-        ------
-        ValueError
-            If the columns differ from those seen in `fit`, or a value is not finite.
-        """
+        """Predict the MOS of images, shape (n_images,): the mean over their crops."""
         check_is_fitted(self)
         return self._mean(self.crop_model_.predict(self._rows(X)))
 
     def predict_members(self, X: Table) -> pd.DataFrame:
-        """Predict the MOS of images by each member alone: the mean over their crops.
-
-        Parameters
-        ----------
-        X : data frame or float array of shape (n_images, n_features)
-
-        Returns
-        -------
-        data frame of float64 of shape (n_images, n_members)
-
-        Raises
-        ------
-        ValueError
-            If the columns differ from those seen in `fit`, or a value is not finite.
-        """
+        """Predict the MOS of images by each member alone, shape (n_images, n_members): the mean over their crops."""
         check_is_fitted(self)
         by_crop = self.crop_model_.predict_members(self._rows(X))
         return self._mean_members(by_crop, X.index if isinstance(X, pd.DataFrame) else None)
@@ -252,21 +180,10 @@ class CropEnsemble(BandEnsemble):
         check_is_fitted(self)
         return self.crop_model_.cv_results_
 
-    def _table(self, values: np.ndarray) -> Table:
-        names = getattr(self, "feature_names_in_", None)
-        return values if names is None else pd.DataFrame(values, columns=names)
-
     def _rows(self, X: Table) -> Table:
         """Check a table of images and cut it into crops."""
         values = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return crop_rows(self._table(values), self.n_crops)
-
-    def _image_folds(self, values: np.ndarray, mos: FloatArray, groups: ArrayLike | None) -> list[Fold]:
-        if isinstance(self.cv, (int, np.integer)):
-            own = np.arange(len(mos)) if groups is None else groups
-            return make_folds(mos, own, n_splits=int(self.cv), random_state=self.random_state)
-        folds = self.cv.split(values, mos, groups) if hasattr(self.cv, "split") else self.cv
-        return check_folds(list(folds), len(mos), who="CropEnsemble: cv")
+        return crop_rows(self._named(values), self.n_crops)
 
     def _crops_of(self, images: ArrayLike) -> np.ndarray:
         """Positions of the crops of images at these positions."""

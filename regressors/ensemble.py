@@ -8,35 +8,250 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.optimize import nnls
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from regressors.bands import check_labels, locate_bands
-from regressors.blocks import BlockTable, as_frames
+from regressors.bands import WHOLE_TABLE, BlockTable, as_frames, check_labels, locate_bands, unknown_bands
 from regressors.checks import (
     Estimator,
     FloatArray,
     Folds,
+    IntArray,
     Scorer,
     Table,
     check_choice,
     check_vector,
     check_weights,
 )
-from regressors.combine import RULES, Combination, cross_combine
-from regressors.fitting import predict_held_out
-from regressors.folds import resolve_folds
-from regressors.kinds import ESTIMATORS, KINDS
-from regressors.members import list_members, member_search
-from regressors.pipelines import readable_params
-from regressors.search import fit_searches
-from regressors.solvers.memory import refuse_out_of_core
-from regressors.solvers.sums import ALL, measure
+from regressors.folds import Fold, resolve_folds
+from regressors.pipelines import ESTIMATORS, KINDS, band_weight_candidates, make_search, readable_params
+
+RULES = ("uniform", "nnls", "simplex")
+
+
+class Combination(NamedTuple):
+    """How members become one prediction: ``intercept + predictions @ weights``, the weights non-negative."""
+
+    weights: FloatArray
+    intercept: float
+
+    def __call__(self, predictions: FloatArray) -> FloatArray:
+        """Combine predictions of shape (n_rows, n_members) into shape (n_rows,)."""
+        # Members without weight are left out, so that they need not be predicted either.
+        used = np.flatnonzero(self.weights)
+        combined: FloatArray = self.intercept + predictions[:, used] @ self.weights[used]
+        return combined
+
+
+def fit_combination(
+    rule: str, y: ArrayLike, predictions: ArrayLike, *, sample_weight: ArrayLike | None = None
+) -> Combination:
+    """Fit member weights to held-out predictions.
+
+    =========  ==========================================  =============
+    rule       weights w                                   intercept b
+    =========  ==========================================  =============
+    uniform    1 / n_members                               0
+    simplex    argmin ``|y - P w|``, w >= 0, sum(w) = 1    0
+    nnls       argmin ``|y - b - P w|``, w >= 0            free
+    =========  ==========================================  =============
+
+    "nnls" also corrects scale and offset. A single member is always itself: weight 1, intercept 0.
+
+    Parameters
+    ----------
+    rule : {"uniform", "nnls", "simplex"}
+    y : float array of shape (n_rows,)
+        MOS.
+    predictions : float array of shape (n_rows, n_members)
+        Held-out predictions P; in-sample ones would reward the member that overfits most.
+    sample_weight : float array of shape (n_rows,), optional
+        How many rows each row counts for.
+
+    Returns
+    -------
+    Combination
+        Under "nnls" all weights can be zero: then no member beats the mean MOS on held-out rows.
+
+    Raises
+    ------
+    ValueError
+        If the rule is unknown, a value is not finite, or the shapes differ.
+
+    References
+    ----------
+    .. [1] C. Lawson and R. Hanson, "Solving least squares problems", 1974, chapter 23: NNLS, and problem LDP.
+    .. [2] L. Breiman, "Stacked regressions", Machine Learning 24, 1996 (non-negative weights).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regressors.ensemble import fit_combination
+    >>> y = np.array([1.0, 2.0, 3.0, 4.0])
+    >>> fit_combination("simplex", y, np.column_stack([y + 1, y - 1])).weights.round(12).tolist()
+    [0.5, 0.5]
+    """
+    who = "fit_combination"
+    check_choice(who, "rule", rule, RULES)
+    mos = check_vector(who, "y", y)
+    P = np.asarray(predictions, dtype=np.float64)
+    if P.ndim != 2 or len(P) != len(mos) or P.shape[1] == 0 or not np.isfinite(P).all():
+        raise ValueError(
+            f"{who}: predictions must be finite with shape ({len(mos)}, n_members), got shape {P.shape} with "
+            f"{np.count_nonzero(~np.isfinite(P))} values that are not finite. Leave out rows that no fold tests."
+        )
+    weights = np.ones(len(mos)) if sample_weight is None else check_weights(who, sample_weight, len(mos))
+    n_members = P.shape[1]
+    if rule == "uniform" or n_members == 1:
+        return Combination(np.full(n_members, 1 / n_members), 0.0)
+    root = np.sqrt(weights)[:, None]
+    if rule == "simplex":
+        return Combination(_simplex(root * (P - mos[:, None])), 0.0)
+    mean_P, mean_y = np.average(P, axis=0, weights=weights), float(np.average(mos, weights=weights))
+    # The best intercept for given weights is mean_y - mean_P w: centring removes it from the problem.
+    solution = _nnls(root * (P - mean_P), root[:, 0] * (mos - mean_y))
+    return Combination(solution, mean_y - float(mean_P @ solution))
+
+
+def cross_combine(
+    rule: str,
+    y: FloatArray,
+    predictions: FloatArray,
+    folds: Sequence[Fold],
+    *,
+    sample_weight: FloatArray | None = None,
+) -> tuple[FloatArray, Combination]:
+    """Combine each fold's held-out predictions by weights learned on the rows of the other folds.
+
+    Returns the combined predictions of shape (n_rows,), the mean over the folds that test a row and nan where none
+    does, and the weights learned on all tested rows; a single fold has no other rows, and gets these.
+    """
+
+    def fit(rows: IntArray) -> Combination:
+        chosen = None if sample_weight is None else sample_weight[rows]
+        return fit_combination(rule, y[rows], predictions[rows], sample_weight=chosen)
+
+    tested = np.flatnonzero(~np.isnan(predictions[:, 0]))
+    final = fit(tested)
+    total, n_tested = np.zeros(len(y)), np.zeros(len(y))
+    for _, test in folds:
+        others = np.setdiff1d(tested, test)
+        usable = len(others) > 0 and (sample_weight is None or sample_weight[others].any())
+        total[test] += (fit(others) if usable else final)(predictions[test])
+        n_tested[test] += 1
+    return np.divide(total, n_tested, out=np.full(len(y), np.nan), where=n_tested > 0), final
+
+
+def _simplex(residuals: FloatArray) -> FloatArray:
+    """Minimise ``|R w|`` over w >= 0, sum(w) = 1, exactly.
+
+    For u >= 0 with sum t, ``|R u|^2 + (1 - sum u)^2 = t^2 |R (u / t)|^2 + (1 - t)^2``: whatever t is, the best
+    direction u / t is the solution sought. So one NNLS problem and one division do.
+    """
+    scale = float(np.sqrt(np.mean(np.sum(residuals**2, axis=0))))
+    if scale == 0:
+        return np.full(residuals.shape[1], 1 / residuals.shape[1])  # all members perfect
+    matrix = np.vstack([residuals / scale, np.ones(residuals.shape[1])])
+    target = np.zeros(len(matrix))
+    target[-1] = 1.0
+    solution = _nnls(matrix, target)
+    return solution / solution.sum()
+
+
+def _nnls(matrix: FloatArray, target: FloatArray) -> FloatArray:
+    # The triangular factor has the same normal equations and as few rows as columns: the active set is then
+    # cheap. Columns and target are scaled to unit length, which changes no sign: the solver's tolerance
+    # knows nothing of the scale of MOS.
+    size = float(np.linalg.norm(target))
+    if size == 0:
+        return np.zeros(matrix.shape[1])
+    length = np.linalg.norm(matrix, axis=0)
+    length[length == 0] = 1.0
+    q, r = np.linalg.qr(matrix / length)
+    solution, _ = nnls(r, q.T @ (target / size))
+    scaled: FloatArray = solution * (size / length)
+    return scaled
+
+
+MEMBER_RULES = ("all+leave-one-out", "all", "each")
+
+
+def list_members(
+    members: str | Sequence[Sequence[str]], bands: tuple[str, ...]
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """List the names of an ensemble's members and the bands each of them sees, in table order; see `BandEnsemble`."""
+    if isinstance(members, str):
+        check_choice("BandEnsemble", "members", members, MEMBER_RULES)
+        if members == "each":
+            return [f"only:{band}" for band in bands], [(band,) for band in bands]
+        names, subsets = ["all"], [bands]
+        if members == "all+leave-one-out" and len(bands) > 1:
+            names += [f"without:{band}" for band in bands]
+            subsets += [tuple(other for other in bands if other != band) for band in bands]
+        return names, subsets
+    subsets = []
+    for subset in members:
+        if isinstance(subset, str) or not len(subset):
+            raise ValueError(
+                f"BandEnsemble: each member must be a non-empty list of bands, got {subset!r}. "
+                "Write [['a', 'b'], ['c']]."
+            )
+        if error := unknown_bands("BandEnsemble: members", subset, bands):
+            raise error
+        subsets.append(tuple(band for band in bands if band in subset))
+    if not subsets or len(set(subsets)) != len(subsets):
+        raise ValueError(
+            f"BandEnsemble: members must be a non-empty list of different subsets, got {members!r}. "
+            "Two members on the same bands would be one regressor twice."
+        )
+    return ["+".join(subset) for subset in subsets], subsets
+
+
+def restrict_weights(
+    candidates: Sequence[Mapping[str, float]], bands: tuple[str, ...], known: tuple[str, ...]
+) -> list[dict[str, float]]:
+    """Cut candidates of band weights to a member's bands, each distinct one once, its largest weight 1."""
+    distinct: dict[tuple[float, ...], None] = {}
+    for candidate in candidates:
+        if error := unknown_bands("BandEnsemble: band_weights", candidate, known):
+            raise error
+        row = np.array([candidate.get(band, 1.0) for band in bands])
+        distinct[tuple(float(w) for w in row / row.max())] = None
+    return [dict(zip(bands, row, strict=True)) for row in distinct]
+
+
+def member_search(
+    ensemble: Estimator, bands: tuple[str, ...], known: tuple[str, ...], folds: Sequence[Fold]
+) -> Estimator:
+    """Make the search of the member on ``bands``, not fitted, with the parameters of its ensemble."""
+    candidates = ensemble.band_weights
+    if candidates is None and KINDS[ensemble.estimator].has_band_weights:
+        candidates = band_weight_candidates(bands, random_state=ensemble.random_state)
+    if candidates is not None:
+        candidates = restrict_weights(candidates, bands, known)
+    return make_search(
+        ensemble.estimator,
+        # The single nameless band is selected by leaving all columns in place.
+        None if known == (WHOLE_TABLE,) else bands,
+        alpha=ensemble.alpha,
+        C=ensemble.C,
+        epsilon=ensemble.epsilon,
+        gamma=ensemble.gamma,
+        band_weights=candidates,
+        unit_band=ensemble.unit_band,
+        cv=folds,
+        scoring=ensemble.select_by,
+        n_jobs=ensemble.n_jobs,
+        random_state=ensemble.random_state,
+        reference=ensemble.reference,
+    )
+
 
 # Kept as they come: the members cast what they select, so that a float32 table is not doubled as a whole.
 _KINDS = [np.float64, np.float32]
@@ -49,15 +264,14 @@ class NoSkillWarning(UserWarning):
 class BandEnsemble(RegressorMixin, BaseEstimator):
     """Regressors over subsets of bands, each with its own grid search, combined into one prediction.
 
-    The default is the composition of team ICL in the AIM 2024 challenge [1]_, made explicit: one ridge on all
-    bands and one per left-out band, 13 penalties each, weights from held-out predictions.
+    The default is the composition of team ICL in the AIM 2024 challenge [1]_: one ridge on all bands and one per
+    left-out band, 13 penalties each, weights from held-out predictions [2]_.
 
     Parameters
     ----------
     members : {"all+leave-one-out", "all", "each"} or list of list of str, default="all+leave-one-out"
-        Which bands each member sees. "all": one member on all. "all+leave-one-out": that one and one per
-        left-out band; with a single band there is nothing to leave out and it is "all". "each": one
-        member per band. A list names the bands of each member.
+        Which bands each member sees: one member on all; that one and one per left-out band; one member per band; or
+        the bands of each member.
     estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr"}, default="ridge"
         Regressor of all members.
     alpha, C, epsilon, gamma : float array, optional
@@ -69,9 +283,9 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         Whether each band is scaled to total variance 1 before the regressor.
     cv : int, splitter, or list of (train, test), default=5
         Folds of the training rows. A number means `regressors.folds.make_folds` with ``groups``, or with each
-        row for itself when `fit` gets no groups. Explicit folds belong to one table.
+        row for itself when `fit` gets no groups.
     combine : {"uniform", "nnls", "simplex"}, default="nnls"
-        Rule for the weights, see `regressors.combine.fit_combination`.
+        Rule for the weights, see `fit_combination`.
     select_by : str or scorer, default="srcc"
         What the grid search maximises: "srcc", "plcc", "krcc", "rmse", "mae" or scikit-learn's own.
     n_jobs : int or None, default=None
@@ -79,8 +293,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
     random_state : int or None, default=0
         Seed of the folds and of the random candidates of "banded-ridge".
     reference : bool, default=False
-        Whether scikit-learn itself makes every fit of the searches, many times slower; the numbers are the
-        same to 1e-8. Otherwise the members share their work, see `regressors.search.BandGridSearchCV`.
+        Whether scikit-learn itself makes every fit of the searches, many times slower, with the same numbers to 1e-8.
 
     Attributes
     ----------
@@ -101,26 +314,17 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
     folds_ : list of (train, test)
         Row positions of the folds used.
     oof_predictions_ : float64 array of shape (n_rows,)
-        Held-out prediction of the ensemble for each training row: members fitted without the row's fold,
-        weights learned without it as well (with a single fold there are no other rows, and the final
-        weights are used). Only the choice of hyper-parameters has seen the row. nan where no fold tests it.
+        Held-out prediction of the ensemble for each training row: members fitted and weights learned without the
+        row's fold; only the choice of hyper-parameters has seen it. nan where no fold tests it.
     column_means_ : float64 array of shape (n_features_in_,)
-        Weighted means of the columns, the reference point of `regressors.evaluation.importance`.
+        Weighted means of the columns, the reference point of `regressors.evaluation.comparison`.
     n_rows_ : int
         Number of training rows.
-    n_features_in_ : int
-        Number of columns seen in `fit`.
-    feature_names_in_ : object array of shape (n_features_in_,)
-        Their names, if they had any; `predict` refuses other columns or another order.
 
     Warns
     -----
     NoSkillWarning
         If "nnls" gives every member weight zero.
-
-    Notes
-    -----
-    Several rows per image (crops as rows) need nothing special but ``groups`` that name the image.
 
     References
     ----------
@@ -134,8 +338,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
     >>> rng = np.random.default_rng(0)
     >>> X = pd.DataFrame(rng.normal(size=(120, 4)), columns=["a:0000", "a:0001", "b:0000", "b:0001"])
     >>> y = X["a:0000"] + X["b:0000"] + 0.1 * rng.normal(size=120)
-    >>> model = BandEnsemble(alpha=[0.1, 1.0]).fit(X, y)
-    >>> model.member_names_
+    >>> BandEnsemble(alpha=[0.1, 1.0]).fit(X, y).member_names_
     ['all', 'without:a', 'without:b']
     """
 
@@ -185,8 +388,8 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : data frame, BlockTable, or float array of shape (n_rows, n_features)
-            Feature table with string columns "band:0000"; other tables are one band. A
-            `regressors.blocks.BlockTable` is read by blocks of rows, for ridges alone.
+            Feature table with string columns "band:0000"; other tables are one band. A `regressors.bands.BlockTable` is
+            read by blocks of rows, for ridges alone.
         y : float array of shape (n_rows,)
             MOS on the dataset's own scale.
         groups : array of shape (n_rows,), optional
@@ -194,16 +397,16 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         sample_weight : float array of shape (n_rows,), optional
             How many rows each row counts for: in every fit, every score, and the weights of the members.
 
-        Returns
-        -------
-        BandEnsemble
-            Itself.
-
         Raises
         ------
         ValueError
             If a parameter, a band or the folds are not admissible, or a value is not finite.
         """
+        # Scoring loads neither searches nor solvers.
+        from regressors.search import fit_searches, predict_held_out
+        from regressors.solvers.resources import refuse_out_of_core
+        from regressors.solvers.sums import ALL, measure
+
         who = "BandEnsemble"
         check_choice(who, "estimator", self.estimator, ESTIMATORS)
         check_choice(who, "combine", self.combine, RULES)
@@ -259,18 +462,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         return X
 
     def predict(self, X: Table) -> FloatArray:
-        """Predict MOS.
-
-        Parameters
-        ----------
-        X : data frame, BlockTable, or float array of shape (n_rows, n_features)
-            Feature table with the columns seen in `fit`.
-
-        Returns
-        -------
-        float64 array of shape (n_rows,)
-            MOS on the training scale. Not clipped to it: a value outside says that the image is unlike
-            the training images.
+        """Predict MOS, shape (n_rows,), on the training scale and not clipped to it.
 
         Raises
         ------
@@ -290,24 +482,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         return Combination(self.weights_, self.intercept_)(predictions)
 
     def predict_members(self, X: Table) -> pd.DataFrame:
-        """Predict MOS by each member alone.
-
-        Parameters
-        ----------
-        X : data frame, BlockTable, or float array of shape (n_rows, n_features)
-            Feature table with the columns seen in `fit`.
-
-        Returns
-        -------
-        data frame of float64 of shape (n_rows, n_members)
-            Columns are ``member_names_``, rows are those of ``X``. `combine_members` turns it into what
-            `predict` returns.
-
-        Raises
-        ------
-        ValueError
-            If the columns or their order differ from those seen in `fit`, or a value is not finite.
-        """
+        """Predict MOS by each member alone: data frame of shape (n_rows, n_members) with columns ``member_names_``."""
         check_is_fitted(self)
         if isinstance(X, BlockTable):
             joined = np.empty((len(X), len(self.members_)))
@@ -320,46 +495,6 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
             values, columns=self.member_names_, index=X.index if isinstance(X, pd.DataFrame) else None
         )
 
-    def combine_members(self, predictions: pd.DataFrame) -> FloatArray:
-        """Combine what `predict_members` returned.
-
-        Parameters
-        ----------
-        predictions : data frame of shape (n_rows, n_members)
-            One column per member, any order.
-
-        Returns
-        -------
-        float64 array of shape (n_rows,)
-
-        Raises
-        ------
-        KeyError
-            If a member's column is missing.
-        """
-        check_is_fitted(self)
-        return Combination(self.weights_, self.intercept_)(
-            predictions[self.member_names_].to_numpy(np.float64)
-        )
-
-    def member_spread(self, X: Table) -> FloatArray:
-        """Say how much the members disagree: the standard deviation of their predictions, in MOS points.
-
-        Members that see different bands disagree most on images unlike the training images. The spread is a
-        flag for such images, not a standard error.
-
-        Parameters
-        ----------
-        X : data frame, BlockTable, or float array of shape (n_rows, n_features)
-            Feature table with the columns seen in `fit`.
-
-        Returns
-        -------
-        float64 array of shape (n_rows,)
-            Over all members alike (divisor n_members); 0 with a single member.
-        """
-        return np.std(self.predict_members(X).to_numpy(), axis=1)
-
     @property
     def oof_members_(self) -> pd.DataFrame:
         """Held-out predictions of the members: data frame of shape (n_rows, n_members), nan where no fold tests."""
@@ -371,7 +506,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         """Every candidate of every member.
 
         Columns: ``member``, ``rank`` within the member (1 is best), the hyper-parameters under short names,
-        ``mean_test_score``, ``std_test_score`` and ``split<i>_test_score`` in the sense "greater is better".
+        ``mean_test_score``, ``std_test_score`` and ``split<i>_test_score``, greater being better.
         """
         check_is_fitted(self)
         tables = [

@@ -1,7 +1,6 @@
 """Folds for cross-validation inside the training split: grouped and balanced over MOS, as explicit row lists.
 
-Rows of one group (image, uploader, reference image) never meet across the two sides of a fold. The result is
-plain data, so that every member of an ensemble, every search and every report is held to the same folds.
+Rows of one group (image, uploader, reference image) never meet across the two sides of a fold.
 """
 
 from __future__ import annotations
@@ -51,10 +50,9 @@ def make_folds(
     n_splits : int, default=5
         Number of folds of "grouped" and "kfold", at least 2.
     shuffle : bool, default=True
-        Whether rows or groups are shuffled first; without it they are taken in table order. The same rows in another
-        order have other folds: bring them into an order of their own first, as a fit does by their names.
+        Whether rows or groups are shuffled first; without it they are taken in table order.
     random_state : int or None, default=0
-        Seed of the shuffle; the same seed gives the same folds.
+        Seed of the shuffle; the same seed gives the same folds of the same rows in the same order.
     test_size : float, default=0.2
         Share of the rows held out by "holdout", in (0, 1). Met up to the size of a group.
     n_strata : int, default=5
@@ -72,15 +70,10 @@ def make_folds(
 
     Notes
     -----
-    Grouped folds are dealt by a greedy rule in the manner of scikit-learn's `StratifiedGroupKFold` [1]_:
-    groups in order of falling size, each to the fold where the relative fill of strata and rows stays most even. It is
-    written out here so that folds of unequal size (holdout) follow the same rule, no fold can stay empty,
-    and a seed keeps its meaning over scikit-learn's versions. Of more than 100,000 groups the 10,000 largest are dealt
-    so; the others, sorted by size and stratum, go to the folds in turn.
-
-    References
-    ----------
-    .. [1] scikit-learn user guide, section 3.1.2.3, "Cross-validation iterators for grouped data".
+    Grouped folds are dealt by a greedy rule in the manner of scikit-learn's `StratifiedGroupKFold`: groups in order of
+    falling size, each to the fold where the relative fill of strata and rows stays most even. It is written out here so
+    that folds of unequal size follow the same rule, no fold can stay empty, and a seed keeps its meaning. Of more than
+    100,000 groups the 10,000 largest are dealt so; the others, sorted by size and stratum, go to the folds in turn.
 
     Examples
     --------
@@ -132,32 +125,7 @@ def make_folds(
 def resolve_folds(
     who: str, cv: Folds, X: Table, y: FloatArray, groups: ArrayLike | None, random_state: int | None
 ) -> list[Fold]:
-    """Turn what an ensemble takes as ``cv`` into folds.
-
-    Parameters
-    ----------
-    who : str
-        The class that asks, named in the message.
-    cv : int, splitter, or list of (train, test)
-        A number means `make_folds` with ``groups``, or with each row for itself without groups.
-    X : data frame or float array of shape (n_rows, n_features)
-        Feature table.
-    y : float64 array of shape (n_rows,)
-        MOS.
-    groups : array of shape (n_rows,), or None
-        Group of each row.
-    random_state : int or None
-        Seed of `make_folds`.
-
-    Returns
-    -------
-    list of (train, test)
-
-    Raises
-    ------
-    ValueError
-        If the folds are not admissible.
-    """
+    """Turn what an ensemble takes as ``cv`` into folds; a number means `make_folds`, else with each row alone."""
     if isinstance(cv, (int, np.integer)):
         own = np.arange(len(y)) if groups is None else groups
         return make_folds(y, own, n_splits=int(cv), random_state=random_state)
@@ -166,20 +134,7 @@ def resolve_folds(
 
 
 def check_folds(folds: Sequence[Fold], n_rows: int, *, who: str = "check_folds") -> list[Fold]:
-    """Check explicit folds against a table, and return them as integer arrays.
-
-    Parameters
-    ----------
-    folds : sequence of (train, test)
-        Row positions.
-    n_rows : int
-        Rows of the table.
-    who : str
-        The class that asks, named in the message.
-
-    Returns
-    -------
-    list of (train, test)
+    """Check explicit folds against a table of ``n_rows`` rows, and return them as integer arrays; ``who`` asks.
 
     Raises
     ------
@@ -240,10 +195,7 @@ def _fill_per_group(mos: FloatArray, members: IntArray, n_strata: int) -> FloatA
 
 
 def _deal_many(counts: FloatArray, order: IntArray, shares: FloatArray) -> IntArray:
-    """Deal a few of the largest groups one by one, and the many others in turn, those alike one after the other.
-
-    As `_deal`.
-    """
+    """Deal a few of the largest groups one by one, and the many others in turn, those alike one after the other."""
     order = order[np.argsort(-counts[order, -1], kind="stable")]
     first, rest = np.split(order, [MAX_GREEDY_GROUPS // 10])
     part = np.empty(len(counts), dtype=np.intp)
@@ -263,18 +215,7 @@ def _deal_many(counts: FloatArray, order: IntArray, shares: FloatArray) -> IntAr
 def _deal(counts: FloatArray, order: IntArray, shares: FloatArray) -> IntArray:
     """Give each group to a part, keeping the relative fill of all parts even; no part stays empty.
 
-    Parameters
-    ----------
-    counts : float64 array of shape (n_groups, n_quantities)
-        Rows per stratum and in all.
-    order : int array of shape (n_groups,)
-        Order in which groups of one size are dealt.
-    shares : float64 array of shape (n_parts,)
-        Wanted share of each part; sums to one.
-
-    Returns
-    -------
-    int array of shape (n_groups,)
+    From counts of shape (n_groups, n_quantities), the order of groups of one size, and the wanted share of each part.
     """
     order = order[np.argsort(-counts[order, -1], kind="stable")]  # large groups first, ties as shuffled
     wanted = shares[:, None] * counts.sum(axis=0)  # (n_parts, n_quantities)

@@ -11,8 +11,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from regressors.bands import locate_bands
-from regressors.blocks import BlockTable, some_rows
+from regressors.bands import BlockTable, locate_bands, some_rows
 from regressors.checks import FloatArray, Folds, IntArray, Table
 
 MIN_ROWS: Final = 20
@@ -34,13 +33,9 @@ _LEAST_DEVIATION = 1e-6
 class BandNovelty(OutlierMixin, BaseEstimator):
     """Distance of rows from those of the fit, in units of the bound that held-out rows of the fit set.
 
-    A row's distance in a band is the root mean square of its standardised columns,
-
-        d_b(x) = sqrt(mean_j ((x_j - center_j) / scale_j)^2 over the columns j of b),
-
-    divided by its median over held-out rows; the largest of all bands counts. The bound is `MARGIN` times the conformal
-    quantile of held-out rows: of new rows of the same kind, at most about ``share`` lie beyond it. (Principal
-    components and nearest neighbours told white, noisy and checkered pictures from photographs no better.)
+    A row's distance in a band is the root mean square of its standardised columns, divided by its median over
+    held-out rows; the largest of all bands counts. The bound is `MARGIN` times the conformal quantile of held-out
+    rows: of new rows of the same kind, at most about ``share`` lie beyond it.
 
     Parameters
     ----------
@@ -61,16 +56,6 @@ class BandNovelty(OutlierMixin, BaseEstimator):
         Held-out rows behind it.
     offset_ : float
         -1, as scikit-learn defines it: ``decision_function = score_samples - offset_``.
-    n_features_in_, feature_names_in_
-        As in scikit-learn.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from regressors.novelty import BandNovelty
-    >>> rows = np.random.default_rng(0).normal(size=(200, 6))
-    >>> BandNovelty().fit(rows).predict([[0.0] * 6, [9.0] * 6]).tolist()
-    [1, -1]
     """
 
     def __init__(self, share: float = 0.02, cv: Folds = 5) -> None:
@@ -78,19 +63,7 @@ class BandNovelty(OutlierMixin, BaseEstimator):
         self.cv = cv
 
     def fit(self, X: Table, y: ArrayLike | None = None) -> BandNovelty:
-        """Learn what rows look like.
-
-        Parameters
-        ----------
-        X : data frame or float array of shape (n_rows, n_features)
-            Columns ``band:0000``; a table without such names is one band.
-        y : ignored
-
-        Raises
-        ------
-        ValueError
-            If ``share`` lies outside (0, 1), or there is one row only.
-        """
+        """Learn what rows look like; a ValueError if ``share`` lies outside (0, 1), or there is one row only."""
         if not 0 < self.share < 1:
             raise ValueError(f"BandNovelty: share must lie between 0 and 1, got {self.share!r}.")
         values: FloatArray = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
@@ -113,16 +86,7 @@ class BandNovelty(OutlierMixin, BaseEstimator):
         return self
 
     def distance(self, X: Table) -> FloatArray:
-        """Return how far rows are from those of the fit; above 1 they are unlike them.
-
-        Parameters
-        ----------
-        X : data frame or float array of shape (n_rows, n_features)
-
-        Returns
-        -------
-        float array of shape (n_rows,)
-        """
+        """Return how far rows are from those of the fit, shape (n_rows,); above 1 they are unlike them."""
         check_is_fitted(self)
         values = validate_data(self, X, dtype=np.float64, reset=False)
         ratios: FloatArray = (self._by_band(values) / self.units_).max(axis=1) / self.bound_
@@ -159,20 +123,7 @@ class BandNovelty(OutlierMixin, BaseEstimator):
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], columns: Sequence[str]) -> BandNovelty:
-        """Build the fitted estimator again.
-
-        Parameters
-        ----------
-        stored : mapping
-            From `as_json`.
-        columns : sequence of str
-            Names of the table's columns.
-
-        Raises
-        ------
-        ValueError
-            If the numbers do not fit the columns, or are no finite numbers above 0 where they have to be.
-        """
+        """Build the fitted estimator from `as_json` and the table's columns again; a ValueError if they do not fit."""
         found = cls()
         names = np.array(columns, dtype=object)
         n_bands = len(locate_bands(list(columns), len(columns)))
@@ -197,19 +148,10 @@ class BandNovelty(OutlierMixin, BaseEstimator):
 
 
 def find_extreme_columns(X: Table, rows: Table) -> dict[str, float]:
-    """Find columns in which rows lie so far from those of a fit that any weight on them ruins a prediction.
+    """Find columns in which rows lie so far from those of a fit ``X`` that any weight on them ruins a prediction.
 
-    Parameters
-    ----------
-    X : DataFrame or BlockTable of shape (n_rows, n_features)
-        Rows of the fit; of a table that is read by blocks, some are drawn.
-    rows : DataFrame of shape (n_judged, n_features)
-
-    Returns
-    -------
-    dict of str to float
-        The largest distance of a row by column, in standard deviations, where it is above `EXTREME_DEVIATIONS`; largest
-        first.
+    Returns the largest distance of a row by column, in standard deviations, where above `EXTREME_DEVIATIONS`; largest
+    first.
     """
     fitted = X.frame(some_rows(X, MOMENT_ROWS)) if isinstance(X, BlockTable) else X
     center, scale = _moments(np.asarray(fitted, dtype=np.float64))

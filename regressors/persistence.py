@@ -1,9 +1,8 @@
 """Model files without pickle: one skops archive with a readable header, written atomically, checked when loaded.
 
-The file is an ordinary skops file (a zip archive) with one more entry, ``featbank.json``, that can be read
-without loading anything: format version, library versions, the caller's manifest, and the model's own
-predictions on three fixed rows. Loading repeats these predictions; so what is checked across library versions is
-whether the model still computes the same, not whether version strings agree.
+The archive has one more entry, ``featbank.json``: format version, library versions, the caller's manifest, and the
+model's own predictions on three fixed rows, which loading repeats. So what is checked across library versions is
+whether the model still computes the same.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ import skops.io
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
-from skops.io.exceptions import UnsupportedTypeException, UntrustedTypesFoundException
+from skops.io.exceptions import UnsupportedTypeException
 
 from regressors.checks import Estimator, FloatArray, Table
 
@@ -112,17 +111,11 @@ def save_model(path: str | Path, model: Estimator, manifest: Mapping[str, Any]) 
     Parameters
     ----------
     path : str or Path
-        The file, by custom ``model.skops``. An existing file is replaced in one step; a failed write
-        leaves it as it was.
+        The file. An existing one is replaced in one step; a failed write leaves it as it was.
     model : fitted estimator
         A regressor of this package, or a scikit-learn estimator or pipeline.
     manifest : mapping of str to JSON values
         What the model needs to be used: feature specifications, MOS scale, versions.
-
-    Returns
-    -------
-    Path
-        ``path``.
 
     Raises
     ------
@@ -167,19 +160,7 @@ def save_model(path: str | Path, model: Estimator, manifest: Mapping[str, Any]) 
 
 
 def load_model(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
-    """Read a model and its manifest.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file written by `save_model`.
-
-    Returns
-    -------
-    model : fitted estimator
-        Predicts what the saved one predicted.
-    manifest : dict
-        As it was given to `save_model`.
+    """Read a model and its manifest from the file ``path``, as they were given to `save_model`.
 
     Raises
     ------
@@ -229,51 +210,12 @@ def load_model(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
     return model, manifest
 
 
-def read_manifest(path: str | Path) -> dict[str, Any]:
-    """Read the manifest of a model file without loading the model.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file written by `save_model`.
-
-    Returns
-    -------
-    dict
-        As it was given to `save_model`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ModelFileError
-        If it is no model file of this format version.
-    """
-    source = Path(path)
-    with _opened(source) as archive:
-        manifest: dict[str, Any] = _read_header(source, archive)["manifest"]
-    return manifest
-
-
-# What a cut, edited or foreign archive makes the readers of zip, JSON and skops raise.
-# Damaged contents end in errors of the libraries that happen to read them first, not in one of their own.
+# What a cut, edited or foreign archive makes the readers of zip, JSON and skops raise: damaged contents end in errors
+# of the libraries that happen to read them first, not in one of their own.
 _BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    UntrustedTypesFoundException,
-    AttributeError,
-    EOFError,
-    ImportError,
-    KeyError,
-    IndexError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    NotImplementedError,
-)
+    zipfile.BadZipFile, zlib.error, ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError,
+    RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def _damaged(source: Path, error: Exception) -> ModelFileError:
@@ -293,7 +235,7 @@ def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
     with archive:
         entries, size = archive.infolist(), source.stat().st_size
         packed = sum(entry.compress_size for entry in entries)
-        room = {
+        allowed = {
             HEADER: _JSON_BYTES,
             _SCHEMA: _JSON_BYTES + 16 * packed,
             "its arrays": max(_ARRAY_BYTES, 20 * packed),
@@ -302,7 +244,7 @@ def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
         found = {name: sum(e.file_size for e in entries if e.filename == name) for name in (HEADER, _SCHEMA)}
         found["its arrays"] = sum(entry.file_size for entry in entries) - sum(found.values())
         found["its entries, packed"] = packed
-        for name, most in room.items():
+        for name, most in allowed.items():
             if found[name] > most:
                 raise ModelFileError(
                     f"load_model: {source} claims {found[name]} bytes for {name}, expected at most {most} in a model "
@@ -406,13 +348,7 @@ def _untrusted(schema: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def _check_fitted(model: object, n_bytes: int) -> None:
-    """Compare the arrays of a loaded model with each other, before anything is computed with them.
-
-    Raises
-    ------
-    ValueError
-        If a shape or a type is not what `_SHAPES` says, or there are more columns than bytes of arrays.
-    """
+    """Compare the arrays of a loaded model with `_SHAPES` and each other, before anything is computed with them."""
     kind = next((base.__name__ for base in type(model).__mro__ if base.__name__ in _SHAPES), "")
     steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else []
     parts = steps or [getattr(model, "scaler_", None), *getattr(model, "members_", ())]

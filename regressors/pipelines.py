@@ -1,46 +1,69 @@
-"""Named pipelines and the grid search over them.
+"""The table of estimator kinds, the pipelines of their members, and the grid search over them.
 
-`make_search` alone decides which search a member gets: `regressors.search.BandGridSearchCV`, or as the reference
-scikit-learn's own `GridSearchCV`. Another search takes its place by returning another object with `fit`,
-`cv_results_`, `best_params_` and `best_estimator_`, and optionally `oof_predictions_`.
+Importing it loads nothing heavy: recipes read the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.linear_model import Ridge
-from sklearn.metrics import get_scorer
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 
-from regressors.bands import BandScaler, SelectBands
-from regressors.checks import FloatArray, Folds, Scorer, check_choice
-from regressors.evaluation.metrics import SCORERS, make_metric_scorer
-from regressors.kinds import DEFAULT_GRID, ESTIMATORS, KINDS
-from regressors.search import BandGridSearchCV
-from regressors.svr import UnitSVR
+from regressors.checks import Folds, Scorer, check_choice
+
+if TYPE_CHECKING:
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import Pipeline
+
+
+class Kind(NamedTuple):
+    """One kind of estimator.
+
+    Attributes
+    ----------
+    grid : tuple of str
+        Names of its hyper-parameters, keys of `DEFAULT_GRID`.
+    is_additive : bool
+        Whether its prediction is a constant plus one part per band.
+    kernel : str
+        Kernel of a support-vector regressor; empty for a ridge, the only kind that can be fitted out of core.
+    has_band_weights : bool
+        Whether it always searches weights of bands.
+    """
+
+    grid: tuple[str, ...]
+    is_additive: bool = True
+    kernel: str = ""
+    has_band_weights: bool = False
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "ridge": Kind(("alpha",)),
+        "banded-ridge": Kind(("alpha",), has_band_weights=True),
+        "linear-svr": Kind(("C", "epsilon"), kernel="linear"),
+        "rbf-svr": Kind(("C", "epsilon", "gamma"), is_additive=False, kernel="rbf"),
+    }
+)
+"""By name."""
+
+ESTIMATORS = tuple(KINDS)
+
+DEFAULT_GRID: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "alpha": tuple(float(f"1e{exponent}") for exponent in range(-6, 7)),
+        "C": (0.1, 1.0, 10.0, 100.0),
+        "epsilon": (0.1,),
+        "gamma": (0.03, 0.1, 0.3, 1.0),
+    }
+)
+"""Penalties as in the AIM 2024 report, section 2.9 (team ICL); the others in units of `regressors.svr.UnitSVR`."""
 
 # Weight of a band that is held back relative to the others: ten times their penalty.
 _HELD_BACK = 10**-0.5
-
-
-def default_alphas() -> FloatArray:
-    """Return the penalties of the default grid: 13 values from 1e-6 to 1e6.
-
-    Returns
-    -------
-    float64 array of shape (13,)
-
-    References
-    ----------
-    .. [1] AIM 2024 challenge on UHD blind photo quality assessment, section 2.9 (team ICL).
-    """
-    return np.array(DEFAULT_GRID["alpha"])
 
 
 def band_weight_candidates(
@@ -48,15 +71,14 @@ def band_weight_candidates(
 ) -> list[dict[str, float]]:
     """List the band weights that banded ridge tries, each with every alpha.
 
-    A deterministic core, then random draws: all bands alike; each band favoured (the others at ten times its
-    penalty); each band held back (at ten times the penalty of the others); then ``n_random`` draws whose
-    squared weights come from a Dirichlet distribution with concentration one. Only the ratio of weights matters, their
-    size being alpha's business, so the largest weight is always 1.
+    All bands alike; each band favoured (the others at ten times its penalty); each band held back; then ``n_random``
+    draws whose squared weights come from a Dirichlet distribution with concentration one [1]_. The largest weight is
+    always 1.
 
     Parameters
     ----------
     bands : sequence of str
-        Names of the bands; with one band the only candidate is weight 1, which is plain ridge.
+        Names of the bands, at least one, else a ValueError; with one band the only candidate is weight 1.
     n_random : int, default=8
         Number of random draws.
     random_state : int or None, default=0
@@ -67,21 +89,10 @@ def band_weight_candidates(
     list of dict of str to float
         Distinct candidates; weights in (0, 1].
 
-    Raises
-    ------
-    ValueError
-        If there is no band.
-
     References
     ----------
     .. [1] T. Dupre la Tour, M. Eickenberg, A. Nunez-Elizalde and J. Gallant, "Feature-space selection with
        banded ridge regression", NeuroImage 264, 2022, section 2.4 (random search over the simplex).
-
-    Examples
-    --------
-    >>> from regressors.pipelines import band_weight_candidates
-    >>> len(band_weight_candidates(["a", "b", "c", "d"]))
-    17
     """
     names = list(bands)
     if not names:
@@ -108,29 +119,26 @@ def make_pipeline(
     unit_band: bool = False,
     has_band_weights: bool = False,
 ) -> Pipeline:
-    """Build the unfitted pipeline of one member: select bands, scale, regress.
+    """Build the unfitted pipeline of one member, with the steps "select", "scale" and "regress".
 
     Parameters
     ----------
     estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr"}, default="ridge"
-        The regressor.
+        The regressor; a ValueError if it is unknown.
     bands : sequence of str, or None, default=None
         Bands the member sees; None for all.
     unit_band : bool, default=False
         Whether each band is scaled to total variance 1 (see `regressors.bands.BandScaler`).
     has_band_weights : bool, default=False
         Whether the scaler has weights of bands to set, as that of "banded-ridge" always has.
-
-    Returns
-    -------
-    Pipeline
-        Steps "select", "scale" and "regress".
-
-    Raises
-    ------
-    ValueError
-        If the estimator is unknown.
     """
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from regressors.bands import BandScaler, SelectBands
+    from regressors.svr import UnitSVR
+
     check_choice("make_pipeline", "estimator", estimator, ESTIMATORS)
     kind = KINDS[estimator]
     has_band_scaler = unit_band or has_band_weights or kind.has_band_weights
@@ -160,22 +168,21 @@ def make_search(
     random_state: int | None = 0,
     reference: bool = False,
 ) -> GridSearchCV:
-    """Build the unfitted grid search of one member.
+    """Build the unfitted grid search of one member: a `regressors.search.BandGridSearchCV` unless ``reference``.
 
     Parameters
     ----------
     estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr"}, default="ridge"
-        The regressor. Grids that do not belong to it are ignored, as scikit-learn's own estimators do.
+        The regressor. Grids that do not belong to it are ignored.
     bands : sequence of str, or None, default=None
         Bands the member sees; None for all. "banded-ridge" needs their names.
     alpha : float array, optional
-        Penalties of the ridges; by default, as the others, those of `regressors.kinds.DEFAULT_GRID`.
+        Penalties of the ridges; by default, as the others, those of `DEFAULT_GRID`.
     C, epsilon, gamma : float array, optional
         Grids of the SVRs in the units of `regressors.svr.UnitSVR`; gamma for "rbf-svr" alone.
     band_weights : sequence of dict of str to float, optional
         Candidates for the weights of the bands, tried with every other parameter. None means all alike, but for
-        "banded-ridge", whose default is `band_weight_candidates`. In an RBF kernel a small weight keeps a wide
-        band of little use from drowning the distances that the others see.
+        "banded-ridge", whose default is `band_weight_candidates`.
     unit_band : bool, default=False
         Whether each band is scaled to total variance 1.
     cv : int, splitter, or list of (train, test), default=5
@@ -189,29 +196,15 @@ def make_search(
     reference : bool, default=False
         Whether scikit-learn itself makes every fit, many times slower; the numbers are the same to 1e-8.
 
-    Returns
-    -------
-    GridSearchCV
-        A `regressors.search.BandGridSearchCV` unless ``reference``; over `make_pipeline`, refitting the best
-        candidate; an error in a fit is raised, not scored. Fit it with `regressors.fitting.fit_search`, which
-        routes sample weights.
-
     Raises
     ------
     ValueError
         If a name is unknown, a grid is empty, or "banded-ridge" has no names of bands.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from regressors.fitting import fit_search
-    >>> from regressors.pipelines import make_search
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.normal(size=(100, 5))
-    >>> search = fit_search(make_search("ridge"), X, X[:, 0] + 0.1 * rng.normal(size=100))
-    >>> bool(search.best_score_ > 0.95)
-    True
     """
+    from sklearn.model_selection import GridSearchCV
+
+    from regressors.search import BandGridSearchCV
+
     who = "make_search"
     check_choice(who, "estimator", estimator, ESTIMATORS)
     grid: dict[str, list[Any]] = {}
@@ -241,24 +234,7 @@ def make_search(
 
 
 def readable_params(params: Mapping[str, Any]) -> dict[str, float]:
-    """Shorten the parameters of a candidate for tables.
-
-    Parameters
-    ----------
-    params : mapping of str to object
-        As in ``best_params_``: "regress__alpha", "scale__band_weights", and so on.
-
-    Returns
-    -------
-    dict of str to float
-        "alpha", "C", "epsilon", "gamma", and "weight:<band>" for each band weight.
-
-    Examples
-    --------
-    >>> from regressors.pipelines import readable_params
-    >>> readable_params({"regress__alpha": 10.0, "scale__band_weights": {"nss": 1.0}})
-    {'alpha': 10.0, 'weight:nss': 1.0}
-    """
+    """Shorten the parameters of a candidate for tables: "alpha", "C", ..., and "weight:<band>" for each band weight."""
     short: dict[str, float] = {}
     for name, value in params.items():
         if isinstance(value, Mapping):
@@ -276,6 +252,10 @@ def _values(who: str, name: str, grid: ArrayLike) -> list[float]:
 
 
 def _scorer(scoring: str | Scorer) -> Scorer:
+    from sklearn.metrics import get_scorer
+
+    from regressors.evaluation.metrics import SCORERS, make_metric_scorer
+
     if callable(scoring):
         return scoring
     if isinstance(scoring, str) and scoring in SCORERS:

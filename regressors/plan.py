@@ -1,4 +1,4 @@
-"""Reading a grid search: whether the solvers can answer it, and what they need to know of it; otherwise why not."""
+"""Reading a grid search: whether the solvers can answer it, and what they need to know; otherwise why not."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVR
 from sklearn.utils.metadata_routing import process_routing
 
-from regressors.bands import BandScaler, SelectBands, locate_bands
-from regressors.blocks import BlockTable
+from regressors.bands import BandScaler, BlockTable, SelectBands, locate_bands
 from regressors.checks import Estimator, FloatArray, IntArray, Scorer, Table
-from regressors.solvers.in_memory import Candidate
+from regressors.solvers.answers import Candidate
 from regressors.solvers.sums import FoldTable
 from regressors.svr import UnitSVR
 
@@ -36,30 +35,26 @@ _FAMILIES: dict[type, tuple[str, tuple[str, ...]]] = {
 # scikit-learn has no public name for what make_scorer returns. Its kind says that a scorer asks an estimator for
 # nothing but predictions; a function of its own may look at more.
 _SCORER = type(make_scorer(r2_score))
-_TILE = (64, 256)
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What the solvers need to know of a search.
-
-    Attributes
-    ----------
-    table : FoldTable
-        Features, target, weights and folds.
-    points : list of dict
-        The grid in its order.
-    candidates : list of Candidate
-        The same in the terms of the solvers.
-    fit_params, score_params : dict of str to object
-        What the pipeline's `fit` takes besides table and MOS, and the scorers besides predictions and MOS.
-    """
+    """What the solvers need to know of a search: table, grid, candidates, metadata of pipeline and scorers."""
 
     table: FoldTable
     points: list[dict[str, Any]]
     candidates: list[Candidate]
     fit_params: Mapping[str, Any]
     score_params: Mapping[str, Any]
+
+
+class _NoPlanError(Exception):
+    """Why scikit-learn must search."""
+
+
+def _need(holds: object, otherwise: str) -> None:
+    if not holds:
+        raise _NoPlanError(otherwise)
 
 
 def make_plan(
@@ -72,67 +67,72 @@ def make_plan(
 ) -> SearchPlan | str:
     """Prepare the search for the solvers, or say in words why scikit-learn must search.
 
-    Parameters
-    ----------
-    search : GridSearchCV
-        The search.
-    X : data frame, BlockTable, or float array of shape (n_rows, n_features)
-        Feature table.
-    y : float array of shape (n_rows,), or None
-        MOS.
-    params : mapping of str to object
-        Metadata given to `fit`.
-    known : FoldTable, optional
-        Of an earlier search on the same table, used again if target, folds and weights are the same.
+    ``known`` is the table of an earlier search on the same features, used again if target, folds and weights are the
+    same.
     """
+    try:
+        return _make_plan(search, X, y, params, known)
+    except _NoPlanError as reason:
+        return str(reason)
+
+
+def _make_plan(
+    search: GridSearchCV, X: Table, y: ArrayLike | None, params: Mapping[str, Any], known: FoldTable | None
+) -> SearchPlan:
     pipeline, points = search.estimator, list(ParameterGrid(search.param_grid))
-    reason = _why_not(pipeline) or _odd_settings(search) or _stranger(pipeline, points)
-    if reason:
-        return reason
-    target = _numbers(y)
-    if target is None:
-        return "the target is not one column of finite numbers"
+    _check_pipeline(pipeline)
+    _check_settings(search)
+    _check_grid(pipeline, points)
+    target = _numbers(y, "the target is not one column of finite numbers")
     values = known.features if known is not None else _matrix(X)
-    if values is None or len(values) != len(target) or 0 in values.shape:
-        return "the table is not a data frame or an array of finite numbers with one row per target"
+    _need(
+        len(values) == len(target) and 0 not in values.shape,
+        "the table is not a data frame or an array of finite numbers with one row per target",
+    )
     select, scale, regress = (step for _, step in pipeline.steps)
     has_names = isinstance(X, (pd.DataFrame, BlockTable))
-    if has_names and isinstance(scale, BandScaler) and not select.keep_names:
-        return "SelectBands drops the names that BandScaler needs"
+    _need(
+        not (has_names and isinstance(scale, BandScaler)) or select.keep_names,
+        "SelectBands drops the names that BandScaler needs",
+    )
     labels = list(X.columns) if has_names else []
     try:
         bands = locate_bands(
             labels if any(isinstance(name, str) for name in labels) else None, values.shape[1]
         )
     except (TypeError, ValueError) as error:
-        return f"the table's columns are not admissible ({error})"
+        raise _NoPlanError(f"the table's columns are not admissible ({error})") from error
     defaults = pipeline.get_params()
-    read = [_read_point(pipeline, {**defaults, **point}, bands, has_names) for point in points]
-    candidates = [candidate for candidate in read if candidate is not None]
-    if len(candidates) < len(points):
-        return f"the solvers do not know the candidate {points[read.index(None)]!r:.200}"
-    routed = _route(search, params)
-    if isinstance(routed, str):
-        return routed
-    fit_params, split_params, score_params = routed
+    candidates = []
+    for point in points:
+        candidate = _read_point(pipeline, {**defaults, **point}, bands, has_names)
+        if candidate is None:
+            raise _NoPlanError(f"the solvers do not know the candidate {point!r:.200}")
+        candidates.append(candidate)
+    fit_params, split_params, score_params = _route(search, params)
     weights = _step_weights(pipeline, fit_params, len(target))
-    if isinstance(weights, str):
-        return weights
     is_range = isinstance(scale, MinMaxScaler)
-    other_centre = weights[0] is not weights[1] or is_range
-    if isinstance(regress, SVR) and other_centre and any(c.kernel == "linear" for c in candidates):
-        # Kernels here are centred for the regressor. In the order of the solver's steps a linear kernel that the scaler
-        # centres elsewhere, or not at all, is another one.
-        return "the linear kernel of an SVR is not that of centred columns"
-    if isinstance(X, BlockTable) and (other_centre or not isinstance(regress, Ridge)):
-        return "a table that is read by blocks takes ridges on standardised columns with one array of weights"
+    same_centre = weights[0] is weights[1] and not is_range
+    # Kernels here are centred for the regressor. In the order of the solver's steps a linear kernel that the scaler
+    # centres elsewhere, or not at all, is another one.
+    _need(
+        same_centre or not isinstance(regress, SVR) or all(c.kernel != "linear" for c in candidates),
+        "the linear kernel of an SVR is not that of centred columns",
+    )
+    _need(
+        not isinstance(X, BlockTable) or (same_centre and isinstance(regress, Ridge)),
+        "a table that is read by blocks takes ridges on standardised columns with one array of weights",
+    )
     # Last of all, as it may use up an iterator.
     rows, splitter = np.arange(len(target)), check_cv(search.cv, y, classifier=False)
     # Masks and negative positions become positions.
     folds = [(rows[np.asarray(a)], rows[np.asarray(b)]) for a, b in splitter.split(X, y, **split_params)]
     table = FoldTable(values, target, bands, folds, *weights, scaling="range" if is_range else "deviation")
-    if not _has_rows(table):
-        return "a fold has no rows"
+    sums = [own for own in weights if own is not None]
+    _need(
+        folds and all(len(a) and len(b) and all(own[a].sum() > 0 for own in sums) for a, b in folds),
+        "a fold has no rows",
+    )
     if known is not None and _is_same(known, table):
         table = known
     return SearchPlan(table, points, candidates, fit_params, score_params)
@@ -143,61 +143,56 @@ def is_prediction_scorer(scorer: Scorer) -> bool:
     return isinstance(scorer, (str, _SCORER))
 
 
-def _why_not(pipeline: Estimator) -> str | None:
-    """Say why a pipeline has no solver, whatever its grid."""
-    if type(pipeline) is not Pipeline:
-        return f"the estimator is a {type(pipeline).__name__}, not a Pipeline"
-    if len(pipeline.steps) != 3:
-        return f"the pipeline has {len(pipeline.steps)} steps, not select, scale, regress"
-    select, scale, regress = (step for _, step in pipeline.steps)
-    if type(select) is not SelectBands:
-        return f"the first step is a {type(select).__name__}, not SelectBands"
-    if type(scale) not in (StandardScaler, MinMaxScaler, BandScaler):
-        return f"the second step is a {type(scale).__name__}, not StandardScaler, MinMaxScaler or BandScaler"
-    if type(regress) not in _FAMILIES:
-        return f"the last step is a {type(regress).__name__}, not Ridge, SVR or UnitSVR"
-    if pipeline.memory is not None or getattr(pipeline, "transform_input", None) is not None:
-        return "the pipeline has a memory or transforms its fit parameters"
-    if pipeline.verbose or (type(regress) is SVR and regress.verbose):
-        return "the pipeline reports its steps"
-    if type(scale) is StandardScaler and not (scale.with_mean and scale.with_std):
-        return "the StandardScaler does not standardise"
-    if type(scale) is MinMaxScaler and (scale.clip or tuple(scale.feature_range) != (0, 1)):
-        return "the MinMaxScaler clips, or scales to another range than 0 to 1"
-    if type(regress) is Ridge and not (regress.fit_intercept and not regress.positive):
-        return "the Ridge has no intercept, or positive coefficients only"
-    if type(regress) is Ridge and regress.solver not in ("auto", "cholesky"):
-        return f"the Ridge has the solver {regress.solver!r}, not 'auto' or 'cholesky'"
-    return None
+def _check_pipeline(pipeline: Estimator) -> None:
+    """Require a pipeline that has a solver, whatever its grid."""
+    _need(type(pipeline) is Pipeline, f"the estimator is a {type(pipeline).__name__}, not a Pipeline")
+    steps = [step for _, step in pipeline.steps]
+    _need(len(steps) == 3, f"the pipeline has {len(steps)} steps, not select, scale, regress")
+    kinds = (SelectBands,), (StandardScaler, MinMaxScaler, BandScaler), tuple(_FAMILIES)
+    for place, step, allowed in zip(("first", "second", "last"), steps, kinds, strict=True):
+        *others, last = (kind.__name__ for kind in allowed)
+        names = f"{', '.join(others)} or {last}" if others else last
+        _need(type(step) in allowed, f"the {place} step is a {type(step).__name__}, not {names}")
+    _, scale, regress = steps
+    is_plain = pipeline.memory is None and getattr(pipeline, "transform_input", None) is None
+    _need(is_plain, "the pipeline has a memory or transforms its fit parameters")
+    is_silent = not pipeline.verbose and not (type(regress) is SVR and regress.verbose)
+    _need(is_silent, "the pipeline reports its steps")
+    if type(scale) is StandardScaler:
+        _need(scale.with_mean and scale.with_std, "the StandardScaler does not standardise")
+    if type(scale) is MinMaxScaler:
+        is_unit = not scale.clip and tuple(scale.feature_range) == (0, 1)
+        _need(is_unit, "the MinMaxScaler clips, or scales to another range than 0 to 1")
+    if type(regress) is Ridge:
+        is_usual = regress.fit_intercept and not regress.positive
+        _need(is_usual, "the Ridge has no intercept, or positive coefficients only")
+        is_direct = regress.solver in ("auto", "cholesky")
+        _need(is_direct, f"the Ridge has the solver {regress.solver!r}, not 'auto' or 'cholesky'")
 
 
-def _odd_settings(search: GridSearchCV) -> str | None:
-    if search.return_train_score:
-        return "scores of the training rows are asked for"
-    if get_config()["transform_output"] not in ("default", "pandas"):
-        return "transformers are set to another kind of output"
+def _check_settings(search: GridSearchCV) -> None:
+    _need(not search.return_train_score, "scores of the training rows are asked for")
+    is_usual = get_config()["transform_output"] in ("default", "pandas")
+    _need(is_usual, "transformers are set to another kind of output")
     scoring, refit = search.scoring, search.refit
     if scoring is None or is_prediction_scorer(scoring):
-        return None
-    several = (
-        list(scoring.values() if isinstance(scoring, Mapping) else scoring) if not callable(scoring) else []
+        return
+    several = [] if callable(scoring) else list(scoring.values() if isinstance(scoring, Mapping) else scoring)
+    _need(
+        several and all(map(is_prediction_scorer, several)),
+        "the scoring is a function of its own, which may look at more than predictions",
     )
-    if not several or not all(is_prediction_scorer(scorer) for scorer in several):
-        return "the scoring is a function of its own, which may look at more than predictions"
-    if refit and not callable(refit) and refit not in scoring:
-        return "the refit names none of the scorers"
-    return None
+    _need(not refit or callable(refit) or refit in scoring, "the refit names none of the scorers")
 
 
-def _stranger(pipeline: Pipeline, points: Sequence[Mapping[str, Any]]) -> str | None:
-    """Name a parameter of the grid that the solvers do not know."""
+def _check_grid(pipeline: Pipeline, points: Sequence[Mapping[str, Any]]) -> None:
     (select, _), (scale, scaler), (regress, regressor) = pipeline.steps
     family, own = _FAMILIES[type(regressor)]
     known = {f"{select}__bands", *(f"{regress}__{name}" for name in own)}
     known |= set() if family == "ridge" else {f"{regress}__kernel"}
     known |= {f"{scale}__band_weights", f"{scale}__unit_band"} if type(scaler) is BandScaler else set()
     strangers = sorted({name for point in points for name in point} - known)
-    return f"the grid has {strangers[0]!r}, which the solvers do not know" if strangers else None
+    _need(not strangers, f"the grid has {(strangers or [''])[0]!r}, which the solvers do not know")
 
 
 def _read_point(
@@ -257,38 +252,29 @@ def _is_number(value: object, *, positive: bool | None = None) -> bool:
     return positive is None or bool(np.isfinite(value) and (value > 0 if positive else value >= 0))
 
 
-def _numbers(y: ArrayLike | None) -> FloatArray | None:
+def _numbers(y: ArrayLike | None, otherwise: str) -> FloatArray:
     target = np.asarray(y)
-    if target.ndim != 1 or target.dtype.kind not in "fiu" or not len(target):
-        return None
+    _need(target.ndim == 1 and target.dtype.kind in "fiu" and len(target), otherwise)
     numbers = target.astype(np.float64)
-    return numbers if np.isfinite(numbers).all() else None
+    _need(np.isfinite(numbers).all(), otherwise)
+    return numbers
 
 
-def _matrix(X: Table) -> FloatArray | BlockTable | None:
+def _matrix(X: Table) -> FloatArray | BlockTable:
     """Return the table in float64 and C order: data frames give columns, of which rows are gathered slowly."""
     if isinstance(X, BlockTable):
         return X
-    if isinstance(X, pd.DataFrame):
-        X = X.to_numpy()
-    if type(X) is not np.ndarray or X.ndim != 2 or X.dtype.kind not in "fiu":
-        return None
-    values = X
-    if X.flags.c_contiguous:
-        values = np.asarray(X, dtype=np.float64)
-    else:
-        values = np.empty(X.shape)
-        # In tiles, so that what is read by columns stays in the cache until it is used up.
-        for row in range(0, X.shape[0], _TILE[0]):
-            for column in range(0, X.shape[1], _TILE[1]):
-                tile = slice(row, row + _TILE[0]), slice(column, column + _TILE[1])
-                values[tile] = X[tile]
-    return values if np.isfinite(values).all() else None
+    values = X.to_numpy() if isinstance(X, pd.DataFrame) else X
+    otherwise = "the table is not a data frame or an array of finite numbers with one row per target"
+    _need(type(values) is np.ndarray and values.ndim == 2 and values.dtype.kind in "fiu", otherwise)
+    values = np.ascontiguousarray(values, dtype=np.float64)
+    _need(np.isfinite(values).all(), otherwise)
+    return values
 
 
 def _route(
     search: GridSearchCV, params: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]] | str:
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Distribute metadata to the pipeline, the splitter and the scorers, as the search itself does."""
     if not get_config()["enable_metadata_routing"]:
         rest = dict(params)
@@ -296,14 +282,14 @@ def _route(
         return rest, {} if groups is None else {"groups": groups}, {}
     routed = process_routing(search, "fit", **params)
     to_score = dict(routed["scorer"]["score"])
-    if any(params.get(name) is not value for name, value in to_score.items()):
-        return "a scorer takes metadata under another name"
+    is_same = all(params.get(name) is value for name, value in to_score.items())
+    _need(is_same, "a scorer takes metadata under another name")
     return dict(routed["estimator"]["fit"]), dict(routed["splitter"]["split"]), to_score
 
 
 def _step_weights(
     pipeline: Pipeline, fit_params: Mapping[str, Any], n_rows: int
-) -> tuple[FloatArray | None, FloatArray | None] | str:
+) -> tuple[FloatArray | None, FloatArray | None]:
     """Return the weights that the scaler and the regressor get."""
     by_step: dict[str, dict[str, Any]] = {}
     if get_config()["enable_metadata_routing"]:
@@ -316,44 +302,34 @@ def _step_weights(
             by_step.setdefault(step, {})[parameter] = value
     (_, _), (scale, _), (regress, _) = pipeline.steps
     weights: dict[str, FloatArray | None] = {scale: None, regress: None}
+    # The same weights stay one object, by which later steps see that they need no second sums.
     checked: dict[int, FloatArray] = {}
-    for step, given in by_step.items():
-        for name, value in given.items():
-            if value is None:
-                continue
-            if name != "sample_weight" or step not in weights:
-                return f"the step {step!r} gets {name!r}, which the solvers do not know"
-            usable = checked.get(id(value), _numbers(value))
-            if usable is None or len(usable) != n_rows or (usable < 0).any():
-                return "the sample weights are not one non-negative number per row"
-            # The same weights stay one object, by which later steps see that they need no second sums.
-            checked[id(value)] = usable
-            weights[step] = usable
+    otherwise = "the sample weights are not one non-negative number per row"
+    for step, name, value in (
+        (step, name, value) for step, given in by_step.items() for name, value in given.items()
+    ):
+        if value is not None:
+            is_known = name == "sample_weight" and step in weights
+            _need(is_known, f"the step {step!r} gets {name!r}, which the solvers do not know")
+            if id(value) not in checked:
+                checked[id(value)] = _numbers(value, otherwise)
+            weights[step] = checked[id(value)]
+            _need(len(checked[id(value)]) == n_rows and (checked[id(value)] >= 0).all(), otherwise)
     return weights[scale], weights[regress]
 
 
-def _has_rows(table: FoldTable) -> bool:
-    weights = [weights for weights in (table.scale_weight, table.fit_weight) if weights is not None]
-    return bool(table.folds) and all(
-        len(train) and len(test) and all(own[train].sum() > 0 for own in weights)
-        for train, test in table.folds
-    )
-
-
 def _is_same(one: FoldTable, other: FoldTable) -> bool:
+    def arrays(table: FoldTable) -> list[np.ndarray | None]:
+        return [
+            table.y,
+            table.scale_weight,
+            table.fit_weight,
+            *(rows for fold in table.folds for rows in fold),
+        ]
+
     def equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
         return a is b or (a is not None and b is not None and np.array_equal(a, b))
 
-    return (
-        one.scaling == other.scaling
-        and equal(one.y, other.y)
-        and list(one.bands) == list(other.bands)
-        and equal(one.scale_weight, other.scale_weight)
-        and equal(one.fit_weight, other.fit_weight)
-        and len(one.folds) == len(other.folds)
-        and all(
-            equal(a, b)
-            for own, twin in zip(one.folds, other.folds, strict=True)
-            for a, b in zip(own, twin, strict=True)
-        )
-    )
+    pairs = list(zip(arrays(one), arrays(other), strict=False))
+    shapes = [(table.scaling, list(table.bands), len(table.folds)) for table in (one, other)]
+    return shapes[0] == shapes[1] and all(equal(a, b) for a, b in pairs)

@@ -5,31 +5,154 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from functools import cache
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
 from scipy.stats import rankdata
+from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
+from sklearn.utils.validation import has_fit_parameter
 
-from regressors.bands import BandScaler
-from regressors.blocks import BlockTable
-from regressors.checks import Estimator, FloatArray, Folds, Scorer, Table
-from regressors.fitting import fit_search, search_context
+from regressors.bands import BandScaler, BlockTable, take_rows
+from regressors.checks import Estimator, FloatArray, Scorer, Table
+from regressors.folds import Fold
 from regressors.plan import SearchPlan, make_plan
-from regressors.solvers.in_memory import Candidate, MemoryAnswers, RidgeFit
-from regressors.solvers.parallel import blas_threads, keep_local, local_jobs
+from regressors.solvers.answers import BlockAnswers, Candidate, MemoryAnswers, RidgeFit
+from regressors.solvers.resources import blas_threads, keep_local, local_jobs
+
+
+def fit_search(
+    search: Estimator, X: Table, y: ArrayLike, sample_weight: ArrayLike | None = None
+) -> Estimator:
+    """Fit a search, with sample weights in every fit and in every score.
+
+    Parameters
+    ----------
+    search : GridSearchCV
+        From `make_search`; fitted in place. Any other search must take ``sample_weight`` in its own `fit`.
+    X : data frame or float array of shape (n_rows, n_features)
+        Feature table.
+    y : float array of shape (n_rows,)
+        MOS.
+    sample_weight : float array of shape (n_rows,), optional
+        How many rows each row counts for. The mean score over folds is not weighted, as in scikit-learn.
+
+    Returns
+    -------
+    GridSearchCV
+        ``search``. Ill-conditioned candidates are no reason to warn: they earn their score like any other.
+
+    Raises
+    ------
+    ValueError
+        If weights are given and the scorer cannot take them.
+    """
+    if not isinstance(search, GridSearchCV):
+        return search.fit(X, y, sample_weight=sample_weight)
+    with search_context(search, sample_weight) as params:
+        return search.fit(X, y, **params)
+
+
+@contextmanager
+def search_context(search: GridSearchCV, sample_weight: ArrayLike | None) -> Iterator[dict[str, Any]]:
+    """Prepare a search for sample weights, yield what `fit` takes besides table and MOS, and leave no trace."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=LinAlgWarning)
+        if sample_weight is None:
+            yield {}
+            return
+        with config_context(enable_metadata_routing=True), _requests(search):
+            yield {"sample_weight": np.asarray(sample_weight, dtype=np.float64)}
+    if hasattr(search, "best_estimator_"):
+        _forget_requests(search.best_estimator_)
+
+
+def fit_pipeline(
+    pipeline: Pipeline, X: Table, y: ArrayLike, sample_weight: ArrayLike | None = None
+) -> Pipeline:
+    """Fit one pipeline of `make_pipeline` on ``X`` and ``y``, with ``sample_weight`` in each step that takes it."""
+    parameters = {}
+    if sample_weight is not None:
+        parameters = {
+            f"{name}__sample_weight": sample_weight for name, step in pipeline.steps if _takes_weights(step)
+        }
+    with config_context(enable_metadata_routing=False):
+        return pipeline.fit(X, y, **parameters)
+
+
+def predict_held_out(
+    estimator: Pipeline, X: Table, y: ArrayLike, folds: Sequence[Fold], sample_weight: ArrayLike | None = None
+) -> FloatArray:
+    """Predict each row from the folds in which it is held out, by clones of a pipeline with its hyper-parameters set.
+
+    Parameters
+    ----------
+    estimator : Pipeline
+    X : data frame or float array of shape (n_rows, n_features)
+    y : float array of shape (n_rows,)
+        MOS.
+    folds : sequence of (train, test)
+        Row positions.
+    sample_weight : float array of shape (n_rows,), optional
+        How many rows each row counts for.
+
+    Returns
+    -------
+    float64 array of shape (n_rows,)
+        Mean over the folds that test a row; nan for a row that no fold tests.
+    """
+    mos = np.asarray(y, dtype=np.float64)
+    weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    total, n_tested = np.zeros(len(mos)), np.zeros(len(mos))
+    for train, test in folds:
+        fitted = fit_pipeline(
+            clone(estimator), take_rows(X, train), mos[train], None if weights is None else weights[train]
+        )
+        total[test] += fitted.predict(take_rows(X, test))
+        n_tested[test] += 1
+    return np.divide(total, n_tested, out=np.full(len(mos), np.nan), where=n_tested > 0)
+
+
+def _takes_weights(step: Estimator) -> bool:
+    return bool(has_fit_parameter(step, "sample_weight"))
+
+
+@contextmanager
+def _requests(search: GridSearchCV) -> Iterator[None]:
+    """Ask for sample weights in each step and in the scorer, for the time of one fit."""
+    if not hasattr(search.scoring, "set_score_request"):
+        raise ValueError(
+            f"fit_search: with sample_weight the scorer must take weights, got {search.scoring!r}. "
+            "Use one of SCORERS, or a scorer made by sklearn.metrics.make_scorer."
+        )
+    for _, step in search.estimator.steps:
+        if _takes_weights(step):
+            step.set_fit_request(sample_weight=True)
+    search.scoring.set_score_request(sample_weight=True)
+    try:
+        yield
+    finally:
+        _forget_requests(search.estimator)
+
+
+def _forget_requests(pipeline: Pipeline) -> None:
+    # A request is an instance attribute that refers back to its owner's class; model files cannot hold it, and
+    # a fitted member has no more use for it.
+    for _, step in pipeline.steps:
+        vars(step).pop("_metadata_request", None)
+
 
 DOUBTFUL = 1e-9
 """Effect of rounding on predictions, in ranges of MOS, from which on no digits are promised.
@@ -51,39 +174,17 @@ class BandGridSearchCV(GridSearchCV):
     MinMaxScaler or BandScaler and the regressor a Ridge, SVR or UnitSVR with a linear or RBF kernel; the grid may vary
     bands, band weights, penalties and the kernel's width. In each fold the kernels of the bands (or one Gram matrix,
     when there are fewer columns than rows) are computed once, summed over each subset of bands, and reduced once for
-    all values of alpha; support-vector regressors get their kernels precomputed, and with numba installed a solver that
-    takes libsvm's steps several times as fast. The best candidate is a pipeline fitted on all rows like any other.
-
-    Any other pipeline, grid, scorer or table is searched by plain `GridSearchCV`; ``fast_path_`` says why.
+    all values of alpha; support-vector regressors get their kernels precomputed. Any other pipeline, grid, scorer or
+    table is searched by plain `GridSearchCV`; ``fast_path_`` says why.
 
     Parameters
     ----------
-    estimator : Pipeline
-        As above; any other estimator is searched by plain `GridSearchCV`.
-    param_grid : dict or list of dict
-        As in `GridSearchCV`. A grid with candidates that are not admissible is searched, and fails, there.
-    scoring : str, scorer, list, tuple or dict, default=None
-        As in `GridSearchCV`. A plain function may look at more than predictions, so it takes the plain search: wrap
-        it by `sklearn.metrics.make_scorer`.
+    estimator, param_grid, scoring, refit, cv, verbose, pre_dispatch, error_score, return_train_score
+        As in `GridSearchCV`. A plain function as scorer takes the plain search: wrap it by
+        `sklearn.metrics.make_scorer`.
     n_jobs : int or None, default=None
         Matrices at once, in threads of one BLAS thread each; in the plain search fits at once, in processes. Where a
         joblib backend that reaches beyond this machine is active, its workers compute the folds.
-    refit : bool, str or callable, default=True
-        As in `GridSearchCV`.
-    cv : int, splitter or iterable, default=None
-        As in `GridSearchCV`.
-    verbose : int, default=0
-        As in `GridSearchCV`.
-    pre_dispatch : int or str, default="2*n_jobs"
-        As in `GridSearchCV`; of the plain search only.
-    error_score : "raise" or float, default=nan
-        As in `GridSearchCV`.
-    return_train_score : bool, default=False
-        As in `GridSearchCV`; True takes the plain search.
-    memory_limit_gb : float or None, default=None
-        Gigabytes (1e9 bytes) that the shared computation may hold besides the table. To keep to it, folds wait for
-        each other and fewer matrices are in work at once; None sets no limit. Not for the refit; but kernels of all
-        rows, from which the best UnitSVR is fitted otherwise, are not made then.
 
     Attributes
     ----------
@@ -99,12 +200,7 @@ class BandGridSearchCV(GridSearchCV):
     -----
     PrecisionWarning
         If a random perturbation of the size of rounding errors moves the predictions of a candidate by more
-        than 1e-9 of the range of MOS; for example at tiny penalties when rows repeat with different MOS.
-
-    Notes
-    -----
-    Scores and predictions agree with scikit-learn's to 1e-8 relative except where that warning is due. Tables of
-    float16 and float32 are cast to float64 first, as `SelectBands` does.
+        than 1e-9 of the range of MOS. Elsewhere scores and predictions agree with scikit-learn's to 1e-8.
 
     Examples
     --------
@@ -116,35 +212,6 @@ class BandGridSearchCV(GridSearchCV):
     >>> search.best_params_, search.fast_path_.split(":")[0]
     ({'regress__alpha': 0.1}, 'shared')
     """
-
-    def __init__(
-        self,
-        estimator: Estimator,
-        param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        *,
-        scoring: Scorer | None = None,
-        n_jobs: int | None = None,
-        refit: bool | str | Callable[..., int] = True,
-        cv: Folds = None,
-        verbose: int = 0,
-        pre_dispatch: int | str = "2*n_jobs",
-        error_score: float | str = np.nan,
-        return_train_score: bool = False,
-        memory_limit_gb: float | None = None,
-    ) -> None:
-        super().__init__(
-            estimator,
-            param_grid,
-            scoring=scoring,
-            n_jobs=n_jobs,
-            refit=refit,
-            cv=cv,
-            verbose=verbose,
-            pre_dispatch=pre_dispatch,
-            error_score=error_score,
-            return_train_score=return_train_score,
-        )
-        self.memory_limit_gb = memory_limit_gb
 
     def __sklearn_tags__(self) -> Any:  # noqa: ANN401 - scikit-learn's own, untyped
         tags = super().__sklearn_tags__()
@@ -158,21 +225,16 @@ class BandGridSearchCV(GridSearchCV):
         Parameters
         ----------
         X : data frame, BlockTable, or float array of shape (n_rows, n_features)
-            Feature table; a `regressors.blocks.BlockTable` for ridges alone.
+            Feature table; a `regressors.bands.BlockTable` for ridges alone.
         y : float array of shape (n_rows,)
             MOS.
         **params : dict of str to object
             Metadata such as ``groups`` and sample weights, as in `GridSearchCV`.
 
-        Returns
-        -------
-        BandGridSearchCV
-            Itself.
-
         Raises
         ------
         ValueError
-            If a BlockTable cannot be searched so, or the memory limit is too low.
+            If a BlockTable cannot be searched so.
         """
         _fit_together([self], X, y, params, {})
         return self
@@ -226,7 +288,9 @@ class BandGridSearchCV(GridSearchCV):
             return {name: check_scoring(self.estimator, name) for name in scoring}
         return {"score": check_scoring(self.estimator, scoring)}
 
-    def _refit(self, X: Table, y: ArrayLike | None, plan: SearchPlan, answers: _Answers) -> None:
+    def _refit(
+        self, X: Table, y: ArrayLike | None, plan: SearchPlan, answers: MemoryAnswers | BlockAnswers
+    ) -> None:
         """Fit the best candidate on all rows, from what is computed already where that is safe."""
         start = time.perf_counter()
         candidate, table = plan.candidates[self.best_index_], plan.table
@@ -239,7 +303,7 @@ class BandGridSearchCV(GridSearchCV):
             fit = answers.fit_ridge(candidate)
         if fit is not None and np.isfinite(fit.coef).all():
             _fill(pipeline, X, target, fit, is_weighted=table.fit_weight is not None)
-        elif is_safe and candidate.family == "unit-svr" and self.memory_limit_gb is None:
+        elif is_safe and candidate.family == "unit-svr":
             (_, select), (_, scale), (_, regress) = pipeline.steps
             own = {} if table.scale_weight is None else {"sample_weight": table.scale_weight}
             selected = select.fit_transform(X, target)
@@ -255,21 +319,6 @@ class BandGridSearchCV(GridSearchCV):
             self.feature_names_in_ = pipeline.feature_names_in_
 
 
-class _Answers(Protocol):
-    """What a search needs of `MemoryAnswers` or `BlockAnswers`."""
-
-    doubt: dict[Candidate, float]
-
-    def predictions(self, fold: int) -> Iterable[list[tuple[Candidate, FloatArray]]]:
-        """Give the predictions of the rows that a fold tests."""
-
-    def held_out(self, candidates: Iterable[Candidate]) -> dict[Candidate, FloatArray]:
-        """Return the held-out predictions of some candidates for all rows."""
-
-    def fit_ridge(self, candidate: Candidate) -> RidgeFit:
-        """Fit a ridge on all rows."""
-
-
 def fit_searches(
     searches: Sequence[Estimator],
     X: Table,
@@ -278,12 +327,11 @@ def fit_searches(
     *,
     shared: dict[str, Any] | None = None,
 ) -> list[Estimator]:
-    """Fit several searches on one table, sharing the work among them where they can.
+    """Fit several searches from `make_search` on one table in place, sharing the work among them where they can.
 
     Parameters
     ----------
     searches : sequence of GridSearchCV
-        From `regressors.pipelines.make_search`; fitted in place.
     X : data frame, BlockTable, or float array of shape (n_rows, n_features)
         Feature table.
     y : float array of shape (n_rows,)
@@ -292,11 +340,6 @@ def fit_searches(
         How many rows each row counts for.
     shared : dict, optional
         Keeps what was prepared of ``X`` for the next call with the same one; empty in the first.
-
-    Returns
-    -------
-    list of GridSearchCV
-        ``searches``, each as `regressors.fitting.fit_search` leaves it.
     """
     if not all(isinstance(search, BandGridSearchCV) for search in searches):
         return [fit_search(search, X, y, sample_weight) for search in searches]
@@ -335,13 +378,11 @@ def _fit_shared(group: Sequence[tuple[BandGridSearchCV, SearchPlan]], X: Table, 
     first, table = group[0][0], group[0][1].table
     candidates = [candidate for _, plan in group for candidate in plan.candidates]
     start = time.perf_counter()
-    answers: _Answers
+    answers: MemoryAnswers | BlockAnswers
     if isinstance(table.features, BlockTable):
-        from regressors.solvers.out_of_core import BlockAnswers
-
         answers = BlockAnswers(table, candidates, n_jobs=first.n_jobs)
     else:
-        answers = MemoryAnswers(table, candidates, n_jobs=first.n_jobs, memory_limit_gb=first.memory_limit_gb)
+        answers = MemoryAnswers(table, candidates, n_jobs=first.n_jobs)
     answered = time.perf_counter()
     # What is left is done here.
     with keep_local():
@@ -388,7 +429,7 @@ ECHO = _Echo()
 
 
 def _judge(
-    answers: _Answers, group: Sequence[tuple[BandGridSearchCV, SearchPlan]]
+    answers: MemoryAnswers | BlockAnswers, group: Sequence[tuple[BandGridSearchCV, SearchPlan]]
 ) -> list[dict[str, FloatArray]] | None:
     """Score the predictions of each search: by scorer, shape (n_points, n_folds); None if one is not finite."""
     table, found, asked = group[0][1].table, [], []
@@ -462,10 +503,9 @@ def _tabulate(
 
 
 def _fill(pipeline: Pipeline, X: Table, y: np.ndarray, fit: RidgeFit, *, is_weighted: bool) -> None:
-    """Fit a pipeline on two rows, which do for names and shapes, and set what was learned from all of them.
+    """Fit a pipeline on two rows, which do for names and shapes, and set what the solver learned from all of them.
 
-    This is the one place where fitted attributes are set from outside: the solver has them already, and the rows may
-    be more than memory holds.
+    This is the one place where fitted attributes are set from outside: the rows may be more than memory holds.
     """
     (_, select), (_, scale), (_, regress) = pipeline.steps
     if isinstance(X, BlockTable):

@@ -16,18 +16,21 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 
-from regressors.bands import check_labels, locate_bands, unknown_bands
-from regressors.blocks import BlockTable, take_columns
+from regressors.bands import BlockTable, check_labels, locate_bands, take_columns, unknown_bands
 from regressors.checks import Estimator, FloatArray, IntArray, check_vector, check_weights
-from regressors.combine import cross_combine
-from regressors.ensemble import BandEnsemble, NoSkillWarning
-from regressors.fitting import predict_held_out
+from regressors.ensemble import (
+    BandEnsemble,
+    NoSkillWarning,
+    cross_combine,
+    list_members,
+    member_search,
+    restrict_weights,
+)
 from regressors.folds import resolve_folds
-from regressors.members import list_members, member_search, restrict_weights
 from regressors.pipelines import readable_params
 from regressors.plan import is_prediction_scorer
-from regressors.search import ECHO, PrecisionWarning, fit_searches
-from regressors.solvers.memory import refuse_out_of_core
+from regressors.search import ECHO, PrecisionWarning, fit_searches, predict_held_out
+from regressors.solvers.resources import refuse_out_of_core
 
 Subset = tuple[str, ...]
 """Bands in the order of the table."""
@@ -66,8 +69,7 @@ class SubsetScorer:
     """Cross-validated scores of band subsets of one table, each searched once.
 
     Every subset gets the score that ``clone(model).fit(table[subset], y)`` has on the held-out rows of its
-    folds. Results are kept, so that a search that asks again, or asks for an ensemble whose members
-    are known, pays nothing.
+    folds. Results are kept, so that asking again, or for an ensemble whose members are known, costs nothing.
 
     Parameters
     ----------
@@ -76,8 +78,8 @@ class SubsetScorer:
     y : float array of shape (n_rows,)
         MOS.
     model : BandEnsemble, optional
-        Members, estimator, grids, folds and the rule of selection; not fitted. None is one ridge
-        on all bands of the subset, ``BandEnsemble("all")``. Members given as a list are cut to each subset.
+        Members, estimator, grids, folds and the rule of selection; not fitted. None is ``BandEnsemble("all")``.
+        Members given as a list are cut to each subset.
     groups : array of shape (n_rows,), optional
         Rows of one group never meet across a fold.
     sample_weight : float array of shape (n_rows,), optional
@@ -146,22 +148,7 @@ class SubsetScorer:
         self._scores: dict[Subset, SubsetScore] = {}
 
     def order(self, bands: Iterable[str]) -> Subset:
-        """Bring bands into the order of the table.
-
-        Parameters
-        ----------
-        bands : iterable of str
-            Names, any order.
-
-        Returns
-        -------
-        tuple of str
-
-        Raises
-        ------
-        ValueError
-            If a name is unknown, or there is none.
-        """
+        """Bring bands into the order of the table; a ValueError if a name is unknown, or there is none."""
         asked = [bands] if isinstance(bands, str) else list(bands)
         if error := unknown_bands("SubsetScorer", asked, self.bands):
             raise error
@@ -170,17 +157,7 @@ class SubsetScorer:
         return tuple(band for band in self.bands if band in asked)
 
     def score(self, subsets: Iterable[Iterable[str]]) -> list[SubsetScore]:
-        """Score subsets, sharing the work among all that are new.
-
-        Parameters
-        ----------
-        subsets : iterable of list of str
-            Bands of each subset, any order.
-
-        Returns
-        -------
-        list of SubsetScore
-            In the order asked.
+        """Score subsets, given by their bands in any order, sharing the work among all that are new.
 
         Raises
         ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +12,9 @@ from sklearn.svm import SVR
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from regressors.checks import FloatArray, Table, check_choice, check_weights
-from regressors.solvers.support_vectors import SupportVectors
+
+if TYPE_CHECKING:
+    from regressors.solvers.systems import SupportVectors
 
 KERNELS = ("linear", "rbf")
 
@@ -21,16 +23,13 @@ _MAX_VALUES = 4_000_000
 
 
 class UnitSVR(RegressorMixin, BaseEstimator):
-    """Epsilon support-vector regression in units of the data.
+    """Epsilon support-vector regression [1]_ in units of the data.
 
-    MOS scales run from 0 to 1 in one dataset and from 0 to 100 in another, and bands from 60 columns to
-    4096. So the target is standardised inside, and the kernel divided by the table's total variance V (the sum of its
-    columns' variances; the number of varying columns after standardisation):
+    The target is standardised inside, and the kernel divided by the table's total variance V (the sum of its columns'
+    variances), so that C, epsilon and gamma have one meaning on every table and MOS scale:
 
         linear  k(x, z) = <x - m, z - m> / V
         rbf     k(x, z) = exp(-gamma * |x - z| ** 2 / V)
-
-    C, epsilon and gamma then have one meaning everywhere.
 
     Parameters
     ----------
@@ -41,8 +40,7 @@ class UnitSVR(RegressorMixin, BaseEstimator):
     epsilon : float, default=0.1
         Half-width of the tube without penalty, in standard deviations of MOS; not negative.
     gamma : float, default=1.0
-        Inverse width of the RBF kernel; positive. 1 is what scikit-learn calls "scale". No meaning for the
-        linear kernel.
+        Inverse width of the RBF kernel; positive. 1 is what scikit-learn calls "scale".
     tol : float, default=1e-3
         Tolerance of the solver's stopping rule.
     max_iter : int, default=-1
@@ -56,10 +54,8 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         Positions of the support vectors among the training rows of positive weight.
     support_vectors_ : float64 array of shape (n_support, n_features_in_)
         (x - m) / sqrt(V) of each.
-    dual_coef_ : float64 array of shape (n_support,)
-        Their dual coefficients, for the standardised target.
-    intercept_ : float
-        For the standardised target.
+    dual_coef_, intercept_ : float64 array of shape (n_support,), float
+        Of the support vectors, for the standardised target.
     y_mean_, y_scale_ : float
         Weighted mean and standard deviation of MOS; the deviation is 1 for a constant MOS.
     x_mean_ : float64 array of shape (n_features_in_,)
@@ -68,10 +64,6 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         V above; 1 when all columns are constant.
     n_iter_ : int
         Steps of the solver, at least 1.
-    n_features_in_ : int
-        Number of columns seen in `fit`.
-    feature_names_in_ : object array of shape (n_features_in_,)
-        Their names, if they had any.
 
     References
     ----------
@@ -112,7 +104,7 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         svr = state.pop("svr_", None)
         super().__setstate__(state)
         if svr is not None:
-            self.support_, self.dual_coef_, self.intercept_, _ = SupportVectors.of(svr)
+            self.support_, self.dual_coef_, self.intercept_, _ = _solution(svr)
             self.support_vectors_ = svr.support_vectors_
 
     def fit(self, X: Table, y: ArrayLike, sample_weight: ArrayLike | None = None) -> UnitSVR:
@@ -127,11 +119,6 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         sample_weight : float array of shape (n_rows,), optional
             How many rows each row counts for; rows of weight zero are left out.
 
-        Returns
-        -------
-        UnitSVR
-            Itself.
-
         Raises
         ------
         ValueError
@@ -142,25 +129,7 @@ class UnitSVR(RegressorMixin, BaseEstimator):
     def fit_solved(
         self, X: Table, y: ArrayLike, solution: SupportVectors, sample_weight: ArrayLike | None = None
     ) -> UnitSVR:
-        """Fit the regressor by a solution found elsewhere for the same rows, kernel and parameters.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            As in `fit`.
-        solution : SupportVectors
-            For the standardised target.
-
-        Returns
-        -------
-        UnitSVR
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            As in `fit`.
-        """
+        """Fit the regressor by a solution found elsewhere for the same rows, kernel and parameters."""
         return self._fit(X, y, sample_weight, solution)
 
     def _fit(
@@ -198,23 +167,13 @@ class UnitSVR(RegressorMixin, BaseEstimator):
                 cache_size=self.cache_size_mb,
             )
             svr.fit(self._scale(X), (mos - self.y_mean_) / self.y_scale_, sample_weight=weights)
-            solution = SupportVectors.of(svr)
+            solution = _solution(svr)
         self.support_, self.dual_coef_, self.intercept_, self.n_iter_ = solution
         self.support_vectors_ = self._scale(X[self.support_])
         return self
 
     def predict(self, X: Table) -> FloatArray:
-        """Predict MOS.
-
-        Parameters
-        ----------
-        X : float array or data frame of shape (n_rows, n_features)
-            Features with the columns seen in `fit`.
-
-        Returns
-        -------
-        float64 array of shape (n_rows,)
-            On the scale of the MOS seen in `fit`.
+        """Predict MOS, shape (n_rows,), on the scale seen in `fit`.
 
         Raises
         ------
@@ -242,3 +201,9 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         # With x / sqrt(V) scikit-learn's own kernels are those of the class docstring.
         scaled: FloatArray = (X - self.x_mean_) / np.sqrt(self.total_variance_)
         return scaled
+
+
+def _solution(svr: SVR) -> SupportVectors:
+    from regressors.solvers.systems import SupportVectors  # not for a regressor that only predicts
+
+    return SupportVectors.of(svr)

@@ -30,10 +30,9 @@ from regressors.checks import FloatArray
 from regressors.ensemble import BandEnsemble
 from regressors.evaluation.metrics import SCORERS
 from regressors.folds import Fold, make_folds
-from regressors.kinds import DEFAULT_GRID
-from regressors.pipelines import default_alphas, make_pipeline
+from regressors.pipelines import DEFAULT_GRID, make_pipeline
 from regressors.search import BandGridSearchCV
-from regressors.solvers.support_vectors import compiled_solver
+from regressors.solvers.systems import compiled_solver
 from regressors.subset_scores import SubsetScorer
 
 N_FOLDS = 5
@@ -182,7 +181,7 @@ def _ridge_row(
     X, y = _table(n_rows, n_columns, n_bands)
     bands = _bands(n_bands)
     subsets = [bands, *([band for band in bands if band != out] for out in bands)]
-    alphas = default_alphas()
+    alphas = np.array(DEFAULT_GRID["alpha"])
     grid = {"regress__alpha": list(alphas)}
     ours, search = _run_ours(X, y, subsets, grid, "ridge")
     if n_measured is None:
@@ -217,7 +216,7 @@ def _ridge_row(
 def _subsets_row(n_rows: int, n_columns: int, n_bands: int, rate: float) -> dict[str, Any]:
     """All 255 subsets of 8 bands; the plain side takes one subset of each size."""
     X, y = _table(n_rows, n_columns, n_bands)
-    bands, alphas = _bands(n_bands), default_alphas()
+    bands, alphas = _bands(n_bands), np.array(DEFAULT_GRID["alpha"])
     subsets = [list(chosen) for size in range(1, n_bands + 1) for chosen in combinations(bands, size)]
     model = BandEnsemble("all", cv=_folds(y), n_jobs=cpu_count())
     scorer = SubsetScorer(X, y, model=model)
@@ -295,7 +294,7 @@ def _himalaya_rows(n_rows: int, n_columns: int, n_candidates: int = 6) -> list[d
     from himalaya.scoring import r2_score
 
     X, y = _table(n_rows, n_columns, 4)
-    bands, alphas = _bands(4), default_alphas()
+    bands, alphas = _bands(4), np.array(DEFAULT_GRID["alpha"])
     shares = np.random.default_rng(0).dirichlet(np.ones(4), size=n_candidates)
     weights = [dict(zip(bands, np.sqrt(row), strict=True)) for row in shares]
     search = BandGridSearchCV(

@@ -14,10 +14,9 @@ from scipy.stats import rankdata
 
 from featbank.runs.trust import ALARM, check_groups
 from regressors.checks import FloatArray
-from regressors.evaluation.bootstrap import bootstrap_ci
-from regressors.evaluation.leakage import find_leaking_columns, find_near_duplicates
+from regressors.evaluation.controls import find_leaking_columns, find_near_duplicates, permutation_control
+from regressors.evaluation.intervals import bootstrap_ci
 from regressors.evaluation.metrics import METRICS
-from regressors.evaluation.permutation import permutation_control
 from regressors.folds import Fold, make_folds
 
 ALPHAS: Final = np.logspace(-6, 6, 13)

@@ -24,8 +24,8 @@ from experiments.student.weak_set import JUDGE, WeakSet
 from featbank.distill.network import StudentNetwork
 from regressors.evaluation.comparison import compare_paired
 from regressors.evaluation.metrics import srcc
-from regressors.fitting import fit_search
 from regressors.pipelines import make_search
+from regressors.search import fit_search
 
 _FEWEST: Final = 10
 """Pictures of a kind, fewer of which get no score."""

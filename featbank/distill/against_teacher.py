@@ -18,7 +18,7 @@ from featbank.encoders.students.description import FAMILY
 from featbank.extract import FeatureRequest, extract
 from featbank.feature import compute_features, make_feature
 from featbank.images import read_photo
-from regressors.evaluation.bootstrap import bootstrap_ci
+from regressors.evaluation.intervals import bootstrap_ci
 from regressors.evaluation.metrics import srcc
 
 _FEWEST_ROWS: Final = 3

@@ -202,7 +202,7 @@ class Outcome:
     scores : DataFrame
         Every fit, or every predictor.
     summary : DataFrame or None
-        As `regressors.evaluation.repeated.summarise_scores` gives it.
+        As `regressors.evaluation.comparison.summarise_scores` gives it.
     notes : tuple of str
         What a reader has to know.
     predictions : DataFrame or None

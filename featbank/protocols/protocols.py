@@ -16,8 +16,8 @@ from featbank.protocols.preparation import Material, Outcome, fit_rows, run_all,
 from featbank.runs.evaluate import as_written, judge
 from featbank.runs.split import written_groups
 from featbank.runs.trust import check_duplicates
+from regressors.evaluation.comparison import draw_splits, summarise_scores
 from regressors.evaluation.metrics import METRICS
-from regressors.evaluation.repeated import draw_splits, summarise_scores
 
 
 def run_repeated(

@@ -21,7 +21,7 @@ import tomli_w
 from featbank.digest import digest_json
 from featbank.errors import RecipeError, unknown_name
 from featbank.remote import read_regular
-from regressors.kinds import DEFAULT_GRID, ESTIMATORS
+from regressors.pipelines import DEFAULT_GRID, ESTIMATORS
 
 RECIPE_VERSION: Final = 1
 

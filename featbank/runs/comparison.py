@@ -21,14 +21,14 @@ from featbank.errors import RunError
 from featbank.runs.evaluate import FEW_GROUPS
 from featbank.runs.reading import RunData, Scores, as_float, read_run
 from featbank.runs.trust import disagreements
-from regressors.evaluation.bootstrap import MIN_GROUPS
 from regressors.evaluation.comparison import (
     DEFAULT_METRICS,
-    ERRORS,
     closest_shares,
     compare_paired,
     subset_drop,
 )
+from regressors.evaluation.intervals import MIN_GROUPS
+from regressors.evaluation.metrics import ERRORS
 
 PARTS: Final = ("test", "test/exclusive", "validation", "validation/exclusive")
 """Parts in the order they are shown; `TRAINING` takes their place where there is none."""

@@ -15,8 +15,13 @@ from sklearn.preprocessing import StandardScaler
 
 from featbank.errors import RunError
 from featbank.runs.split import split_names
-from regressors.evaluation.bootstrap import MIN_GROUPS, bootstrap_ci
-from regressors.evaluation.intervals import ConformalInterval, calibrate_interval, min_calibration_rows
+from regressors.evaluation.intervals import (
+    MIN_GROUPS,
+    ConformalInterval,
+    bootstrap_ci,
+    calibrate_interval,
+    min_calibration_rows,
+)
 from regressors.evaluation.metrics import evaluate
 
 METADATA_PREFIX = "meta:"

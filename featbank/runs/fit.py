@@ -75,17 +75,16 @@ from featbank.runs.trust import (
     write_trust,
 )
 from featbank.table import Band, FeatureTable, MappedFeatures, build_table, map_table, resolve_band
-from regressors.blocks import BlockTable, some_rows
+from regressors.bands import BlockTable, some_rows, take_rows
 from regressors.budget import BudgetError, check_budget, sum_gmacs
 from regressors.checks import Table
 from regressors.ensemble import BandEnsemble
-from regressors.evaluation.importance import band_shares
+from regressors.evaluation.comparison import band_shares
+from regressors.evaluation.controls import PermutationControl
 from regressors.evaluation.intervals import ConformalInterval
-from regressors.evaluation.permutation import PermutationControl
-from regressors.fitting import take_rows
 from regressors.folds import Fold
 from regressors.novelty import BandNovelty
-from regressors.solvers.memory import choose_out_of_core
+from regressors.solvers.resources import choose_out_of_core
 
 if TYPE_CHECKING:
     from featbank.on_cluster import ClusterUse

@@ -18,7 +18,7 @@ from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
 from featbank.recipes.reading import Recipe, RegressionRequest
 from featbank.table import Band
 from featbank.views import parse_view
-from regressors.blocks import BlockTable
+from regressors.bands import BlockTable
 from regressors.checks import Table
 from regressors.crops import CropEnsemble
 from regressors.ensemble import BandEnsemble

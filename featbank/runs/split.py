@@ -12,8 +12,8 @@ from scipy.sparse.csgraph import connected_components
 
 from featbank.errors import DatasetError, RunError, first_few
 from featbank.table import FeatureTable, MappedFeatures
+from regressors.bands import take_rows
 from regressors.checks import Table
-from regressors.fitting import take_rows
 from regressors.folds import make_folds
 
 MIN_SPREAD = 1e-9

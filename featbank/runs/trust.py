@@ -21,20 +21,19 @@ from featbank.runs.folder import TRUST, write_json
 from featbank.runs.model import build_ensemble
 from featbank.runs.reading import read_run
 from featbank.runs.split import split_names
-from regressors.bands import band_columns
-from regressors.blocks import BlockTable, some_rows, take_columns
+from regressors.bands import BlockTable, band_columns, some_rows, take_columns, take_rows
 from regressors.checks import Table
 from regressors.ensemble import NoSkillWarning
-from regressors.evaluation.bootstrap import MIN_GROUPS
-from regressors.evaluation.leakage import (
+from regressors.evaluation.controls import (
     FALSE_ALARM,
     IMPLAUSIBLE_SRCC,
+    PermutationControl,
     find_leaking_columns,
     find_near_duplicates,
+    permutation_control,
 )
+from regressors.evaluation.intervals import MIN_GROUPS
 from regressors.evaluation.metrics import METRICS, plcc, srcc
-from regressors.evaluation.permutation import PermutationControl, permutation_control
-from regressors.fitting import take_rows
 from regressors.folds import Fold
 from regressors.novelty import EXTREME_DEVIATIONS, find_extreme_columns
 

@@ -43,9 +43,9 @@ from featbank.search.study import (
     spec_of_study,
     write_study,
 )
+from regressors.bands import take_rows
 from regressors.checks import Table
 from regressors.evaluation.metrics import srcc
-from regressors.fitting import take_rows
 from regressors.folds import Fold, make_folds
 
 if TYPE_CHECKING:

@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from featbank.errors import RunError
 from featbank.recipes.reading import Recipe, RegressionRequest, SearchRequest, list_variants
 from featbank.runs.model import build_ensemble, folds_of
-from regressors.blocks import take_columns
+from regressors.bands import take_columns
 from regressors.budget import is_within, sum_gmacs
 from regressors.checks import Table
-from regressors.combine import cross_combine
-from regressors.ensemble import NoSkillWarning
+from regressors.ensemble import NoSkillWarning, cross_combine, list_members
 from regressors.evaluation.metrics import srcc
-from regressors.members import list_members
 from regressors.search import PrecisionWarning
 from regressors.subset_scores import SubsetScorer
 

@@ -1,31 +1,44 @@
-"""Compares predictors on the same rows: paired bootstrap differences, corrected for how many were looked at.
+"""Compares predictors on the same rows, sums up scores over repeated splits, and says which band carries a score.
 
-Two predictors judged on one set of images err together on the hard ones, so their intervals overlap long before
-their difference is chance. Here every resample of the images is given to all predictors at once, and the
-differences are what is judged.
+Two predictors judged on one set of images err together on the hard ones, so every resample of the images is given to
+all predictors at once, and the differences are judged. The part of band b in the prediction of an image is its Shapley
+value in the game whose coalition S predicts with the bands of S at the image's own values and all others at their
+training means; for additive regressors that is the band's own term of the sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
+from sklearn.utils.validation import check_is_fitted
 
-from regressors.checks import FloatArray, check_choice, check_pair, check_vector
-from regressors.evaluation.bootstrap import (
+from regressors.bands import locate_bands
+from regressors.checks import (
+    Estimator,
+    FloatArray,
+    IntArray,
+    Table,
+    check_choice,
+    check_pair,
+    check_vector,
+    check_weights,
+)
+from regressors.evaluation.intervals import (
     RESAMPLED_METRICS,
     draw_counts,
     group_rows,
     percentiles,
     two_sided_p,
 )
-
-ERRORS: Final = ("mae", "rmse")
-"""Metrics where lower is better."""
+from regressors.evaluation.metrics import ERRORS
+from regressors.folds import Fold
 
 DEFAULT_METRICS: Final = ("srcc", "plcc", "krcc", "mae", "rmse")
 
@@ -40,7 +53,7 @@ def compare_paired(
     confidence: float = 0.95,
     random_state: int | None = 0,
 ) -> pd.DataFrame:
-    """Compare every pair of predictors in every metric by the paired bootstrap.
+    """Compare every pair of predictors in every metric by the paired bootstrap [1]_.
 
     Parameters
     ----------
@@ -64,37 +77,20 @@ def compare_paired(
     DataFrame
         One row for each metric and pair, in the order given: ``metric, first, second, n``; ``first_value,
         second_value``, and ``difference``, first minus second; ``low, high``, its percentile interval; ``p``,
-        two-sided; ``p_holm``, corrected over the pairs of the metric; ``better``, the name of the better one where
-        ``p_holm`` is below 1 - confidence, else empty. Values are nan where a predictor has no such metric (a
-        constant has no correlation).
+        two-sided, at which the interval just touches zero; ``p_holm``, corrected over the pairs of the metric [2]_;
+        ``better``, the name of the better one where ``p_holm`` is below 1 - confidence, else empty. Values are nan
+        where a predictor has no such metric, and interval and p with fewer than ten groups.
 
     Raises
     ------
     ValueError
         If there are fewer than two predictors, a vector is not admissible, or an option is out of range.
 
-    Notes
-    -----
-    The interval of confidence 1 - p, made as in `regressors.evaluation.bootstrap.bootstrap_ci`, just touches zero.
-    Under no difference p is uniform, which the tests show on noise, by groups and without. With fewer than ten groups
-    there is neither. The intervals are of single pairs and not corrected.
-
     References
     ----------
     .. [1] B. Efron and R. Tibshirani, "An introduction to the bootstrap", 1993, chapters 13 and 16.
     .. [2] S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
        Statistics 6, 1979.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from regressors.evaluation.comparison import compare_paired
-    >>> rng = np.random.default_rng(0)
-    >>> y = rng.normal(size=300)
-    >>> good, poor = y + rng.normal(size=300), y + 3 * rng.normal(size=300)
-    >>> row = compare_paired(y, {"good": good, "poor": poor}, metrics=["srcc"]).iloc[0]
-    >>> str(row["better"])
-    'good'
     """
     who = "compare_paired"
     if len(predictions) < 2:
@@ -158,22 +154,12 @@ def holm(p: ArrayLike) -> FloatArray:
     Parameters
     ----------
     p : float array of shape (n_comparisons,)
-        In [0, 1]; nan stands for a comparison that could not be made, and does not count.
+        In [0, 1], else a ValueError; nan stands for a comparison that could not be made, and does not count.
 
     Returns
     -------
     float64 array of shape (n_comparisons,)
         Adjusted values, never below the given ones; nan stays nan.
-
-    Raises
-    ------
-    ValueError
-        If a value lies outside [0, 1].
-
-    References
-    ----------
-    .. [1] S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-       Statistics 6, 1979.
 
     Examples
     --------
@@ -213,9 +199,7 @@ def subset_drop(
         The subset, such as the exclusive images.
     metric : str, default="srcc"
         Name from `regressors.evaluation.metrics.METRICS`.
-    groups : array of shape (n_images,), optional
-        Whole groups are drawn when given.
-    n_resamples, confidence, random_state
+    groups, n_resamples, confidence, random_state
         As in `compare_paired`; a resample of all images holds a resample of the subset.
 
     Returns
@@ -258,22 +242,294 @@ def subset_drop(
 
 
 def closest_shares(y: ArrayLike, predictions: Mapping[str, ArrayLike]) -> dict[str, float]:
-    """Share of the images on which each predictor comes closest to the MOS.
-
-    Parameters
-    ----------
-    y : float array of shape (n_images,)
-        MOS.
-    predictions : mapping of str to float array of shape (n_images,)
-
-    Returns
-    -------
-    dict of str to float
-        Sums to one; images on which several come equally close are divided among them.
-    """
+    """Share of the images on which each predictor comes closest to the MOS; ties are divided."""
     errors = np.column_stack(
         [np.abs(np.subtract(*check_pair("closest_shares", y, values))) for values in predictions.values()]
     )
     is_closest = errors == errors.min(axis=1, keepdims=True)
     shares = (is_closest / is_closest.sum(axis=1, keepdims=True)).mean(axis=0)
     return dict(zip(predictions, shares.tolist(), strict=True))
+
+
+def draw_splits(
+    n_rows: int,
+    groups: ArrayLike | None = None,
+    *,
+    n_splits: int = 100,
+    test_size: float = 0.2,
+    random_state: int = 0,
+) -> list[Fold]:
+    """Draw independent random splits by scikit-learn's `GroupShuffleSplit` or `ShuffleSplit`.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of the table.
+    groups : array of shape (n_rows,), optional
+        Whole groups are drawn when given; otherwise rows, as most published protocols do.
+    n_splits : int, default=100
+    test_size : float, default=0.2
+        Share of the rows, or of the groups, that test.
+    random_state : int, default=0
+        Seed.
+
+    Returns
+    -------
+    list of (train, test)
+        Sorted row positions.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or there are fewer than two rows or groups.
+    """
+    who = "draw_splits"
+    if n_splits < 1:
+        raise ValueError(f"{who}: n_splits must be at least 1, got {n_splits!r}.")
+    if not 0 < test_size < 1:
+        raise ValueError(
+            f"{who}: test_size must lie between 0 and 1, got {test_size!r}. Use 0.2 for a fifth."
+        )
+    labels = None if groups is None else np.asarray(groups)
+    if labels is not None and labels.shape != (n_rows,):
+        raise ValueError(f"{who}: groups must have shape ({n_rows},), got {labels.shape}.")
+    n_units = n_rows if labels is None else len(np.unique(labels))
+    if n_units < 2:
+        raise ValueError(f"{who}: needs at least 2 {'rows' if labels is None else 'groups'}, got {n_units}.")
+    kind = ShuffleSplit if labels is None else GroupShuffleSplit
+    splitter = kind(n_splits=n_splits, test_size=test_size, random_state=random_state)
+    return [
+        (np.sort(train).astype(np.intp), np.sort(test).astype(np.intp))
+        for train, test in splitter.split(np.zeros((n_rows, 1)), groups=labels)
+    ]
+
+
+def summarise_scores(scores: pd.DataFrame, metrics: Sequence[str], *, by: str | None = None) -> pd.DataFrame:
+    """Give median, mean, deviation, quartiles and range of each metric over repetitions.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        One row for each repetition, one column for each metric; nan where a metric is undefined.
+    metrics : sequence of str
+        Columns to summarise.
+    by : str, optional
+        Column whose values are summarised apart.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``metric, n, undefined, median, mean, std, low, q1, q3, high`` and, before them, ``by``. ``low`` and
+        ``high`` hold the middle 95 % of the repetitions; ``std`` has divisor n - 1 and is nan for one repetition.
+    """
+    parts = [(None, scores)] if by is None else list(scores.groupby(by, sort=True))
+    rows = []
+    for value, part in parts:
+        for metric in metrics:
+            known = part[metric].dropna().to_numpy(dtype=np.float64)
+            quantiles = (
+                np.quantile(known, [0.025, 0.25, 0.5, 0.75, 0.975]) if len(known) else np.full(5, np.nan)
+            )
+            rows.append(
+                ({} if by is None else {by: value})
+                | {
+                    "metric": metric,
+                    "n": len(known),
+                    "undefined": len(part) - len(known),
+                    "median": quantiles[2],
+                    "mean": known.mean() if len(known) else np.nan,
+                    "std": known.std(ddof=1) if len(known) > 1 else np.nan,
+                    "low": quantiles[0],
+                    "q1": quantiles[1],
+                    "q3": quantiles[3],
+                    "high": quantiles[4],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+# Up to this many bands all 2 ** n_bands coalitions are predicted; above, orders are sampled.
+MAX_EXACT_BANDS = 8
+_N_ORDERS = 32
+
+
+def band_parts(
+    model: Estimator,
+    X: Table,
+    *,
+    reference: ArrayLike | None = None,
+    is_additive: bool | None = None,
+    random_state: int | None = 0,
+) -> pd.DataFrame:
+    """Split predictions into one part per band.
+
+    Parameters
+    ----------
+    model : fitted regressor
+        A `BandEnsemble`, or any regressor whose ``predict`` takes ``X``.
+    X : data frame or float array of shape (n_rows, n_features)
+        Feature table with string columns "band:0000"; other tables are one band.
+    reference : float array of shape (n_features,), optional
+        Values that stand for "band absent"; by default the model's ``column_means_``, or the means of ``X``.
+    is_additive : bool, optional
+        Whether the prediction is known to be a sum of one term per band, which needs n_bands + 1 predictions
+        instead of 2 ** n_bands. By default the model's ``is_additive_``, or False.
+    random_state : int or None, default=0
+        Seed of the orders: with more than eight bands and no additivity, Shapley values are averaged over 32 random
+        orders and their reverses.
+
+    Returns
+    -------
+    data frame of float64 of shape (n_rows, n_bands)
+        MOS points. Each row sums to the prediction of the row minus the prediction at the reference.
+
+    Raises
+    ------
+    ValueError
+        If ``reference`` has another length than the table has columns.
+
+    References
+    ----------
+    .. [1] S. Lundberg and S.-I. Lee, "A unified approach to interpreting model predictions", NeurIPS 2017,
+       equation 8 and section 4 (features absent at their means).
+    """
+    check_is_fitted(model)
+    game = _Game(model, X, reference)
+    if is_additive is None:
+        is_additive = bool(getattr(model, "is_additive_", False))
+    if is_additive or len(game.bands) == 1:
+        values = (
+            np.column_stack([game.predict(frozenset([band])) for band in game.bands]) - game.empty[:, None]
+        )
+    elif len(game.bands) <= MAX_EXACT_BANDS:
+        values = _exact_shapley(game)
+    else:
+        values = _sampled_shapley(game, np.random.default_rng(random_state))
+    return pd.DataFrame(
+        values, columns=list(game.bands), index=X.index if isinstance(X, pd.DataFrame) else None
+    )
+
+
+def band_shares(
+    model: Estimator,
+    X: Table,
+    y: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    reference: ArrayLike | None = None,
+    is_additive: bool | None = None,
+    random_state: int | None = 0,
+) -> dict[str, float]:
+    """Share of each band in the explained variance of MOS (product measure [1]_).
+
+    With parts f_b, prediction f and MOS y, all centred over the rows, share_b = sum(f_b * (2 y - f)) / sum(y ** 2),
+    so that the shares add up to ``1 - var(y - f) / var(y)``.
+
+    Parameters
+    ----------
+    model, X, reference, is_additive, random_state
+        As in `band_parts`.
+    y : float array of shape (n_rows,)
+        MOS, not constant.
+    sample_weight : float array of shape (n_rows,), optional
+        How many rows each row counts for.
+
+    Returns
+    -------
+    dict of str to float
+        Share by band, at most about 1 each; a negative share says that the band makes the prediction worse.
+
+    Raises
+    ------
+    ValueError
+        If ``y`` is constant or has another length than the table.
+
+    References
+    ----------
+    .. [1] J. W. Pratt, "Dividing the indivisible: using simple symmetry to partition variance explained", 1987.
+    """
+    who = "band_shares"
+    mos = check_vector(who, "y", y, min_rows=2)
+    parts = band_parts(model, X, reference=reference, is_additive=is_additive, random_state=random_state)
+    if len(parts) != len(mos):
+        raise ValueError(f"{who}: X and y must have one length, got {len(parts)} and {len(mos)}.")
+    weights = np.ones(len(mos)) if sample_weight is None else check_weights(who, sample_weight, len(mos))
+    centred = mos - np.average(mos, weights=weights)
+    total = float(np.sum(weights * centred**2))
+    if total == 0:
+        raise ValueError(f"{who}: y must vary, got {len(mos)} equal values. There is no variance to share.")
+    values = parts.to_numpy()
+    values = values - np.average(values, axis=0, weights=weights)
+    shares = (weights * (2 * centred - values.sum(axis=1))) @ values / total
+    return {band: float(share) for band, share in zip(parts.columns, shares, strict=True)}
+
+
+class _Game:
+    """Predictions by coalition of bands, each computed once."""
+
+    def __init__(self, model: Estimator, X: Table, reference: ArrayLike | None) -> None:
+        self._model, self._X = model, X
+        values = np.asarray(X, dtype=np.float64)
+        names = list(X.columns) if isinstance(X, pd.DataFrame) else None
+        self.bands: Mapping[str, IntArray] = locate_bands(names, values.shape[1])
+        if reference is None:
+            reference = getattr(model, "column_means_", values.mean(axis=0))
+        self._reference = check_vector("band_parts", "reference", reference)
+        if len(self._reference) != values.shape[1]:
+            raise ValueError(
+                f"band_parts: reference must have one value per column, got {len(self._reference)} for "
+                f"{values.shape[1]} columns."
+            )
+        self._values = values
+        self._known: dict[frozenset[str], FloatArray] = {}
+        self.empty = self.predict(frozenset())
+
+    def predict(self, present: frozenset[str]) -> FloatArray:
+        if present not in self._known:
+            absent = [columns for band, columns in self.bands.items() if band not in present]
+            # No image has any band in the empty coalition: one row stands for all.
+            rows = self._values if present else self._values[:1]
+            table = rows.copy()
+            for columns in absent:
+                table[:, columns] = self._reference[columns]
+            if isinstance(self._X, pd.DataFrame):
+                table = pd.DataFrame(table, columns=self._X.columns, index=self._X.index[: len(table)])
+            predicted = np.asarray(self._model.predict(table), dtype=np.float64)
+            self._known[present] = np.broadcast_to(predicted, len(self._values))
+        return self._known[present]
+
+
+def _exact_shapley(game: _Game) -> FloatArray:
+    bands = list(game.bands)
+    n = len(bands)
+    values = np.zeros((len(game.empty), n))
+    for k, band in enumerate(bands):
+        others = [other for other in bands if other != band]
+        for size in range(n):
+            weight = 1 / (n * math.comb(n - 1, size))
+            for coalition in combinations(others, size):
+                without = frozenset(coalition)
+                values[:, k] += weight * (game.predict(without | {band}) - game.predict(without))
+    return values
+
+
+def _sampled_shapley(game: _Game, rng: np.random.Generator) -> FloatArray:
+    bands = list(game.bands)
+    values = np.zeros((len(game.empty), len(bands)))
+    for order in _orders(len(bands), rng):
+        present: frozenset[str] = frozenset()
+        before = game.empty
+        for k in order:
+            present |= {bands[k]}
+            after = game.predict(present)
+            values[:, k] += (after - before) / (2 * _N_ORDERS)
+            before = after
+    return values
+
+
+def _orders(n_bands: int, rng: np.random.Generator) -> Iterator[IntArray]:
+    """Yield random orders, each followed by its reverse (antithetic sampling)."""
+    for _ in range(_N_ORDERS):
+        order = rng.permutation(n_bands)
+        yield order
+        yield order[::-1]

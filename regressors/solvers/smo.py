@@ -1,15 +1,10 @@
-"""Support-vector regression on a ready kernel, by libsvm's own steps, compiled by numba.
+"""Support-vector regression on a ready kernel, by libsvm's own steps, compiled by numba: three to five times as fast.
 
 libsvm copies two rearranged columns of 2 n values per step and looks at each variable by itself. Here the two
 variables of a training row share one value of the kernel, and rows are taken many at a time by the processor's wide
-registers: three to five times as many steps per second at 3400 rows. The steps themselves are libsvm's: the same
-pairs in the same order with the same float32 kernel, the same ties and the same rounding, so that both stop at the
-same solution, which a tolerance of 1e-3 alone would not promise.
-
-Working sets are chosen by second-order information (Fan, Chen and Lin, "Working set selection using second order
-information for training support vector machines", JMLR 6, 2005, WSS 2), variables that stay at a bound are set
-aside as in section 5 of Chang and Lin, "LIBSVM: a library for support vector machines", 2011. Set aside here means
-left out of the choice; when they return their gradients are computed again as libsvm does, for the rounding's sake.
+registers. The steps are libsvm's: the same pairs in the same order with the same float32 kernel, ties and rounding, so
+that both stop at the same solution. Working sets: Fan, Chen and Lin, JMLR 6, 2005, WSS 2; variables that stay at a
+bound are left out of the choice as in section 5 of Chang and Lin, "LIBSVM: a library for support vector machines".
 
 numba is not among the package's requirements; importing this module needs it.
 """
@@ -23,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from regressors.checks import FloatArray
-from regressors.solvers.support_vectors import SupportVectors
+from regressors.solvers.systems import SupportVectors
 
 _TAU = 1e-12
 """Curvature in place of one that is not positive, as in libsvm."""
@@ -51,27 +46,10 @@ def solve_svr(
     tol: float = 1e-3,
     shrinking: bool = True,
 ) -> SupportVectors:
-    """Solve the dual problem of epsilon support-vector regression.
+    """Solve the dual problem of epsilon support-vector regression, as libsvm does but for rounding.
 
-    Parameters
-    ----------
-    kernel : float64 array of shape (n, n)
-        Between training rows.
-    target : float64 array of shape (n,)
-        What to regress on.
-    costs : float64 array of shape (n,)
-        Largest absolute dual coefficient of each row; positive.
-    epsilon : float
-        Half-width of the tube without penalty.
-    tol : float, default=1e-3
-        Tolerance of the stopping rule.
-    shrinking : bool, default=True
-        Whether variables at a bound are set aside for a while.
-
-    Returns
-    -------
-    SupportVectors
-        As libsvm finds them, but for rounding.
+    ``kernel`` is of shape (n, n) between training rows, ``target`` and ``costs``, the largest absolute dual
+    coefficients, of shape (n,); ``tol`` is of the stopping rule.
     """
     n_rows = len(target)
     width = -(-n_rows // _LANES) * _LANES

@@ -2,8 +2,7 @@
 
 Rows that the same folds train on form one part. Each part is summed about its own means, in two passes; the parts of a
 fold are then joined by the formula for pairs of samples [1]_, which only adds what is positive. So the folds share one
-product of matrices, no digits cancel, and an outlier among the rows that a fold tests never enters it. The table may be
-an array, or be read out of core.
+product of matrices, no digits cancel, and an outlier among the rows that a fold tests never enters it.
 
 References
 ----------
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
-from regressors.blocks import BlockTable
+from regressors.bands import BlockTable
 from regressors.checks import FloatArray, IntArray
 from regressors.folds import Fold
 
@@ -44,16 +43,8 @@ _TILE = 64
 class ColumnScale(NamedTuple):
     """What the scaler learns on the training rows of one fold, each of shape (n_columns,).
 
-    Attributes
-    ----------
-    mean : float64 array
-        Means, in which all later steps centre.
-    factor : float64 array
-        1 / deviation; 1 for columns constant up to rounding, 0 for columns exactly constant.
-    varies : bool array
-        Whether the column is not constant up to rounding.
-    variance : float64 array
-        Of each column, whatever its size.
+    ``factor`` is 1 / deviation: 1 for columns constant up to rounding, which do not vary, 0 for columns exactly
+    constant.
     """
 
     mean: FloatArray
@@ -63,18 +54,9 @@ class ColumnScale(NamedTuple):
 
 
 class NormalEquations(NamedTuple):
-    """Normal equations of the standardised columns on the training rows of one fold.
+    """Normal equations of standardised columns on the training rows of one fold.
 
-    Attributes
-    ----------
-    columns : int array of shape (n_columns,)
-        Positions in the table, ascending.
-    gram : float64 array of shape (n_columns, n_columns)
-        Z' W Z.
-    right : float64 array of shape (n_columns,)
-        Z' W (y - mean y).
-    y_mean : float
-        Weighted mean of MOS.
+    ``columns`` are ascending positions in the table, ``gram`` is Z' W Z, ``right`` is Z' W (y - y_mean).
     """
 
     columns: IntArray
@@ -179,11 +161,7 @@ def standardised(
 def cut_parts(table: FoldTable, weights: FloatArray | None) -> Parts:
     """Cut the rows of a table by the folds that train on them; rows without weight are in no part.
 
-    Raises
-    ------
-    ValueError
-        If a table that is read out of core is cut into more than `MAX_PARTS` parts. An array gets one part for each
-        fold then.
+    More than `MAX_PARTS` parts are a ValueError out of core; an array gets one part for each fold then.
     """
     n_rows, trains = len(table.y), [train for train, _ in table.folds]
     label, signature = np.zeros(n_rows, dtype=np.int64), [()]
@@ -211,24 +189,9 @@ def cut_parts(table: FoldTable, weights: FloatArray | None) -> Parts:
 
 
 class RowSums:
-    """Sums of the columns of a table, part by part.
+    """Sums of the columns of a table, part by part; a ValueError if a value is not finite.
 
-    Parameters
-    ----------
-    X : float64 array or BlockTable of shape (n_rows, n_columns)
-    parts : Parts
-        Which rows are summed together.
-    weights : float64 array of shape (n_rows,), or None
-        Weights of the rows.
-    run : callable, default=map
-        Computes the parts.
-    squares : bool, default=True
-        Whether squares are summed now; otherwise `multiply` does so for all columns.
-
-    Raises
-    ------
-    ValueError
-        If a value is not finite.
+    ``run`` computes the parts. Without ``squares`` now, `multiply` must be asked for all columns.
     """
 
     def __init__(
@@ -362,17 +325,7 @@ class RowSums:
         return ColumnScale(mean, np.where(exact, 0.0, 1.0 / deviation), varies & ~exact, variance)
 
     def normal(self, fold: int, target: TargetSums, factor: FloatArray) -> NormalEquations:
-        """Join the normal equations of a fold.
-
-        Parameters
-        ----------
-        fold : int
-            Number of the fold, or `ALL`.
-        target : TargetSums
-            From `against`.
-        factor : float64 array of shape (n_features,)
-            What the columns are multiplied by.
-        """
+        """Join the normal equations of a fold, or of `ALL` rows; ``factor`` is what the columns are multiplied by."""
         parts, total, mean = self._join(fold)
         columns, factor = self.columns, factor[self.columns]
         y_mean = float(
@@ -394,34 +347,14 @@ class RowSums:
 
 
 class TargetSums(NamedTuple):
-    """Sums that involve the target, by part.
-
-    Attributes
-    ----------
-    mean : float64 array of shape (n_parts,)
-        Means of the target.
-    cross : float64 array of shape (n_parts, n_columns)
-        Products with the columns, both about their means of the part.
-    """
+    """Means of the target, and its products with the columns (n_parts, n_columns), about the means of each part."""
 
     mean: FloatArray
     cross: FloatArray
 
 
 class Measures(NamedTuple):
-    """What the folds of a table share.
-
-    Attributes
-    ----------
-    sums : RowSums
-        With the weights of the regressor.
-    target : TargetSums
-        Of the same.
-    scales : list of ColumnScale
-        Of all columns in each fold, last over all rows.
-    centres : list of float64 array
-        Means of all columns with the weights of the regressor, likewise.
-    """
+    """What the folds of a table share; scales and centres of all columns in each fold, last over all rows."""
 
     sums: RowSums
     target: TargetSums

@@ -39,7 +39,7 @@ def test_no_deep_learning_library_is_needed(statement: str) -> None:
 
 def test_regressors_know_nothing_of_images_and_features() -> None:
     loaded = modules_after(
-        "import regressors.ensemble, regressors.persistence, regressors.evaluation.importance"
+        "import regressors.ensemble, regressors.persistence, regressors.evaluation.comparison"
     )
     assert not {"featbank", "experiments", "PIL", "simplejpeg"} & loaded
 

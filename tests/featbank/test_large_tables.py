@@ -29,8 +29,8 @@ from featbank.runs.fit import FitOptions, fit_run
 from featbank.runs.model import load_run_model
 from featbank.search.run import SearchOptions, search_run
 from featbank.table import Band, build_table, resolve_band
-from regressors import blocks
-from regressors.solvers import memory
+from regressors import bands
+from regressors.solvers import resources
 from tests.support.imported_run import prepare
 from tests.support.large_bank import BANDS, recipe, recipe_text, write_large
 
@@ -76,7 +76,7 @@ def test_a_run_by_blocks_has_the_numbers_of_a_run_in_memory(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "N_BOOTSTRAP", 10)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 500_000)
+    monkeypatch.setattr(bands, "BLOCK_BYTES", 500_000)
     table, bank = read_dataset(folder / "scores.csv"), Bank(folder / "bank")
     assert {band.dtype for band in bank.features()} == {"float16"}
     metrics = {}
@@ -136,7 +136,7 @@ def test_a_search_by_blocks_finds_what_a_search_in_memory_finds(
     table, small, bank = prepare(tmp_path)
     options = SearchOptions(n_outer_folds=2)
     known = search_run(table, small, bank, tmp_path / "memory", options)
-    monkeypatch.setattr(memory, "in_memory_gb", lambda n_rows, n_columns: 1e6)
+    monkeypatch.setattr(resources, "in_memory_gb", lambda n_rows, n_columns: 1e6)
     found = search_run(table, small, bank, tmp_path / "blocks", options, FitOptions(memory_limit_gb=100))
     assert json.loads((tmp_path / "blocks/receipt.json").read_text())["subsamples"]["band_share"] > 0
     assert_close(found["search"], known["search"])
@@ -173,7 +173,7 @@ FIT_MAPPED_FILE = """
 import resource, sys
 import numpy as np
 from regressors import BandEnsemble
-from regressors.blocks import BlockTable
+from regressors.bands import BlockTable
 from tests.support.band_tables import ArraySource
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

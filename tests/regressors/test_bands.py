@@ -165,12 +165,6 @@ def test_a_band_weight_is_a_penalty_alpha_over_its_square(exponents: list[float]
     np.testing.assert_allclose(model.predict(X), y.mean() + Z @ coefficients, atol=1e-8)
 
 
-def test_scaling_can_be_undone() -> None:
-    X, _ = band_table()
-    scaler = BandScaler({"scene": 0.1}, unit_band=True).fit(X)
-    np.testing.assert_allclose(scaler.inverse_transform(scaler.transform(X)), X)
-
-
 @pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
 def test_weights_must_be_positive(weight: float) -> None:
     X, _ = band_table()

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regressors import BandEnsemble, CropEnsemble, SubsetScorer, make_folds
-from regressors import blocks as blocks_module
-from regressors.blocks import BlockTable, some_rows, take_columns
-from regressors.evaluation.leakage import find_leaking_columns, find_near_duplicates
-from regressors.evaluation.neighbours import nearest_rows, row_blocks
-from regressors.fitting import take_rows
+from regressors import BandEnsemble, CropEnsemble, SubsetScorer, bands, make_folds
+from regressors.bands import BlockTable, some_rows, take_columns, take_rows
+from regressors.evaluation.controls import (
+    find_leaking_columns,
+    find_near_duplicates,
+    nearest_rows,
+    row_blocks,
+)
 from regressors.persistence import load_model, save_model
 from tests.support.band_tables import ArraySource
 
@@ -22,7 +24,7 @@ COLUMNS = [f"{band}:{k:04d}" for band in ("nss", "gist", "scene") for k in range
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", 64 * 8 * len(COLUMNS))
+    monkeypatch.setattr(bands, "BLOCK_BYTES", 64 * 8 * len(COLUMNS))
 
 
 @pytest.fixture(scope="module")

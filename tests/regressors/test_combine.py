@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear, minimize
 
-from regressors.combine import RULES, fit_combination
+from regressors.ensemble import RULES, fit_combination
 
 
 @st.composite

@@ -100,8 +100,7 @@ def test_every_output_has_one_row_for_each_image() -> None:
     assert model.predict_members(X).shape == (40, 3)
     assert list(model.predict_members(X).index) == list(X.index)
     assert model.oof_members_.shape == (40, 3)
-    np.testing.assert_allclose(model.combine_members(model.predict_members(X)), model.predict(X))
-    assert model.member_spread(X).shape == (40,)
+    np.testing.assert_allclose(model.intercept_ + model.predict_members(X) @ model.weights_, model.predict(X))
     shares = band_shares(model, X, y)
     assert set(shares) == {"a", "b"}
     explained = 1 - np.var(y - model.predict(X)) / np.var(y)

@@ -14,13 +14,12 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_p
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from regressors import ensemble, members
-from regressors.combine import RULES, fit_combination
-from regressors.ensemble import BandEnsemble, NoSkillWarning
+from regressors import ensemble, search
+from regressors.ensemble import RULES, BandEnsemble, NoSkillWarning, fit_combination
 from regressors.evaluation.metrics import srcc
-from regressors.fitting import fit_search, predict_held_out
 from regressors.folds import make_folds
 from regressors.pipelines import make_search
+from regressors.search import fit_search, predict_held_out
 from tests.support.band_tables import band_table
 
 ALPHAS = [0.1, 10.0]
@@ -92,9 +91,6 @@ def test_laws_of_the_weights(combine: str) -> None:
     model = small(combine=combine).fit(X, y)
     members = model.predict_members(X)
     np.testing.assert_allclose(model.predict(X), model.intercept_ + members @ model.weights_, rtol=1e-12)
-    np.testing.assert_allclose(
-        model.combine_members(members[members.columns[::-1]]), model.predict(X), rtol=1e-12
-    )
     assert (model.weights_ >= 0).all()
     if combine != "nnls":
         assert model.weights_.sum() == pytest.approx(1.0)
@@ -149,7 +145,7 @@ def test_a_holdout_leaves_the_other_rows_unpredicted() -> None:
     assert np.isfinite(model.oof_predictions_[test]).all()
     assert np.isnan(model.oof_members_.iloc[train].to_numpy()).all()
     np.testing.assert_allclose(
-        model.oof_predictions_[test], model.combine_members(model.oof_members_.iloc[test])
+        model.oof_predictions_[test], model.intercept_ + model.oof_members_.iloc[test] @ model.weights_
     )
 
 
@@ -158,14 +154,6 @@ def test_members_are_refitted_on_all_rows() -> None:
     model = small("each").fit(X, y)
     alone = clone(model.members_[1]).fit(X, y)
     np.testing.assert_allclose(alone.predict(X), model.predict_members(X)["only:content"])
-
-
-def test_spread_is_the_disagreement_of_the_members(fitted: tuple) -> None:
-    model, X, _ = fitted
-    np.testing.assert_allclose(model.member_spread(X), model.predict_members(X).std(axis=1, ddof=0))
-    unlike = X * 10
-    assert np.median(model.member_spread(unlike)) > np.median(model.member_spread(X))
-    assert (small("all").fit(X, _).member_spread(X) == 0).all()
 
 
 def test_results_name_every_candidate(fitted: tuple) -> None:
@@ -362,8 +350,8 @@ def test_another_search_can_take_the_place_of_the_grid_search(monkeypatch: pytes
     def refuse(*arguments: object) -> None:
         raise RuntimeError("predicted again what the search had predicted")
 
-    monkeypatch.setattr(members, "make_search", lambda *a, **k: OwnSearch(make_search(*a, **k)))
-    monkeypatch.setattr(ensemble, "predict_held_out", refuse)
+    monkeypatch.setattr(ensemble, "make_search", lambda *a, **k: OwnSearch(make_search(*a, **k)))
+    monkeypatch.setattr(search, "predict_held_out", refuse)
     model = small().fit(X, y, sample_weight=weights)
     np.testing.assert_allclose(model.predict(X), expected.predict(X), rtol=1e-12)
     np.testing.assert_allclose(model.oof_predictions_, expected.oof_predictions_, rtol=1e-12)

@@ -24,16 +24,14 @@ from sklearn.svm import SVR
 from regressors import persistence
 from regressors.ensemble import BandEnsemble
 from regressors.folds import make_folds
-from regressors.kinds import ESTIMATORS
 from regressors.persistence import (
     HEADER,
     ModelFileError,
     ModelVersionWarning,
     load_model,
-    read_manifest,
     save_model,
 )
-from regressors.pipelines import make_pipeline
+from regressors.pipelines import ESTIMATORS, make_pipeline
 from regressors.svr import UnitSVR
 from tests.support.band_tables import band_table
 
@@ -93,14 +91,6 @@ def test_pipelines_arrays_and_splitters_are_fine(tmp_path: Path) -> None:
         model.fit(values, y)
         again, _ = load_model(save_model(tmp_path / f"{k}.skops", model, {}))
         np.testing.assert_array_equal(again.predict(values), model.predict(values))
-
-
-def test_the_manifest_is_read_without_the_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object, **keywords: object) -> None:
-        raise RuntimeError("the model was loaded")
-
-    monkeypatch.setattr(skops.io, "loads", refuse)
-    assert read_manifest(saved) == MANIFEST
 
 
 def test_the_file_holds_no_pickle_and_is_a_plain_skops_file(saved: Path, fitted: tuple) -> None:
@@ -302,9 +292,8 @@ def test_a_flipped_byte_is_noticed(saved: Path) -> None:
 @pytest.mark.parametrize("changes", [{"format_version": 2}, {"format_version": "1"}, {"format": "other"}])
 def test_another_format_is_refused_with_the_cure(changes: dict, saved: Path) -> None:
     rewrite_header(saved, **changes)
-    for read in (load_model, read_manifest):
-        with pytest.raises(ModelFileError, match=r"version 1, got .*fit the recipe again"):
-            read(saved)
+    with pytest.raises(ModelFileError, match=r"version 1, got .*fit the recipe again"):
+        load_model(saved)
 
 
 @pytest.mark.parametrize("changes", [{"manifest": []}, {"probe": None}, {"versions": {}}])
@@ -379,7 +368,7 @@ def test_a_failed_write_leaves_the_old_file(
 
 def test_an_existing_file_is_replaced(saved: Path, fitted: tuple) -> None:
     save_model(saved, fitted[0], {"other": 1})
-    assert read_manifest(saved) == {"other": 1}
+    assert load_model(saved)[1] == {"other": 1}
 
 
 def test_a_missing_file_is_a_missing_file(tmp_path: Path) -> None:

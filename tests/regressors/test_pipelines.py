@@ -16,23 +16,24 @@ from sklearn.preprocessing import StandardScaler
 from featbank.recipes.reading import RegressionRequest
 from regressors.bands import BandScaler
 from regressors.evaluation.metrics import SCORERS, srcc
-from regressors.fitting import fit_pipeline, fit_search, predict_held_out
 from regressors.folds import make_folds
-from regressors.kinds import DEFAULT_GRID, ESTIMATORS, KINDS
 from regressors.pipelines import (
+    DEFAULT_GRID,
+    ESTIMATORS,
+    KINDS,
     band_weight_candidates,
-    default_alphas,
     make_pipeline,
     make_search,
     readable_params,
 )
+from regressors.search import fit_pipeline, fit_search, predict_held_out
 from tests.support.band_tables import band_table
 
 SMALL = {"alpha": [0.1, 10.0], "C": [1.0], "epsilon": [0.1], "gamma": [0.3]}
 
 
 def test_the_default_grid_is_that_of_the_report() -> None:
-    np.testing.assert_allclose(default_alphas(), [10.0**k for k in range(-6, 7)])
+    np.testing.assert_allclose(DEFAULT_GRID["alpha"], [10.0**k for k in range(-6, 7)])
     assert len(make_search("ridge").param_grid["regress__alpha"]) == 13
 
 
@@ -68,7 +69,10 @@ def test_the_search_is_scikit_learns_written_out() -> None:
     ours = fit_search(make_search("ridge", ["quality", "scene"], cv=folds), X, y)
     columns = [c for c in X if not c.startswith("content")]
     theirs = GridSearchCV(
-        pipe(StandardScaler(), Ridge()), {"ridge__alpha": default_alphas()}, cv=folds, scoring=SCORERS["srcc"]
+        pipe(StandardScaler(), Ridge()),
+        {"ridge__alpha": DEFAULT_GRID["alpha"]},
+        cv=folds,
+        scoring=SCORERS["srcc"],
     ).fit(X[columns], y)
     for key in ("mean_test_score", "std_test_score", "split3_test_score"):
         np.testing.assert_allclose(ours.cv_results_[key], theirs.cv_results_[key], atol=1e-11)

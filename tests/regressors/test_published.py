@@ -19,7 +19,7 @@ from sklearn.svm import SVR
 
 from regressors.bands import SelectBands
 from regressors.ensemble import BandEnsemble
-from regressors.evaluation.bootstrap import bootstrap_ci
+from regressors.evaluation.intervals import bootstrap_ci
 from regressors.evaluation.metrics import (
     apply_logistic4,
     fit_logistic4,
@@ -29,10 +29,9 @@ from regressors.evaluation.metrics import (
     rmse,
     srcc,
 )
-from regressors.fitting import fit_search, predict_held_out
 from regressors.folds import make_folds
 from regressors.pipelines import make_pipeline, make_search
-from regressors.search import BandGridSearchCV, PrecisionWarning
+from regressors.search import BandGridSearchCV, PrecisionWarning, fit_search, predict_held_out
 
 pytestmark = pytest.mark.dataset
 

@@ -24,9 +24,8 @@ from sklearn.utils.validation import has_fit_parameter
 
 from regressors.bands import BandScaler, SelectBands
 from regressors.ensemble import BandEnsemble
-from regressors.fitting import fit_search, predict_held_out
 from regressors.pipelines import make_pipeline, make_search
-from regressors.search import BandGridSearchCV, PrecisionWarning, fit_searches
+from regressors.search import BandGridSearchCV, PrecisionWarning, fit_search, fit_searches, predict_held_out
 from tests.support.cnn_tables import cnn_table
 
 WIDE, TALL = (40, {"a": 30, "b": 20, "c": 10}), (90, {"a": 12, "b": 8, "c": 6})
@@ -397,15 +396,13 @@ def test_pandas_output_changes_no_number() -> None:
 
 
 def test_clones_and_parameters_carry_everything() -> None:
-    search = BandGridSearchCV(
-        make_pipeline("ridge"), RIDGE_GRID, cv=4, n_jobs=2, error_score=0.0, memory_limit_gb=2.5
-    )
+    search = BandGridSearchCV(make_pipeline("ridge"), RIDGE_GRID, cv=4, n_jobs=2, error_score=0.0)
     copy = clone(search)
     assert not hasattr(copy, "cv_results_")
     ours, plain = copy.get_params(deep=False), GridSearchCV(make_pipeline(), {}).get_params(deep=False)
-    assert set(ours) == set(plain) | {"memory_limit_gb"}
-    assert (ours["cv"], ours["n_jobs"], ours["error_score"], ours["memory_limit_gb"]) == (4, 2, 0.0, 2.5)
-    copy.set_params(estimator__regress__alpha=7.0, memory_limit_gb=None)
+    assert set(ours) == set(plain)
+    assert (ours["cv"], ours["n_jobs"], ours["error_score"]) == (4, 2, 0.0)
+    copy.set_params(estimator__regress__alpha=7.0)
     assert search.estimator["regress"].alpha == 1.0
     defaults = BandGridSearchCV(make_pipeline(), {}).get_params(deep=False)
     for name, value in plain.items():

@@ -29,7 +29,7 @@ def band_table(
 
 
 class ArraySource:
-    """A matrix in memory, or a mapped file, as a source of a `regressors.blocks.BlockTable`."""
+    """A matrix in memory, or a mapped file, as a source of a `regressors.bands.BlockTable`."""
 
     def __init__(self, values: np.ndarray, columns: list[str]) -> None:
         self._values, self.columns, self.index = values, pd.Index(columns), pd.RangeIndex(len(values))

@@ -23,7 +23,7 @@ from featbank.runs.reading import read_run
 from featbank.runs.split import SealedRows, describe_rows, find_copies, prepare_rows, written_groups
 from featbank.runs.trust import recomputed_scores
 from featbank.table import FeatureTable
-from regressors.evaluation.bootstrap import bootstrap_ci
+from regressors.evaluation.intervals import bootstrap_ci
 from regressors.evaluation.metrics import plcc, srcc
 from tests.support.imported_run import RECIPE, prepare, write_scores
 

@@ -12,7 +12,7 @@ from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
 from featbank.runs.fit import FitOptions, _describe_subsamples, choose_blocks
 from featbank.table import Band, resolve_band
-from regressors.solvers.memory import default_limit_gb, in_memory_gb, kernel_gb
+from regressors.solvers.resources import default_limit_gb, in_memory_gb, kernel_gb
 from tests.support.imported_run import prepare
 
 

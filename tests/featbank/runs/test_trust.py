@@ -28,7 +28,7 @@ from featbank.runs.trust import (
     check_skill,
     choose_permutations,
 )
-from regressors.evaluation.permutation import PermutationControl
+from regressors.evaluation.controls import PermutationControl
 from tests.support.imported_run import write_scores
 
 RECIPE = """

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regressors.evaluation import bootstrap
-from regressors.evaluation.bootstrap import bootstrap_ci
+from regressors.evaluation import intervals
+from regressors.evaluation.intervals import bootstrap_ci
 from regressors.evaluation.metrics import METRICS, plcc
 
 
@@ -25,18 +25,18 @@ def noisy_pair(n: int, seed: int = 0, levels: int = 0) -> tuple[np.ndarray, np.n
 @pytest.mark.parametrize("levels", [0, 1])
 def test_counts_equal_rows_written_out(name: str, levels: int) -> None:
     y, y_pred = noisy_pair(50, levels=levels)
-    counts = next(bootstrap.draw_counts(np.random.default_rng(0), np.arange(50), 20))
+    counts = next(intervals.draw_counts(np.random.default_rng(0), np.arange(50), 20))
     by_hand = [METRICS[name](np.repeat(y, c), np.repeat(y_pred, c)) for c in counts.astype(int)]
     # The refits of the logistic map keep the box of the full set and one start each (see test_logistic).
     tolerance = 0.01 if name == "plcc_logistic" else 1e-12
     np.testing.assert_allclose(
-        bootstrap.RESAMPLED_METRICS[name](y, y_pred)(counts), by_hand, rtol=0, atol=tolerance
+        intervals.RESAMPLED_METRICS[name](y, y_pred)(counts), by_hand, rtol=0, atol=tolerance
     )
 
 
 @pytest.mark.parametrize("n", [5, 300])
 def test_a_resample_has_as_many_rows_as_the_data(n: int) -> None:
-    counts = np.concatenate(list(bootstrap.draw_counts(np.random.default_rng(0), np.arange(n), 300)))
+    counts = np.concatenate(list(intervals.draw_counts(np.random.default_rng(0), np.arange(n), 300)))
     assert counts.shape == (300, n)
     assert (counts.sum(axis=1) == n).all()
     assert abs(counts.mean() - 1) < 1e-12
@@ -46,7 +46,7 @@ def test_a_resample_has_as_many_rows_as_the_data(n: int) -> None:
 
 def test_groups_are_drawn_whole() -> None:
     members = np.array([0, 0, 1, 2, 2, 2])
-    counts = next(bootstrap.draw_counts(np.random.default_rng(0), members, 100))
+    counts = next(intervals.draw_counts(np.random.default_rng(0), members, 100))
     assert (counts[:, 0] == counts[:, 1]).all()
     assert (counts[:, 3] == counts[:, 4]).all()
     assert (counts[:, [0, 2, 3]].sum(axis=1) == 3).all()
@@ -119,7 +119,7 @@ def test_a_perfect_prediction_has_intervals_without_width() -> None:
 def test_many_rows_take_the_other_algorithm_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     y, y_pred = noisy_pair(60, levels=2)
     quadratic = bootstrap_ci(y, y_pred, metrics=["krcc"], n_resamples=50)
-    monkeypatch.setattr(bootstrap, "_MAX_QUADRATIC_ROWS", 10)
+    monkeypatch.setattr(intervals, "_MAX_QUADRATIC_ROWS", 10)
     assert bootstrap_ci(y, y_pred, metrics=["krcc"], n_resamples=50)["krcc"] == pytest.approx(
         quadratic["krcc"]
     )
@@ -173,7 +173,7 @@ def test_few_groups_give_no_interval_and_some_give_a_wide_one() -> None:
     predicted = y + rng.normal(size=180)
     few = bootstrap_ci(y, predicted, groups=np.arange(180) % 9)
     assert np.isnan(list(few.values())).all()
-    widths = [np.ptp(bootstrap.percentiles(np.linspace(0, 1, 1001), 0.95, n)) for n in (10, 30, 1000)]
+    widths = [np.ptp(intervals.percentiles(np.linspace(0, 1, 1001), 0.95, n)) for n in (10, 30, 1000)]
     # Student's quantiles: 2.262 for 9 degrees of freedom, widened by the root of 10 / 9, is the normal 99.14 %.
     assert widths == [pytest.approx(v, abs=2e-3) for v in (2 * 0.9914 - 1, 2 * 0.9813 - 1, 0.95)]
 

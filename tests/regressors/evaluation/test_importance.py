@@ -13,9 +13,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import explained_variance_score
 
 from regressors.ensemble import BandEnsemble
-from regressors.evaluation import importance
-from regressors.evaluation.importance import band_parts, band_shares
-from regressors.kinds import ESTIMATORS
+from regressors.evaluation import comparison
+from regressors.evaluation.comparison import band_parts, band_shares
+from regressors.pipelines import ESTIMATORS
 from tests.support.band_tables import band_table
 
 
@@ -114,7 +114,7 @@ def test_sampled_orders_keep_the_sum_and_come_near(monkeypatch: pytest.MonkeyPat
     X, y = band_table(40)
     model = small("rbf-svr", members="all").fit(X, y)
     exact = band_parts(model, X)
-    monkeypatch.setattr(importance, "MAX_EXACT_BANDS", 2)
+    monkeypatch.setattr(comparison, "MAX_EXACT_BANDS", 2)
     sampled = band_parts(model, X)
     np.testing.assert_allclose(sampled.sum(axis=1), exact.sum(axis=1), atol=1e-10)
     assert np.abs(sampled - exact).to_numpy().max() < 0.15 * np.abs(exact).to_numpy().max()

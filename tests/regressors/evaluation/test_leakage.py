@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regressors.evaluation.leakage import find_leaking_columns, find_near_duplicates
+from regressors.evaluation.controls import find_leaking_columns, find_near_duplicates
 
 FORMS = {
     "itself": lambda y: y,

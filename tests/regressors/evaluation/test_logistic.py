@@ -8,15 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import differential_evolution
 
-from regressors.evaluation import logistic
-from regressors.evaluation.logistic import (
+from regressors.evaluation import metrics
+from regressors.evaluation.metrics import (
     CENTRE_MARGIN,
     Logistic4,
     LogisticSearch,
     apply_logistic4,
     fit_logistic4,
+    plcc,
+    plcc_logistic,
 )
-from regressors.evaluation.metrics import plcc, plcc_logistic
 
 
 def squared_error(parameters: Logistic4, y: np.ndarray, x: np.ndarray) -> float:
@@ -137,12 +138,12 @@ def test_many_rows_end_at_the_map_of_the_whole_search(slope: float, monkeypatch:
     x = rng.normal(size=3000)
     y = np.tanh(slope * x) + 0.3 * rng.normal(size=3000)
     known = plcc_logistic(y, x)
-    monkeypatch.setattr(logistic, "LARGE_ROWS", 1000)
+    monkeypatch.setattr(metrics, "LARGE_ROWS", 1000)
     assert plcc_logistic(y, x) == pytest.approx(known, abs=1e-4 if slope == 0 else 1e-9)
 
 
 def test_many_rows_nearly_all_alike_still_have_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logistic, "LARGE_ROWS", 100)
+    monkeypatch.setattr(metrics, "LARGE_ROWS", 100)
     y, x = np.zeros(5000), np.zeros(5000)
     y[:6], x[:6] = np.arange(6), np.arange(6)
     assert plcc_logistic(y, x) > 0.9

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from regressors.evaluation.controls import fold_srcc, permutation_control
 from regressors.evaluation.metrics import srcc
-from regressors.evaluation.permutation import fold_srcc, permutation_control
 from regressors.folds import make_folds
 
 N_ROWS = 120

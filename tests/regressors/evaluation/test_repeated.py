@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regressors.evaluation.repeated import draw_splits, summarise_scores
+from regressors.evaluation.comparison import draw_splits, summarise_scores
 
 
 def test_splits_are_disjoint_whole_and_different() -> None:

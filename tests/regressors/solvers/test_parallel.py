@@ -12,7 +12,7 @@ from joblib.parallel import LokyBackend
 from threadpoolctl import threadpool_info
 
 from regressors.ensemble import BandEnsemble
-from regressors.solvers.parallel import is_remote, keep_local, local_jobs, one_blas_thread, pieces_per_fold
+from regressors.solvers.resources import is_remote, keep_local, local_jobs, one_blas_thread, pieces_per_fold
 from regressors.subset_scores import SubsetScorer
 from tests.support.band_tables import band_table
 

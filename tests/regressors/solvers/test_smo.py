@@ -16,9 +16,9 @@ pytest.importorskip("numba")
 from regressors.checks import FloatArray
 from regressors.pipelines import make_pipeline
 from regressors.search import BandGridSearchCV
-from regressors.solvers import support_vectors
+from regressors.solvers import systems
 from regressors.solvers.smo import solve_svr
-from regressors.solvers.support_vectors import SupportVectors
+from regressors.solvers.systems import SupportVectors
 
 
 def _libsvm(kernel: FloatArray, y: FloatArray, cost: float, epsilon: float, **settings: object) -> SVR:
@@ -89,7 +89,7 @@ def _search(monkeypatch: pytest.MonkeyPatch, solver: object) -> BandGridSearchCV
     rng = np.random.default_rng(1)
     X = rng.normal(size=(700, 20))
     y = 50 + 10 * np.tanh(X[:, 0]) + 3 * X[:, 1] + rng.normal(size=700)
-    monkeypatch.setattr(support_vectors, "compiled_solver", lambda: solver)
+    monkeypatch.setattr(systems, "compiled_solver", lambda: solver)
     grid = {"regress__C": [1.0, 10.0], "regress__epsilon": [0.1], "regress__gamma": [0.1, 1.0]}
     return BandGridSearchCV(make_pipeline("rbf-svr"), grid, cv=4, scoring="r2").fit(X, y)
 
@@ -110,11 +110,11 @@ def test_a_search_gives_the_same_numbers_with_and_without_it(monkeypatch):
 
 def test_libsvm_takes_over_where_numba_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "regressors.solvers.smo", None)
-    support_vectors.compiled_solver.cache_clear()
+    systems.compiled_solver.cache_clear()
     try:
-        assert support_vectors.compiled_solver() is None
+        assert systems.compiled_solver() is None
     finally:
-        support_vectors.compiled_solver.cache_clear()
+        systems.compiled_solver.cache_clear()
 
 
 def test_libsvm_takes_over_where_the_disk_has_no_room(monkeypatch):
@@ -122,8 +122,8 @@ def test_libsvm_takes_over_where_the_disk_has_no_room(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("regressors.solvers.smo.solve_svr", full)
-    support_vectors.compiled_solver.cache_clear()
+    systems.compiled_solver.cache_clear()
     try:
-        assert support_vectors.compiled_solver() is None
+        assert systems.compiled_solver() is None
     finally:
-        support_vectors.compiled_solver.cache_clear()
+        systems.compiled_solver.cache_clear()

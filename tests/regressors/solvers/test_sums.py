@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from regressors import blocks
-from regressors.blocks import BlockTable
+from regressors import bands
+from regressors.bands import BlockTable
 from regressors.folds import make_folds
 from regressors.solvers import sums
-from regressors.solvers.kernels import band_kernel
 from regressors.solvers.sums import ALL, MAX_PARTS, FoldTable, cut_parts, measure, standardised
+from regressors.solvers.systems import band_kernel
 from tests.support.band_tables import ArraySource
 
 N = 40
@@ -154,7 +154,7 @@ def test_normal_equations_of_folds_are_plain_products(
 
 @pytest.fixture
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64 * 8 * 6)
+    monkeypatch.setattr(bands, "BLOCK_BYTES", 64 * 8 * 6)
 
 
 def hard_columns(rng: np.random.Generator, n_rows: int) -> np.ndarray:

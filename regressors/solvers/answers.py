@@ -1,14 +1,14 @@
-"""Held-out predictions of many candidates on a table in memory, from computations that they share.
+"""Held-out predictions of many candidates, and fits on all rows, from computations that they share.
 
 In each fold the candidates that differ only in their penalty share one reduction of one matrix; those that differ in
-bands or band weights share the kernels, or the normal equations, that these matrices are cut from.
+bands or band weights share the kernels, or the normal equations, that these matrices are cut from. A table that is read
+out of core gives the same numbers in a few passes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,16 +16,7 @@ import numpy as np
 from joblib import delayed
 
 from regressors.checks import FloatArray, IntArray
-from regressors.solvers.kernels import (
-    BandKernel,
-    Kernels,
-    band_kernel,
-    dual_system,
-    linear_kernel,
-    unit_kernel,
-)
-from regressors.solvers.memory import plan_memory
-from regressors.solvers.parallel import (
+from regressors.solvers.resources import (
     blas_threads,
     is_remote,
     local_jobs,
@@ -33,7 +24,6 @@ from regressors.solvers.parallel import (
     pieces_per_fold,
     run_remote,
 )
-from regressors.solvers.path import PathSolutions, solve_path
 from regressors.solvers.sums import (
     ALL,
     ColumnScale,
@@ -41,12 +31,26 @@ from regressors.solvers.sums import (
     NormalEquations,
     as_slice,
     measure,
+    read_rows,
     standardised,
 )
-from regressors.solvers.support_vectors import SupportVectors, solve_support_vectors
+from regressors.solvers.systems import (
+    BandKernel,
+    Kernels,
+    PathSolutions,
+    SupportVectors,
+    band_kernel,
+    dual_system,
+    linear_kernel,
+    solve_path,
+    solve_support_vectors,
+    unit_kernel,
+)
 
 # Systems of fewer unknowns are solved by one thread.
 _SMALLEST_SHARED = 2500
+_STORED_BYTES = 1_000_000_000
+"""Products of columns up to this size are kept for all folds."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,8 @@ class Candidate:
     ----------
     family : {"ridge", "svr", "unit-svr"}
         Kind of regressor.
-    bands : tuple of str
-        Bands, in the table's order.
-    weights : tuple of float
-        Weight of each of ``bands``.
+    bands, weights : tuple of str, tuple of float
+        Bands in the table's order, and the weight of each.
     unit_band : bool
         Whether each band is brought to total variance 1 first.
     values : tuple of float
@@ -88,23 +90,7 @@ Groups = Mapping[Candidate, Sequence[Candidate]]
 
 
 class RidgeFit(NamedTuple):
-    """A ridge fitted on all rows.
-
-    Attributes
-    ----------
-    columns : int array of shape (n_columns,)
-        Positions of its columns in the table, ascending.
-    scale : ColumnScale
-        Of these columns.
-    weights : float64 array of shape (n_columns,)
-        What the scaled columns are multiplied by.
-    coef : float64 array of shape (n_columns,)
-        Of the scaled and multiplied columns.
-    intercept : float
-        Weighted mean of MOS.
-    n_seen : float
-        Rows, or the sum of their weights.
-    """
+    """A ridge fitted on all rows; the coefficients are of the scaled and weighted columns."""
 
     columns: IntArray
     scale: ColumnScale
@@ -156,13 +142,8 @@ def solve_normal(
 ) -> tuple[IntArray, FloatArray, PathSolutions]:
     """Solve the part of the normal equations that a candidate sees, for all penalties.
 
-    Returns
-    -------
-    place : int array of shape (n_used,)
-        Positions of the columns that vary among those of the normal equations.
-    weights : float64 array of shape (n_used,)
-        What each is multiplied by.
-    solved : PathSolutions
+    Returns the positions of the columns that vary among those of the equations, what each is multiplied by, the
+    solutions.
     """
     columns, weights = column_weights(candidate, table, scale)
     used = scale.factor[columns] > 0
@@ -184,51 +165,15 @@ def is_primal(candidate: Candidate, table: FoldTable, fold: int, scale: ColumnSc
 
 
 class MemoryAnswers:
-    """Held-out predictions of candidates, and fits of them on all rows.
+    """Held-out predictions of candidates on a table in memory, and fits of them on all rows.
 
-    Parameters
-    ----------
-    table : FoldTable
-        Features in memory, target, weights and folds.
-    candidates : iterable of Candidate
-        What to answer; repeats are answered once.
-    n_jobs : int or None, default=None
-        Matrices at once, in threads of one BLAS thread each: several inside a reduction were measured to be many times
-        slower than one. Where a joblib backend that reaches beyond this machine is active, the folds are tasks for it
-        instead; what the folds share is computed here.
-    memory_limit_gb : float or None, default=None
-        Gigabytes (1e9 bytes) that the computation may hold besides the table. To keep to it, folds wait for each
-        other and fewer matrices are in work at once; None sets no limit. It is for this machine, not for others.
-
-    Attributes
-    ----------
-    doubt : dict of Candidate to float
-        Largest effect of rounding errors on the predictions that a random draw found, in ranges of MOS.
-
-    Raises
-    ------
-    ValueError
-        If one fold with one matrix at a time needs more memory than the limit.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from regressors.solvers.in_memory import Candidate, MemoryAnswers
-    >>> from regressors.solvers.sums import FoldTable
-    >>> X = np.arange(6.0)[:, None]
-    >>> table = FoldTable(X, X[:, 0], {"a": np.array([0])}, [(np.arange(4), np.array([4, 5]))])
-    >>> plain = Candidate("ridge", ("a",), (1.0,), False, (1e-9,))
-    >>> next(MemoryAnswers(table, [plain]).predictions(0))[0][1].round(6).tolist()
-    [4.0, 5.0]
+    Threads have one BLAS thread each: several inside a reduction were measured to be many times slower than one.
+    Where a joblib backend that reaches beyond this machine is active, the folds are tasks for it. ``doubt`` is the
+    largest effect of rounding errors on the predictions that a random draw found, in ranges of MOS.
     """
 
     def __init__(
-        self,
-        table: FoldTable,
-        candidates: Iterable[Candidate],
-        *,
-        n_jobs: int | None = None,
-        memory_limit_gb: float | None = None,
+        self, table: FoldTable, candidates: Iterable[Candidate], *, n_jobs: int | None = None
     ) -> None:
         self._table, self._n_workers = table, local_jobs(n_jobs)
         groups = group_candidates(candidates)
@@ -237,56 +182,33 @@ class MemoryAnswers:
         }
         self.doubt: dict[Candidate, float] = dict.fromkeys(self._predicted, 0.0)
         self._whole: NormalEquations | None = None
-        with one_blas_thread(), ExitStack() as stack:
-            pool = stack.enter_context(ThreadPoolExecutor(self._n_workers))
+        with one_blas_thread(), ThreadPoolExecutor(self._n_workers) as pool:
             try:
-                self._answer(pool, stack, groups, memory_limit_gb)
+                self._answer(pool, groups)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _answer(
-        self, pool: ThreadPoolExecutor, stack: ExitStack, groups: Groups, memory_limit_gb: float | None
-    ) -> None:
+    def _answer(self, pool: ThreadPoolExecutor, groups: Groups) -> None:
         table, folds = self._table, range(len(self._table.folds))
         self._measures = measures = measure(table, run=pool.map)
         primal = [
             {key for key in groups if is_primal(key, table, fold, measures.scales[fold])} for fold in folds
         ]
-        in_gram = sorted(
-            {band for keys in primal for key in keys for band in key.bands}, key=list(table.bands).index
-        )
-        columns = (
-            np.sort(np.concatenate([table.bands[band] for band in in_gram])) if in_gram else np.empty(0, int)
-        )
-        plan = plan_memory(
-            n_tests=[len(test) for _, test in table.folds],
-            n_trains=[len(table.train_rows(fold)) for fold in folds],
-            widths={band: len(places) for band, places in table.bands.items()},
-            groups=[
-                (key.bands, len(members), [key in keys for keys in primal]) for key, members in groups.items()
-            ],
-            n_gram_columns=len(columns),
-            n_parts=len(measures.sums.parts.rows),
-            n_workers=self._n_workers,
-            limit_gb=memory_limit_gb,
-        )
-        if plan.n_workers < self._n_workers:
-            pool = stack.enter_context(ThreadPoolExecutor(plan.n_workers))
-        if len(columns):
-            measures.sums.multiply(columns, run=pool.map, stored=plan.stores_products)
+        in_gram = {band for keys in primal for key in keys for band in key.bands}
+        if in_gram:
+            columns = np.sort(np.concatenate([table.bands[band] for band in in_gram]))
+            n_bytes = 8 * len(measures.sums.parts.rows) * len(columns) ** 2
+            measures.sums.multiply(columns, run=pool.map, stored=n_bytes <= _STORED_BYTES)
         if is_remote():
-            for found in self._run_remote(groups, primal, 1 if plan.folds_wait else len(folds)):
+            for found in self._run_remote(groups, primal):
                 self._note(found)
             return
         tasks: list[Future[Found]] = []
         for fold in folds:
             scale, centre = measures.scales[fold], measures.centres[fold]
             prepare = (lambda fold=fold: self._primal(fold)) if primal[fold] else None
-            own = submit_fold(pool, table, fold, groups, scale, centre, prepare, primal[fold])
-            if plan.folds_wait:
-                wait(own)
-            tasks += own
+            tasks += submit_fold(pool, table, fold, groups, scale, centre, prepare, primal[fold])
         for task in tasks:
             self._note(task.result())
 
@@ -303,17 +225,15 @@ class MemoryAnswers:
         test = standardised(table, table.folds[fold][1], normal.columns, measures.centres[fold], scale)
         return _Primal(normal, test)
 
-    def _run_remote(
-        self, groups: Groups, primal: Sequence[Set[Candidate]], n_at_once: int
-    ) -> Iterator[Found]:
+    def _run_remote(self, groups: Groups, primal: Sequence[Set[Candidate]]) -> list[Found]:
         """Have the active joblib backend do the folds: each in as many tasks as give every thread of it one."""
         table, measures, n_folds = self._table, self._measures, len(self._table.folds)
-        n_pieces, keys = pieces_per_fold(n_at_once, len(groups)), list(groups)
+        n_pieces, keys = pieces_per_fold(n_folds, len(groups)), list(groups)
         # Neighbours share bands, and with them kernels.
         pieces = [keys[k * len(keys) // n_pieces : (k + 1) * len(keys) // n_pieces] for k in range(n_pieces)]
 
-        def tasks(folds: Iterable[int]) -> Iterator[object]:
-            for fold in folds:
+        def tasks() -> Iterator[object]:
+            for fold in range(n_folds):
                 # Held here for no longer than it takes to send it.
                 ready = self._primal(fold) if primal[fold] else None
                 for piece in pieces:
@@ -328,8 +248,7 @@ class MemoryAnswers:
                         task_name=f"fold {fold + 1} of {n_folds} for {_name_candidates(part)}",
                     )
 
-        for start in range(0, n_folds, n_at_once):
-            yield from run_remote(tasks(range(n_folds)[start : start + n_at_once]))
+        return run_remote(tasks())
 
     def predictions(self, fold: int) -> Iterator[list[tuple[Candidate, FloatArray]]]:
         """Give the predictions of the rows that a fold tests by all candidates."""
@@ -337,14 +256,10 @@ class MemoryAnswers:
 
     def held_out(self, candidates: Iterable[Candidate]) -> dict[Candidate, FloatArray]:
         """Return the held-out predictions of some candidates for all rows: means over folds, nan where none tests."""
-        n_rows, found = len(self._table.y), {}
-        for candidate in candidates:
-            total, n_tested = np.zeros(n_rows), np.zeros(n_rows)
-            for (_, test), predicted in zip(self._table.folds, self._predicted[candidate], strict=True):
-                np.add.at(total, test, predicted)
-                np.add.at(n_tested, test, 1)
-            found[candidate] = np.divide(total, n_tested, out=np.full(n_rows, np.nan), where=n_tested > 0)
-        return found
+        chosen = list(candidates)
+        return _join_folds(
+            self._table, chosen, lambda fold: np.array([self._predicted[c][fold] for c in chosen])
+        )
 
     def fit_ridge(self, candidate: Candidate) -> RidgeFit:
         """Fit a ridge on all rows; not where scaler and regressor have different weights."""
@@ -404,8 +319,7 @@ def submit_fold(
     """Queue the work of one fold: first what its candidates share, then the candidates, who wait for it.
 
     The queue is served in order, so that nobody waits for what has not begun, and little more than one fold is in
-    memory at a time: only the waiting tasks hold what is shared. ``prepare`` makes the normal equations for the keys
-    of ``groups`` in ``primal``.
+    memory at a time. ``prepare`` makes the normal equations for the keys of ``groups`` in ``primal``.
     """
     tasks: list[Future[Found]] = []
     if prepare is not None:
@@ -424,30 +338,13 @@ def submit_fold(
         if key.family == "ridge":
             tasks.append(pool.submit(_dual_ridge, table, fold, groups[key], own, factors))
         else:
-            tasks += _submit_support_vectors(pool, table, fold, groups[key], own, factors)
-    return tasks
-
-
-def _submit_support_vectors(
-    pool: Executor,
-    table: FoldTable,
-    fold: int,
-    candidates: Sequence[Candidate],
-    kernels: Kernels,
-    factors: Mapping[str, float],
-) -> list[Future[Found]]:
-    """Queue the candidates of each kernel one by one, each kernel while the candidates of the last are fitted."""
-    by_gamma: dict[float, list[Candidate]] = {}
-    for candidate in candidates:
-        by_gamma.setdefault(candidate.values[-1], []).append(candidate)
-    weights, tasks = table.train_weights(fold), []
-    waiting: list[tuple[Sequence[Candidate], Future[tuple[FloatArray, FloatArray]]]] = []
-    for members in [*by_gamma.values(), []]:
-        if members:
-            waiting.append((members, pool.submit(_kernel_of, members[0], factors, kernels, weights)))
-        if len(waiting) == 2 or not members:
-            ready, kernel = waiting.pop(0)
-            tasks += [pool.submit(_support_vectors, table, fold, member, kernel) for member in ready]
+            by_gamma: dict[float, list[Candidate]] = {}
+            for candidate in groups[key]:
+                by_gamma.setdefault(candidate.values[-1], []).append(candidate)
+            weights = table.train_weights(fold)
+            for members in by_gamma.values():
+                kernel = pool.submit(_kernel_of, members[0], factors, own, weights)
+                tasks += [pool.submit(_support_vectors, table, fold, member, kernel) for member in members]
     return tasks
 
 
@@ -550,10 +447,121 @@ def _solve_svr(
 
 def _name_candidates(groups: Groups) -> str:
     """Say which candidates a task has, in words."""
-    n_candidates, subsets = (
-        sum(map(len, groups.values())),
-        list(dict.fromkeys("+".join(key.bands) for key in groups)),
-    )
+    subsets = list(dict.fromkeys("+".join(key.bands) for key in groups))
     families = "/".join(dict.fromkeys(key.family for key in groups))
     others = f" and {len(subsets) - 1} other subsets of bands" if len(subsets) > 1 else ""
-    return f"{n_candidates} candidates ({families} on {subsets[0]}{others})"
+    return f"{sum(map(len, groups.values()))} candidates ({families} on {subsets[0]}{others})"
+
+
+def _join_folds(
+    table: FoldTable, candidates: Sequence[Candidate], predict: Callable[[int], FloatArray]
+) -> dict[Candidate, FloatArray]:
+    """Average predictions of shape (n_candidates, n_test) over the folds that test a row; nan where none does."""
+    total, n_tested = np.zeros((len(table.y), len(candidates))), np.zeros(len(table.y))
+    for fold, (_, test) in enumerate(table.folds):
+        np.add.at(total, test, predict(fold).T)
+        np.add.at(n_tested, test, 1)
+    total[n_tested == 0] = np.nan
+    total /= np.maximum(n_tested, 1)[:, None]
+    return dict(zip(candidates, total.T, strict=True))
+
+
+# With fewer of the columns in use than this share only these are read.
+_FEW = 0.75
+
+_HELD_BYTES = 200_000_000
+"""Predictions of the rows of a fold that are held at a time."""
+
+
+class BlockAnswers:
+    """Held-out predictions of ridges on a `regressors.bands.BlockTable`, and fits of them on all rows.
+
+    One set of passes gives the sums behind the normal equations of every fold; another over the rows that a fold tests
+    predicts by all candidates. ``doubt`` is complete when all predictions have been given.
+    """
+
+    def __init__(
+        self, table: FoldTable, candidates: Iterable[Candidate], *, n_jobs: int | None = None
+    ) -> None:
+        self._table, self._n_workers = table, local_jobs(n_jobs)
+        groups = group_candidates(candidates)
+        self._candidates = [candidate for members in groups.values() for candidate in members]
+        self.doubt: dict[Candidate, float] = dict.fromkeys(self._candidates, 0.0)
+        n_folds = len(table.folds)
+        widest = max(sum(len(table.bands[band]) for band in key.bands) for key in groups)
+        n_fewest = min(len(table.train_rows(fold)) for fold in range(n_folds))
+        if widest > n_fewest:
+            raise ValueError(
+                f"a table that is read by blocks must have at least as many training rows in each fold as columns, got "
+                f"{n_fewest} and {widest}. A table with so few rows is fitted in memory: raise the memory limit."
+            )
+        # The coefficients of all columns as stored, and their response to rounding.
+        self._solved = np.zeros((n_folds, 2, table.features.shape[1], len(self._candidates)))
+        with one_blas_thread(), ThreadPoolExecutor(self._n_workers) as pool:
+            self._measures = measure(table, run=pool.map)
+            for fold in range(n_folds):
+                self._solve(fold, groups, pool)
+
+    def _solve(self, fold: int, groups: Groups, pool: Executor) -> None:
+        scale = self._measures.scales[fold]
+        normal = self._measures.sums.normal(fold, self._measures.target, scale.factor)
+
+        def solve(key: Candidate, start: int) -> None:
+            alphas = [candidate.values[0] for candidate in groups[key]]
+            place, weights, solved = solve_normal(key, self._table, normal, scale, alphas)
+            factors = (weights * scale.factor[place])[:, None]
+            for side, values in enumerate(solved):
+                self._solved[fold, side, place, start : start + len(alphas)] = values * factors
+
+        starts = np.cumsum([0, *map(len, groups.values())])[:-1]
+        list(pool.map(solve, groups, starts.tolist()))
+
+    def _predict(self, fold: int, places: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Predict the test rows of a fold: shape (n_candidates, n_rows), and the largest effect of rounding on each."""
+        table, rows = self._table, self._table.folds[fold][1]
+        both = np.hstack([self._solved[fold, 0][:, places], self._solved[fold, 1][:, places]])
+        used = np.flatnonzero(both.any(axis=1))
+        columns = used if len(used) < _FEW * len(both) else None
+        mean = self._measures.centres[fold]
+        if columns is not None:
+            mean, both = mean[columns], both[columns]
+        predicted, moved = np.empty((len(places), len(rows))), np.zeros(len(places))
+        order = np.argsort(rows, kind="stable")
+        with blas_threads(self._n_workers):
+            for some, block in read_rows(table.features, rows, columns):
+                block -= mean
+                product = block @ both
+                predicted[:, order[np.searchsorted(rows, some, sorter=order)]] = product[:, : len(places)].T
+                np.maximum(moved, np.abs(product[:, len(places) :]).max(axis=0), out=moved)
+        predicted += float(np.average(table.y[table.train_rows(fold)], weights=table.train_weights(fold)))
+        return predicted, moved
+
+    def predictions(self, fold: int) -> Iterator[list[tuple[Candidate, FloatArray]]]:
+        """Give the predictions of the rows that a fold tests, as many candidates at a time as memory allows."""
+        train, test = self._table.folds[fold]
+        at_once, spread = max(1, _HELD_BYTES // (8 * len(test))), float(np.ptp(self._table.y[train])) or 1.0
+        for start in range(0, len(self._candidates), at_once):
+            chunk = self._candidates[start : start + at_once]
+            predicted, moved = self._predict(fold, start + np.arange(len(chunk)))
+            for candidate, change in zip(chunk, moved / spread, strict=True):
+                self.doubt[candidate] = max(self.doubt[candidate], float(change))
+            yield list(zip(chunk, predicted, strict=True))
+
+    def held_out(self, candidates: Iterable[Candidate]) -> dict[Candidate, FloatArray]:
+        """As of `MemoryAnswers`."""
+        chosen = list(candidates)
+        places = np.array([self._candidates.index(candidate) for candidate in chosen])
+        return _join_folds(self._table, chosen, lambda fold: self._predict(fold, places)[0])
+
+    def fit_ridge(self, candidate: Candidate) -> RidgeFit:
+        """Fit a ridge on all rows."""
+        table, measures = self._table, self._measures
+        scale = measures.scales[ALL]
+        columns, weights = column_weights(candidate, table, scale)
+        coef = np.zeros(len(columns))
+        with one_blas_thread():
+            normal = measures.sums.normal(ALL, measures.target, scale.factor)
+            place, _, solved = solve_normal(candidate, table, normal, scale, candidate.values)
+        coef[np.searchsorted(columns, place)] = solved.x[:, 0]
+        own = ColumnScale(*(part[columns] for part in scale))
+        return RidgeFit(columns, own, weights, coef, normal.y_mean, float(measures.sums.total.sum()))
