@@ -201,11 +201,16 @@ def _report(options: argparse.Namespace) -> Output:
     if len(options.runs) > 1:
         return _compare(options)
     from featbank.report.page import report_of_run
+    from featbank.report.summary import summarise
+    from featbank.runs.reading import read_run
 
     path = report_of_run(
         Path(options.runs[0]), options.data, None if options.out is None else Path(options.out)
     )
-    return Output({"report": str(path)}, f"report: {path}")
+    document: dict[str, Any] = {"report": str(path)}
+    if options.json:
+        document["summary"] = summarise(read_run(options.runs[0]))
+    return Output(document, f"report: {path}")
 
 
 def _compare(options: argparse.Namespace) -> Output:

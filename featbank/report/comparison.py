@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from featbank.atomic import FolderKind, replacing_folder
-from featbank.report.drawing import Drawing, Theme, label_row
+from featbank.report.drawing import DotRow, Drawing, Mark, Theme, paint_dots
 from featbank.report.figures import WIDTH
 from featbank.report.page import page_environment, palette
 from featbank.report.summary import (
@@ -22,7 +21,9 @@ from featbank.report.summary import (
     ScoreRow,
     Verdict,
     column_decimals,
+    markdown_table,
     markdown_text,
+    score_lines,
     spelled,
 )
 from featbank.report.wording import (
@@ -40,7 +41,7 @@ from featbank.report.wording import (
 )
 from featbank.runs.comparison import TRAINING, Comparison
 from featbank.runs.folder import write_text
-from featbank.runs.reading import METRIC_NAMES
+from featbank.runs.reading import METRIC_NAMES, Scores
 from regressors.evaluation.comparison import DEFAULT_METRICS
 
 LEVEL = 0.05
@@ -59,6 +60,11 @@ def leader(comparison: Comparison, part: str) -> str | None:
     values = {label: scores.metrics["srcc"] for label, scores in comparison.scores(part).items()}
     known = {label: value for label, value in values.items() if math.isfinite(value)}
     return max(known, key=known.__getitem__) if known else None
+
+
+def _ranked(scores: Mapping[str, Scores]) -> list[str]:
+    """Order runs by SRCC, the best first and undefined ones last."""
+    return sorted(scores, key=lambda n: -v if math.isfinite(v := scores[n].metrics["srcc"]) else 2.0)
 
 
 def seen_from(comparison: Comparison, label: str, part: str, metric: str) -> pd.DataFrame:
@@ -146,59 +152,38 @@ def scores_figure(comparison: Comparison) -> Drawing | None:
     """SRCC of every run with its interval, on the headline part and, set off, on its exclusive images."""
     part = comparison.headline
     exclusive = f"{part}/exclusive"
-    has_exclusive = exclusive in comparison.parts
     scores = comparison.scores(part)
-    names = sorted(
-        (name for name in scores if math.isfinite(scores[name].metrics["srcc"])),
-        key=lambda name: -scores[name].metrics["srcc"],
-    )[:MAX_RUNS]
+    below = comparison.scores(exclusive) if exclusive in comparison.parts else {}
+    names = [name for name in _ranked(scores) if math.isfinite(scores[name].metrics["srcc"])][:MAX_RUNS]
     if not names:
         return None
-    best = names[0]
-    below = comparison.scores(exclusive) if has_exclusive else {}
+    dots = []
+    for name in names:
+        marks = [_mark(scores[name], legend=split_title(part))]
+        if name in below and math.isfinite(below[name].metrics["srcc"]):
+            marks.append(_mark(below[name], "contrast", 5.0, "D", "exclusive only", 0.26))
+        dots.append(DotRow(plain_label(name), fixed(marks[0].value, 3), marks, is_bold=name == names[0]))
 
     def paint(theme: Theme) -> Figure:
-        step = 0.6 if has_exclusive else 0.44
-        figure = Figure(figsize=(WIDTH, 1.0 + step * len(names)), layout="constrained")
-        axes = figure.subplots()
-        axes.grid(visible=False)
-        ends = []
-        for y, name in enumerate(names):
-            axes.axhline(y, color=theme.line, lw=0.6, zorder=0)
-            rows = [(scores[name], float(y), "o", theme.accent, split_title(part))]
-            if name in below and math.isfinite(below[name].metrics["srcc"]):
-                rows.append((below[name], y + 0.26, "D", theme.contrast, "exclusive only"))
-            for entry, height, marker, colour, label in rows:
-                value = entry.metrics["srcc"]
-                low, high = entry.ci95.get("srcc", (math.nan, math.nan))
-                if math.isfinite(low) and math.isfinite(high):
-                    axes.plot([low, high], [height, height], color=colour, lw=1.8)
-                axes.plot(
-                    [value],
-                    [height],
-                    marker,
-                    color=colour,
-                    ms=6.5 if marker == "o" else 5.0,
-                    label=label if y == 0 else None,
-                    ls="none",
-                )
-                ends += [v for v in (value, low, high) if math.isfinite(v)]
-            label_row(
-                axes,
-                y,
-                plain_label(name),
-                fixed(scores[name].metrics["srcc"], 3),
-                above=5,
-                colours=(theme.ink, theme.ink),
-                is_bold=name == best,
-            )
-        _finish(axes, len(names), "SRCC")
-        axes.set_xlim(min(0.0, min(ends) - 0.03), min(1.0, max(ends) + 0.03))
-        if has_exclusive:
+        figure = Figure(figsize=(WIDTH, 1.0 + (0.6 if below else 0.44) * len(names)), layout="constrained")
+        paint_dots(figure.subplots(), theme, dots, "SRCC", is_srcc=True)
+        if below:
             figure.legend(loc="outside lower center", ncols=2)
         return figure
 
     return Drawing("compared_scores", f"SRCC of every run on {split_title(part)}, with intervals.", paint)
+
+
+def _mark(
+    scores: Scores,
+    colour: str = "accent",
+    size: float = 6.5,
+    marker: str = "o",
+    legend: str = "",
+    below: float = 0.0,
+) -> Mark:
+    low, high = scores.ci95.get("srcc", (math.nan, math.nan))
+    return Mark(scores.metrics["srcc"], low, high, colour, size, marker, legend, below)
 
 
 def differences_figure(comparison: Comparison) -> Drawing | None:
@@ -209,34 +194,25 @@ def differences_figure(comparison: Comparison) -> Drawing | None:
         return None
     rows = seen_from(comparison, best, part, "srcc")
     rows = rows[rows["p"].notna()].sort_values("difference", kind="stable").head(MAX_RUNS)
-    if rows.empty:
+    dots = []
+    for row in rows.to_dict("records"):
+        is_sure = row["p_holm"] < LEVEL
+        mark = Mark(
+            *(row[name] for name in ("difference", "low", "high")),
+            "accent" if is_sure else "muted",
+            is_filled=is_sure,
+        )
+        figures = f"{fixed(row['difference'], 3)}   p {p_text(row['p_holm'])}"
+        dots.append(DotRow(plain_label(f"over {row['other']}"), figures, [mark], ("ink", "muted")))
+    if not dots:
         return None
-    records = rows.to_dict("records")
 
     def paint(theme: Theme) -> Figure:
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.46 * len(records)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.46 * len(dots)), layout="constrained")
         axes = figure.subplots()
-        axes.grid(visible=False)
         axes.axvline(0, color=theme.ink, lw=1.0)
-        for y, row in enumerate(records):
-            is_sure = row["p_holm"] < LEVEL
-            colour = theme.accent if is_sure else theme.muted
-            axes.axhline(y, color=theme.line, lw=0.6, zorder=0)
-            axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8)
-            axes.plot(
-                [row["difference"]], [y], "o", color=colour, ms=6.5, mfc=colour if is_sure else theme.surface
-            )
-            p = p_text(row["p_holm"])
-            label_row(
-                axes,
-                y,
-                plain_label(f"over {row['other']}"),
-                f"{fixed(row['difference'], 3)}   p {p}",
-                above=5,
-                colours=(theme.ink, theme.muted),
-                is_bold=False,
-            )
-        _finish(axes, len(records), f"SRCC of {plain_label(best, 24)} minus that of the other run")
+        xlabel = f"SRCC of {plain_label(best, 24)} minus that of the other run"
+        paint_dots(axes, theme, dots, xlabel, is_srcc=False)
         return figure
 
     return Drawing("compared_differences", f"Differences in SRCC between {best} and the other runs.", paint)
@@ -284,12 +260,6 @@ def cost_figure(comparison: Comparison) -> Drawing | None:
     return Drawing("compared_cost", "SRCC of every run against its GMACs.", paint)
 
 
-def _finish(axes: Axes, n_rows: int, xlabel: str) -> None:
-    axes.set(ylim=(n_rows - 0.5, -0.75), yticks=[], xlabel=xlabel)
-    axes.spines["left"].set_visible(False)
-    axes.locator_params(axis="x", nbins=6)
-
-
 MAX_PAIRS = 20
 """Pairs that the page and the Markdown list for a metric; the CSV has all."""
 
@@ -302,11 +272,10 @@ def score_rows(comparison: Comparison, part: str) -> list[ScoreRow]:
     scores = comparison.scores(part)
     decimals = column_decimals(scores.values())
     best = leader(comparison, part)
-    order = sorted(
-        scores,
-        key=lambda name: -v if math.isfinite(v := scores[name].metrics["srcc"]) else 2.0,
-    )
-    return [spelled(name, "headline" if name == best else "split", scores[name], decimals) for name in order]
+    return [
+        spelled(name, "headline" if name == best else "split", scores[name], decimals)
+        for name in _ranked(scores)
+    ]
 
 
 def difference_rows(comparison: Comparison, part: str, metric: str) -> list[dict[str, str]]:
@@ -416,16 +385,10 @@ def comparison_markdown(comparison: Comparison) -> str:
     lines += [markdown_text(word_comparison(comparison).sentence), ""]
     for part, n in comparison.parts.items():
         lines += [f"## {split_title(part)} ({plural(n, 'image')})", ""]
-        lines += _table(
-            ["run", *(METRIC_TITLES[metric] for metric in METRIC_NAMES)],
-            (
-                [row.name, *(f"{value} {bounds}".strip() for value, bounds in row.cells)]
-                for row in score_rows(comparison, part)
-            ),
-        )
+        lines += score_lines("run", score_rows(comparison, part))
         for metric in SHOWN_DIFFERENCES:
             lines += ["", f"Difference in {METRIC_TITLES[metric]}:", ""]
-            lines += _table(
+            lines += markdown_table(
                 ["pair", "difference", "95 % interval", "p", "p (Holm)", "better"],
                 (
                     [
@@ -437,14 +400,14 @@ def comparison_markdown(comparison: Comparison) -> str:
             )
         lines.append("")
     lines += ["## Cost", ""]
-    lines += _table(
+    lines += markdown_table(
         ["run", "GMACs", "M parameters", "one photo", "fit"],
         ([row[k] for k in ("run", "gmacs", "params", "photo", "fit")] for row in cost_rows(comparison)),
     )
     drops = drop_rows(comparison)
     if drops:
         lines += ["", "## Drop of SRCC to the exclusive subset", ""]
-        lines += _table(
+        lines += markdown_table(
             ["run", "split", "all", "exclusive", "drop", "95 % interval"],
             (
                 [row[k] for k in ("run", "run_small", "whole", "subset", "drop", "drop_small")]
@@ -463,11 +426,6 @@ def _verdict(better: str, p_holm: float) -> str:
 def _signed(value: float, decimals: int) -> str:
     text = fixed(value, decimals)
     return f"+{text}" if math.isfinite(value) and value > 0 and float(text) != 0 else text
-
-
-def _table(titles: list[str], rows: Iterable[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(titles) + " |", "|---|" + "--:|" * (len(titles) - 1)]
-    return lines + ["| " + " | ".join(markdown_text(cell) for cell in row) + " |" for row in rows]
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -204,40 +205,82 @@ class Drawing:
         ).format(dark=dark, light=light, alt=self.alt)
 
 
-def label_row(
-    axes: Axes,
-    y: float,
-    left: str,
-    right: str,
-    *,
-    above: float,
-    colours: tuple[str, str],
-    is_bold: bool = False,
-) -> None:
-    """Write a name and its figures above a mark, at both ends of the axes: long names need no margin.
+class Mark(NamedTuple):
+    """A value with its interval on a row of dots; ``colour`` is a colour's name in a theme."""
 
-    Parameters
-    ----------
-    y : float
-        Place of the mark on the y axis.
-    above : float
-        Points from the mark to the text.
-    colours : (str, str)
-        Of ``left`` and ``right``.
-    """
-    weight = "bold" if is_bold else "normal"
+    value: float
+    low: float
+    high: float
+    colour: str = "accent"
+    size: float = 6.5
+    marker: str = "o"
+    legend: str = ""
+    below: float = 0.0
+    is_filled: bool = True
+
+
+class DotRow(NamedTuple):
+    """A row of a figure of dots: a name, figures at the other end, marks; ``inks`` are colours' names in a theme."""
+
+    label: str
+    figures: str
+    marks: Sequence[Mark]
+    inks: tuple[str, str] = ("ink", "ink")
+    is_bold: bool = False
+
+
+def paint_dots(axes: Axes, theme: Theme, rows: Sequence[DotRow], xlabel: str, *, is_srcc: bool) -> None:
+    """Draw values with intervals, one row each, the first on top; an axis of SRCC starts at 0 and ends at 1."""
+    axes.grid(visible=False)
+    ends = []
+    for y, row in enumerate(rows):
+        axes.axhline(y, color=theme.line, lw=0.6, zorder=0)
+        for mark in row.marks:
+            colour, height = getattr(theme, mark.colour), [y + mark.below]
+            if math.isfinite(mark.low) and math.isfinite(mark.high):
+                axes.plot([mark.low, mark.high], 2 * height, color=colour, lw=1.9, solid_capstyle="round")
+            axes.plot(
+                [mark.value],
+                height,
+                mark.marker,
+                color=colour,
+                ms=mark.size,
+                mfc=colour if mark.is_filled else theme.surface,
+                label=mark.legend if mark.legend and y == 0 else None,
+            )
+            ends += [end for end in mark[:3] if math.isfinite(end)]
+        colours = getattr(theme, row.inks[0]), getattr(theme, row.inks[1])
+        _label(axes, y, row.label, row.figures, 5, colours, "bold" if row.is_bold else "normal")
+    _finish(axes, len(rows) - 0.55, xlabel)
+    if is_srcc:
+        axes.set_xlim(min(0.0, min(ends) - 0.03), min(1.0, max(ends) + 0.03))
+
+
+def paint_bars(
+    axes: Axes, theme: Theme, rows: Sequence[tuple[str, float, str]], xlabel: str, colour: str = "accent"
+) -> None:
+    """Draw bars under a name and its figures, the first on top; negative ones go left in another colour."""
+    for y, (label, value, figures) in enumerate(rows):
+        axes.barh(y, value, height=0.34, color=getattr(theme, colour if value >= 0 else "contrast"), lw=0)
+        _label(axes, y, label, figures, 8, (theme.ink, theme.muted), "normal")
+    _finish(axes, len(rows) - 0.55, xlabel)
+
+
+def _finish(axes: Axes, bottom: float, xlabel: str) -> None:
+    axes.set(ylim=(bottom, -0.85), yticks=[], xlabel=xlabel)
+    axes.spines["left"].set_visible(False)
+    axes.locator_params(axis="x", nbins=6)
+
+
+def _label(
+    axes: Axes, y: float, left: str, right: str, above: float, colours: tuple[str, str], weight: str
+) -> None:
+    """Write a name and its figures above a mark, at both ends of the axes: long names need no margin."""
     for x, text, align, colour in ((0, left, "left", colours[0]), (1, right, "right", colours[1])):
         axes.annotate(
-            text,
-            (x, y),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, above),
-            textcoords="offset points",
-            ha=align,
-            color=colour,
-            fontsize=9.5,
-            weight=weight,
-        )
+            text, (x, y), xycoords=("axes fraction", "data"), xytext=(0, above), textcoords="offset points",
+            ha=align, color=colour, fontsize=9.5, weight=weight,
+        )  # fmt: skip
 
 
 def _painted(drawing: Drawing, theme: Theme, options: Mapping[str, Any]) -> bytes:

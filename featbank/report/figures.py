@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.stats import gaussian_kde
 
-from featbank.report.drawing import Drawing, Theme, label_row
+from featbank.report.drawing import DotRow, Drawing, Mark, Theme, paint_bars, paint_dots
 from featbank.report.wording import count, fixed, number, percent, plain_label, plural, score_title
 from featbank.runs.reading import RunData, as_float, mos_groups
 
@@ -189,30 +188,23 @@ def comparison(rows: Sequence[tuple[str, float, float, float, bool]], split: str
     Drawing or None
         None with fewer than two rows.
     """
-    known = [row for row in rows if math.isfinite(row[1])]
-    if len(known) < 2:
+    dots = [
+        DotRow(
+            plain_label(label),
+            fixed(value, 3),
+            [Mark(value, low, high, "accent" if is_model else "muted", 7.5 if is_model else 5.5)],
+            ("ink", "ink") if is_model else ("muted", "muted"),
+            is_model,
+        )
+        for label, value, low, high, is_model in rows
+        if math.isfinite(value)
+    ]
+    if len(dots) < 2:
         return None
 
     def paint(theme: Theme) -> Figure:
-        figure = Figure(figsize=(WIDTH, 0.75 + 0.42 * len(known)), layout="constrained")
-        axes = figure.subplots()
-        axes.grid(visible=False)
-        for y, (label, value, low, high, is_model) in enumerate(known):
-            colour = theme.accent if is_model else theme.muted
-            if math.isfinite(low) and math.isfinite(high):
-                axes.plot(
-                    [low, high], [y, y], color=colour, lw=2.4 if is_model else 1.5, solid_capstyle="round"
-                )
-            axes.plot([value], [y], "o", color=colour, ms=7.5 if is_model else 5.5)
-            axes.axhline(y, color=theme.line, lw=0.6, zorder=0)
-            ink = theme.ink if is_model else theme.muted
-            label_row(
-                axes, y, plain_label(label), fixed(value, 3), above=5, colours=(ink, ink), is_bold=is_model
-            )
-        ends = [v for row in known for v in row[1:4] if math.isfinite(v)]
-        axes.set(ylim=(len(known) - 0.6, -0.75), yticks=[], xlabel=f"SRCC, {split}")
-        axes.set_xlim(min(0.0, min(ends) - 0.03), min(1.0, max(ends) + 0.03))
-        axes.spines["left"].set_visible(False)
+        figure = Figure(figsize=(WIDTH, 0.75 + 0.42 * len(dots)), layout="constrained")
+        paint_dots(figure.subplots(), theme, dots, f"SRCC, {split}", is_srcc=True)
         return figure
 
     return Drawing("comparison", "SRCC of this run beside the baselines and single bands.", paint)
@@ -384,17 +376,14 @@ def band_share_figure(run: RunData) -> Drawing | None:
     shares = band_shares(run)
     if not shares:
         return None
-    bars = list(shares.items())[:MAX_BARS]
+    bars = [(plain_label(band), share, percent(share)) for band, share in list(shares.items())[:MAX_BARS]]
 
     def paint(theme: Theme) -> Figure:
         figure = Figure(figsize=(WIDTH, 0.6 + 0.5 * len(bars)), layout="constrained")
         axes = figure.subplots()
-        for y, (band, share) in enumerate(bars):
-            colour = theme.accent if share >= 0 else theme.contrast
-            _labelled_bar(axes, theme, y, share, colour, plain_label(band), percent(share))
-            axes.plot([0, 0], [y - 0.17, y + 0.17], color=theme.ink, lw=0.9)
+        paint_bars(axes, theme, bars, share_title(shares))
+        axes.axvline(0, color=theme.ink, lw=0.9)
         axes.xaxis.set_major_formatter(lambda value, _position: percent(value))
-        _finish_bars(axes, len(bars), share_title(shares))
         return figure
 
     return Drawing("band_share", "Bars of each band's share in the score.", paint)
@@ -402,50 +391,29 @@ def band_share_figure(run: RunData) -> Drawing | None:
 
 def cost_figure(run: RunData) -> Drawing | None:
     """GMACs in all against the budget, and below it by pass on an axis of its own."""
-    passes = [
-        (str(row.get("pass", "")), gmacs)
-        for row in run.rows("passes")
-        if math.isfinite(gmacs := as_float(row.get("gmacs")))
-    ]
-    passes.sort(key=lambda item: -item[1])
-    shown = passes[:MAX_BARS]
-    if not math.isfinite(run.gmacs) or not any(gmacs > 0 for _, gmacs in shown):
+    costs = [(str(row.get("pass", "")), as_float(row.get("gmacs"))) for row in run.rows("passes")]
+    known = sorted((cost for cost in costs if math.isfinite(cost[1])), key=lambda cost: -cost[1])
+    passes = [(plain_label(name, 52), gmacs, number(gmacs)) for name, gmacs in known[:MAX_BARS]]
+    if not math.isfinite(run.gmacs) or not any(gmacs > 0 for _, gmacs, _ in passes):
         return None
+    budget = run.budget_gmacs if math.isfinite(run.budget_gmacs) else 0.0
+    text = number(run.gmacs)
+    if budget > 0:
+        text += f" of {number(budget)} GMACs ({percent(run.gmacs / budget)})"
 
     def paint(theme: Theme) -> Figure:
-        heights = (1.0, 0.6 + 0.46 * len(shown))
+        heights = (1.0, 0.6 + 0.46 * len(passes))
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.4), layout="constrained")
         total, each = figure.subplots(2, 1, height_ratios=heights)
-        _paint_total(total, theme, run.gmacs, run.budget_gmacs)
-        for y, (name, gmacs) in enumerate(shown):
-            _labelled_bar(each, theme, y, gmacs, theme.accent, plain_label(name, 52), number(gmacs))
-        _finish_bars(each, len(shown), "GMACs by pass, one image")
+        title = "GMACs in all; upright line: the budget" if budget > 0 else "GMACs in all"
+        is_over = 0 < budget < run.gmacs
+        paint_bars(
+            total, theme, [("all passes", run.gmacs, text)], title, "contrast" if is_over else "accent"
+        )
+        if budget > 0:
+            total.plot([budget, budget], [-0.17, 0.26], color=theme.ink, lw=2.4, solid_capstyle="butt")
+        total.set_xlim(0, 1.04 * max(run.gmacs, budget) or 1.0)
+        paint_bars(each, theme, passes, "GMACs by pass, one image")
         return figure
 
     return Drawing("cost", "GMACs of one image against the budget, and by pass.", paint)
-
-
-def _paint_total(axes: Axes, theme: Theme, gmacs: float, budget: float) -> None:
-    has_budget = math.isfinite(budget) and budget > 0
-    over = has_budget and gmacs > budget
-    text = number(gmacs)
-    if has_budget:
-        text += f" of {number(budget)} GMACs ({percent(gmacs / budget)})"
-    _labelled_bar(axes, theme, 0, gmacs, theme.contrast if over else theme.accent, "all passes", text)
-    if has_budget:
-        axes.plot([budget, budget], [-0.17, 0.26], color=theme.ink, lw=2.4, solid_capstyle="butt")
-    _finish_bars(axes, 1, "GMACs in all; upright line: the budget" if has_budget else "GMACs in all")
-    axes.set_xlim(0, 1.04 * max(gmacs, budget if has_budget else 0.0) or 1.0)
-
-
-def _labelled_bar(
-    axes: Axes, theme: Theme, y: float, value: float, colour: str, label: str, figures: str
-) -> None:
-    axes.barh(y, value, height=0.34, color=colour, lw=0)
-    label_row(axes, y, label, figures, above=8, colours=(theme.ink, theme.muted))
-
-
-def _finish_bars(axes: Axes, n_bars: int, xlabel: str) -> None:
-    axes.set(ylim=(n_bars - 0.55, -0.85), yticks=[], xlabel=xlabel)
-    axes.spines["left"].set_visible(False)
-    axes.locator_params(axis="x", nbins=6)

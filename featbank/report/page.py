@@ -12,49 +12,29 @@ from markupsafe import Markup
 
 from featbank.atomic import FolderKind, check_folder, replacing_files, replacing_folder
 from featbank.datasets import ImageTable, read_dataset
-from featbank.encoders import random_weights_note
 from featbank.errors import FeatbankError
-from featbank.report import summary
-from featbank.report.drawing import DARK, LIGHT, Drawing, css_variables
+from featbank.report.drawing import DARK, LIGHT, Drawing, css_variables, make_thumbnail
 from featbank.report.figures import (
     band_share_figure,
     comparison,
     cost_figure,
-    curve_parameter,
     cv_figure,
-    member_weights,
     mos_density,
     predicted_against_mos,
-    short_parameter,
 )
 from featbank.report.summary import (
-    METADATA_RIDGE,
-    SIMULATION_NOTE,
-    comparison_rows,
-    coverage_rows,
-    interval_sentence,
     predictors,
-    split_rows,
+    summarise,
     table_markdown,
     tables_csv,
-    trust_rows,
-    verdict_notes,
-    word_verdict,
 )
 from featbank.report.wording import (
-    METRIC_TITLES,
-    count,
-    number,
-    plural,
     sentence_case,
     split_title,
 )
 from featbank.runs.folder import RECEIPT, kind_of, read_json, telling_damage, write_text
-from featbank.runs.reading import METRIC_NAMES, RunData, read_run
-from featbank.runs.trust import ALARM
+from featbank.runs.reading import RunData, read_run
 
-# What a figure leaves room for beside it; tables.csv has all.
-COMPARED = ("srcc", "plcc", "mae")
 PAGE_NAME = "report.html"
 _JOINTS = frozenset("/:_.+@")
 _JOINT = re.compile(r"([/:_.+@])")
@@ -123,8 +103,20 @@ def render_page(
     run: RunData, figures: Mapping[str, Drawing], photos: Mapping[str, str | Path] | None = None
 ) -> str:
     """Render one run as a self-contained HTML document."""
+    summary = summarise(run)
     drawn = {name: drawing.markup() for name, drawing in figures.items()}
-    return page_environment().get_template("run.html").render(_context(run, drawn, photos))
+    misses = _thumbnails(summary["misses"], photos)
+    page = page_environment().get_template("run.html")
+    return page.render(
+        summary
+        | {
+            "palette": palette(),
+            "figures": drawn,
+            "scatters": [(name, drawn[name]) for name in FIGURE_NAMES[3:0:-1] if name in drawn],
+            "misses": misses,
+            "has_thumbnails": any(miss["thumbnail"].source for miss in misses),
+        }
+    )
 
 
 def page_environment() -> Environment:
@@ -169,83 +161,13 @@ def _figures(run: RunData) -> dict[str, Drawing]:
     return {drawing.name: drawing for drawing in drawings if drawing is not None}
 
 
-def _context(
-    run: RunData, figures: Mapping[str, Markup], photos: Mapping[str, str | Path] | None
-) -> dict[str, Any]:
-    parameter = curve_parameter(run)
-    checks = trust_rows(run)
-    n_failures = len(run.rows("failures"))
-    misses = summary.worst_misses(run, photos)
-    return {
-        "title": run.title,
-        "facts": _facts(run, figures),
-        "palette": palette(),
-        "simulation_note": SIMULATION_NOTE if run.is_simulation else "",
-        "alarms": [row for row in checks if row["level"] == ALARM],
-        "trust_rows": checks,
-        "has_findings": bool(run.findings),
-        "interval_sentence": interval_sentence(run),
-        "coverage_rows": coverage_rows(run),
-        "random_note": random_weights_note(run.random_bands),
-        "verdict": word_verdict(run),
-        "verdict_notes": verdict_notes(run),
-        "metric_titles": [METRIC_TITLES[name] for name in METRIC_NAMES],
-        "headline": split_title(run.headline),
-        "headline_split": run.headline_split,
-        "comparison_titles": [METRIC_TITLES[name] for name in COMPARED],
-        "comparison_rows": comparison_rows(run, COMPARED),
-        "split_rows": split_rows(run),
-        "has_metadata_ridge": run.headline in run.baselines.get(METADATA_RIDGE, {}),
-        "run_notes": summary.run_notes(run),
-        "has_training_cv": "training_cv" in run.scores,
-        "has_intervals": any(scores.ci95 for scores in run.scores.values()),
-        "scale_sentence": summary.scale_sentence(run),
-        "figures": figures,
-        "scatters": [(name, figures[name]) for name in FIGURE_NAMES[3:0:-1] if name in figures],
-        "mos_rows": summary.mos_rows(run),
-        "has_exclusive": bool((run.predictions["subset"] == "exclusive").any()),
-        "share_sentence": summary.share_sentence(run),
-        "band_rows": summary.band_rows(run),
-        "member_rows": summary.member_rows(run),
-        "n_members": len(member_weights(run)),
-        "is_uniform": run.regression.get("combine") == "uniform",
-        "select_by": run.select_by.upper(),
-        "cv_parameter": short_parameter(parameter) if parameter else "",
-        "grid_end_members": summary.grid_end_members(run, parameter) if parameter else [],
-        "misses": misses,
-        "has_thumbnails": any(miss.thumbnail.source for miss in misses),
-        "n_failures": n_failures,
-        "failures_title": plural(n_failures, "failure"),
-        "failure_rows": summary.failure_rows(run),
-        "failure_summary": summary.failure_summary(run),
-        "cost_sentence": summary.cost_sentence(run),
-        "pass_rows": summary.pass_rows(run),
-        "time_rows": summary.time_rows(run),
-        "licence_rows": summary.licence_rows(run),
-        "recipe_text": run.recipe_text,
-        "feature_digests": [
-            (summary.spell_value(row.get("band")), summary.spell_value(row.get("digest")))
-            for row in run.rows("features")
-            if row.get("digest")
-        ],
-        "provenance": summary.provenance(run),
-    }
-
-
-def _facts(run: RunData, figures: Mapping[str, Markup]) -> list[tuple[str, str]]:
-    facts = [
-        ("dataset", str(run.section("dataset").get("name") or "not named")),
-        ("images", summary.split_counts(run)),
+def _thumbnails(
+    misses: list[dict[str, str]], photos: Mapping[str, str | Path] | None
+) -> list[dict[str, Any]]:
+    return [
+        miss | {"thumbnail": make_thumbnail(None if photos is None else photos.get(miss["image"]))}
+        for miss in misses
     ]
-    n_bands = len(summary.band_rows(run))
-    if n_bands:
-        facts.append(("bands", count(n_bands)))
-    n_members = len(member_weights(run))
-    if n_members:
-        facts.append(("members", count(n_members)))
-    if "cost" in figures:
-        facts.append(("cost", f"{number(run.gmacs)} GMACs an image"))
-    return facts
 
 
 def _breakable(text: str) -> Markup:

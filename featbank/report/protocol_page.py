@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from featbank.protocols.preparation import Outcome
-from featbank.report.drawing import Drawing, Theme, label_row
+from featbank.report.drawing import Drawing, Theme, paint_bars
 from featbank.report.figures import WIDTH, density_levels
 from featbank.report.page import page_environment, palette
 from featbank.report.summary import SIMULATION_NOTE
@@ -90,27 +90,17 @@ def importance_figure(importance: pd.DataFrame) -> Drawing:
     """Draw the importance of the choices as bars, the largest on top."""
     shown = importance.head(_MAX_ROWS)
     names = [str(choice).removeprefix("band:") for choice in shown["choice"]]
-    shares = shown["importance"].fillna(0.0).to_numpy(dtype=np.float64)
+    shares = shown["importance"].fillna(0.0).tolist()
+    bars = [(name, share, f"{share:.3f}") for name, share in zip(names, shares, strict=True)]
 
     def paint(theme: Theme) -> Figure:
         figure = Figure(figsize=(6.4, 0.6 + 0.42 * len(names)), layout="constrained")
-        axes = figure.subplots()
-        places = np.arange(len(names))[::-1].astype(float)
-        axes.barh(places, shares, height=0.3, color=theme.accent)
-        for place, name, share in zip(places, names, shares, strict=True):
-            label_row(axes, place, name, f"{share:.3f}", above=7, colours=(theme.ink, theme.muted))
-        axes.set_yticks([])
-        axes.set_ylim(-0.6, len(names) - 0.2)
-        axes.set_xlabel("share of the variance of SRCC among the evaluated configurations")
+        xlabel = "share of the variance of SRCC among the evaluated configurations"
+        paint_bars(figure.subplots(), theme, bars, xlabel)
         return figure
 
-    return Drawing(
-        "importance",
-        "Importance of the choices: "
-        + ", ".join(f"{n} {s:.3f}" for n, s in zip(names, shares, strict=True))
-        + ".",
-        paint,
-    )
+    alt = ", ".join(f"{name} {text}" for name, _, text in bars)
+    return Drawing("importance", f"Importance of the choices: {alt}.", paint)
 
 
 PAGE_NAME = "protocol.html"

@@ -8,16 +8,16 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from featbank.encoders import random_weights_note
-from featbank.report.drawing import Thumbnail, make_thumbnail
 from featbank.report.figures import (
     INTERCEPT,
     band_shares,
+    curve_parameter,
     cv_curves,
     member_weights,
     share_title,
@@ -273,21 +273,25 @@ def table_markdown(run: RunData) -> str:
     if run.random_bands:
         lines += [f"> **{markdown_text(random_weights_note(run.random_bands))}**", ""]
     lines += [markdown_text(word_verdict(run).sentence), "", "## Metrics by split", ""]
-    lines += _markdown_table("split", split_rows(run))
+    lines += score_lines("split", split_rows(run))
     comparisons = comparison_rows(run)
     if len(comparisons) > 1:
         lines += ["", f"## What it is compared with ({split_title(run.headline)})", ""]
-        lines += _markdown_table("predictor", comparisons)
+        lines += score_lines("predictor", comparisons)
     return "\n".join([*lines, ""])
 
 
-def _markdown_table(first: str, rows: Iterable[ScoreRow]) -> list[str]:
-    titles = [first, "n", *(METRIC_TITLES[metric] for metric in METRIC_NAMES)]
+def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lay rows of text out as lines of a Markdown table."""
     lines = ["| " + " | ".join(titles) + " |", "|---|" + "--:|" * (len(titles) - 1)]
-    for row in rows:
-        cells = [f"{value} {bounds}".strip() for value, bounds in row.cells]
-        lines.append("| " + " | ".join([markdown_text(row.name), row.n, *cells]) + " |")
-    return lines
+    return lines + ["| " + " | ".join(map(markdown_text, row)) + " |" for row in rows]
+
+
+def score_lines(first: str, rows: Iterable[ScoreRow]) -> list[str]:
+    """Lay rows of metrics out as lines of a Markdown table."""
+    titles = [first, "n", *(METRIC_TITLES[metric] for metric in METRIC_NAMES)]
+    cells = ([row.name, row.n, *(f"{value} {ends}".strip() for value, ends in row.cells)] for row in rows)
+    return markdown_table(titles, cells)
 
 
 def markdown_text(text: str) -> str:
@@ -318,21 +322,8 @@ _SHOWN_ELSEWHERE = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Miss:
-    """One image that the run misjudged, spelled; ``error`` is predicted minus MOS."""
-
-    image: str
-    subset: str
-    mos: str
-    predicted: str
-    error: str
-    direction: str
-    thumbnail: Thumbnail
-
-
-def worst_misses(run: RunData, photos: Mapping[str, str | Path] | None) -> list[Miss]:
-    """Images of the headline split with the greatest absolute error, greatest first."""
+def worst_misses(run: RunData) -> list[dict[str, str]]:
+    """Images of the headline split with the greatest absolute error, worst first; ``error`` is predicted minus MOS."""
     frame = run.scored(run.headline_split)
     error = frame["predicted"] - frame["mos"]
     # The name breaks ties, so the page does not depend on the order of rows.
@@ -341,21 +332,17 @@ def worst_misses(run: RunData, photos: Mapping[str, str | Path] | None) -> list[
     )
     worst = order.head(MAX_MISSES)
     decimals = decimals_for(worst["_size"].tolist())
-    misses = []
-    for row in worst.to_dict("records"):
-        path = photos.get(str(row["image"])) if photos is not None else None
-        misses.append(
-            Miss(
-                image=str(row["image"]),
-                subset=str(row["subset"]),
-                mos=fixed(row["mos"], decimals),
-                predicted=fixed(row["predicted"], decimals),
-                error=("+" if row["_error"] >= 0 else MINUS) + fixed(abs(row["_error"]), decimals),
-                direction="rated too high" if row["_error"] >= 0 else "rated too low",
-                thumbnail=make_thumbnail(path),
-            )
-        )
-    return misses
+    return [
+        {
+            "image": str(row["image"]),
+            "subset": str(row["subset"]),
+            "mos": fixed(row["mos"], decimals),
+            "predicted": fixed(row["predicted"], decimals),
+            "error": ("+" if row["_error"] >= 0 else MINUS) + fixed(abs(row["_error"]), decimals),
+            "direction": "rated too high" if row["_error"] >= 0 else "rated too low",
+        }
+        for row in worst.to_dict("records")
+    ]
 
 
 def member_rows(run: RunData) -> list[dict[str, str]]:
@@ -684,3 +671,71 @@ def coverage_rows(run: RunData) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+COMPARED = ("srcc", "plcc", "mae")
+"""Metrics that a figure leaves room for beside it; tables.csv has all."""
+
+
+def summarise(run: RunData) -> dict[str, Any]:
+    """Say everything that the page says of a run, but figures and photos, as plain JSON-able data."""
+    parameter = curve_parameter(run)
+    checks = trust_rows(run)
+    n_failures, n_members, bands = len(run.rows("failures")), len(member_weights(run)), band_rows(run)
+    facts = {
+        "dataset": str(run.section("dataset").get("name") or "not named"),
+        "images": split_counts(run),
+        "bands": count(len(bands)) if bands else "",
+        "members": count(n_members) if n_members else "",
+        "cost": f"{number(run.gmacs)} GMACs an image" if run.gmacs > 0 else "",
+    }
+    return {
+        "title": run.title,
+        "facts": [(name, value) for name, value in facts.items() if value],
+        "simulation_note": SIMULATION_NOTE if run.is_simulation else "",
+        "alarms": [row for row in checks if row["level"] == ALARM],
+        "trust_rows": checks,
+        "has_findings": bool(run.findings),
+        "interval_sentence": interval_sentence(run),
+        "coverage_rows": coverage_rows(run),
+        "random_note": random_weights_note(run.random_bands),
+        "verdict": asdict(word_verdict(run)),
+        "verdict_notes": verdict_notes(run),
+        "metric_titles": [METRIC_TITLES[name] for name in METRIC_NAMES],
+        "headline": split_title(run.headline),
+        "headline_split": run.headline_split,
+        "comparison_titles": [METRIC_TITLES[name] for name in COMPARED],
+        "comparison_rows": [asdict(row) for row in comparison_rows(run, COMPARED)],
+        "split_rows": [asdict(row) for row in split_rows(run)],
+        "has_metadata_ridge": run.headline in run.baselines.get(METADATA_RIDGE, {}),
+        "run_notes": run_notes(run),
+        "has_training_cv": "training_cv" in run.scores,
+        "has_intervals": any(scores.ci95 for scores in run.scores.values()),
+        "scale_sentence": scale_sentence(run),
+        "mos_rows": mos_rows(run),
+        "has_exclusive": bool((run.predictions["subset"] == "exclusive").any()),
+        "share_sentence": share_sentence(run),
+        "band_rows": bands,
+        "member_rows": member_rows(run),
+        "n_members": n_members,
+        "is_uniform": run.regression.get("combine") == "uniform",
+        "select_by": run.select_by.upper(),
+        "cv_parameter": short_parameter(parameter) if parameter else "",
+        "grid_end_members": grid_end_members(run, parameter) if parameter else [],
+        "misses": worst_misses(run),
+        "n_failures": n_failures,
+        "failures_title": plural(n_failures, "failure"),
+        "failure_rows": failure_rows(run),
+        "failure_summary": failure_summary(run),
+        "cost_sentence": cost_sentence(run),
+        "pass_rows": pass_rows(run),
+        "time_rows": time_rows(run),
+        "licence_rows": licence_rows(run),
+        "recipe_text": run.recipe_text,
+        "feature_digests": [
+            (spell_value(row.get("band")), spell_value(row.get("digest")))
+            for row in run.rows("features")
+            if row.get("digest")
+        ],
+        "provenance": provenance(run),
+    }

@@ -34,15 +34,15 @@ from tests.support.run_folder import edit_json, write_json
 
 
 def test_misses_are_the_greatest_errors_of_the_test_split(small_run: RunData) -> None:
-    misses = worst_misses(small_run, None)
-    assert [miss.image for miss in misses] == expected_misses(small_run.predictions, "test")[:MAX_MISSES]
+    misses = worst_misses(small_run)
+    assert [miss["image"] for miss in misses] == expected_misses(small_run.predictions, "test")[:MAX_MISSES]
     rows = small_run.predictions.set_index("image")
     for miss in misses:
-        row = rows.loc[miss.image]
+        row = rows.loc[miss["image"]]
         error = row["predicted"] - row["mos"]
-        assert float(miss.error.replace("−", "-")) == pytest.approx(error, abs=1e-4)
-        assert miss.direction == ("rated too high" if error > 0 else "rated too low")
-        assert float(miss.mos) == pytest.approx(row["mos"], abs=1e-4)
+        assert float(miss["error"].replace("−", "-")) == pytest.approx(error, abs=1e-4)
+        assert miss["direction"] == ("rated too high" if error > 0 else "rated too low")
+        assert float(miss["mos"]) == pytest.approx(row["mos"], abs=1e-4)
 
 
 def test_misses_do_not_depend_on_the_order_of_rows(make_run: Callable[..., Path]) -> None:
@@ -50,9 +50,9 @@ def test_misses_do_not_depend_on_the_order_of_rows(make_run: Callable[..., Path]
     run = read_run(folder)
     run.predictions.loc[:, "predicted"] = run.predictions["mos"] + 0.1  # all errors equal
     shuffled = run.predictions.sample(frac=1, random_state=1)
-    names = [miss.image for miss in worst_misses(run, None)]
+    names = [miss["image"] for miss in worst_misses(run)]
     run.predictions.loc[:] = shuffled.to_numpy()
-    assert [miss.image for miss in worst_misses(run, None)] == names
+    assert [miss["image"] for miss in worst_misses(run)] == names
 
 
 def test_members_show_weight_choice_and_fold_score(small_run: RunData) -> None:
