@@ -42,8 +42,6 @@ class ImageError(FeatbankError, ValueError):
     ----------
     reason : str
         One word for counting, such as ``truncated``, ``empty``, ``too-large``, ``not-an-image``.
-    message : str
-        The full sentence for people.
     digest : str, default=""
         SHA-256 of the bytes that were refused; empty where none could be read.
     """

@@ -82,8 +82,6 @@ def prepare(
     which : {"training", "all", "test"} or None
         Rows that take part. None takes the training rows of a dataset with an official split, so that its test rows
         stay unread, and all rows of one without.
-    features_command : str
-        Computes missing features, for the message.
 
     Raises
     ------
@@ -112,13 +110,6 @@ def prepare(
 
 def fit_rows(material: Material, positions: NDArray[np.intp], *, workers: int = 1) -> BandEnsemble:
     """Fit the recipe on some of the rows, its folds and search anew.
-
-    Parameters
-    ----------
-    positions : int array
-        Rows to learn from.
-    workers : int
-        Processes of the search.
 
     Raises
     ------
@@ -164,14 +155,8 @@ def run_all(
 
     Parameters
     ----------
-    jobs : iterable of tuple
-        Arguments of each call.
-    n_jobs : int
-        How many there are, for the bar.
     workers : int or None
         Processes; None takes all processors.
-    label : str
-        Of the bar.
 
     Returns
     -------
@@ -257,8 +242,6 @@ def write_outcome(
     ----------
     materials : list of Material
         Datasets behind it; the receipt describes the first, and the others under ``also``.
-    write_page : callable
-        Takes the outcome, the folder, the recipe's title, and whether it is a simulation.
     durations : dict of str to float
         Seconds.
 

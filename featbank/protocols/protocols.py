@@ -213,8 +213,6 @@ def declare_map(text: str, source: tuple[float, float], target: tuple[float, flo
     text : str
         ``nominal`` (the nominal ends of one scale onto those of the other), ``none`` (the scales are the same), or four
         numbers ``a,b:c,d`` that say that a and b of the first scale are c and d of the second.
-    source, target : (float, float)
-        Nominal ends of the two scales, worst first.
 
     Raises
     ------

@@ -451,11 +451,6 @@ COMPARISON: Final = FolderKind("comparison", _own_before_markers)
 def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
     """Write ``comparison.html``, its figures as PNG, ``scores.csv``, ``differences.csv`` and ``comparison.md``.
 
-    Parameters
-    ----------
-    folder : path
-        Made if it is not there; an earlier comparison there is replaced as a whole.
-
     Returns
     -------
     Path

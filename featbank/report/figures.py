@@ -49,8 +49,6 @@ def density_levels(x: NDArray[np.float64], y: NDArray[np.float64], n_levels: int
     ----------
     x, y : float arrays of shape (n_points,)
         Finite.
-    n_levels : int
-        At least 1.
 
     Returns
     -------
@@ -180,8 +178,6 @@ def comparison(rows: Sequence[tuple[str, float, float, float, bool]], split: str
     ----------
     rows : sequence of (label, value, low, high, is_model)
         In drawing order from above; ends of intervals may be nan. Rows of undefined SRCC are left out.
-    split : str
-        What the figures were computed on, for the axis.
 
     Returns
     -------

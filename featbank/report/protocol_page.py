@@ -116,11 +116,6 @@ _CAPTIONS = {
 def write_protocol_page(outcome: Outcome, folder: Path, recipe_title: str, is_simulation: bool) -> Path:
     """Write ``protocol.html`` and ``protocol.png``.
 
-    Parameters
-    ----------
-    is_simulation : bool
-        Whether photos were rendered.
-
     Returns
     -------
     Path

@@ -57,13 +57,6 @@ def decimals_for(values: Iterable[float], digits: int = 3) -> int:
 
     One number of decimals for a whole column keeps its figures aligned.
 
-    Parameters
-    ----------
-    values : iterable of float
-        Zeros and non-finite values are passed over.
-    digits : int, default=3
-        Significant digits, at least 1.
-
     Returns
     -------
     int in [0, 6]
@@ -148,12 +141,8 @@ def against(value: float, ends: tuple[float, float], other: float) -> str:
 
     Parameters
     ----------
-    value : float
-        The score.
     ends : (float, float)
         Its 95 % interval; nan where there is none, and then nothing is said to be sure.
-    other : float
-        What it is compared with.
 
     Returns
     -------

@@ -81,10 +81,6 @@ def score_parts(
         Columns ``mos``, ``split``, ``subset``, and for intervals ``group``.
     predicted : float array of shape (n_images,)
         In the order of ``rows``.
-    with_intervals : bool or sequence of str
-        As in `judge`.
-    random_state : int
-        Seed of the bootstrap.
 
     Returns
     -------
@@ -124,8 +120,6 @@ def judge(
     with_intervals : bool or sequence of str
         Add 95 % bootstrap intervals, of all metrics or of those named, under ``ci95``: None with fewer than ten groups,
         ``ci95_reason`` then saying so.
-    random_state : int
-        Seed of the bootstrap.
 
     Returns
     -------
@@ -191,8 +185,6 @@ def score_baselines(
 
     Parameters
     ----------
-    rows : DataFrame
-        The evaluated rows.
     predictions : mapping of str to array or None
         Baselines by name; None for one that the dataset does not allow.
 
@@ -260,7 +252,6 @@ def calibrate(
     ----------
     y, held_out : float arrays of shape (n_rows,)
         MOS and out-of-fold predictions; nan where no fold tests a row.
-    confidence : float, default=0.9
 
     Returns
     -------
@@ -314,8 +305,6 @@ def describe_coverage(
     judged : DataFrame
         Columns ``mos``, ``split``, ``subset``.
     predicted : float array of shape (n_judged,)
-    calibrate_on : str
-        As in `calibrate_run`; the part it names is left out.
 
     Returns
     -------

@@ -208,11 +208,6 @@ def load_rows(
 ) -> Loaded:
     """Read features, and prepare the rows that have a MOS.
 
-    Parameters
-    ----------
-    by_blocks : bool
-        Leave the features in the bank's files, see `choose_blocks`.
-
     Raises
     ------
     MissingFeaturesError, DatasetError
@@ -236,13 +231,6 @@ def choose_blocks(
     """Choose between a table in memory and one that is read by blocks, before anything is read.
 
     Both give the same numbers. Blocks are for ridges on many more images than columns.
-
-    Parameters
-    ----------
-    who : str
-        The command, for the message.
-    estimators : iterable of str
-        Further estimators that a search may try.
 
     Returns
     -------

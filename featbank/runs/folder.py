@@ -235,14 +235,8 @@ def build_receipt(
 
     Parameters
     ----------
-    table : ImageTable
-        As read, before rows were left out.
     rows : DataFrame
         The rows that took part, with ``split``, ``subset`` and ``group``.
-    bank_root : Path or RemotePath
-        Where measured extraction times are logged.
-    details : dict
-        What only the run knows: chosen hyper-parameters, durations, failures, notes and the like.
 
     Returns
     -------

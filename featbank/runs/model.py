@@ -116,16 +116,10 @@ def build_ensemble(
 
     Parameters
     ----------
-    folds : list of (int array, int array)
-        Of the training rows, see `folds_of`.
     workers : int or None
         Processes for the grid search; None takes all processors.
     members : list of list of str or None
         Other members than the recipe's, for example a single band.
-    n_crops : int
-        Crops of each image where the recipe learns from crops, see `n_crops_of`.
-    reference : bool
-        Search with plain scikit-learn instead of the shared kernels, which give the same numbers faster.
     """
     own = (
         request.members if isinstance(request.members, str) else [list(member) for member in request.members]
@@ -237,8 +231,6 @@ def fit_novelty(X: Table, folds: list[Fold]) -> BandNovelty | None:
     ----------
     X : DataFrame or BlockTable of shape (n_rows, n_features)
         Training rows; at most `NOVELTY_ROWS` of them are looked at.
-    folds : list of (int array, int array)
-        Of these rows.
 
     Returns
     -------

@@ -122,10 +122,6 @@ def prepare_rows(
         Columns ``mos``, ``split``, ``subset``, ``group``; index ``image_id``.
     test_fraction : float in [0, 1)
         Share of the images held out as ``test`` when the dataset has no split; 0 holds out none.
-    random_state : int
-        Seed of that split.
-    copies : mapping of str to str, optional
-        From `find_copies`: copies of one photo share a group, within each split where the dataset has some.
 
     Raises
     ------
@@ -187,15 +183,7 @@ def _join_copies(frame: pd.DataFrame, copies: Mapping[str, str]) -> tuple[pd.Ser
 
 
 def name_groups(groups: pd.Series, images: pd.Series) -> pd.Series:
-    """Give an image without a group one of its own.
-
-    Parameters
-    ----------
-    groups : Series of str
-        Blank where an image has none.
-    images : Series of str
-        Their names, same index.
-    """
+    """Give an image without a group one of its own."""
     known = groups.astype(str)
     return known.where(known.str.strip() != "", "image " + images.astype(str))
 
@@ -255,11 +243,6 @@ class SealedRows:
 
     def open(self, *, is_fitted: bool) -> tuple[Table, pd.DataFrame]:
         """Break the seal.
-
-        Parameters
-        ----------
-        is_fitted : bool
-            Whether every choice has been made.
 
         Raises
         ------

@@ -190,11 +190,6 @@ def check_duplicates(X_judged: Table, X_training: Table) -> Finding:
     """Look for judged images that are, or nearly are, training images, by all features and by those of each band.
 
     Another compression changes the statistics of noise, a slight crop the layout: each leaves some band as it was.
-
-    Parameters
-    ----------
-    X_judged, X_training : DataFrame or BlockTable
-        Features, index the image names. Of a table that is read by blocks `DUPLICATE_ROWS` judged images are drawn.
     """
     n_judged = len(X_judged)
     if isinstance(X_judged, BlockTable):
@@ -246,8 +241,6 @@ def check_groups(
     training, judged : DataFrame
         Columns ``group``, ``mos`` and ``split``.
     predicted : float array of shape (n_judged,)
-    is_official : bool
-        Whether the split is a published dataset's own: then shared groups are a fact to know and no mistake.
     """
     taught = set(training["group"])
     is_shared = judged["group"].isin(taught).to_numpy()
@@ -289,11 +282,7 @@ def check_groups(
 def check_skill(
     metrics: Mapping[str, Any], judged: pd.DataFrame, predicted: NDArray[np.float64], constant: float
 ) -> Finding:
-    """Compare the errors on every part with those of the mean training MOS.
-
-    An alarm needs a whole split on which they are larger by `WORSE` and by more than chance explains; a model of
-    noise errs a little more than a constant, and is no worse than it says.
-    """
+    """Compare the errors on every part with those of the mean training MOS."""
     name = "worse than a constant"
     masks = split_names(judged)
     y = judged["mos"].to_numpy(dtype=np.float64)
@@ -575,11 +564,6 @@ def choose_permutations(request: RegressionRequest, n_rows: int, n_columns: int)
 
     A shuffle of many rows is as telling as several of few, and costs as much as the fit itself. Decided by the size
     of the problem and not by a clock, so that a run is the same on every machine.
-
-    Parameters
-    ----------
-    n_rows, n_columns : int
-        Of the training table.
     """
     if request.estimator.endswith("svr"):
         return 3 if n_rows <= FEW_ROWS else 1
@@ -597,13 +581,6 @@ def run_control(
     n_crops: int = 1,
 ) -> PermutationControl | None:
     """Fit the recipe again on shuffled MOS: search, members, combination, on the same folds.
-
-    Parameters
-    ----------
-    n_permutations : int
-        0 skips the control.
-    n_crops : int
-        As in `featbank.runs.model.build_ensemble`.
 
     Returns
     -------
@@ -649,15 +626,9 @@ def examine(
 
     Parameters
     ----------
-    judged : DataFrame
-        Features and rows of the judged images, after the seal was broken.
     predicted : float array of shape (n_judged,)
     metrics : mapping
         Content of ``metrics.json``.
-    is_official_split : bool
-        Whether a published dataset made the split.
-    predict : callable
-        The fitted model, to see what columns a prediction far off the scale comes from.
     """
     findings = [check_columns(training.X, training.y, training.held_out)]
     if len(judged):
@@ -703,11 +674,6 @@ def _frame(X: Table) -> pd.DataFrame:
 
 def write_trust(folder: Path, findings: list[Finding]) -> list[Finding]:
     """Check that the written metrics follow from the written predictions, and write ``trust.json``.
-
-    Parameters
-    ----------
-    folder : Path
-        Run folder with metrics, predictions and receipt.
 
     Returns
     -------

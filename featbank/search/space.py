@@ -65,8 +65,6 @@ class Space:
     ----------
     passes : mapping of str to (str, float)
         For each variant the name of its forward pass and its GMACs for one image.
-    budget_gmacs : float
-        Hard limit of the sum over distinct passes.
 
     Raises
     ------
@@ -148,11 +146,6 @@ class Space:
 
     def list_feasible(self, limit: int = MAX_EXHAUSTIVE) -> list[Configuration] | None:
         """List every distinct configuration within the budget, in a fixed order.
-
-        Parameters
-        ----------
-        limit : int
-            Most configurations that are listed.
 
         Returns
         -------
@@ -329,8 +322,6 @@ class Evaluator:
         Same index, with ``mos`` and ``group``.
     workers : int or None
         Folds at once; None takes all processors.
-    reference : bool, default=False
-        Search members with plain scikit-learn: the same numbers, slower.
 
     Raises
     ------
@@ -361,11 +352,6 @@ class Evaluator:
 
     def evaluate(self, configurations: Sequence[Configuration]) -> list[Evaluation]:
         """Evaluate configurations, sharing the work among them.
-
-        Parameters
-        ----------
-        configurations : sequence of Configuration
-            All within the budget.
 
         Raises
         ------

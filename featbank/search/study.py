@@ -119,8 +119,6 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     ----------
     url : str or None
         Database URL such as ``sqlite:///search.db`` or ``postgresql://user@host/name``; None for a journal file.
-    folder : Path
-        Where the journal lies; it exists.
 
     Raises
     ------
@@ -193,13 +191,6 @@ def run_study(
 
     One objective is sampled by the tree-structured Parzen estimator [1]_, two by NSGA-II [2]_, beginning with the
     recipe as it stands. A draw over the budget is repaired; one that was evaluated before is varied until it is new.
-
-    Parameters
-    ----------
-    name : str
-        Name of the study; processes that give the same name share it.
-    report : callable
-        Receives what is finished, and how many there will be at most, after every step.
 
     Returns
     -------
@@ -388,13 +379,7 @@ _IMPORTANCE_SEED = 0
 
 
 def pick_winner(finished: Sequence[Finished]) -> Finished:
-    """Return the best evaluated configuration: by SRCC, then GMACs, then number of bands, then order.
-
-    Parameters
-    ----------
-    finished : sequence of Finished
-        At least one.
-    """
+    """Return the best evaluated configuration: by SRCC, then GMACs, then number of bands, then order."""
     return min(
         finished,
         key=lambda item: (
@@ -514,10 +499,6 @@ def spec_of_study(
     ----------
     training : DataFrame
         Rows that the search sees, by image, with ``mos`` and ``group``.
-    digests : dict of str to str
-        Of the features, by variant of a band.
-    reference : bool
-        Whether members are searched with plain scikit-learn.
 
     Returns
     -------
@@ -565,14 +546,6 @@ def document_study(
 
     Parameters
     ----------
-    name : str
-        Of the study.
-    recipe : Recipe
-        As given, before the search chose.
-    finished : sequence of Finished
-        Evaluated configurations, at least one.
-    nested : sequence of Nested
-        The outer folds; none where the nested score was left out.
     storage : str or None
         Database URL, None for the journal; its password is left out.
 
