@@ -128,19 +128,7 @@ DUPLICATE_ROWS: Final = 500
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check.
-
-    Attributes
-    ----------
-    check : str
-        Its name.
-    level : str
-        ``ok``, ``caution`` or ``alarm``.
-    sentence : str
-        For people.
-    figures : dict
-        The numbers behind it, JSON-able.
-    """
+    """The outcome of one check: its name, ``ok``, ``caution`` or ``alarm``, a sentence, JSON-able numbers behind it."""
 
     check: str
     level: str
@@ -152,44 +140,43 @@ class Finding:
         return asdict(self)
 
 
+def _find(check: str, figures: dict[str, Any], ok: str, alarm: str = "", caution: str = "") -> Finding:
+    """Give the gravest outcome that has a sentence."""
+    return Finding(check, ALARM if alarm else CAUTION if caution else OK, alarm or caution or ok, figures)
+
+
 def check_columns(X: Table, y: NDArray[np.float64], held_out: NDArray[np.float64]) -> Finding:
     """Look for the MOS among the columns, and for held-out scores too good to come from images."""
     leaks = find_leaking_columns(X, y)
     tested = np.isfinite(held_out)
     whole = srcc(y[tested], held_out[tested]) if tested.sum() >= 2 else math.nan
     named = {str(X.columns[i]): value for i, value in leaks.items()}
-    figures = {"columns": named, "held_out_srcc": _number(whole)}
+    alarm = ""
     if named:
-        shown = ", ".join(f"{name} ({value:+.3f})" for name, value in list(named.items())[:N_SHOWN])
-        more = f" and {len(named) - N_SHOWN} more" if len(named) > N_SHOWN else ""
-        return Finding(
-            "target in a column",
-            ALARM,
-            f"{len(named)} of {X.shape[1]:,} columns rank the training images almost as the MOS does: {shown}{more} "
-            "(SRCC). No image statistic does; the MOS, or something made from it, is among the features.",
-            figures,
+        shown = first_few([f"{name} ({value:+.3f})" for name, value in named.items()], N_SHOWN)
+        alarm = (
+            f"{len(named)} of {X.shape[1]:,} columns rank the training images almost as the MOS does: {shown} "
+            "(SRCC). No image statistic does; the MOS, or something made from it, is among the features."
         )
-    if tested.sum() >= MIN_ROWS and whole > IMPLAUSIBLE_HELD_OUT:
-        return Finding(
-            "target in a column",
-            ALARM,
+    elif tested.sum() >= MIN_ROWS and whole > IMPLAUSIBLE_HELD_OUT:
+        alarm = (
             f"Held-out training images are ranked with SRCC {whole:.4f}, better than raters agree with each other. No "
-            "single column does it, so the MOS is hidden in several, or images are on both sides of the folds.",
-            figures,
+            "single column does it, so the MOS is hidden in several, or images are on both sides of the folds."
         )
-    return Finding(
+    return _find(
         "target in a column",
-        OK,
+        {"columns": named, "held_out_srcc": _number(whole)},
         f"None of {X.shape[1]:,} columns ranks the training images as the MOS does (all below |SRCC| "
         f"{IMPLAUSIBLE_SRCC:g}).",
-        figures,
+        alarm,
     )
 
 
 def check_duplicates(X_judged: Table, X_training: Table) -> Finding:
     """Look for judged images that are, or nearly are, training images, by all features and by those of each band.
 
-    Another compression changes the statistics of noise, a slight crop the layout: each leaves some band as it was.
+    Another compression changes the statistics of noise, a slight crop the layout: each leaves some band as it was. Of a
+    table that is read by blocks `DUPLICATE_ROWS` judged images are drawn.
     """
     n_judged = len(X_judged)
     if isinstance(X_judged, BlockTable):
@@ -204,30 +191,24 @@ def check_duplicates(X_judged: Table, X_training: Table) -> Finding:
         )
         for row, partner, ratio in zip(found.rows, found.partners, found.ratios, strict=True):
             nearest[int(row)] = min(nearest.get(int(row), (2.0, 0)), (float(ratio), int(partner)))
-    training_names = X_training.index
     pairs = [
         {
             "image": str(X_judged.index[row]),
-            "training_image": str(training_names[partner]),
+            "training_image": str(X_training.index[partner]),
             "ratio": round(ratio, 4),
         }
         for row, (ratio, partner) in sorted(nearest.items(), key=lambda item: (item[1][0], item[0]))
     ]
-    figures = {"pairs": pairs[:100], "n": len(pairs), "n_judged": len(X_judged)}
-    if pairs:
-        shown = "; ".join(f"{pair['image']} like {pair['training_image']}" for pair in pairs[:N_SHOWN])
-        return Finding(
-            "duplicates across splits",
-            ALARM,
-            f"{len(pairs):,} of {whole} judged images look like copies of training images by their features: "
-            f"{shown}. Scores on them are scores on images that the model was taught.",
-            figures,
-        )
-    return Finding(
+    shown = "; ".join(f"{pair['image']} like {pair['training_image']}" for pair in pairs[:N_SHOWN])
+    alarm = (
+        f"{len(pairs):,} of {whole} judged images look like copies of training images by their features: {shown}. "
+        "Scores on them are scores on images that the model was taught."
+    )
+    return _find(
         "duplicates across splits",
-        OK,
+        {"pairs": pairs[:100], "n": len(pairs), "n_judged": len(X_judged)},
         f"None of {whole} judged images lies suspiciously close to a training image by its features.",
-        figures,
+        alarm if pairs else "",
     )
 
 
@@ -241,55 +222,57 @@ def check_groups(
     training, judged : DataFrame
         Columns ``group``, ``mos`` and ``split``.
     predicted : float array of shape (n_judged,)
+    is_official : bool
+        Whether the split is a published dataset's own: then shared groups are a fact to know and no mistake.
     """
     taught = set(training["group"])
     is_shared = judged["group"].isin(taught).to_numpy()
+    mos = judged["mos"].to_numpy(dtype=np.float64)
     splits: dict[str, dict[str, Any]] = {}
     parts = []
     for split in dict.fromkeys(judged["split"]):
         rows = (judged["split"] == split).to_numpy()
         unseen = rows & ~is_shared
-        n_shared = int((rows & is_shared).sum())
-        score = math.nan
-        if unseen.sum() >= MIN_ROWS:
-            score = srcc(judged["mos"].to_numpy(dtype=np.float64)[unseen], predicted[unseen])
+        n, n_unseen = int(rows.sum()), int(unseen.sum())
+        score = srcc(mos[unseen], predicted[unseen]) if n_unseen >= MIN_ROWS else math.nan
         splits[str(split)] = {
-            "n": int(rows.sum()),
-            "n_shared": n_shared,
+            "n": n,
+            "n_shared": n - n_unseen,
             "srcc_unseen_groups": _number(score),
-            "n_unseen_groups": int(unseen.sum()),
+            "n_unseen_groups": n_unseen,
         }
-        if n_shared:
-            text = f"{n_shared:,} of {int(rows.sum()):,} {split} images ({n_shared / rows.sum():.1%})"
+        if n > n_unseen:
+            text = f"{n - n_unseen:,} of {n:,} {split} images ({(n - n_unseen) / n:.1%})"
             if math.isfinite(score):
-                text += f", the other {int(unseen.sum()):,} alone having SRCC {score:.3f}"
+                text += f", the other {n_unseen:,} alone having SRCC {score:.3f}"
             parts.append(text)
-    figures = {"splits": splits, "n_groups_shared": len(taught & set(judged["group"]))}
-    if parts:
-        return Finding(
-            "groups across splits",
-            CAUTION if is_official else ALARM,
-            f"{'; '.join(parts)} come from a group (uploader, scene, reference) that has training images too"
-            + (", by the dataset's own split" if is_official else "")
-            + ". A score on known groups is no score on new ones.",
-            figures,
-        )
-    return Finding(
-        "groups across splits", OK, "No group has images both in training and among the judged ones.", figures
+    shared = (
+        f"{'; '.join(parts)} come from a group (uploader, scene, reference) that has training images too"
+        + (", by the dataset's own split" if is_official else "")
+        + ". A score on known groups is no score on new ones."
+    )
+    return _find(
+        "groups across splits",
+        {"splits": splits, "n_groups_shared": len(taught & set(judged["group"]))},
+        "No group has images both in training and among the judged ones.",
+        shared if parts and not is_official else "",
+        shared if parts else "",
     )
 
 
 def check_skill(
     metrics: Mapping[str, Any], judged: pd.DataFrame, predicted: NDArray[np.float64], constant: float
 ) -> Finding:
-    """Compare the errors on every part with those of the mean training MOS."""
-    name = "worse than a constant"
+    """Compare the errors on every part with those of the mean training MOS, ``constant``.
+
+    An alarm needs a whole split on which they are larger by `WORSE` and by more than chance explains; a model of
+    noise errs a little more than a constant, and is no worse than it says.
+    """
     masks = split_names(judged)
-    y = judged["mos"].to_numpy(dtype=np.float64)
+    y, groups = judged["mos"].to_numpy(dtype=np.float64), judged["group"].to_numpy()
     worse, figures, is_sure = [], {}, False
     for part, floor in metrics.get("baselines", {}).get("constant", {}).items():
-        scores = metrics[part]
-        figures[part] = {error: [scores[error], floor[error]] for error in ("mae", "rmse")}
+        figures[part] = {error: [metrics[part][error], floor[error]] for error in ("mae", "rmse")}
         over = [
             f"{error.upper()} {own:.4g} against {other:.4g}"
             for error, (own, other) in figures[part].items()
@@ -298,23 +281,17 @@ def check_skill(
         if over:
             worse.append(f"{part}: {', '.join(over)}")
             rows = masks[part]
-            is_sure |= "/" not in part and _is_surely_worse(
-                y[rows], predicted[rows], constant, judged["group"].to_numpy()[rows]
-            )
-    if worse:
-        return Finding(
-            name,
-            ALARM if is_sure else CAUTION,
-            f"The mean training MOS, said for every image, errs less than this model ({'; '.join(worse)})"
-            + ("." if is_sure else ", by no more than chance or noise explain."),
-            figures,
-        )
-    text = (
+            is_sure |= "/" not in part and _is_surely_worse(y[rows], predicted[rows], constant, groups[rows])
+    text = f"The mean training MOS, said for every image, errs less than this model ({'; '.join(worse)})"
+    return _find(
+        "worse than a constant",
+        figures,
         "The model errs less than the mean training MOS on every part."
         if figures
-        else "No images to judge by."
+        else "No images to judge by.",
+        f"{text}." if is_sure else "",
+        f"{text}, by no more than chance or noise explain." if worse else "",
     )
-    return Finding(name, OK, text, figures)
 
 
 def _is_surely_worse(
@@ -338,38 +315,30 @@ def _is_surely_worse(
 
 def check_range(judged: pd.DataFrame, predicted: NDArray[np.float64]) -> Finding:
     """See whether predictions span as much as their correlation with MOS warrants."""
-    name = "compressed range"
     narrow, figures = [], {}
     for split in dict.fromkeys(judged["split"]):
         rows = (judged["split"] == split).to_numpy()
         y, y_pred = judged["mos"].to_numpy(dtype=np.float64)[rows], predicted[rows]
         if len(y) < MIN_ROWS or np.ptp(y) == 0:
             continue
-        share = float(np.std(y_pred) / np.std(y))
-        r = plcc(y, y_pred)
-        slope = r / share if share > 0 else math.nan
-        error = _slope_error(r, share, len(y))
+        share, r, slope, error = float(np.std(y_pred) / np.std(y)), plcc(y, y_pred), math.nan, math.nan
+        if share > 0 and math.isfinite(r):
+            slope = r / share  # of least squares, MOS over prediction, and its standard error
+            error = math.sqrt(max(0.0, 1 - r**2) / (len(y) - 2)) / share
         figures[str(split)] = {"share": share, "slope": _number(slope), "slope_error": _number(error)}
         # A ridge that shrinks as it should has slope 1, whatever its share; only more is compression.
         if math.isnan(r) or slope - 2 * error > COMPRESSED_SLOPE:
-            detail = (
-                "they are constant"
-                if math.isnan(r)
-                else f"one point of them stands for {slope:.1f} MOS points"
-            )
+            detail = f"one point of them stands for {slope:.1f} MOS points"
+            if math.isnan(r):
+                detail = "they are constant"
             narrow.append(f"{split}: they spread {share:.0%} as much as the MOS, and {detail}")
-    if narrow:
-        return Finding(
-            name,
-            CAUTION,
-            f"Predictions are squeezed together ({'; '.join(narrow)}): ranks may be right, but the scores are not on "
-            "the MOS scale.",
-            figures,
-        )
-    text = "Predictions span as much of the scale as their correlation with MOS warrants."
-    return Finding(
-        name, OK, text if figures else f"Fewer than {MIN_ROWS} judged images: not checked.", figures
+    caution = (
+        f"Predictions are squeezed together ({'; '.join(narrow)}): ranks may be right, but the scores are not on the "
+        "MOS scale."
     )
+    text = "Predictions span as much of the scale as their correlation with MOS warrants."
+    text = text if figures else f"Fewer than {MIN_ROWS} judged images: not checked."
+    return _find("compressed range", figures, text, caution=caution if narrow else "")
 
 
 def is_off_scale(y: NDArray[np.float64], predicted: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -386,50 +355,64 @@ def check_scale(
     n_cured: int = 0,
     n_explained: int = 0,
 ) -> Finding:
-    """Look for predictions far off the scale, which outlying features cause."""
-    name = "predictions off the scale"
+    """Look for predictions far off the scale, which outlying features cause.
+
+    Parameters
+    ----------
+    y, held_out : float arrays of shape (n_training,)
+        MOS and out-of-fold predictions of the training images.
+    predicted : float array of shape (n_judged,)
+    columns : mapping of str to float, optional
+        Columns that lie extremely far out in rows with such predictions, and how far, in standard deviations.
+    n_cured, n_explained : int
+        Judged predictions that are back on the scale with these columns at their training mean, of how many tried.
+    """
     span = float(np.ptp(y))
     low, high = float(y.min()) - span, float(y.max()) + span
     known = held_out[np.isfinite(held_out)]
     n_held_out, n_judged = (int(is_off_scale(y, values).sum()) for values in (known, predicted))
-    figures: dict[str, Any] = {"low": low, "high": high, "n_out_of_fold": n_held_out, "n_judged": n_judged}
-    figures |= {"columns": dict(columns or {}), "n_judged_cured": n_cured}
-    if n_held_out or n_judged:
-        where = " and ".join(
-            f"{n} of {len(values):,} {what}"
-            for n, values, what in ((n_judged, predicted, "judged"), (n_held_out, known, "out-of-fold"))
-            if n
+    where = " and ".join(
+        f"{n} of {len(values):,} {what}"
+        for n, values, what in ((n_judged, predicted, "judged"), (n_held_out, known, "out-of-fold"))
+        if n
+    )
+    cause = "no column alone explains it; these photos, or a whole band, are unlike those of training."
+    if columns:
+        named = first_few([f"{column} ({size:.3g})" for column, size in columns.items()], N_SHOWN)
+        cured = (
+            f" With their training mean, {n_cured} of {n_explained} are on the scale." if n_explained else ""
         )
-        cause = "no column alone explains it; these photos, or a whole band, are unlike those of training."
-        if columns:
-            named = first_few([f"{column} ({size:.3g})" for column, size in columns.items()], N_SHOWN)
-            cause = (
-                f"{len(columns):,} columns lie more than {EXTREME_DEVIATIONS:g} standard deviations from the training "
-                f"photos there: {named}."
-                + (
-                    f" With their training mean, {n_cured} of {n_explained} are on the scale."
-                    if n_explained
-                    else ""
-                )
-                + " Leave these columns out of the features, or bound them where they are computed, and fit again."
-            )
-        return Finding(
-            name,
-            ALARM if n_judged or columns else CAUTION,
-            f"{where} predictions lie farther outside the training MOS than these are wide ({low:.3g} to {high:.3g}), "
-            f"which spoils MAE, RMSE and PLCC: {cause}",
-            figures,
+        cause = (
+            f"{len(columns):,} columns lie more than {EXTREME_DEVIATIONS:g} standard deviations from the training "
+            f"photos there: {named}.{cured} Leave these columns out of the features, or bound them where they are "
+            "computed, and fit again."
         )
-    return Finding(name, OK, "No prediction lies far outside the range of the training MOS.", figures)
+    text = (
+        f"{where} predictions lie farther outside the training MOS than these are wide ({low:.3g} to {high:.3g}), "
+        f"which spoils MAE, RMSE and PLCC: {cause}"
+    )
+    return _find(
+        "predictions off the scale",
+        {
+            "low": low,
+            "high": high,
+            "n_out_of_fold": n_held_out,
+            "n_judged": n_judged,
+            "columns": dict(columns or {}),
+            "n_judged_cured": n_cured,
+        },
+        "No prediction lies far outside the range of the training MOS.",
+        text if n_judged or (n_held_out and columns) else "",
+        text if where else "",
+    )
 
 
 def check_control(control: PermutationControl | None) -> Finding:
     """Judge the permutation control."""
     name = "permutation control"
     if control is None:
-        return Finding(
-            name, OK, "Not run: none was asked for, or the MOS have too few values to shuffle.", {"n": 0}
-        )
+        text = "Not run: none was asked for, or the MOS have too few values to shuffle."
+        return _find(name, {"n": 0}, text)
     n = len(control.shuffled)
     figures = {
         "n": n,
@@ -443,81 +426,63 @@ def check_control(control: PermutationControl | None) -> Finding:
     times = "once" if n == 1 else f"{n} times"
     spread = f" ± {control.spread:.3f}" if n > 1 else ""
     text = f"Refitted {times} on shuffled MOS, the pipeline scores SRCC {control.mean:.3f}{spread} on held-out folds"
-    unchosen = f"{control.unchosen.mean():.3f} in the mean of all candidates, chance staying below {control.limit:.3f}"
-    if control.is_leaking:
-        return Finding(
-            name,
-            ALARM,
-            f"{text}, and {unchosen}, where there is nothing to learn: held-out images leak into the fit.",
-            figures,
-        )
-    if control.n_above:
-        return Finding(
-            name,
-            CAUTION,
-            f"{text}; {control.n_above} of {n} shuffles score as high as the true MOS ({control.score:.3f}), so the "
-            "features may hold nothing about quality.",
-            figures,
-        )
-    return Finding(name, OK, f"{text}, the true MOS {control.score:.3f}.", figures)
+    leak = (
+        f"{text}, and {control.unchosen.mean():.3f} in the mean of all candidates, chance staying below "
+        f"{control.limit:.3f}, where there is nothing to learn: held-out images leak into the fit."
+    )
+    no_skill = (
+        f"{text}; {control.n_above} of {n} shuffles score as high as the true MOS ({control.score:.3f}), so the "
+        "features may hold nothing about quality."
+    )
+    return _find(
+        name,
+        figures,
+        f"{text}, the true MOS {control.score:.3f}.",
+        leak if control.is_leaking else "",
+        no_skill if control.n_above else "",
+    )
 
 
 def check_coverage(intervals: Mapping[str, Any]) -> Finding:
-    """Compare the coverage of the prediction intervals with what they promise."""
+    """Compare the coverage of the prediction intervals, as in ``metrics.json``, with what they promise."""
     name = "interval coverage"
     if not intervals:
-        return Finding(name, OK, "No intervals: too few training images to calibrate them.", {})
-    promised = intervals["confidence"]
-    parts = intervals["coverage"]
+        return _find(name, {}, "No intervals: too few training images to calibrate them.")
+    promised, parts = intervals["confidence"], intervals["coverage"]
     short = [
         f"{part}: {entry['share']:.1%} of {entry['n']:,}"
         for part, entry in parts.items()
         if entry["n"] >= MIN_ROWS and entry["share"] < entry["expected"][0]
     ]
-    if short:
-        return Finding(
-            name,
-            CAUTION,
-            f"Intervals promise {promised:.0%} and cover less ({'; '.join(short)}): these images are unlike the "
-            f"{intervals.get('calibrated_on', 'training')} images that the intervals were calibrated on.",
-            dict(parts),
-        )
+    caution = (
+        f"Intervals promise {promised:.0%} and cover less ({'; '.join(short)}): these images are unlike the "
+        f"{intervals.get('calibrated_on', 'training')} images that the intervals were calibrated on."
+    )
     covered = ", ".join(f"{part} {entry['share']:.1%}" for part, entry in parts.items())
     text = (
         f"Intervals of {promised:.0%} cover {covered}."
         if parts
         else "No judged images to show the coverage on."
     )
-    return Finding(name, OK, text, dict(parts))
+    return _find(name, dict(parts), text, caution=caution if short else "")
 
 
 def check_agreement(disagreements: Sequence[str]) -> Finding:
     """Judge whether the written metrics follow from the written predictions."""
-    name = "metrics follow from predictions"
-    figures = {"disagreements": list(disagreements)}
-    if disagreements:
-        return Finding(
-            name,
-            ALARM,
-            f"metrics.json does not follow from predictions.csv: {disagreements[0]}"
-            + (f", and {len(disagreements) - 1} more." if len(disagreements) > 1 else "."),
-            figures,
-        )
-    return Finding(
-        name, OK, "Computed anew from predictions.csv, every metric is the one in metrics.json.", figures
+    more = f", and {len(disagreements) - 1} more." if len(disagreements) > 1 else "."
+    return _find(
+        "metrics follow from predictions",
+        {"disagreements": list(disagreements)},
+        "Computed anew from predictions.csv, every metric is the one in metrics.json.",
+        f"metrics.json does not follow from predictions.csv: {disagreements[0]}{more}"
+        if disagreements
+        else "",
     )
 
 
 def alarming(findings: Sequence[Finding]) -> list[str]:
     """Return the sentences of the alarms, for the console."""
     return [f"{finding.check}: {finding.sentence}" for finding in findings if finding.level == ALARM]
-
-
-def _slope_error(r: float, share: float, n: int) -> float:
-    """Return the standard error of the least-squares slope of MOS over prediction."""
-    if share <= 0 or math.isnan(r) or n < 3:
-        return math.nan
-    return math.sqrt(max(0.0, 1 - r**2) / (n - 2)) / share
 
 
 def _number(value: float) -> float | None:
