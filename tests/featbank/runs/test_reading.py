@@ -20,7 +20,7 @@ def test_what_is_read_is_what_was_written(make_run: Callable[..., Path]) -> None
     assert list(run.scores) == ["training_cv", "validation", "validation/exclusive", "test", "test/exclusive"]
     for key, scores in run.scores.items():
         assert scores.n == metrics[key]["n"]
-        assert scores.values == {name: metrics[key][name] for name in METRIC_NAMES}
+        assert scores.metrics == {name: metrics[key][name] for name in METRIC_NAMES}
         assert scores.ci95 == {name: tuple(metrics[key]["ci95"][name]) for name in METRIC_NAMES}
     assert run.gmacs == metrics["gmacs"]
     assert math.isnan(run.baselines["constant"]["test"].metrics["srcc"])
