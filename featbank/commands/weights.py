@@ -25,86 +25,41 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> Output:
-    rows = {"encoders": _encoders, "views": _views, "recipes": _recipes, "datasets": _datasets}[
-        options.what
-    ]()
+    what = {"encoders": _encoders, "views": _views, "recipes": _recipes, "datasets": _datasets}
+    rows = what[options.what]()
     return Output({options.what: rows}, render_rows(rows))
 
 
 def _encoders() -> list[dict[str, Any]]:
+    """Rows of weight-free encoders, of the students that ship or were distilled here, of proven networks."""
     from featbank.encoders import list_encoders, make_encoder
-
-    return [
-        {
-            "name": spec.name,
-            "role": spec.role,
-            "columns": spec.n_features,
-            "gmacs_224": make_encoder(spec.name).count_macs(224, 224) / 1e9,
-            "params_m": make_encoder(spec.name).n_params / 1e6,
-            "weights": spec.weights,
-            "licence": spec.licence,
-            "title": spec.title,
-        }
-        for spec in list_encoders()
-    ] + [*_students(), *_networks()]
-
-
-def _students() -> list[dict[str, Any]]:
-    """Rows of the students that ship or were distilled here."""
-    from featbank.encoders.students.description import (
-        FAMILY,
-        describe_student,
-        distilled_students,
-        shipped_students,
-    )
-
-    facts = [describe_student(name) for name in dict.fromkeys([*shipped_students(), *distilled_students()])]
-    return [
-        {
-            "name": f"{FAMILY}:{student.name}",
-            "role": "mobile",
-            "columns": student.n_features,
-            "gmacs_224": student.count_macs(224, 224) / 1e9,
-            "params_m": student.n_params / 1e6,
-            "weights": student.sha256[:12],
-            "licence": student.licence,
-            "title": student.title,
-        }
-        for student in facts
-    ]
-
-
-def _networks() -> list[dict[str, Any]]:
-    """Rows of proven network encoders; their families take any other name as well."""
     from featbank.encoders.networks.catalogue import SHEETS, SUGGESTIONS
+    from featbank.encoders.students import description
 
-    facts = [
-        (s.name, s.role, s.n_features, s.licence, f"{s.title}, {s.gmacs:g} GMACs at {s.side_px} px")
-        for s in SUGGESTIONS
-    ]
-    facts += [
-        (
-            sheet.source.name,
-            sheet.role,
-            sheet.n_features,
-            sheet.source.licence,
-            f"{sheet.title}, {sheet.gmacs_224:g} GMACs at 224 px",
+    names = ("name", "role", "columns", "gmacs_224", "params_m", "weights", "licence", "title")
+    rows: list[tuple[object, ...]] = []
+    for spec in list_encoders():
+        encoder = make_encoder(spec.name)
+        gmacs, params_m = encoder.count_macs(224, 224) / 1e9, encoder.n_params / 1e6
+        rows.append(
+            (spec.name, spec.role, spec.n_features, gmacs, params_m, spec.weights, spec.licence, spec.title)
         )
-        for sheet in SHEETS.values()
-    ]
-    return [
-        {
-            "name": name,
-            "role": role,
-            "columns": n_features,
-            "gmacs_224": None,
-            "params_m": None,
-            "weights": name,
-            "licence": licence,
-            "title": title,
-        }
-        for name, role, n_features, licence, title in facts
-    ]
+    for name in dict.fromkeys([*description.shipped_students(), *description.distilled_students()]):
+        own = description.describe_student(name)
+        costs = own.n_features, own.count_macs(224, 224) / 1e9, own.n_params / 1e6
+        rows.append(
+            (f"{description.FAMILY}:{own.name}", "mobile", *costs, own.sha256[:12], own.licence, own.title)
+        )
+    # Of networks; their families take any other name as well.
+    for s in SUGGESTIONS:
+        title = f"{s.title}, {s.gmacs:g} GMACs at {s.side_px} px"
+        rows.append((s.name, s.role, s.n_features, None, None, s.name, s.licence, title))
+    for sheet in SHEETS.values():
+        source, title = sheet.source, f"{sheet.title}, {sheet.gmacs_224:g} GMACs at 224 px"
+        rows.append(
+            (source.name, sheet.role, sheet.n_features, None, None, source.name, source.licence, title)
+        )
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _views() -> list[dict[str, Any]]:

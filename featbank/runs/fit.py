@@ -25,23 +25,8 @@ from featbank.datasets import ImageTable
 from featbank.encoders import has_random_weights
 from featbank.errors import RunError
 from featbank.recipes.reading import BandRequest, Recipe, RegressionRequest
-from featbank.runs.evaluate import (
-    CONFIDENCE,
-    FLOAT_FORMAT,
-    INTERVAL_ROWS,
-    MANY_ROWS,
-    TRAINING,
-    as_written,
-    calibrate_run,
-    check_calibration,
-    describe_coverage,
-    judge,
-    predict_constant,
-    predict_from_metadata,
-    score_baselines,
-    score_parts,
-    with_interval,
-)
+from featbank.runs import evaluate, model, split, trust
+from featbank.runs.evaluate import CONFIDENCE, TRAINING, as_written
 from featbank.runs.folder import (
     METRICS,
     MODEL,
@@ -52,28 +37,8 @@ from featbank.runs.folder import (
     none_if_nan,
     write_json,
 )
-from featbank.runs.model import (
-    build_ensemble,
-    chosen_parameters,
-    describe_large_group,
-    fit_novelty,
-    folds_of,
-    members_frame,
-    n_crops_of,
-    save_run_model,
-)
-from featbank.runs.split import SealedRows, describe_rows, find_copies, prepare_rows, written_groups
-from featbank.runs.trust import (
-    CONTROL_SEED,
-    DUPLICATE_ROWS,
-    Finding,
-    Training,
-    alarming,
-    choose_permutations,
-    examine,
-    run_control,
-    write_trust,
-)
+from featbank.runs.split import SealedRows
+from featbank.runs.trust import Finding, Training
 from featbank.table import Band, FeatureTable, MappedFeatures, build_table, map_table, resolve_band
 from regressors.bands import BlockTable, some_rows, take_rows
 from regressors.budget import BudgetError, check_budget, sum_gmacs
@@ -214,10 +179,10 @@ def load_rows(
         If features, MOS or rows are missing.
     """
     features = (map_table if by_blocks else build_table)(table, bands, bank, options.features_command)
-    prepared = prepare_rows(
-        features.rows, options.test_fraction, regression.cv.random_state, find_copies(features)
+    prepared = split.prepare_rows(
+        features.rows, options.test_fraction, regression.cv.random_state, split.find_copies(features)
     )
-    return Loaded(bands, features, prepared.frame, describe_rows(features), list(prepared.notes))
+    return Loaded(bands, features, prepared.frame, split.describe_rows(features), list(prepared.notes))
 
 
 def choose_blocks(
@@ -281,7 +246,7 @@ class _Run:
 
     def ensemble(self, members: list[list[str]] | None = None) -> BandEnsemble:
         """Fit the recipe, or other members, on the training rows."""
-        model = build_ensemble(
+        ensemble = model.build_ensemble(
             self.recipe.regression,
             self.folds,
             self.options.workers,
@@ -289,7 +254,7 @@ class _Run:
             self.n_crops,
             self.options.reference,
         )
-        return model.fit(self.X, self.y)
+        return ensemble.fit(self.X, self.y)
 
 
 @dataclass(frozen=True)
@@ -423,14 +388,14 @@ def _load(
     for note in notes if is_first else ():
         log(note)
     rows = loaded.rows
-    check_calibration(options.confidence, options.calibrate_on, rows)
+    evaluate.check_calibration(options.confidence, options.calibrate_on, rows)
     training = rows[rows["split"] == "training"]
     X = loaded.table(rows)
     log(
         f"{len(rows)} images ({len(training)} training), {X.shape[1]} columns in {len(bands)} bands, {gmacs:.3f} GMACs"
     )
-    folds = folds_of(request, training)
-    large = describe_large_group(request, training)
+    folds = model.folds_of(request, training)
+    large = model.describe_large_group(request, training)
     if large:
         notes.append(large)
         log(f"note: {large}")
@@ -445,7 +410,7 @@ def _load(
         training,
         training["mos"].to_numpy(dtype=np.float64),
         folds,
-        n_crops_of(bands) if request.rows == "crops" else 1,
+        model.n_crops_of(bands) if request.rows == "crops" else 1,
         notes,
     )
 
@@ -465,8 +430,10 @@ def _fit(run: _Run, durations: dict[str, float], log: Log) -> _Fitted:
         taught = Training(run.X, run.training, run.y, as_written(ensemble.oof_predictions_), run.folds)
         request, n_permutations = run.recipe.regression, options.permutations
         if n_permutations is None:
-            n_permutations = choose_permutations(request, *run.X.shape)
-        control = run_control(request, taught, n_permutations, workers=options.workers, n_crops=run.n_crops)
+            n_permutations = trust.choose_permutations(request, *run.X.shape)
+        control = trust.run_control(
+            request, taught, n_permutations, workers=options.workers, n_crops=run.n_crops
+        )
     return _Fitted(ensemble, singles, taught, control)
 
 
@@ -476,11 +443,11 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
     X, rows = run.seal.open(is_fitted=True)
     rows = rows.assign(mos=as_written(rows["mos"]))
     predicted = as_written(ensemble.predict(X) if len(rows) else [])
-    interval = calibrate_run(
+    interval = evaluate.calibrate_run(
         as_written(run.y), held_out, rows, predicted, options.confidence, options.calibrate_on
     )
     tested = ~np.isnan(held_out)  # a single hold-out fold tests some rows only
-    own = judge(
+    own = evaluate.judge(
         run.y[tested],
         held_out[tested],
         groups=run.training["group"].to_numpy()[tested],
@@ -489,28 +456,28 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
     bands = run.loaded.bands
     metrics: dict[str, Any] = {
         "training_cv": own,
-        **score_parts(rows, predicted, with_intervals=True),
+        **evaluate.score_parts(rows, predicted, with_intervals=True),
         "gmacs": run.gmacs,
         # Encoders that several bands share count once.
         "params_m": sum({band.encoder: none_if_nan(band.params_m) or 0.0 for band in bands}.values()),
         "budget_gmacs": run.recipe.regression.budget_gmacs,
         "simulation": run.table.is_simulation,
-        "intervals": describe_coverage(interval, rows, predicted, options.calibrate_on),
+        "intervals": evaluate.describe_coverage(interval, rows, predicted, options.calibrate_on),
         "random_weights": [band.name for band in bands if has_random_weights(band.encoder)],
     }
     if len(rows):
         floors = {
-            "constant": predict_constant(run.training, rows),
-            "metadata_ridge": predict_from_metadata(run.training, rows),
+            "constant": evaluate.predict_constant(run.training, rows),
+            "metadata_ridge": evaluate.predict_from_metadata(run.training, rows),
         }
-        metrics["baselines"] = score_baselines(rows, floors)
+        metrics["baselines"] = evaluate.score_baselines(rows, floors)
         alone = {name: single.predict(X) for name, single in fitted.singles.items()}
-        metrics["single_bands"] = score_baselines(rows, alone)
+        metrics["single_bands"] = evaluate.score_baselines(rows, alone)
     # Descriptive only: nothing is chosen by it. On rows the model has not seen, where a share means something.
     is_evaluated = len(rows) >= MIN_SHARE_ROWS
     sharing = (X, rows["mos"].to_numpy()) if is_evaluated else (run.X, run.y)
     subsamples = _subsamples(sharing[0], metrics)
-    findings = examine(
+    findings = trust.examine(
         fitted.taught,
         X,
         rows,
@@ -525,8 +492,12 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
         _prediction_rows(rows, predicted, ensemble.predict_members(X) if len(rows) else None),
     ]
     receipt = {
-        "seeds": {"folds": run.recipe.regression.cv.random_state, "bootstrap": 0, "control": CONTROL_SEED},
-        "chosen": chosen_parameters(ensemble, len(run.y)),
+        "seeds": {
+            "folds": run.recipe.regression.cv.random_state,
+            "bootstrap": 0,
+            "control": trust.CONTROL_SEED,
+        },
+        "chosen": model.chosen_parameters(ensemble, len(run.y)),
         "fitted_on": {"split": "training", "n": len(run.y)},
         "band_share": band_shares(ensemble, *_drawn(*sharing)),
         "band_share_rows": "evaluated" if is_evaluated else "training",
@@ -535,8 +506,10 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
         **({} if options.cluster is None else {"cluster": options.cluster.describe()}),
         "notes": [*run.notes, *_describe_subsamples(subsamples)],
     }
-    novelty = fit_novelty(run.X, run.folds)
-    return _Judged(metrics, findings, with_interval(pd.concat(parts), interval), interval, novelty, receipt)
+    novelty = model.fit_novelty(run.X, run.folds)
+    return _Judged(
+        metrics, findings, evaluate.with_interval(pd.concat(parts), interval), interval, novelty, receipt
+    )
 
 
 def _write(
@@ -545,11 +518,11 @@ def _write(
     """Write the files of a run, and check that what they say agrees."""
     write_json(folder / METRICS, judged.metrics)
     write_json(folder / RECEIPT, receipt)
-    judged.predictions.to_csv(folder / PREDICTIONS, index=False, float_format=FLOAT_FORMAT)
+    judged.predictions.to_csv(folder / PREDICTIONS, index=False, float_format=evaluate.FLOAT_FORMAT)
     fitted.ensemble.cv_results_.to_csv(folder / "cv_results.csv", index=False)
-    members_frame(fitted.ensemble).to_csv(folder / "weights.csv", index=False)
+    model.members_frame(fitted.ensemble).to_csv(folder / "weights.csv", index=False)
     (folder / "recipe.toml").write_text(run.recipe.to_toml(), encoding="utf-8")
-    save_run_model(
+    model.save_run_model(
         folder / MODEL,
         fitted.ensemble,
         run.recipe,
@@ -558,7 +531,7 @@ def _write(
         judged.interval,
         judged.novelty,
     )
-    for sentence in alarming(write_trust(folder, judged.findings)):
+    for sentence in trust.alarming(trust.write_trust(folder, judged.findings)):
         log(f"ALARM {sentence}")
 
 
@@ -574,9 +547,9 @@ def _subsamples(X: Table, metrics: Mapping[str, Any]) -> dict[str, int]:
     """Say which checks look at a part of the rows, and at how many; ``X`` are the rows behind the bands' shares."""
     sizes: dict[str, int] = {}
     if isinstance(X, BlockTable):
-        sizes |= {"band_share": min(SHARE_ROWS, len(X)), "duplicates": min(DUPLICATE_ROWS, len(X))}
-    if any(isinstance(part, dict) and part.get("n", 0) > MANY_ROWS for part in metrics.values()):
-        sizes["intervals"] = INTERVAL_ROWS
+        sizes |= {"band_share": min(SHARE_ROWS, len(X)), "duplicates": min(trust.DUPLICATE_ROWS, len(X))}
+    if any(isinstance(part, dict) and part.get("n", 0) > evaluate.MANY_ROWS for part in metrics.values()):
+        sizes["intervals"] = evaluate.INTERVAL_ROWS
     return sizes
 
 
@@ -590,7 +563,7 @@ def _describe_subsamples(sizes: Mapping[str, int]) -> list[str]:
         )
     if "intervals" in sizes:
         notes.append(
-            f"The intervals of parts with more than {MANY_ROWS:,} images are those of {sizes['intervals']:,} drawn "
+            f"The intervals of parts with more than {evaluate.MANY_ROWS:,} images are those of {sizes['intervals']:,} drawn "
             "ones, narrowed by the root of the ratio."
         )
     return notes
@@ -598,7 +571,7 @@ def _describe_subsamples(sizes: Mapping[str, int]) -> list[str]:
 
 def _prediction_rows(rows: pd.DataFrame, predicted: np.ndarray, members: pd.DataFrame | None) -> pd.DataFrame:
     frame = rows[["split", "subset", "group", "mos"]].copy()
-    frame["group"] = written_groups(rows["group"], rows.index.to_series())
+    frame["group"] = split.written_groups(rows["group"], rows.index.to_series())
     frame.insert(0, "image", rows.index)
     frame["predicted"] = predicted
     if members is not None:
