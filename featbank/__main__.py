@@ -3,15 +3,16 @@
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; an interruption shows no traceback, also while modules are imported or given up."""
     sys.unraisablehook = _end_if_interrupted
     try:
         from featbank.cli import main as run
 
-        return run()
+        return run(argv)
     except KeyboardInterrupt:
         return 130
     finally:

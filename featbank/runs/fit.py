@@ -563,8 +563,8 @@ def _describe_subsamples(sizes: Mapping[str, int]) -> list[str]:
         )
     if "intervals" in sizes:
         notes.append(
-            f"The intervals of parts with more than {evaluate.MANY_ROWS:,} images are those of {sizes['intervals']:,} drawn "
-            "ones, narrowed by the root of the ratio."
+            f"The intervals of parts with more than {evaluate.MANY_ROWS:,} images are those of {sizes['intervals']:,} "
+            "drawn ones, narrowed by the root of the ratio."
         )
     return notes
 
