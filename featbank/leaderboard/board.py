@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,6 @@ from featbank.leaderboard.published import (
     METRIC_COLUMNS,
     PARTS,
     TITLES,
-    PublishedCost,
     check_official,
     official_parts,
     published_costs,
@@ -25,23 +23,20 @@ from featbank.leaderboard.published import (
     rows_of,
 )
 from featbank.recipes.reading import AIM2024_BUDGET_GMACS
-from featbank.runs.reading import RunData, read_run
+from featbank.runs.reading import read_run
 from featbank.runs.trust import disagreements, recomputed_scores
 
 ERRORS: Final = ("mae", "rmse")
 """Metrics where lower is better."""
 
-PODIUM: Final = ("winner", "first runner-up", "second runner-up")
-
 
 def rank_metrics(scores: pd.DataFrame) -> pd.DataFrame:
     """Rank every row in every metric; the best has rank 1."""
-    ranks = {}
-    for name in METRIC_COLUMNS:
-        ranks[name] = (
-            scores[name].rank(method="min", ascending=name in ERRORS, na_option="bottom").astype(np.int64)
-        )
-    return pd.DataFrame(ranks, index=scores.index)
+    ranks = {
+        name: scores[name].rank(method="min", ascending=name in ERRORS, na_option="bottom")
+        for name in METRIC_COLUMNS
+    }
+    return pd.DataFrame(ranks, index=scores.index).astype(np.int64)
 
 
 def main_scores(scores: pd.DataFrame) -> pd.Series:
@@ -52,35 +47,73 @@ def main_scores(scores: pd.DataFrame) -> pd.Series:
 RETRAINED_GMACS = 200.0
 """What the retrained baselines exceed, by the caption of Table 1."""
 
+PRINTED_DECIMALS = 4
+"""Decimals of Tables 1 to 3; a run is compared at the same number."""
 
-@dataclass(frozen=True)
-class Mark:
-    """One remark.
+RANKED_KINDS = ("team", "run")
+"""Who takes part in the ranking: the teams of the challenge, and runs. The organisers' baseline and the methods
+they retrained are shown without a rank, as in the report."""
 
-    Attributes
-    ----------
-    letter : str
-        ``M`` cost over the budget, ``P`` pseudo-labelled validation images, ``C`` worse than a constant
-        prediction, ``T`` fewer training images, ``R`` random weights.
-    sentence : str
-        The remark in full, without a full stop.
+
+class Mark(NamedTuple):
+    """One remark, without a full stop.
+
+    Its letter: ``M`` cost over the budget, ``P`` pseudo-labelled validation images, ``C`` worse than a constant
+    prediction, ``T`` fewer training images, ``R`` random weights.
     """
 
     letter: str
     sentence: str
 
 
+class RunEntry(NamedTuple):
+    """What the tables show of one run.
+
+    ``scores`` holds `METRIC_COLUMNS` by part, to four decimals, without parts that are not complete; GMACs of one image
+    are nan where the cost of a band is unknown; ``marks`` hold in every table.
+    """
+
+    name: str
+    title: str
+    scores: Mapping[str, Mapping[str, float]]
+    gmacs: float
+    params_m: float
+    marks: tuple[Mark, ...]
+
+
+class BoardRow(NamedTuple):
+    """One line of a table.
+
+    ``place`` is 1 for the lowest main score, equal ones sharing the better place, and None for entries outside the
+    ranking; ``kind`` is ``team``, ``run``, ``organisers`` or ``retrained``; ``scores`` are as printed; costs, as
+    published and as counted, are nan where unknown, and alike for a run.
+    """
+
+    place: int | None
+    name: str
+    kind: str
+    main_score: float | None
+    scores: dict[str, str]
+    gmacs: float
+    counted_gmacs: float
+    params_m: float
+    marks: tuple[Mark, ...]
+
+
+class Board(NamedTuple):
+    """One table, best first; unranked entries follow by falling SRCC. ``absent`` names runs that lack this part."""
+
+    number: int
+    title: str
+    rows: tuple[BoardRow, ...]
+    absent: tuple[str, ...]
+
+
 def constant_marks(part: str, mae: float, rmse: float) -> list[Mark]:
     """Mark errors above those of the mean training MOS as the prediction for every image."""
     floor = official_parts()[part]
-    worse = [
-        f"{name} {value:.4f} against {constant:.4f}"
-        for name, value, constant in (
-            ("MAE", mae, floor.constant_mae),
-            ("RMSE", rmse, floor.constant_rmse),
-        )
-        if value > constant
-    ]
+    errors = (("MAE", mae, floor.constant_mae), ("RMSE", rmse, floor.constant_rmse))
+    worse = [f"{name} {own:.4f} against {constant:.4f}" for name, own, constant in errors if own > constant]
     return [Mark("C", f"worse than a constant prediction: {', '.join(worse)}")] if worse else []
 
 
@@ -88,26 +121,20 @@ def published_marks(method: str, kind: str) -> list[Mark]:
     """Mark what the report itself and a recount say of a published entry, whatever the table."""
     if kind == "retrained":
         return [Mark("M", f"needs more than {RETRAINED_GMACS:g} GMACs (caption of Table 1)")]
-    cost = published_costs()[method]
-    marks = _cost_marks(cost)
+    cost, budget = published_costs()[method], AIM2024_BUDGET_GMACS
+    marks = []
+    if cost.counted_gmacs > budget:
+        text = f"{cost.counted_gmacs:g} GMACs counted, {cost.gmacs:g} published, budget {budget:g}"
+        marks.append(Mark("M", text))
+    elif cost.gmacs > budget:
+        marks.append(Mark("M", f"{cost.gmacs:g} GMACs published, budget {budget:g}"))
     if cost.has_pseudo_labels:
         marks.append(Mark("P", "learned from pseudo-labelled validation images"))
     return marks
 
 
-def _cost_marks(cost: PublishedCost) -> list[Mark]:
-    budget = AIM2024_BUDGET_GMACS
-    if cost.counted_gmacs > budget:
-        return [
-            Mark("M", f"{cost.counted_gmacs:g} GMACs counted, {cost.gmacs:g} published, budget {budget:g}")
-        ]
-    if cost.gmacs > budget:
-        return [Mark("M", f"{cost.gmacs:g} GMACs published, budget {budget:g}")]
-    return []
-
-
 def run_marks(gmacs: float, n_training: int, random_bands: Sequence[str] = ()) -> list[Mark]:
-    """Mark a run's cost, training rows and random weights."""
+    """Mark a run's cost for one image, nan where it is unknown, training rows and bands of random weights."""
     marks = []
     if gmacs > AIM2024_BUDGET_GMACS:
         marks.append(Mark("M", f"{gmacs:.2f} GMACs, budget {AIM2024_BUDGET_GMACS:g}"))
@@ -121,43 +148,8 @@ def run_marks(gmacs: float, n_training: int, random_bands: Sequence[str] = ()) -
     return marks
 
 
-PRINTED_DECIMALS = 4
-"""Decimals of Tables 1 to 3; a run is compared at the same number."""
-
-
-@dataclass(frozen=True)
-class RunEntry:
-    """What the tables show of one run.
-
-    Attributes
-    ----------
-    name : str
-        Folder of the run.
-    title : str
-        Title of its recipe.
-    scores : mapping of str to mapping of str to float
-        `METRIC_COLUMNS` by part, to four decimals; parts that are not complete are absent.
-    gmacs, params_m : float
-        Of one image; gmacs is nan where the cost of a band is unknown.
-    marks : tuple of Mark
-        Remarks that hold in every table.
-    """
-
-    name: str
-    title: str
-    scores: Mapping[str, Mapping[str, float]]
-    gmacs: float
-    params_m: float
-    marks: tuple[Mark, ...]
-
-
 def read_entry(folder: str | Path) -> RunEntry:
-    """Read one run.
-
-    Parameters
-    ----------
-    folder : path
-        Written by ``featbank fit``.
+    """Read one run, a folder written by ``featbank fit``.
 
     Raises
     ------
@@ -174,88 +166,27 @@ def read_entry(folder: str | Path) -> RunEntry:
             "its predictions.csv, so one of them was changed afterwards. Fit it again."
         )
     scores = {
-        part: {name: _rounded(values[name]) for name in METRIC_COLUMNS}
+        part: {
+            name: math.nan if values[name] is None else round(values[name], PRINTED_DECIMALS)
+            for name in METRIC_COLUMNS
+        }
         for part, values in recomputed_scores(run.predictions).items()
         if part in parts
     }
-    gmacs = math.nan if _has_unknown_cost(run) else run.gmacs
+    is_unknown = any(row.get("gmacs") is None for row in run.rows("features"))
+    gmacs = math.nan if is_unknown else run.gmacs
     marks = run_marks(gmacs, len(rows_of(run.predictions, "training")), run.random_bands)
     return RunEntry(str(Path(folder)), run.title, scores, gmacs, run.params_m, tuple(marks))
 
 
-def _rounded(value: float | None) -> float:
-    return math.nan if value is None else round(value, PRINTED_DECIMALS)
-
-
-def _has_unknown_cost(run: RunData) -> bool:
-    return any(row.get("gmacs") is None for row in run.rows("features"))
-
-
-RANKED_KINDS = ("team", "run")
-"""Who takes part in the ranking: the teams of the challenge, and runs. The organisers' baseline and the methods
-they retrained are shown without a rank, as in the report."""
-
-
-@dataclass(frozen=True)
-class BoardRow:
-    """One line of a table.
-
-    Attributes
-    ----------
-    place : int or None
-        1 for the lowest main score, equal scores sharing the better place; None for entries outside the ranking.
-    name, kind : str
-        Method or run folder; ``team``, ``run``, ``organisers`` or ``retrained``.
-    main_score : float or None
-        Mean of the five ranks.
-    scores : dict of str to str
-        Metrics as printed; runs with four decimals.
-    gmacs, counted_gmacs, params_m : float
-        As published and as counted; nan where unknown. A run has its own count in both.
-    """
-
-    place: int | None
-    name: str
-    kind: str
-    main_score: float | None
-    scores: dict[str, str]
-    gmacs: float
-    counted_gmacs: float
-    params_m: float
-    marks: tuple[Mark, ...]
-
-
-@dataclass(frozen=True)
-class Board:
-    """One table, best first; unranked entries follow by falling SRCC.
-
-    Attributes
-    ----------
-    number : int
-        Of the report's table.
-    absent : tuple of str
-        Runs that lack this part.
-    """
-
-    number: int
-    title: str
-    rows: tuple[BoardRow, ...]
-    absent: tuple[str, ...]
-
-
 def build_board(number: int, entries: Sequence[RunEntry] = ()) -> Board:
-    """Put runs among the entries of one published table and rank all that take part.
+    """Put runs among the entries of one published table, 1 to 3, and rank all that take part.
 
     Ranks are taken among the teams and the runs together, so every run moves the teams behind it.
-
-    Parameters
-    ----------
-    number : int in {1, 2, 3}
     """
     part = PARTS[number]
     rows = [_published_row(record, part) for record in published_table(number).to_dict("records")]
-    present = [entry for entry in entries if part in entry.scores]
-    rows += [_run_row(entry, part) for entry in present]
+    rows += [_run_row(entry, part) for entry in entries if part in entry.scores]
     numbers = pd.DataFrame(
         [{name: float(row.scores[name] or "nan") for name in METRIC_COLUMNS} for row in rows]
     )
@@ -263,11 +194,28 @@ def build_board(number: int, entries: Sequence[RunEntry] = ()) -> Board:
     main = main_scores(numbers[takes_part])
     places = main.rank(method="min").astype(int)
     ranked = [
-        _with_place(rows[i], int(places[i]), float(main[i])) for i in main.sort_values(kind="stable").index
+        rows[i]._replace(place=int(places[i]), main_score=float(main[i]))
+        for i in main.sort_values(kind="stable").index
     ]
     unranked = [rows[i] for i in numbers["srcc"].sort_values(ascending=False).index if not takes_part[i]]
     absent = tuple(entry.name for entry in entries if part not in entry.scores)
     return Board(number, TITLES[number], (*ranked, *unranked), absent)
+
+
+def _published_row(record: dict[str, str], part: str) -> BoardRow:
+    name, kind = record["method"], record["kind"]
+    cost = published_costs().get(name)
+    costs = (math.nan,) * 3 if cost is None else (cost.gmacs, cost.counted_gmacs, cost.params_m)
+    marks = published_marks(name, kind) + constant_marks(part, float(record["mae"]), float(record["rmse"]))
+    scores = {metric: record[metric] for metric in METRIC_COLUMNS}
+    return BoardRow(None, name, kind, None, scores, *costs, tuple(marks))
+
+
+def _run_row(entry: RunEntry, part: str) -> BoardRow:
+    values = entry.scores[part]
+    scores = {name: "" if math.isnan(v) else f"{v:.4f}" for name, v in values.items()}
+    marks = (*entry.marks, *constant_marks(part, values["mae"], values["rmse"]))
+    return BoardRow(None, entry.name, "run", None, scores, entry.gmacs, entry.gmacs, entry.params_m, marks)
 
 
 def board_frame(board: Board) -> pd.DataFrame:
@@ -282,9 +230,10 @@ def board_frame(board: Board) -> pd.DataFrame:
                 "kind": row.kind,
                 "main_score": row.main_score,
                 **row.scores,
-                "gmacs": _none_if_nan(row.gmacs),
-                "counted_gmacs": _none_if_nan(row.counted_gmacs),
-                "params_m": _none_if_nan(row.params_m),
+                **{
+                    name: None if math.isnan(value := getattr(row, name)) else value
+                    for name in ("gmacs", "counted_gmacs", "params_m")
+                },
                 "marks": "".join(mark.letter for mark in row.marks),
                 "remarks": "; ".join(mark.sentence for mark in row.marks),
             }
@@ -292,46 +241,6 @@ def board_frame(board: Board) -> pd.DataFrame:
         ],
         dtype=object,
     )
-
-
-def _published_row(record: dict[str, str], part: str) -> BoardRow:
-    cost = published_costs().get(record["method"])
-    marks = published_marks(record["method"], record["kind"])
-    marks += constant_marks(part, float(record["mae"]), float(record["rmse"]))
-    return BoardRow(
-        place=None,
-        name=record["method"],
-        kind=record["kind"],
-        main_score=None,
-        scores={name: record[name] for name in METRIC_COLUMNS},
-        gmacs=math.nan if cost is None else cost.gmacs,
-        counted_gmacs=math.nan if cost is None else cost.counted_gmacs,
-        params_m=math.nan if cost is None else cost.params_m,
-        marks=tuple(marks),
-    )
-
-
-def _run_row(entry: RunEntry, part: str) -> BoardRow:
-    values = entry.scores[part]
-    return BoardRow(
-        place=None,
-        name=entry.name,
-        kind="run",
-        main_score=None,
-        scores={name: "" if math.isnan(v) else f"{v:.4f}" for name, v in values.items()},
-        gmacs=entry.gmacs,
-        counted_gmacs=entry.gmacs,
-        params_m=entry.params_m,
-        marks=(*entry.marks, *constant_marks(part, values["mae"], values["rmse"])),
-    )
-
-
-def _with_place(row: BoardRow, place: int, main_score: float) -> BoardRow:
-    return BoardRow(**{**row.__dict__, "place": place, "main_score": main_score})
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 _HEADINGS = (

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib import resources
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 import pandas as pd
 
@@ -31,22 +30,13 @@ PARTS: Final[Mapping[int, str]] = MappingProxyType({1: "test", 2: "validation", 
 """The part of a run's metrics that each table of scores stands for."""
 
 
-@dataclass(frozen=True)
-class PublishedCost:
+class PublishedCost(NamedTuple):
     """One row of Table 4 that a recipe is the counterpart of, with our recount.
 
-    Attributes
-    ----------
-    system : str
-        As the report calls it.
-    gmacs, params_m : float
-        As printed: GMACs and millions of parameters.
-    counted_gmacs : float
-        GMACs of the same network by a dispatcher-level count; nan where the report does not say enough.
-    has_pseudo_labels : bool
-        Whether the system learned from pseudo-labelled validation images (report, sections 2.5 and 2.7).
-    explanation : str
-        What reproduces the printed figure, and how the recipe's differs.
+    GMACs and millions of parameters are as printed; ``counted_gmacs`` is a dispatcher-level count of the same network,
+    nan where the report does not say enough; ``has_pseudo_labels`` tells systems that learned from pseudo-labelled
+    validation images (report, sections 2.5 and 2.7); ``explanation`` says what reproduces the printed figure, and how
+    the recipe's differs.
     """
 
     system: str
@@ -57,19 +47,8 @@ class PublishedCost:
     explanation: str
 
 
-@dataclass(frozen=True)
-class OfficialPart:
-    """One part of the official UHD-IQA split.
-
-    Attributes
-    ----------
-    n : int
-        Images.
-    rows_sha256 : str
-        Digest of the part's names and MOS, see `featbank.leaderboard.official.digest_rows`.
-    constant_mae, constant_rmse : float
-        Errors of the mean training MOS as the prediction for every image.
-    """
+class OfficialPart(NamedTuple):
+    """One part of the official UHD-IQA split: images, digest of names and MOS, errors of the mean training MOS."""
 
     n: int
     rows_sha256: str
