@@ -479,6 +479,12 @@ def failure_summary(run: RunData) -> str:
     return ", ".join(f"{reason} {count(n)}" for reason, n in ordered)
 
 
+def _share_of_listed(run: RunData, n: int) -> str:
+    """Say of how many listed images, where the receipt knows it."""
+    n_listed = as_float(run.section("dataset").get("n_listed"))
+    return f" of {plural(int(n_listed), 'image')} ({percent(n / n_listed)})" if n_listed > 0 else ""
+
+
 def split_counts(run: RunData) -> str:
     """Images by split, with those of a subset in brackets, from the predictions."""
     frame = run.predictions
@@ -724,7 +730,7 @@ def summarise(run: RunData) -> dict[str, Any]:
         "grid_end_members": grid_end_members(run, parameter) if parameter else [],
         "misses": worst_misses(run),
         "n_failures": n_failures,
-        "failures_title": plural(n_failures, "failure"),
+        "failures_title": plural(n_failures, "failure") + _share_of_listed(run, n_failures),
         "failure_rows": failure_rows(run),
         "failure_summary": failure_summary(run),
         "cost_sentence": cost_sentence(run),

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from featbank.report.drawing import LIGHT, Drawing, Theme, label_row
+from featbank.report.drawing import LIGHT, Drawing, Theme, paint_bars
 from tests.support.page import read_page
 
 HOSTILE = "<script>alert(1)</script> \"&' $x^2$ \\frac"
@@ -21,8 +21,7 @@ def _line(name: str = "line", text: str = "MOS", n_points: int = 5) -> Drawing:
         figure = Figure(figsize=(3, 2), layout="constrained")
         axes = figure.subplots()
         axes.plot(np.arange(n_points), np.arange(n_points) % 7, "o", color=theme.accent)
-        axes.set_xlabel(text)
-        label_row(axes, 1.0, text, "0.812", above=4, colours=(theme.ink, theme.muted), is_bold=True)
+        paint_bars(axes, theme, [(text, 1.0, "0.812")], text)
         return figure
 
     return Drawing(name, f"A line of {text}", paint)
