@@ -259,14 +259,19 @@ def test_scores_replace_scores_and_nothing_else(made: Path, tmp_path: Path) -> N
     assert len(contents(tmp_path)) == 2
 
 
-def test_report_writes_where_it_is_told(made: Path, tmp_path: Path) -> None:
+def test_report_writes_where_it_is_told(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = contents(made / "fit")
     assert main(command("report", made, tmp_path / "out")) == 0
     assert (tmp_path / "out/report.html").is_file()
     assert contents(made / "fit") == before
     shutil.copytree(made / "fit", tmp_path / "run")
     (tmp_path / "run/notes.txt").write_text("what I saw")
-    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "run"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert summary["verdict"]["sentence"] in (tmp_path / "run/report.html").read_text()
     now = contents(tmp_path / "run")
     assert now.pop(MARKER) != before.pop(MARKER)
     assert now | before == now

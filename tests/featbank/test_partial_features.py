@@ -94,6 +94,7 @@ def test_the_photo_is_left_out_by_name_and_the_others_go_on(
     text = capsys.readouterr().out
     assert "23 computed" in text
     assert "1 failed" in text
+    assert "refused: 1 of 24 photos (4.2%)" in text
     assert "7.png: feature file:" in text
 
     bank = Bank(folder / "bank")

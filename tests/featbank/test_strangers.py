@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from featbank.cli import main
+from featbank.commands import say
 from featbank.errors import RunError, redact
 from tests.featbank.encoders.test_custom import CODE
 from tests.support.datasets import write_csv, write_image
@@ -231,9 +232,14 @@ def test_new_weights_beside_unchanged_code_are_new_features(others: Path) -> Non
         "https://h/a?X-Amz-Signature=S3CRET&X-Amz-Credential=S3CRET", "bad 'db://me:S3CRET@h/x' and \"s3://S3CRET@b\"",
     ],
 )  # fmt: skip
-def test_no_credential_stays_in_a_text(url: str) -> None:
+def test_no_credential_stays_in_a_text(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "S3CR" not in redact(url)
     assert "S3CR" not in str(RunError(f"search: cannot use {url}."))
+    assert (
+        redact("s3:/me:S3CR@host/x C:/me/a@b.jpg") == "s3:/***@host/x C:/me/a@b.jpg"
+    )  # as a path object writes it
+    say(url)
+    assert "S3CR" not in capsys.readouterr().err
     assert redact("s3://bucket/a b@c.jpg?n=1 x@y.org") == "s3://bucket/a b@c.jpg?n=1 x@y.org"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featbank import table as tables
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import BankError, DatasetError, MissingFeaturesError
@@ -134,3 +135,12 @@ def test_an_absent_band_lists_what_there_is(table: ImageTable, bank: Bank) -> No
     import_features(table, bank, "mine", None, np.zeros((5, 1)), source_digest="x")
     with pytest.raises(MissingFeaturesError, match=r"mine \(csv:scores in "):
         resolve_band(bank, table, "own", "imported:other")
+
+
+def test_a_file_that_is_there_and_not_read_is_no_missing_one(tmp_path: Path) -> None:
+    with (tmp_path / "vast.jpg").open("wb") as file:
+        file.truncate(200 << 30)  # takes no space
+    reason, message = tables._why_without_key(str(tmp_path / "vast.jpg"))
+    assert reason == "too-large"
+    assert "vast.jpg has 214748364800 bytes" in message
+    assert tables._why_without_key(str(tmp_path / "none.jpg"))[0] == "missing"

@@ -13,7 +13,8 @@ from PIL import Image
 
 from featbank.bank import Bank
 from featbank.cli import main
-from featbank.datasets import read_dataset
+from featbank.datasets import read_dataset, read_photos
+from featbank.distill.lesson import take_lesson
 from featbank.errors import DatasetNotFoundError, RunError
 from featbank.extract import FeatureRequest, extract
 from featbank.recipes.reading import parse_recipe
@@ -273,6 +274,21 @@ def test_nothing_readable_is_exit_1(fitted: Path, tmp_path: Path, capsys: pytest
     code = main(["score", str(fitted / "run"), str(tmp_path / "empty.jpg"), "--bank", str(tmp_path / "bank")])
     assert code == 1
     assert "empty" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"simulation": 3}, {"recipe": None}, {"mos_range": ["a", 1]}, {"interval": {}}, {"bands": [{}]}],
+)
+def test_a_model_with_another_manifest_is_refused_in_a_sentence(
+    fitted: Path, tmp_path: Path, changes: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(with_manifest(fitted, tmp_path / "other.skops", **changes))
+    bank = ["--bank", str(tmp_path / "bank"), "--workers", "1"]
+    assert main(["score", model, str(fitted / "photos"), *bank]) == 1
+    assert "is not a model written by `featbank fit`" in capsys.readouterr().err
+    with pytest.raises(RunError, match="is not a model written by"):
+        take_lesson(read_photos([str(fitted / "photos")]), Path(model), Bank(tmp_path / "bank"), 1)
 
 
 def test_wrong_paths_are_named(fitted: Path, tmp_path: Path) -> None:
