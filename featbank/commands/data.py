@@ -12,10 +12,10 @@ from featbank.commands import options as opt
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
-        opt.argument("folder", metavar="DIR", text="folder to write"),
-        opt.argument("--photos", metavar="N", type=opt.positive_int, default=300, text="number of photos"),
-        opt.argument("--width", metavar="PX", type=opt.positive_int, default=3840, text="width in pixels"),
-        opt.argument("--seed", metavar="S", type=opt.seed, default=0, text="another seed gives other photos"),
+        opt.argument("folder", "folder to write", metavar="DIR"),
+        opt.argument("--photos", "number of photos", metavar="N", type=opt.positive_int, default=300),
+        opt.argument("--width", "width in pixels", metavar="PX", type=opt.positive_int, default=3840),
+        opt.argument("--seed", "another seed gives other photos", metavar="S", type=opt.seed, default=0),
         opt.WORKERS,
     )
 

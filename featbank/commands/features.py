@@ -28,14 +28,14 @@ def _features_arguments(parser: argparse.ArgumentParser) -> None:
         opt.switch("--rehash", "read every file again, also those whose size and times are unchanged"),
         opt.argument(
             "--cluster",
+            "let the workers of a Dask scheduler compute; they read the photos at the same paths",
             metavar="dask://HOST:PORT",
-            text="let the workers of a Dask scheduler compute; they read the photos at the same paths",
         ),
         opt.argument(
             "--shard",
+            "only part I (from 0) of N of the images; all parts may run at once into one bank",
             metavar="I/N",
             type=opt.shard_spec,
-            text="only part I (from 0) of N of the images; all parts may run at once into one bank",
         ),
     )
 
@@ -179,20 +179,18 @@ def _bank_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parsers["export"],
         opt.CODE,
-        opt.argument("file", metavar="FILE", text="file to write: .csv, .parquet or .npz"),
-        opt.argument("--data", metavar="DATA", required=True, text="dataset that names the images"),
+        opt.argument("file", "file to write: .csv, .parquet or .npz", metavar="FILE"),
+        opt.argument("--data", "dataset that names the images", metavar="DATA", required=True),
         opt.IMAGES,
-        opt.argument("--recipe", metavar="R", default="starter", text="recipe that names the bands"),
+        opt.argument("--recipe", "recipe that names the bands", metavar="R", default="starter"),
     )
     opt.add(
         parsers["import"],
         opt.DATA,
         opt.IMAGES,
-        opt.argument("file", metavar="FILE", text="NPY, NPZ, CSV, Parquet or MAT file of features"),
-        opt.argument(
-            "--band", metavar="NAME", required=True, text="name of the band: `imported:NAME` in recipes"
-        ),
-        opt.argument("--variable", metavar="V", text="array in an NPZ or MAT file that holds several"),
+        opt.argument("file", "NPY, NPZ, CSV, Parquet or MAT file of features", metavar="FILE"),
+        opt.argument("--band", "name of the band: `imported:NAME` in recipes", metavar="NAME", required=True),
+        opt.argument("--variable", "array in an NPZ or MAT file that holds several", metavar="V"),
     )
     names = parsers["import"].add_mutually_exclusive_group()
     names.add_argument("--names", metavar="FILE", help="text file with one image name for each row, in order")
@@ -202,13 +200,11 @@ def _bank_arguments(parser: argparse.ArgumentParser) -> None:
         opt.switch("--transpose", "the file has a column for each image"),
         opt.argument(
             "--gmacs",
+            "cost of the features for one image, if known",
             metavar="G",
             type=opt.non_negative_number,
-            text="cost of the features for one image, if known",
         ),
-        opt.argument(
-            "--nonfinite", choices=("refuse", "zero"), default="refuse", text="NaN and infinite values"
-        ),
+        opt.argument("--nonfinite", "NaN and infinite values", choices=("refuse", "zero"), default="refuse"),
         opt.switch(
             "--replace",
             "drop an earlier import of the same name for the same images, once this one is stored",
@@ -219,10 +215,10 @@ def _bank_arguments(parser: argparse.ArgumentParser) -> None:
         opt.CODE,
         opt.argument(
             "--recipe",
+            "keep only features of these recipes (repeatable)",
             metavar="R",
             action="append",
             default=[],
-            text="keep only features of these recipes (repeatable)",
         ),
         opt.switch("--yes", "remove; without it, what would be removed is only listed"),
     )

@@ -17,29 +17,29 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
         *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
-        opt.argument("--out", metavar="RUN", text="run folder (default: runs/RECIPE)"),
+        opt.argument("--out", "run folder (default: runs/RECIPE)", metavar="RUN"),
         opt.MEMORY_LIMIT,
         opt.TEST_FRACTION,
         opt.switch("--over-budget", "fit although the recipe's GMACs exceed its budget"),
         opt.REFERENCE,
         opt.argument(
             "--permutations",
+            "fits on shuffled MOS, which must score near zero; 0 for none (default: by the size of the problem)",
             metavar="K",
             type=opt.non_negative_int,
-            text="fits on shuffled MOS, which must score near zero; 0 for none (default: by the size of the problem)",
         ),
         opt.argument(
             "--confidence",
+            "nominal coverage of the prediction intervals",
             metavar="C",
             type=opt.fraction,
             default=0.9,
-            text="nominal coverage of the prediction intervals",
         ),
         opt.argument(
             "--calibrate",
+            "held-out predictions behind the intervals: out of fold on training, or validation",
             choices=("training", "validation"),
             default="training",
-            text="held-out predictions behind the intervals: out of fold on training, or validation",
         ),
     )
 
@@ -126,11 +126,9 @@ def _metric_line(name: str, scores: dict[str, Any]) -> str:
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
-        opt.argument("model", metavar="MODEL", text="model.skops of a run, or the run folder"),
-        opt.argument(
-            "paths", metavar="PATH", nargs="+", text="image files or folders, or their URLs in a store"
-        ),
-        opt.argument("--csv", metavar="FILE", text="write the table there instead of printing it"),
+        opt.argument("model", "model.skops of a run, or the run folder", metavar="MODEL"),
+        opt.argument("paths", "image files or folders, or their URLs in a store", metavar="PATH", nargs="+"),
+        opt.argument("--csv", "write the table there instead of printing it", metavar="FILE"),
         *(opt.BANK, opt.CODE, opt.DEVICE, opt.ENGINE, opt.PRECISION, opt.WORKERS),
     )
 
@@ -180,19 +178,19 @@ def _score(options: argparse.Namespace) -> Output:
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
-        opt.argument("runs", metavar="RUN", nargs="+", text="run folder written by `featbank fit`"),
-        opt.argument("--data", metavar="DATA", text="dataset for thumbnails, if it has moved since the run"),
+        opt.argument("runs", "run folder written by `featbank fit`", metavar="RUN", nargs="+"),
+        opt.argument("--data", "dataset for thumbnails, if it has moved since the run", metavar="DATA"),
         opt.argument(
             "--out",
+            "folder to write to (default: the run's own; for several, `comparison` beside the first)",
             metavar="DIR",
-            text="folder to write to (default: the run's own; for several, `comparison` beside the first)",
         ),
         opt.argument(
             "--resamples",
+            "bootstrap resamples of a comparison",
             metavar="N",
             type=opt.positive_int,
             default=5000,
-            text="bootstrap resamples of a comparison",
         ),
     )
 
@@ -247,32 +245,30 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         opt.DATA,
         opt.IMAGES,
-        opt.argument("--teacher", metavar="RUN", required=True, text="fitted run, or its model.skops"),
+        opt.argument("--teacher", "fitted run, or its model.skops", metavar="RUN", required=True),
         opt.argument(
             "--further",
+            "more photos or folders of photos to learn from, without MOS; those that DATA holds are passed over",
             metavar="PATH",
             nargs="+",
             default=[],
-            text="more photos or folders of photos to learn from, without MOS; those that DATA holds are passed over",
         ),
-        opt.argument("--out", metavar="NAME", required=True, text="name of the student: a plain word"),
+        opt.argument("--out", "name of the student: a plain word", metavar="NAME", required=True),
         opt.argument(
-            "--student", metavar="ARCH", default="mobilenetv3_small_075", text="MobileNet V3 or V4 of timm"
+            "--student", "MobileNet V3 or V4 of timm", metavar="ARCH", default="mobilenetv3_small_075"
         ),
         opt.argument(
             "--stem",
+            "how pixels enter: unshuffle keeps the pixel grid",
             choices=("unshuffle", "strided"),
             default="unshuffle",
-            text="how pixels enter: unshuffle keeps the pixel grid",
         ),
-        opt.argument(
-            "--view", metavar="VIEW", default="tiles_5x5/center_128", text="view with crops of one size"
-        ),
+        opt.argument("--view", "view with crops of one size", metavar="VIEW", default="tiles_5x5/center_128"),
         opt.argument(
             "--start",
+            "shipped student to start from, 'none' for random weights, auto for the shipped one that fits",
             metavar="NAME",
             default="auto",
-            text="shipped student to start from, 'none' for random weights, auto for the shipped one that fits",
         ),
         opt.switch(
             "--no-statistics",
@@ -281,21 +277,19 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
         ),
         opt.argument(
             "--steps",
+            "of the first part, on crops; 0 keeps the trunk it starts from (default: 0 with a shipped student to "
+            "start from, else 1500)",
             metavar="N",
             type=opt.non_negative_int,
-            text="of the first part, on crops; 0 keeps the trunk it starts from (default: 0 with a shipped student to "
-            "start from, else 1500)",
         ),
         opt.argument(
             "--settle-steps",
+            "of the second part, on whole photos",
             metavar="N",
             type=opt.positive_int,
             default=1500,
-            text="of the second part, on whole photos",
         ),
-        opt.argument(
-            "--crops", metavar="N", type=opt.positive_int, default=16, text="crops kept of each photo"
-        ),
+        opt.argument("--crops", "crops kept of each photo", metavar="N", type=opt.positive_int, default=16),
         opt.argument("--seed", metavar="S", type=opt.seed, default=0),
         *(opt.DEVICE, opt.BANK, opt.CODE, opt.WORKERS),
     )

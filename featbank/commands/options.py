@@ -61,12 +61,12 @@ def shard_spec(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def argument(*names: str, text: str = "", **details: Any) -> Callable[[argparse.ArgumentParser], object]:  # noqa: ANN401
+def argument(name: str, text: str = "", **details: Any) -> Callable[[argparse.ArgumentParser], object]:  # noqa: ANN401
     """Declare an argument; its help ends in its default."""
     default = details.get("default")
     if default is not None and default != []:
         text = f"{text} (default: {default})" if text else f"default: {default}"
-    return lambda parser: parser.add_argument(*names, help=text or None, **details)
+    return lambda parser: parser.add_argument(name, help=text or None, **details)
 
 
 def switch(name: str, text: str, **details: Any) -> Callable[[argparse.ArgumentParser], object]:  # noqa: ANN401
@@ -74,66 +74,61 @@ def switch(name: str, text: str, **details: Any) -> Callable[[argparse.ArgumentP
     return lambda parser: parser.add_argument(name, action="store_true", help=text, **details)
 
 
-IMAGES = argument(
-    "--images", metavar="DIR", text="folder of the images, if they do not lie beside the metadata"
-)
+IMAGES = argument("--images", "folder of the images, if they do not lie beside the metadata", metavar="DIR")
 DATA = argument(
     "data",
-    metavar="DATA",
-    text="dataset folder in a known layout, or CSV with columns path,mos[,split,subset,group]; or the URL of one, such "
+    "dataset folder in a known layout, or CSV with columns path,mos[,split,subset,group]; or the URL of one, such "
     "as s3://bucket/photos",
+    metavar="DATA",
 )
 CODE = switch(
     "--allow-code",
     "run the Python files that the recipe or model names as encoders (file:...); they are programs of whoever wrote "
     "them",
 )
-RECIPE = argument("--recipe", metavar="R", default="starter", text="name of a built-in recipe or a TOML file")
+RECIPE = argument("--recipe", "name of a built-in recipe or a TOML file", metavar="R", default="starter")
 BANK = argument(
     "--bank",
+    "folder of the feature bank, or its URL in an object store, s3://bucket/bank",
     metavar="DIR",
     default="bank",
-    text="folder of the feature bank, or its URL in an object store, s3://bucket/bank",
 )
 WORKERS = argument(
-    "--workers",
-    metavar="N",
-    type=positive_int,
-    text="processes (default: the processors this process may use)",
+    "--workers", "processes (default: the processors this process may use)", metavar="N", type=positive_int
 )
 CLUSTER = argument(
     "--cluster",
-    metavar="ADDRESS",
-    text="let the workers of a cluster compute the folds: dask://HOST:PORT of a Dask scheduler, ray://HOST:PORT or "
+    "let the workers of a cluster compute the folds: dask://HOST:PORT of a Dask scheduler, ray://HOST:PORT or "
     "spark://HOST:PORT",
+    metavar="ADDRESS",
 )
 MEMORY_LIMIT = argument(
     "--memory-limit",
+    "gigabytes that the fit may take; a larger table of ridges is read by blocks from the bank, which gives the "
+    "same numbers, and kernels without room are refused (default: four fifths of the memory that is free)",
     metavar="GB",
     type=positive_number,
-    text="gigabytes that the fit may take; a larger table of ridges is read by blocks from the bank, which gives the "
-    "same numbers, and kernels without room are refused (default: four fifths of the memory that is free)",
 )
 TEST_FRACTION = argument(
     "--test-fraction",
+    "for a dataset without a split: share of images held out for the test, by group",
     metavar="F",
     type=fraction,
     default=0.2,
-    text="for a dataset without a split: share of images held out for the test, by group",
 )
 REFERENCE = switch("--reference", "search with plain scikit-learn: the same numbers, slower")
 SEED = argument("--seed", metavar="S", type=seed, default=0)
-DEVICE = argument("--device", choices=("auto", "cpu", "cuda"), default="auto", text="where networks run")
+DEVICE = argument("--device", "where networks run", choices=("auto", "cpu", "cuda"), default="auto")
 ENGINE = argument(
     "--engine",
+    "what runs networks on processors; compared with torch before it is used (default: torch)",
     choices=("torch", "onnxruntime", "openvino"),
-    text="what runs networks on processors; compared with torch before it is used (default: torch)",
 )
 PRECISION = argument(
     "--precision",
+    "numerics of networks; weight-free encoders always use fp32",
     choices=("fp32", "bf16"),
     default="fp32",
-    text="numerics of networks; weight-free encoders always use fp32",
 )
 
 

@@ -21,45 +21,45 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
         *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
-        opt.argument("--out", metavar="RUN", text="run folder (default: runs/search-RECIPE)"),
+        opt.argument("--out", "run folder (default: runs/search-RECIPE)", metavar="RUN"),
         opt.argument(
             "--budget",
+            "limit for one photo (default: the recipe's)",
             metavar="GMACS",
             type=opt.positive_number,
-            text="limit for one photo (default: the recipe's)",
         ),
         opt.argument(
             "--objectives",
+            "what to optimise: SRCC within the budget, or SRCC against GMACs by NSGA-II",
             choices=("srcc", "srcc,gmacs"),
             default="srcc",
-            text="what to optimise: SRCC within the budget, or SRCC against GMACs by NSGA-II",
         ),
         opt.argument(
             "--method",
+            "evaluate everything, or sample; auto takes everything up to 4096 configurations",
             choices=("auto", "exhaustive", "sampled"),
             default="auto",
-            text="evaluate everything, or sample; auto takes everything up to 4096 configurations",
         ),
         opt.argument(
             "--trials",
+            "configurations to sample; a larger N continues the same study",
             metavar="N",
             type=opt.positive_int,
             default=200,
-            text="configurations to sample; a larger N continues the same study",
         ),
-        opt.argument("--seed", metavar="S", type=opt.seed, default=0, text="of the sampler"),
+        opt.argument("--seed", "of the sampler", metavar="S", type=opt.seed, default=0),
         opt.argument(
             "--outer-folds",
+            "folds of the nested score, each costs one more search; 0 leaves it out",
             metavar="K",
             type=_outer_folds,
             default=5,
-            text="folds of the nested score, each costs one more search; 0 leaves it out",
         ),
         opt.argument(
             "--storage",
-            metavar="URL",
-            text="database shared by processes and hosts, such as sqlite:///search.db or "
+            "database shared by processes and hosts, such as sqlite:///search.db or "
             "postgresql://user@host/name (default: a journal file in the run folder)",
+            metavar="URL",
         ),
         *(opt.REFERENCE, opt.MEMORY_LIMIT, opt.TEST_FRACTION),
     )
@@ -158,29 +158,26 @@ def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "cross":
             opt.add(
                 kind,
-                opt.argument("other", metavar="OTHER", text="dataset to judge on"),
-                opt.argument("--other-images", metavar="DIR", text="folder of its images, as --images"),
+                opt.argument("other", "dataset to judge on", metavar="OTHER"),
+                opt.argument("--other-images", "folder of its images, as --images", metavar="DIR"),
                 opt.argument(
                     "--map",
+                    "MOS scale onto scale: nominal ends, none, or four numbers such as 0,100:1,5",
                     metavar="MAP",
                     default="nominal",
-                    text="MOS scale onto scale: nominal ends, none, or four numbers such as 0,100:1,5",
                 ),
                 opt.argument(
-                    "--other-rows",
-                    choices=("all", "training", "test"),
-                    default="all",
-                    text="rows to judge on",
+                    "--other-rows", "rows to judge on", choices=("all", "training", "test"), default="all"
                 ),
             )
         opt.add(
             kind,
             *(opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS),
-            opt.argument("--out", metavar="RUN", text="folder (default: runs/RECIPE-PROTOCOL)"),
+            opt.argument("--out", "folder (default: runs/RECIPE-PROTOCOL)", metavar="RUN"),
             opt.argument(
                 "--rows",
+                "rows that take part (default: training where there is an official split, else all)",
                 choices=("training", "all"),
-                text="rows that take part (default: training where there is an official split, else all)",
             ),
         )
         if name != "cross":
@@ -188,14 +185,14 @@ def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
                 kind,
                 opt.switch("--plain", "split images, not groups: flatters, but is often published"),
                 opt.argument(
-                    "--test-fraction", metavar="F", type=opt.fraction, default=0.2, text="share held out"
+                    "--test-fraction", "share held out", metavar="F", type=opt.fraction, default=0.2
                 ),
-                opt.argument("--seed", metavar="S", type=opt.seed, default=0, text="of the splits"),
+                opt.argument("--seed", "of the splits", metavar="S", type=opt.seed, default=0),
             )
     opt.add(kinds["repeated"], opt.argument("--splits", metavar="N", type=opt.positive_int, default=100))
     opt.add(
         kinds["curve"],
-        opt.argument("--sizes", metavar="N,N,...", type=_sizes, text="default: six, up to all rows"),
+        opt.argument("--sizes", "default: six, up to all rows", metavar="N,N,...", type=_sizes),
         opt.argument("--repeats", metavar="N", type=opt.positive_int, default=10),
     )
 
@@ -274,15 +271,12 @@ def _sizes(text: str) -> list[int]:
 def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
-        opt.argument("runs", metavar="RUN", nargs="*", text="run folder written by `featbank fit`"),
+        opt.argument("runs", "run folder written by `featbank fit`", metavar="RUN", nargs="*"),
         opt.argument(
-            "--table",
-            type=int,
-            choices=(1, 2, 3, 4),
-            text="one table (default: 1 to 3; all four without RUN)",
+            "--table", "one table (default: 1 to 3; all four without RUN)", type=int, choices=(1, 2, 3, 4)
         ),
-        opt.argument("--csv", metavar="FILE", text="also write the tables of scores as one CSV"),
-        opt.argument("--markdown", metavar="FILE", text="also write them as Markdown"),
+        opt.argument("--csv", "also write the tables of scores as one CSV", metavar="FILE"),
+        opt.argument("--markdown", "also write them as Markdown", metavar="FILE"),
     )
 
 

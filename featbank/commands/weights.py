@@ -90,9 +90,7 @@ def _datasets() -> list[dict[str, Any]]:
 
 
 def _budget_arguments(parser: argparse.ArgumentParser) -> None:
-    recipe = opt.argument(
-        "recipe", metavar="R", nargs="?", default="starter", text="recipe name or TOML file"
-    )
+    recipe = opt.argument("recipe", "recipe name or TOML file", metavar="R", nargs="?", default="starter")
     opt.add(parser, recipe, opt.CODE)
 
 
@@ -258,26 +256,26 @@ def _weights_arguments(parser: argparse.ArgumentParser) -> None:
     )
     licence = opt.argument(
         "--accept-licence",
+        "your word that you accept this licence, by its name as listed; may be given several times",
         metavar="LICENCE",
         action="append",
         default=[],
-        text="your word that you accept this licence, by its name as listed; may be given several times",
     )
     opt.add(
         actions["list"],
-        opt.argument("--recipe", metavar="R", text="only what this recipe needs"),
+        opt.argument("--recipe", "only what this recipe needs", metavar="R"),
         opt.switch("--verify", "read the files and check their tensors"),
     )
     opt.add(
         actions["fetch"],
-        opt.argument("names", metavar="NAME", nargs="*", text="encoder, for example checkpoint:arniqa"),
-        opt.argument("--recipe", metavar="R", text="everything that this recipe lacks"),
+        opt.argument("names", "encoder, for example checkpoint:arniqa", metavar="NAME", nargs="*"),
+        opt.argument("--recipe", "everything that this recipe lacks", metavar="R"),
         licence,
     )
     opt.add(
         actions["add"],
-        opt.argument("name", metavar="NAME", text="encoder, for example checkpoint:arniqa"),
-        opt.argument("file", metavar="FILE", text="the file as published"),
+        opt.argument("name", "encoder, for example checkpoint:arniqa", metavar="NAME"),
+        opt.argument("file", "the file as published", metavar="FILE"),
         licence,
     )
 

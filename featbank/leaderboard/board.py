@@ -311,12 +311,7 @@ def render_costs() -> str:
 def board_document(board: Board) -> dict[str, Any]:
     """Give one table as a JSON-able document."""
     records = board_frame(board).to_dict("records")
-    return {
-        "table": board.number,
-        "title": board.title,
-        "rows": records,
-        "absent_runs": list(board.absent),
-    }
+    return {"table": board.number, "title": board.title, "rows": records, "absent_runs": list(board.absent)}
 
 
 def _text(board: Board) -> str:

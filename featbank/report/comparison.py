@@ -130,7 +130,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         "groups (uploader, scene, reference) where they are known: every resample is given to all runs at once. p is "
         "two-sided; Holm’s correction covers all pairs of one metric on one part, and two runs are told apart where it "
         f"stays below {LEVEL:g}. Intervals are of single pairs. They tell how far other test images would move the "
-        "result, not other training images.",
+        "result, not other training images."
     ]
     if comparison.headline == TRAINING:
         notes.append(
@@ -358,11 +358,7 @@ def scores_csv(comparison: Comparison) -> str:
             record: dict[str, object] = {"run": run.label, "title": run.data.title, "part": part, "n": n}
             for metric in METRIC_NAMES:
                 low, high = scores.ci95.get(metric, (math.nan, math.nan))
-                record |= {
-                    metric: scores.metrics[metric],
-                    f"{metric}_low": low,
-                    f"{metric}_high": high,
-                }
+                record |= {metric: scores.metrics[metric], f"{metric}_low": low, f"{metric}_high": high}
             records.append(
                 record
                 | {

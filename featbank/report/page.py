@@ -22,16 +22,8 @@ from featbank.report.figures import (
     mos_density,
     predicted_against_mos,
 )
-from featbank.report.summary import (
-    predictors,
-    summarise,
-    table_markdown,
-    tables_csv,
-)
-from featbank.report.wording import (
-    sentence_case,
-    split_title,
-)
+from featbank.report.summary import predictors, summarise, table_markdown, tables_csv
+from featbank.report.wording import sentence_case, split_title
 from featbank.runs.folder import RECEIPT, kind_of, read_json, telling_damage, write_text
 from featbank.runs.reading import RunData, read_run
 

@@ -184,11 +184,7 @@ def column_decimals(sets: Iterable[Scores]) -> dict[str, int]:
 
 
 def spelled(
-    name: str,
-    kind: str,
-    scores: Scores,
-    decimals: Mapping[str, int],
-    metrics: Sequence[str] = METRIC_NAMES,
+    name: str, kind: str, scores: Scores, decimals: Mapping[str, int], metrics: Sequence[str] = METRIC_NAMES
 ) -> ScoreRow:
     """Spell one set of metrics."""
     cells = [

@@ -448,10 +448,7 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
     )
     tested = ~np.isnan(held_out)  # a single hold-out fold tests some rows only
     own = evaluate.judge(
-        run.y[tested],
-        held_out[tested],
-        groups=run.training["group"].to_numpy()[tested],
-        with_intervals=True,
+        run.y[tested], held_out[tested], groups=run.training["group"].to_numpy()[tested], with_intervals=True
     )
     bands = run.loaded.bands
     metrics: dict[str, Any] = {

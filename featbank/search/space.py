@@ -330,13 +330,7 @@ class Evaluator:
     """
 
     def __init__(
-        self,
-        space: Space,
-        table: Table,
-        rows: pd.DataFrame,
-        workers: int | None,
-        *,
-        reference: bool = False,
+        self, space: Space, table: Table, rows: pd.DataFrame, workers: int | None, *, reference: bool = False
     ) -> None:
         regression = space.recipe.regression
         if regression.rows != "images":

@@ -289,10 +289,7 @@ def _draw(
 
 
 def _vary(
-    space: Space,
-    drawn: Configuration,
-    known: Mapping[Configuration, Evaluation],
-    rng: np.random.Generator,
+    space: Space, drawn: Configuration, known: Mapping[Configuration, Evaluation], rng: np.random.Generator
 ) -> Configuration | None:
     """Walk away from a known configuration by random changes; None if every configuration is known."""
     candidate = drawn
