@@ -22,8 +22,7 @@ from featbank.datasets.layout import make_frame
 from featbank.errors import RunError
 from featbank.extract import FeatureRequest, extract
 from featbank.keys import keys_of_files
-from featbank.runs.folder import MODEL
-from featbank.runs.model import load_run_model
+from featbank.runs.model import MODEL, load_run_model
 from featbank.table import build_table, resolve_band
 
 FURTHER: Final = "further"

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from featbank.atomic import FolderKind, replacing_folder
 from featbank.report.drawing import DotRow, Drawing, Mark, Theme, paint_dots
 from featbank.report.figures import WIDTH
-from featbank.report.page import page_environment, palette
+from featbank.report.page import page_environment
 from featbank.report.summary import (
     SIMULATION_NOTE,
     ScoreRow,
@@ -493,7 +493,6 @@ def render_comparison(comparison: Comparison, figures: Mapping[str, Drawing]) ->
                 ("dataset", str(comparison.runs[0].data.section("dataset").get("name") or "not named")),
                 ("runs", ", ".join(run.label for run in comparison.runs)),
             ],
-            palette=palette(),
             simulation_note=SIMULATION_NOTE if comparison.is_simulation else "",
             verdict=word_comparison(comparison),
             verdict_notes=comparison_notes(comparison),

@@ -102,7 +102,6 @@ def render_page(
     return page.render(
         summary
         | {
-            "palette": palette(),
             "figures": drawn,
             "scatters": [(name, drawn[name]) for name in FIGURE_NAMES[3:0:-1] if name in drawn],
             "misses": misses,
@@ -123,12 +122,13 @@ def page_environment() -> Environment:
     )
     environment.filters["sentence_case"] = sentence_case
     environment.filters["breakable"] = _breakable
+    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    environment.globals["style"] = Markup(style)  # noqa: S704  our own
+    environment.globals["palette"] = {
+        "light": Markup(css_variables(LIGHT)),  # noqa: S704
+        "dark": Markup(css_variables(DARK)),  # noqa: S704
+    }
     return environment
-
-
-def palette() -> dict[str, Markup]:
-    """Give the colours of both themes as CSS custom properties."""
-    return {"light": Markup(css_variables(LIGHT)), "dark": Markup(css_variables(DARK))}  # noqa: S704  our own
 
 
 def _figures(run: RunData) -> dict[str, Drawing]:

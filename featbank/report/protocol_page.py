@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from featbank.protocols.preparation import Outcome
 from featbank.report.drawing import Drawing, Theme, paint_bars
 from featbank.report.figures import WIDTH, density_levels
-from featbank.report.page import page_environment, palette
+from featbank.report.page import page_environment
 from featbank.report.summary import SIMULATION_NOTE
 from featbank.report.wording import CORRELATIONS, METRIC_TITLES, count, decimals_for, fixed, plural
 from featbank.runs.folder import write_text
@@ -131,7 +131,6 @@ def write_protocol_page(outcome: Outcome, folder: Path, recipe_title: str, is_si
         .render(
             title=outcome.title,
             recipe_title=recipe_title,
-            palette=palette(),
             simulation_note=SIMULATION_NOTE if is_simulation else "",
             sentence=outcome.sentence,
             notes=outcome.notes,

@@ -209,9 +209,6 @@ def _number(value: float) -> float | int | None:
 
 CONFIDENCE: Final = 0.9
 
-LOW, HIGH = "predicted_low", "predicted_high"
-"""Columns of ``predictions.csv`` and of scores."""
-
 TRAINING, VALIDATION = "training", "validation"
 
 CHANCE_LEVEL: Final = 0.99
@@ -331,20 +328,3 @@ def describe_coverage(
         "calibrated_on": calibrate_on,
         "coverage": coverage,
     }
-
-
-def with_interval(frame: pd.DataFrame, interval: ConformalInterval | None) -> pd.DataFrame:
-    """Put the ends of the interval after the column ``predicted``; nan without an interval.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        With ``predicted``.
-    """
-    predicted = frame["predicted"].to_numpy(dtype=np.float64)
-    low, high = (np.full(len(frame), np.nan),) * 2 if interval is None else interval.around(predicted)
-    result = frame.copy()
-    place = list(result.columns).index("predicted") + 1
-    result.insert(place, LOW, low)
-    result.insert(place + 1, HIGH, high)
-    return result

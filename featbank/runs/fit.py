@@ -29,7 +29,6 @@ from featbank.runs import evaluate, model, split, trust
 from featbank.runs.evaluate import CONFIDENCE, TRAINING, as_written
 from featbank.runs.folder import (
     METRICS,
-    MODEL,
     PREDICTIONS,
     RECEIPT,
     RUN,
@@ -505,7 +504,7 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
     }
     novelty = model.fit_novelty(run.X, run.folds)
     return _Judged(
-        metrics, findings, evaluate.with_interval(pd.concat(parts), interval), interval, novelty, receipt
+        metrics, findings, model.with_interval(pd.concat(parts), interval), interval, novelty, receipt
     )
 
 
@@ -520,7 +519,7 @@ def _write(
     model.members_frame(fitted.ensemble).to_csv(folder / "weights.csv", index=False)
     (folder / "recipe.toml").write_text(run.recipe.to_toml(), encoding="utf-8")
     model.save_run_model(
-        folder / MODEL,
+        folder / model.MODEL,
         fitted.ensemble,
         run.recipe,
         run.loaded.bands,

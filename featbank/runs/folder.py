@@ -26,7 +26,6 @@ MAX_JSON_BYTES = 1 << 28
 
 RECEIPT = "receipt.json"
 METRICS = "metrics.json"
-MODEL = "model.skops"
 PREDICTIONS = "predictions.csv"
 TRUST = "trust.json"
 

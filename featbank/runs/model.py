@@ -6,26 +6,30 @@ import copy
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from featbank.datasets import ImageTable
 from featbank.encoders.custom import code_agrees
 from featbank.errors import RunError
-from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
-from featbank.recipes.reading import Recipe, RegressionRequest
-from featbank.table import Band
-from featbank.views import parse_view
 from regressors.bands import BlockTable
 from regressors.checks import Table
-from regressors.crops import CropEnsemble
 from regressors.ensemble import BandEnsemble
 from regressors.evaluation.intervals import ConformalInterval
-from regressors.folds import Fold, make_folds
 from regressors.novelty import MIN_ROWS, BandNovelty
 from regressors.persistence import load_model, save_model
+
+if TYPE_CHECKING:  # what fits is imported where it is used: scoring needs none of it
+    from featbank.datasets import ImageTable
+    from featbank.recipes.reading import Recipe, RegressionRequest
+    from featbank.table import Band
+    from regressors.folds import Fold
+
+MODEL = "model.skops"
+
+LOW, HIGH = "predicted_low", "predicted_high"
+"""Columns of ``predictions.csv`` and of scores."""
 
 NOVELTY_ROWS = 1000
 """Training rows that tell what a photo unlike them is."""
@@ -56,6 +60,8 @@ def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
     RunError
         If there are too few images or groups for the folds.
     """
+    from regressors.folds import make_folds
+
     cv = request.cv
     sizes = training["group"].value_counts()
     n_parts = 2 if cv.kind == "holdout" else cv.n_splits
@@ -121,6 +127,8 @@ def build_ensemble(
     members : list of list of str or None
         Other members than the recipe's, for example a single band.
     """
+    from regressors.crops import CropEnsemble
+
     own = (
         request.members if isinstance(request.members, str) else [list(member) for member in request.members]
     )
@@ -152,6 +160,9 @@ def n_crops_of(bands: list[Band]) -> int:
     RunError
         If they differ, or a band is not computed here.
     """
+    from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
+    from featbank.views import parse_view
+
     counts = {
         band.name: parse_view(band.view).geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX)[0][0]
         if band.aggregate == "concat"
@@ -326,3 +337,20 @@ def _is_manifest(manifest: Mapping[str, Any]) -> bool:
         and all(isinstance(end, int | float) for end in scale)
         and (interval is None or (isinstance(interval, dict) and set(interval) == parts))
     )
+
+
+def with_interval(frame: pd.DataFrame, interval: ConformalInterval | None) -> pd.DataFrame:
+    """Put the ends of the interval after the column ``predicted``; nan without an interval.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        With ``predicted``.
+    """
+    predicted = frame["predicted"].to_numpy(dtype=np.float64)
+    low, high = (np.full(len(frame), np.nan),) * 2 if interval is None else interval.around(predicted)
+    result = frame.copy()
+    place = list(result.columns).index("predicted") + 1
+    result.insert(place, LOW, low)
+    result.insert(place + 1, HIGH, high)
+    return result

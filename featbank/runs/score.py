@@ -14,9 +14,7 @@ from featbank.datasets import read_photos
 from featbank.encoders import check_weights, has_random_weights
 from featbank.errors import RunError, first_few
 from featbank.extract import FeatureRequest, extract
-from featbank.runs.evaluate import HIGH, LOW, with_interval
-from featbank.runs.folder import MODEL
-from featbank.runs.model import load_novelty, load_run_model
+from featbank.runs.model import HIGH, LOW, MODEL, load_novelty, load_run_model, with_interval
 from featbank.table import build_table, resolve_band
 from regressors.evaluation.intervals import ConformalInterval
 

@@ -11,9 +11,9 @@ import pytest
 
 from featbank.errors import RunError
 from featbank.report.page import write_report_of
-from featbank.runs.evaluate import calibrate, describe_coverage, with_interval
+from featbank.runs.evaluate import calibrate, describe_coverage
 from featbank.runs.fit import FitOptions, fit_run
-from featbank.runs.model import load_run_model
+from featbank.runs.model import load_run_model, with_interval
 from regressors.evaluation.intervals import ConformalInterval
 from tests.support.imported_run import prepare
 
