@@ -200,7 +200,7 @@ def _report(options: argparse.Namespace) -> Output:
         return _compare(options)
     from featbank.report.page import report_of_run
     from featbank.report.summary import summarise
-    from featbank.runs.reading import read_run
+    from featbank.runs.folder import read_run
 
     path = report_of_run(
         Path(options.runs[0]), options.data, None if options.out is None else Path(options.out)

@@ -23,7 +23,7 @@ from featbank.leaderboard.published import (
     rows_of,
 )
 from featbank.recipes.reading import AIM2024_BUDGET_GMACS
-from featbank.runs.reading import read_run
+from featbank.runs.folder import read_run
 from featbank.runs.trust import disagreements, recomputed_scores
 
 ERRORS: Final = ("mae", "rmse")

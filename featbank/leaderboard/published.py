@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import pandas as pd
 
 from featbank.errors import RunError
-from featbank.runs.reading import RunData
+from featbank.runs.folder import RunData
 
 METRIC_COLUMNS: Final = ("mae", "rmse", "plcc", "srcc", "krcc")
 """Metrics of Tables 1 to 3, in the order of the printed columns."""

@@ -40,8 +40,7 @@ from featbank.report.wording import (
     split_title,
 )
 from featbank.runs.comparison import TRAINING, Comparison
-from featbank.runs.folder import write_text
-from featbank.runs.reading import METRIC_NAMES, Scores
+from featbank.runs.folder import METRIC_NAMES, Scores, write_text
 from regressors.evaluation.comparison import DEFAULT_METRICS
 
 LEVEL = 0.05
@@ -197,11 +196,8 @@ def differences_figure(comparison: Comparison) -> Drawing | None:
     dots = []
     for row in rows.to_dict("records"):
         is_sure = row["p_holm"] < LEVEL
-        mark = Mark(
-            *(row[name] for name in ("difference", "low", "high")),
-            "accent" if is_sure else "muted",
-            is_filled=is_sure,
-        )
+        colour = "accent" if is_sure else "muted"
+        mark = Mark(row["difference"], row["low"], row["high"], colour, is_filled=is_sure)
         figures = f"{fixed(row['difference'], 3)}   p {p_text(row['p_holm'])}"
         dots.append(DotRow(plain_label(f"over {row['other']}"), figures, [mark], ("ink", "muted")))
     if not dots:

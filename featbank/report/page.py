@@ -24,8 +24,7 @@ from featbank.report.figures import (
 )
 from featbank.report.summary import predictors, summarise, table_markdown, tables_csv
 from featbank.report.wording import sentence_case, split_title
-from featbank.runs.folder import RECEIPT, kind_of, read_json, telling_damage, write_text
-from featbank.runs.reading import RunData, read_run
+from featbank.runs.folder import RECEIPT, RunData, kind_of, read_json, read_run, telling_damage, write_text
 
 PAGE_NAME = "report.html"
 _JOINTS = frozenset("/:_.+@")

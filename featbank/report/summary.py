@@ -41,7 +41,7 @@ from featbank.report.wording import (
     sentence_case,
     split_title,
 )
-from featbank.runs.reading import METRIC_NAMES, SPLITS, RunData, Scores, as_float, mos_groups
+from featbank.runs.folder import METRIC_NAMES, SPLITS, RunData, Scores, as_float, mos_groups
 from featbank.runs.trust import ALARM, CAUTION, check_agreement, disagreements
 
 METADATA_RIDGE = "metadata_ridge"

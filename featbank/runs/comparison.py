@@ -19,7 +19,7 @@ import pandas as pd
 from featbank.encoders import random_weights_note
 from featbank.errors import RunError
 from featbank.runs.evaluate import FEW_GROUPS
-from featbank.runs.reading import RunData, Scores, as_float, read_run
+from featbank.runs.folder import RunData, Scores, as_float, read_run
 from featbank.runs.trust import disagreements
 from regressors.evaluation.comparison import (
     DEFAULT_METRICS,

@@ -1,17 +1,23 @@
-"""The run folder on disk: names of files, kinds of folders, JSON, and the receipt."""
+"""The run folder on disk: its files, its receipt, and what reports, comparisons and leaderboards read of it."""
 
 from __future__ import annotations
 
 import json
+import math
 import platform
+import re
 import subprocess
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from featbank import __version__
 from featbank.atomic import FolderKind
@@ -19,7 +25,8 @@ from featbank.datasets import ImageTable
 from featbank.errors import FeatbankError, RunError, redact
 from featbank.extraction_log import measured_seconds
 from featbank.recipes.reading import Recipe
-from featbank.remote import Place, read_regular
+from featbank.remote import Place, check_regular, read_regular
+from featbank.runs.split import name_groups
 from featbank.table import Band
 
 MAX_JSON_BYTES = 1 << 28
@@ -280,3 +287,355 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+METRIC_NAMES = ("srcc", "plcc", "plcc_logistic", "krcc", "mae", "rmse")
+SPLITS = ("training", "validation", "test")
+
+_NOT_PARAMETERS = re.compile(r"member|params|(rank|mean|std|split\d+)(_.*)?")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of one predictor on one split or subset.
+
+    Attributes
+    ----------
+    n : int
+        Images behind the numbers.
+    metrics : dict of str to float
+        One entry for each of ``METRIC_NAMES``; nan where the run gives none, as the SRCC of a constant.
+    ci95 : dict of str to (float, float)
+        Bootstrap intervals, for the metrics that have one.
+    ci95_reason : str
+        Why there are none, if they were withheld.
+    """
+
+    n: int
+    metrics: dict[str, float]
+    ci95: dict[str, tuple[float, float]]
+    ci95_reason: str = ""
+
+    def low(self, metric: str) -> float:
+        """Lower end of a metric's 95 % interval, nan where it has none."""
+        return self.ci95.get(metric, (math.nan, math.nan))[0]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What ``fit`` left in a run folder.
+
+    Attributes
+    ----------
+    scores : dict of str to Scores
+        The model, by split and subset as in ``metrics.json``: training, validation, test, then any others.
+    baselines, single_bands : dict of str to dict of str to Scores
+        The same for what the model is compared with.
+    predictions : DataFrame
+        ``image, split, subset, group, mos, predicted`` and one ``member:<name>`` column per member.
+    cv_results, weights : DataFrame
+        Empty where the run folder has none.
+    receipt : dict
+        As read.
+    gmacs, params_m, budget_gmacs : float
+        For one image; nan where unknown or unlimited.
+    findings : list of dict
+        ``check, level, sentence`` of each trust check, as ``fit`` left them; empty for runs without.
+    intervals : dict
+        The ``intervals`` of ``metrics.json``, empty for runs without.
+    """
+
+    path: Path
+    scores: dict[str, Scores]
+    baselines: dict[str, dict[str, Scores]]
+    single_bands: dict[str, dict[str, Scores]]
+    predictions: pd.DataFrame
+    cv_results: pd.DataFrame
+    weights: pd.DataFrame
+    receipt: dict[str, Any]
+    recipe_text: str
+    gmacs: float
+    params_m: float
+    budget_gmacs: float
+    is_simulation: bool
+    findings: list[dict[str, Any]]
+    intervals: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Title of the recipe, else its name."""
+        recipe = self.section("recipe")
+        return str(recipe.get("title") or recipe.get("name") or "Run without a title")
+
+    @property
+    def random_bands(self) -> list[str]:
+        """Bands whose networks had random weights, by the receipt."""
+        return [
+            str(row.get("band"))
+            for row in self.rows("features")
+            if str(row.get("weights")).startswith("RANDOM")
+        ]
+
+    @property
+    def headline(self) -> str:
+        """Key of the split the verdict speaks of: test, else validation, else out of fold on training."""
+        return next(key for key in ("test", "validation", *self.scores) if key in self.scores)
+
+    @property
+    def headline_split(self) -> str:
+        """Split of ``headline`` as ``predictions.csv`` spells it."""
+        return "training" if self.headline == "training_cv" else self.headline.partition("/")[0]
+
+    @property
+    def mos_range(self) -> tuple[float, float] | None:
+        """Nominal MOS scale of the dataset, if its reader knows one."""
+        bounds = self.section("dataset").get("mos_range")
+        if not isinstance(bounds, list) or len(bounds) != 2:
+            return None
+        low, high = (as_float(b) for b in bounds)
+        return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+    @property
+    def regression(self) -> dict[str, Any]:
+        """The recipe's ``[regression]`` table, empty where there is none that can be read."""
+        try:
+            table = tomllib.loads(self.recipe_text).get("regression")
+        except tomllib.TOMLDecodeError:
+            return {}
+        return table if isinstance(table, dict) else {}
+
+    @property
+    def select_by(self) -> str:
+        """Name of the metric that chose the hyper-parameters, ``score`` where the recipe does not say."""
+        return str(self.regression.get("select_by", "score"))
+
+    def section(self, name: str) -> dict[str, Any]:
+        """One table of the receipt, empty where it has none."""
+        value = self.receipt.get(name)
+        return value if isinstance(value, dict) else {}
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """One list of tables of the receipt, empty where it has none."""
+        value = self.receipt.get(name)
+        return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+    def scored(self, split: str) -> pd.DataFrame:
+        """Rows of one split that have both a MOS and a prediction."""
+        frame = self.predictions
+        known = np.isfinite(frame["mos"]) & np.isfinite(frame["predicted"])
+        return frame[(frame["split"] == split) & known]
+
+    def grid_parameters(self) -> list[str]:
+        """Columns of ``cv_results`` that hold hyper-parameters."""
+        return [name for name in self.cv_results.columns if not _NOT_PARAMETERS.fullmatch(name)]
+
+
+def mos_groups(frame: pd.DataFrame) -> list[tuple[str, str, NDArray[np.float64]]]:
+    """Known MOS by split and subset: ``(split, "", all of the split)``, then ``(split, subset, its part)``.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        ``split``, ``subset`` and ``mos``; rows without MOS are passed over.
+    """
+    known = frame[np.isfinite(frame["mos"])]
+    groups = []
+    for split in dict.fromkeys([*SPLITS, *sorted(set(known["split"]))]):
+        rows = known[known["split"] == split]
+        if rows.empty:
+            continue
+        groups.append((split, "", rows["mos"].to_numpy(dtype=np.float64)))
+        for subset in sorted(set(rows["subset"]) - {""}):
+            groups.append(
+                (split, subset, rows.loc[rows["subset"] == subset, "mos"].to_numpy(dtype=np.float64))
+            )
+    return groups
+
+
+def as_float(value: object) -> float:
+    """Turn a JSON number into a float, and null or anything else into nan."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.nan
+
+
+PREDICTION_COLUMNS = ("image", "split", "subset", "mos", "predicted")
+
+MAX_CSV_BYTES = 1 << 33
+"""Predictions of ten million images."""
+MAX_TOML_BYTES = 1 << 20
+
+_EMPTY = ("", "nan", "NaN")
+_SCORE_ORDER = ("training_cv", "validation", "validation/exclusive", "test", "test/exclusive")
+
+
+def read_run(run: str | Path) -> RunData:
+    """Read a run folder.
+
+    Parameters
+    ----------
+    run : path
+        Folder written by ``featbank fit``. ``metrics.json``, ``predictions.csv`` and ``receipt.json`` must be
+        there; ``cv_results.csv``, ``weights.csv`` and ``recipe.toml`` may be absent.
+
+    Raises
+    ------
+    RunError
+        If a file is absent or does not hold what a run folder holds.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise RunError(f"report: expected a run folder, found none at {folder}. `featbank fit` writes one.")
+    with telling_damage(folder):
+        return _read_run(folder)
+
+
+def _read_run(folder: Path) -> RunData:
+    metrics = read_json(folder, METRICS)
+    receipt = read_json(folder, RECEIPT)
+    scores = _score_sets(metrics)
+    if not scores:
+        raise RunError(
+            f"report: {folder / 'metrics.json'} must give the metrics of at least one split, such as 'test' or "
+            f"'training_cv', got the keys {sorted(metrics)}. Run `featbank fit` again."
+        )
+    dataset = receipt.get("dataset")
+    simulation = metrics.get("simulation") or (isinstance(dataset, dict) and dataset.get("simulation"))
+    intervals = metrics.get("intervals")
+    weights = _read_optional_csv(folder / "weights.csv")
+    if "weight" in weights.columns:
+        weights["weight"] = _numeric(weights["weight"], folder / "weights.csv")
+    return RunData(
+        path=folder,
+        scores=scores,
+        baselines=_named_score_sets(metrics.get("baselines")),
+        single_bands=_named_score_sets(metrics.get("single_bands")),
+        predictions=_read_predictions(folder / "predictions.csv"),
+        cv_results=_read_optional_csv(folder / "cv_results.csv"),
+        weights=weights,
+        receipt=receipt,
+        recipe_text=_recipe_text(folder, receipt),
+        gmacs=as_float(metrics.get("gmacs")),
+        params_m=as_float(metrics.get("params_m")),
+        budget_gmacs=as_float(metrics.get("budget_gmacs")),
+        is_simulation=bool(simulation),
+        findings=_read_findings(folder / "trust.json"),
+        intervals=intervals if isinstance(intervals, dict) else {},
+    )
+
+
+def _score_sets(entries: Mapping[str, object]) -> dict[str, Scores]:
+    found = {key: scores for key, entry in entries.items() if (scores := _as_scores(entry)) is not None}
+    ordered = [key for key in _SCORE_ORDER if key in found]
+    return {key: found[key] for key in [*ordered, *(key for key in found if key not in ordered)]}
+
+
+def _named_score_sets(entries: object) -> dict[str, dict[str, Scores]]:
+    if not isinstance(entries, Mapping):
+        return {}
+    return {str(name): _score_sets(sets) for name, sets in entries.items() if isinstance(sets, Mapping)}
+
+
+def _read_findings(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    findings = read_json(path.parent, path.name).get("findings")
+    if not isinstance(findings, list):
+        raise RunError(f"report: {path} must hold a list of findings. Run `featbank fit` again.")
+    return [finding for finding in findings if isinstance(finding, dict)]
+
+
+def _read_predictions(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise RunError(
+            f"report: expected {path.name} in the run folder {path.parent}, found none. "
+            "Give a folder that `featbank fit` has finished."
+        )
+    check_regular(path, MAX_CSV_BYTES, RunError)
+    names = _read_csv(path, nrows=0).columns
+    missing = [name for name in PREDICTION_COLUMNS if name not in names]
+    if missing:
+        raise RunError(
+            f"report: {path} must have the columns {list(PREDICTION_COLUMNS)}, lacks {missing}. "
+            "Run `featbank fit` again."
+        )
+    numbers = [name for name in names if name in {"mos", "predicted"} or str(name).startswith("member:")]
+    texts = [*PREDICTION_COLUMNS[:3], *(["group"] if "group" in names else [])]
+    try:
+        # Numbers at once, and nothing that no one reads: a million rows of text take a gigabyte.
+        frame = pd.read_csv(
+            path,
+            usecols=[*texts, *numbers],
+            dtype={name: np.float64 if name in numbers else str for name in names},
+            keep_default_na=False,
+            na_values={name: list(_EMPTY) for name in numbers},
+        )
+    except (ValueError, pd.errors.ParserError):
+        frame = _read_csv(path)  # says what is wrong
+        for name in numbers:
+            frame[name] = _numeric(frame[name], path)
+    known = frame["group"] if "group" in frame else pd.Series("", index=frame.index)
+    frame["group"] = name_groups(known, frame["image"])
+    return frame
+
+
+def _read_optional_csv(path: Path) -> pd.DataFrame:
+    if not path.is_file() or not path.stat().st_size:
+        return pd.DataFrame()
+    frame = _read_csv(path)
+    for name in frame.columns:
+        if name in {"member", "bands", "params"}:
+            continue
+        # A hyper-parameter may be a word (a kernel's name): such a column stays text.
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        if bool((numbers.notna() | (frame[name] == "")).all()):
+            frame[name] = numbers
+    return frame
+
+
+def _read_csv(path: Path, nrows: int | None = None) -> pd.DataFrame:
+    try:
+        # Text first: an image may be called "NA" or "007", which pandas would otherwise turn into something else.
+        return pd.read_csv(path, dtype=str, keep_default_na=False, nrows=nrows)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        raise RunError(
+            f"report: {path} must be a CSV table, got: {error}. Run `featbank fit` again."
+        ) from error
+
+
+def _numeric(column: pd.Series, path: Path) -> pd.Series:
+    try:
+        return pd.to_numeric(column.mask(column.isin(_EMPTY))).astype("float64")
+    except ValueError as error:
+        raise RunError(
+            f"report: column {column.name!r} of {path} must hold numbers, got: {error}. Run `featbank fit` again."
+        ) from error
+
+
+def _recipe_text(folder: Path, receipt: Mapping[str, Any]) -> str:
+    recipe = receipt.get("recipe")
+    text = recipe.get("text") if isinstance(recipe, dict) else None
+    if text:
+        return str(text)
+    path = folder / "recipe.toml"
+    return read_regular(path, MAX_TOML_BYTES, RunError).decode("utf-8") if path.exists() else ""
+
+
+def _as_scores(entry: object) -> Scores | None:
+    if (
+        not isinstance(entry, Mapping)
+        or not isinstance(entry.get("n"), int)
+        or not set(METRIC_NAMES) & set(entry)
+    ):
+        return None
+    intervals = entry.get("ci95") or {}
+    ci95 = {
+        name: (as_float(bounds[0]), as_float(bounds[1]))
+        for name, bounds in intervals.items()
+        if isinstance(bounds, list) and len(bounds) == 2
+    }
+    values = {name: as_float(entry.get(name)) for name in METRIC_NAMES}
+    return Scores(int(entry["n"]), values, ci95, str(entry.get("ci95_reason") or ""))

@@ -17,9 +17,8 @@ from scipy.stats import t as student_t
 from featbank.errors import first_few
 from featbank.recipes.reading import RegressionRequest
 from featbank.runs.evaluate import judge, score_parts
-from featbank.runs.folder import TRUST, write_json
+from featbank.runs.folder import TRUST, read_run, write_json
 from featbank.runs.model import build_ensemble
-from featbank.runs.reading import read_run
 from featbank.runs.split import split_names
 from regressors.bands import BlockTable, band_columns, some_rows, take_columns, take_rows
 from regressors.checks import Table
@@ -38,7 +37,7 @@ from regressors.folds import Fold
 from regressors.novelty import EXTREME_DEVIATIONS, find_extreme_columns
 
 if TYPE_CHECKING:
-    from featbank.runs.reading import RunData
+    from featbank.runs.folder import RunData
 
 TOLERANCE = 1e-6
 """Written values are judged, so only the rounding of another machine moves a metric; one that moves by more was not

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from featbank.runs.reading import RunData, read_run
+from featbank.runs.folder import RunData, read_run
 from tests.support.run_folder import RunOptions, write_photos, write_run_folder
 
 SMALL = RunOptions(

@@ -228,8 +228,7 @@ def _read_recipe(folder: Path, name: str) -> None:
 
 
 def _read_run(folder: Path, name: str) -> None:
-    from featbank.runs.folder import telling_damage
-    from featbank.runs.reading import read_run
+    from featbank.runs.folder import read_run, telling_damage
     from featbank.runs.trust import disagreements
 
     with telling_damage(folder):

@@ -21,7 +21,7 @@ from featbank.report.figures import (
     member_weights,
     short_parameter,
 )
-from featbank.runs.reading import RunData, read_run
+from featbank.runs.folder import RunData, read_run
 from tests.support.run_folder import edit_json
 
 

@@ -20,7 +20,7 @@ from featbank.report.figures import (
     predicted_against_mos,
     quadratic_fit,
 )
-from featbank.runs.reading import RunData, read_run
+from featbank.runs.folder import RunData, read_run
 
 
 def _axes(drawing: Drawing | None):

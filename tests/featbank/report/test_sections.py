@@ -28,7 +28,7 @@ from featbank.report.summary import (
     time_rows,
     worst_misses,
 )
-from featbank.runs.reading import RunData, read_run
+from featbank.runs.folder import RunData, read_run
 from tests.featbank.conftest import expected_misses
 from tests.support.run_folder import edit_json, write_json
 

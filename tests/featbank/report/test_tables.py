@@ -19,7 +19,7 @@ from featbank.report.summary import (
     table_markdown,
     tables_csv,
 )
-from featbank.runs.reading import METRIC_NAMES, RunData, read_run
+from featbank.runs.folder import METRIC_NAMES, RunData, read_run
 from tests.support.run_folder import edit_json
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from featbank.report.summary import best_single_band, verdict_notes, word_verdict
 from featbank.report.wording import AGAINST_NOTE
-from featbank.runs.reading import METRIC_NAMES, RunData, Scores, read_run
+from featbank.runs.folder import METRIC_NAMES, RunData, Scores, read_run
 
 
 def _scores(srcc: float, mae: float = 0.05, low: float | None = None) -> Scores:

@@ -12,8 +12,7 @@ from PIL import Image
 from featbank.atomic import MARKER
 from featbank.report import write_report
 from featbank.report.page import FIGURE_NAMES, render_page
-from featbank.runs.folder import write_text
-from featbank.runs.reading import METRIC_NAMES, RunData, read_run
+from featbank.runs.folder import METRIC_NAMES, RunData, read_run, write_text
 from tests.featbank.conftest import SMALL, VARIANTS
 from tests.support.page import Element, by_id, read_page, table_rows
 from tests.support.run_folder import RunOptions, edit_json, write_run_folder

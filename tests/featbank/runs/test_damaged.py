@@ -10,7 +10,7 @@ import pytest
 
 from featbank.cli import main
 from featbank.errors import RunError
-from featbank.runs.reading import read_run
+from featbank.runs.folder import read_run
 from tests.support.run_folder import RunOptions, write_run_folder
 
 FILES = ("metrics.json", "receipt.json", "predictions.csv", "cv_results.csv", "weights.csv", "recipe.toml")

@@ -18,8 +18,8 @@ from featbank.recipes.reading import parse_recipe
 from featbank.report.page import write_report_of
 from featbank.runs.evaluate import score_baselines
 from featbank.runs.fit import FitOptions, fit_run
+from featbank.runs.folder import read_run
 from featbank.runs.model import load_run_model
-from featbank.runs.reading import read_run
 from featbank.runs.split import SealedRows, describe_rows, find_copies, prepare_rows, written_groups
 from featbank.runs.trust import recomputed_scores
 from featbank.table import FeatureTable

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from featbank.errors import RunError
-from featbank.runs.reading import METRIC_NAMES, mos_groups, read_run
+from featbank.runs.folder import METRIC_NAMES, mos_groups, read_run
 from tests.support.run_folder import edit_json, write_json
 
 
