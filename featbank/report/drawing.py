@@ -8,9 +8,10 @@ import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,21 +94,6 @@ DARK = Theme(
 )
 
 
-def _placeholder_theme() -> Theme:
-    # Colours that nothing else uses: an inline figure is drawn in them once, then each is replaced by the CSS
-    # variable of its name, so that one drawing follows the reader's light or dark setting.
-    names = list(LIGHT.named())
-    codes = {name: f"#fa{i:02x}fb" for i, name in enumerate(names)}
-    colours: dict[str, Any] = {}
-    for field in fields(Theme):
-        several = tuple(codes[name] for name in names if name.startswith(f"{field.name}-"))
-        colours[field.name] = several or codes[field.name]
-    return Theme(**colours)
-
-
-PLACEHOLDERS = _placeholder_theme()
-
-
 def css_variables(theme: Theme) -> str:
     """Write a theme as CSS custom properties, ``--ink: #1b2430;`` and so on."""
     return " ".join(f"--{name}: {colour};" for name, colour in theme.named().items())
@@ -160,7 +146,8 @@ PNG_DPI = 144  # two pixels for one CSS pixel at 72 units to the inch
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _XLINK = "{http://www.w3.org/1999/xlink}"
-_COLOUR_VARIABLES = {code: f"var(--{name})" for name, code in PLACEHOLDERS.named().items()}
+# Names that share a colour in the light theme share one in the dark theme, too: the first will do.
+_COLOUR_VARIABLES = {code: f"var(--{name})" for name, code in reversed(LIGHT.named().items())}
 _COLOUR = re.compile("|".join(map(re.escape, _COLOUR_VARIABLES)))
 _LONG_DECIMAL = re.compile(r"(-?\d+\.\d{2})\d+")
 _REFERENCE = re.compile(r"#([\w.-]+)")
@@ -187,22 +174,57 @@ class Drawing:
     def write_png(self, folder: Path) -> Path:
         """Write ``<name>.png``, light on white, as wanted in papers and README files."""
         path = folder / f"{self.name}.png"
-        path.write_bytes(_png(self, LIGHT, background=LIGHT.surface))
+        path.write_bytes(self._png(LIGHT, background=LIGHT.surface))
         return path
 
     def markup(self, max_svg_bytes: int = MAX_SVG_BYTES) -> Markup:
         """Give the figure as inline SVG that follows the page's colours, or as two PNG where that is too large."""
-        svg = _themed_svg(_svg(self), self.name, self.alt)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        data = self._saved(LIGHT, format="svg", facecolor="none", metadata=nothing)
+        svg = _themed_svg(data, self.name, self.alt)
         if len(svg.encode()) <= max_svg_bytes:
             return Markup(svg)  # noqa: S704  matplotlib and ElementTree have escaped every text in it
         light, dark = (
-            "data:image/png;base64," + base64.b64encode(_png(self, theme, background="none")).decode()
+            "data:image/png;base64," + base64.b64encode(self._png(theme, background="none")).decode()
             for theme in (LIGHT, DARK)
         )
         return Markup(
             '<picture><source media="screen and (prefers-color-scheme: dark)" srcset="{dark}">'
             '<img src="{light}" alt="{alt}"></picture>'
         ).format(dark=dark, light=light, alt=self.alt)
+
+    @cached_property
+    def _light(self) -> Figure:
+        return self._laid_out(LIGHT)
+
+    def _laid_out(self, theme: Theme) -> Figure:
+        """Paint the figure and fix its layout, which costs more than a drawing and would be found for each file."""
+        with _settings(theme):
+            figure = self.paint(theme)
+            FigureCanvasAgg(figure)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        return figure
+
+    def _saved(self, theme: Theme, **options: Any) -> bytes:  # noqa: ANN401 - matplotlib's own
+        figure = self._light if theme is LIGHT else self._laid_out(theme)
+        buffer = io.BytesIO()
+        with _settings(theme):
+            figure.savefig(buffer, **options)
+        return buffer.getvalue()
+
+    def _png(self, theme: Theme, background: str) -> bytes:
+        return self._saved(
+            theme, format="png", dpi=PNG_DPI, facecolor=background, metadata={"Software": None}
+        )
+
+
+@contextmanager
+def _settings(theme: Theme) -> Iterator[None]:
+    with drawing_settings(theme), warnings.catch_warnings():
+        # A name in a script the drawing font lacks shows boxes in the PNG; the page shows it in the reader's font.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
 
 
 class Mark(NamedTuple):
@@ -281,27 +303,6 @@ def _label(
             text, (x, y), xycoords=("axes fraction", "data"), xytext=(0, above), textcoords="offset points",
             ha=align, color=colour, fontsize=9.5, weight=weight,
         )  # fmt: skip
-
-
-def _painted(drawing: Drawing, theme: Theme, options: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    with drawing_settings(theme), warnings.catch_warnings():
-        # A name in a script the drawing font lacks shows boxes in the PNG; the page shows it in the reader's font.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure = drawing.paint(theme)
-        FigureCanvasAgg(figure)
-        figure.savefig(buffer, **options)
-    return buffer.getvalue()
-
-
-def _png(drawing: Drawing, theme: Theme, background: str) -> bytes:
-    options = {"format": "png", "dpi": PNG_DPI, "facecolor": background, "metadata": {"Software": None}}
-    return _painted(drawing, theme, options)
-
-
-def _svg(drawing: Drawing) -> bytes:
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    return _painted(drawing, PLACEHOLDERS, {"format": "svg", "facecolor": "none", "metadata": nothing})
 
 
 def _themed_svg(data: bytes, name: str, alt: str) -> str:
