@@ -12,23 +12,24 @@ import json
 import math
 import os
 import platform
+import sys
 import tempfile
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import skops.io
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
-from skops.io.exceptions import UnsupportedTypeException
 
 from regressors.checks import Estimator, FloatArray, Table
 
@@ -91,6 +92,28 @@ _SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
 _JSON_BYTES, _ARRAY_BYTES = 16 << 20, 256 << 20
 """What the texts, and the arrays, of a model file may unpack to; more where the file itself is large."""
 
+_ARRAY_LIBRARIES = ("cupy", "dask", "torch")
+
+
+@cache
+def _skops() -> ModuleType:
+    """Import skops without what it makes scikit-learn look through: the libraries of other arrays, torch among them.
+
+    It lists all of scikit-learn's estimators, and for that every sub-package is imported, those that adapt other
+    libraries too: seconds in each process where torch is installed.
+    """
+    adapters = [f"sklearn.externals.array_api_compat.{library}" for library in _ARRAY_LIBRARIES]
+    barred = [name for name in adapters if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(barred))  # type: ignore[arg-type]  # None: not to be imported
+    try:
+        import skops.io
+
+        return skops.io
+    finally:
+        for name in barred:
+            del sys.modules[name]
+
+
 _LIBRARIES = ("numpy", "pandas", "scikit-learn", "scipy", "skops")
 _N_PROBES = 3
 # Sums in another order move predictions by far less; another algorithm or other coefficients by far more.
@@ -135,8 +158,8 @@ def save_model(path: str | Path, model: Estimator, manifest: Mapping[str, Any]) 
             f"save_model: manifest must be strict JSON, got {error}. Turn arrays into lists, NaN into null."
         ) from error
     try:
-        data = skops.io.dumps(model, compression=zipfile.ZIP_DEFLATED)
-    except UnsupportedTypeException as error:
+        data = _skops().dumps(model, compression=zipfile.ZIP_DEFLATED)
+    except TypeError as error:  # as which skops raises its own
         raise ModelFileError(f"save_model: the model holds something skops cannot write: {error}.") from error
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         untrusted = _untrusted(json.loads(archive.read(_SCHEMA)))[0]
@@ -193,7 +216,7 @@ def load_model(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
         # Judged below by what the model predicts.
         warnings.simplefilter("ignore", category=InconsistentVersionWarning)
         try:
-            model = skops.io.load(source, trusted=[*TRUSTED_TYPES, _LEGACY_SVR])
+            model = _skops().load(source, trusted=[*TRUSTED_TYPES, _LEGACY_SVR])
             _check_fitted(model, n_bytes)
         except _BROKEN as error:
             raise _damaged(source, error) from error
