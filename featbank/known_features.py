@@ -21,7 +21,7 @@ from featbank.bank import Bank, FeatureFolder
 from featbank.bank.spec import read_spec
 from featbank.digest import canonical_json, digest_json
 from featbank.encoders.custom import code_agrees
-from featbank.encoders.names import parse_encoder_name
+from featbank.encoders.spec import parse_encoder_name
 from featbank.encoders.weights import NETWORK_FAMILIES, weights_folder
 from featbank.errors import BankError, EncoderError
 from featbank.images import DECODE_POLICY

@@ -16,13 +16,11 @@ from typing import Any
 import pandas as pd
 from joblib import cpu_count
 
-from experiments.benchmarks.bank import bench_bank
-from experiments.benchmarks.extraction import bench_extraction
+from experiments.benchmarks.extraction import bench_bank, bench_extraction, bench_rerun, bench_views
 from experiments.benchmarks.fit import bench_fit
 from experiments.benchmarks.networks import bench_networks
 from experiments.benchmarks.scale import cost_table
 from experiments.benchmarks.trust import bench_trust
-from experiments.benchmarks.views import bench_rerun, bench_views
 from featbank.atomic import write_file
 from featbank.demo import write_demo
 

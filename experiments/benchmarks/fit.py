@@ -69,12 +69,7 @@ def bench_fit() -> list[dict[str, Any]]:
 
 
 def gemm_rate() -> float:
-    """Measure the rate of matrix products on all cores, one BLAS thread each, in operations per second.
-
-    Returns
-    -------
-    float
-    """
+    """Measure the rate of matrix products on all cores, one BLAS thread each, in operations per second."""
     from concurrent.futures import ThreadPoolExecutor
 
     n = 2000

@@ -20,9 +20,9 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from experiments.benchmarks.views import ENCODERS
+from experiments.benchmarks.extraction import ENCODERS
 from featbank.encoders.engine import ENGINE_VARIABLE
-from featbank.encoders.networks.build import blueprint_of
+from featbank.encoders.networks.families import blueprint_of
 from featbank.encoders.networks.modules import freeze
 from featbank.feature import Feature, compute_features, make_feature
 from featbank.images import read_photo
@@ -125,20 +125,7 @@ def _crop(image: Image.Image, view: str) -> torch.Tensor:
 
 
 def limit_seconds(n: int, paths: list[str]) -> dict[str, float]:
-    """Measure the least that any loop needs on this machine: decoding, and multiply-accumulates at the best rate.
-
-    Parameters
-    ----------
-    n : int
-        How many of `NETWORKS`.
-    paths : list of str
-        Photos.
-
-    Returns
-    -------
-    dict of str to float
-        By precision.
-    """
+    """Measure the least that any loop needs here, by precision: decoding, and multiply-accumulates at the best rate."""
     torch.set_num_threads(1)
     keep_freed_memory()
     files = []

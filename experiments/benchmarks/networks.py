@@ -23,13 +23,6 @@ SETS: Final = {"ResNet-50 at 320 x 320": 1, "four encoders": 4}
 def bench_networks(paths: list[str], repeats: int) -> list[dict[str, Any]]:
     """Measure decoding, views and networks over photos, each side in one thread of a process of its own.
 
-    Parameters
-    ----------
-    paths : list of str
-        Photos, JPEG.
-    repeats : int
-        Runs of each side, in turn.
-
     Returns
     -------
     list of dict

@@ -81,13 +81,7 @@ def _rank_correlations(predicted: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def clean_data(kind: str, rng: np.random.Generator) -> Data:
-    """Draw data of one kind without any leak.
-
-    Parameters
-    ----------
-    kind : {"noise", "wide", "grouped", "small", "two values", "copies", "ensemble"}
-    rng : Generator
-    """
+    """Draw data of one kind without any leak."""
     n = int(rng.integers(20, 61)) if kind == "small" else 120
     n_columns = {"ensemble": 60, "wide": 300}.get(kind, 40)
     groups = np.arange(n)
@@ -154,15 +148,9 @@ def simulate_leaks(n_runs: int) -> list[dict[str, Any]]:
 
 
 def simulate_coverage(n_groups: int, n_images: int, share: float, n_runs: int) -> list[dict[str, Any]]:
-    """Count how often the interval of 95 % holds the metric of a population.
+    """Count how often the interval of 95 % holds the metric of a population of groups of images.
 
-    Parameters
-    ----------
-    n_groups, n_images : int
-        Groups, and images of each.
-    share : float
-        Of the variance of MOS and of the errors that belongs to the group; 0 for independent images.
-    n_runs : int
+    ``share`` of the variance of MOS and of the errors belongs to the group; 0 for independent images.
     """
 
     def draw(rng: np.random.Generator, n_drawn: int, size: int) -> tuple[FloatArray, FloatArray, np.ndarray]:

@@ -85,7 +85,7 @@ def _photographs(options: argparse.Namespace) -> list[Path]:
 def _train(options: argparse.Namespace) -> None:
     import torch
 
-    from experiments.student.shipped import ShippedPlan, picture_statistics, train_shipped
+    from experiments.student.training import ShippedPlan, picture_statistics, train_shipped
     from experiments.student.weak_set import read_weak_set
 
     work = Path(options.work)
@@ -107,7 +107,7 @@ def _mix(options: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
-    from experiments.student.mixing import MixPlan, kinds_of, learn_statistics, mix, pool_pictures, widen
+    from experiments.student.training import MixPlan, kinds_of, learn_statistics, mix, pool_pictures, widen
     from experiments.student.weak_set import read_weak_set
 
     work, plan = Path(options.work), MixPlan()
@@ -123,9 +123,16 @@ def _mix(options: argparse.Namespace) -> None:
 def _judge(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from experiments.student.judge import embed, judge, small_sample_curve, untrained
-    from experiments.student.shipped import picture_statistics
-    from experiments.student.shipped_card import CURVE, DIFFERENCES, SCORES
+    from experiments.student.judge import (
+        CURVE,
+        DIFFERENCES,
+        SCORES,
+        embed,
+        judge,
+        small_sample_curve,
+        untrained,
+    )
+    from experiments.student.training import picture_statistics
     from experiments.student.weak_set import read_weak_set
 
     work = Path(options.work)
@@ -152,10 +159,10 @@ def _judge(options: argparse.Namespace) -> None:
 
 def _ship(options: argparse.Namespace) -> None:
     import featbank
-    from experiments.student.shipped import ShippedPlan
-    from experiments.student.shipped_card import write_shipped_card
+    from experiments.student.judge import write_shipped_card
+    from experiments.student.training import ShippedPlan
     from featbank.distill.export import write_student
-    from featbank.encoders.students.description import FAMILY, StudentDescription
+    from featbank.encoders.student import FAMILY, StudentDescription
 
     work = Path(options.work)
     network = _load(work)
@@ -178,7 +185,7 @@ def _ship(options: argparse.Namespace) -> None:
 
 
 def _levels(options: argparse.Namespace) -> None:
-    from experiments.student.levels import falling_pairs, score_levels
+    from experiments.student.judge import falling_pairs, score_levels
     from experiments.student.weak_set import is_held_out
 
     photographs = [path for path in _photographs(options) if is_held_out(path.name)]
@@ -191,7 +198,7 @@ def _levels(options: argparse.Namespace) -> None:
 def _load(work: Path, file: str = "student.pt") -> StudentNetwork:
     import torch
 
-    from experiments.student.shipped import ShippedPlan
+    from experiments.student.training import ShippedPlan
     from featbank.distill.network import StudentNetwork
 
     plan, state = ShippedPlan(), torch.load(work / file, map_location="cpu", weights_only=True)

@@ -2,9 +2,8 @@
 
 The list follows KADID-10k and KADIS-700k (Lin, Hosu and Saupe 2019; 2020, DeepFL-IQA) where a kind occurs in
 photographs, and adds what cameras and uploads do: shot noise, noise that was smoothed away, handshake, WebP.
-`CHAINS` put several after one another. Every function takes and gives uint8 sRGB of shape (height, width, 3)
-and a strength in [0, 1]; level ``k`` of five is strength ``(k - 1) / 4``. Strengths were set so that level 1 is
-just visible and level 5 plainly bad at one screen pixel per picture pixel.
+Every function takes and gives uint8 sRGB of shape (height, width, 3) and a strength in [0, 1]; level ``k`` of five is
+strength ``(k - 1) / 4``. Level 1 is just visible and level 5 plainly bad at one screen pixel per picture pixel.
 """
 
 from __future__ import annotations
@@ -207,11 +206,7 @@ def saturated(picture: Pixels, strength: float, rng: np.random.Generator) -> Pix
 def tinted(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Balance white wrongly: red against blue, and green, by up to 12 to 60 percent.
 
-    The shipped student hardly tells it (see its card): a scene's own colours hide it. Boosted trees on estimates of the
-    light's colour (grey edges, brightest places) and on quantiles of colourfulness, taught by 5,955 tinted pictures
-    alone, order those of held-out photographs by the judge with SRCC 0.77. The student has such estimates, and all
-    other kinds to tell it from: 0.10. With eight times as many tinted pictures, and with experts by kind, a ridge on
-    the embedding reached 0.27 on photographs set aside from training.
+    The shipped student hardly tells it (see its card): a scene's own colours hide it.
     """
     size = _between(0.12, 0.6, strength)
     angle = rng.uniform(0.0, 2.0 * np.pi)
@@ -266,26 +261,7 @@ _SHARE_IN_CHAIN: Final = 0.55
 
 
 def distort(picture: Pixels, kind: str, level: int, rng: np.random.Generator) -> Pixels:
-    """Apply a kind or a chain at a level.
-
-    Parameters
-    ----------
-    picture : uint8 array of shape (height, width, 3)
-    kind : str
-        Of `DISTORTIONS` or `CHAINS`.
-    level : int
-        1 to 5.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    uint8 array of shape (height, width, 3)
-
-    Raises
-    ------
-    ValueError
-        If the kind or the level is not one of these.
-    """
+    """Apply a kind of `DISTORTIONS` or a chain of `CHAINS` at a level from 1 to 5; another one is a ValueError."""
     if not 1 <= level <= N_LEVELS:
         raise ValueError(f"distort: level must be 1 to {N_LEVELS}, got {level}")
     strength = (level - 1) / (N_LEVELS - 1)

@@ -6,23 +6,34 @@ would fit them on ratings; beside the student stand natural-scene statistics and
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from experiments.student.distortions import HELD_OUT_CHAINS
-from experiments.student.weak_set import JUDGE, WeakSet
+from experiments.student.distortions import CHAINS, DISTORTIONS, HELD_OUT_CHAINS, N_LEVELS, distort
+from experiments.student.training import ShippedPlan
+from experiments.student.weak_set import JUDGE, TRAINED_MEASURES, WeakSet
+from featbank.bank import Bank
+from featbank.digest import seed_from
 from featbank.distill.network import StudentNetwork
-from regressors.evaluation.comparison import compare_paired
+from featbank.images import read_photo
+from featbank.runs.score import score_paths
+from regressors.evaluation.intervals import compare_paired
 from regressors.evaluation.metrics import srcc
 from regressors.pipelines import make_search
 from regressors.search import fit_search
@@ -92,7 +103,6 @@ def judge(
         Features of its pictures by name; natural-scene statistics and student are also tried side by side.
     n_folds : int
         Folds of photographs: readouts are fitted on the pictures of all but one and predict those of that one.
-    seed : int
 
     Returns
     -------
@@ -144,13 +154,7 @@ def small_sample_curve(
     n_components: int = 16,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """SRCC to the judge after fitting on few pictures, each of another photograph.
-
-    Returns
-    -------
-    DataFrame
-        ``features, n, mean, std`` over the draws.
-    """
+    """SRCC to the judge after fitting on few pictures, each of another photograph: mean and deviation over draws."""
     ratings = weak_set.ratings
     y, photos = ratings[JUDGE].to_numpy(), ratings["photo"].to_numpy(dtype=str)
     rng = np.random.default_rng(seed)
@@ -176,3 +180,175 @@ def small_sample_curve(
             for name, values in scores.items()
         ]
     return pd.DataFrame(out)
+
+
+SCORES, DIFFERENCES, CURVE = "judged.csv", "differences.csv", "curve.csv"
+
+
+def write_shipped_card(name: str, view: str, network: StudentNetwork, plan: ShippedPlan, work: Path) -> str:
+    """Return the model card of a shipped student as Markdown, from the files of its making in the folder ``work``."""
+    made = json.loads((work / "set" / "plan.json").read_text(encoding="utf-8"))
+    scores, differences, curve = (pd.read_csv(work / file) for file in (SCORES, DIFFERENCES, CURVE))
+    kinds = [kind for kind in (*DISTORTIONS, *CHAINS) if kind in scores]
+    columns = [name for name in ("features", "readout", "srcc", "held_out_chains") if name in scores]
+    gain = differences[(differences["first"] == "nss") & (differences["second"] == "nss+student")]
+    lines = [
+        f"# {name}",
+        "",
+        f"{network.architecture} with the stem `{network.stem_kind}`, {network.n_features} features, for the view "
+        f"`{view}`. {_parts(network)}"
+        "Weights and graph are Apache-2.0, as the package; `python -m experiments.student` made them, from scratch.",
+        "",
+        f"It was made with {made['photographs']} photographs (19 wallpapers of 3840 pixels under CC0, the others web "
+        f"pictures of about 500 pixels, one object each); {100 * plan.held_out:.0f} % of them, by name, were held out. "
+        "They were shrunk, cut to patches and put through "
+        f"{len(DISTORTIONS)} kinds of distortion and {len(CHAINS) - len(HELD_OUT_CHAINS)} chains of them at "
+        f"{N_LEVELS} levels. Nobody rated them: the targets are {', '.join(TRAINED_MEASURES)}, which compare each "
+        "with its flawless patch, the order of versions of one patch, the kind, and natural-scene statistics. "
+        "No photograph is part of this package.",
+        "",
+        f"Judged by {JUDGE}, which it never saw, on the photographs held out; "
+        "readouts are fitted on one half of them and predict the other. SRCC; the last "
+        f"column on the chains {' and '.join(HELD_OUT_CHAINS)} alone, which it never met.",
+        "",
+        *_table(scores[columns]),
+        "",
+        "What it adds to natural-scene statistics, with 95 % intervals (photographs drawn with replacement):",
+        "",
+        *[
+            f"- {row.readout}: {-row.difference:+.3f} [{-row.high:+.3f}, {-row.low:+.3f}]"
+            for row in gain.itertuples()
+        ],
+        "",
+        "By kind, ridge:",
+        "",
+        *_table(
+            scores[scores["readout"] == "ridge"]
+            .set_index("features")[kinds]
+            .T.rename_axis("kind")
+            .reset_index()
+        ),
+        "",
+        "Fitted on few pictures (ridge on 16 principal components, mean and deviation over draws):",
+        "",
+        *_table(curve),
+        "",
+        "These are full-reference measures of artificial distortions, not opinions of people; on real photographs "
+        "with opinions it has not been tried here. Give it weight in an ensemble only as far as held-out ratings "
+        "ask for it.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _parts(network: StudentNetwork) -> str:
+    """Say what the features are where they are not all read off the trunk."""
+    if network.mixer is None or network.statistics is None:
+        return ""
+    return (
+        f"Of these, {network.statistics.count()} are statistics of neighbouring pixels, blocks and colours, computed "
+        f"in the same graph; {network.n_embedding} are a mixture of them and of what is read off the trunk, through "
+        f"a hidden layer of {network.mixer.n_mixed} units, which learned with the trunk at rest; the last "
+        f"{network.mixer.n_read} are what it learned to tell: the measures below, each over all kinds of distortion "
+        "and within each kind, and the kind. "
+    )
+
+
+def _table(frame: pd.DataFrame) -> list[str]:
+    rows = [
+        [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row]
+        for row in frame.itertuples(index=False)
+    ]
+    head = [str(column) for column in frame.columns]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+KINDS: Final = ("gaussian_blur", "white_noise", "jpeg", "resampled")
+
+
+def score_levels(
+    run: Path,
+    photographs: Sequence[Path],
+    *,
+    kinds: Sequence[str] = KINDS,
+    workers: int = 1,
+    folder: Path | None = None,
+) -> pd.DataFrame:
+    """Score photographs distorted at levels 1 to 5.
+
+    Parameters
+    ----------
+    run : Path
+        Fitted run, or its model.
+    kinds : sequence of str
+        Of `experiments.student.distortions.DISTORTIONS`.
+    workers : int
+        Processes.
+    folder : Path or None
+        Where the distorted photographs and their features lie meanwhile, tens of megabytes for each photograph;
+        None takes the system's temporary folder.
+
+    Returns
+    -------
+    DataFrame
+        ``photo, kind, level, predicted``.
+
+    Raises
+    ------
+    ImageError
+        If a photograph cannot be read.
+    RunError
+        If the run cannot score.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        pictures = Path(name) / "pictures"
+        pictures.mkdir()
+        cases = [(p, kind) for p in photographs for kind in kinds]
+        Parallel(n_jobs=workers)(delayed(_write_levels)(p, kind, pictures) for p, kind in cases)
+        scores = score_paths(run, [str(pictures)], Bank(Path(name) / "bank"), workers=workers)
+    predicted = scores.set_index("image")["predicted"]
+    return pd.DataFrame(
+        [
+            {"photo": p.name, "kind": kind, "level": level, "predicted": predicted[_name(p, kind, level)]}
+            for p, kind in cases
+            for level in range(1, N_LEVELS + 1)
+        ]
+    )
+
+
+def falling_pairs(scores: pd.DataFrame) -> pd.DataFrame:
+    """Count the adjacent levels at which the score falls.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        See `score_levels`.
+
+    Returns
+    -------
+    DataFrame
+        ``kind, n`` (pairs of adjacent levels), ``falling``, ``share``; the last row, ``all``, takes all kinds.
+    """
+    counts = []
+    for kind, rows in scores.groupby("kind", sort=False):
+        falls = [
+            bool(after < before)
+            for _, photo in rows.sort_values("level").groupby("photo")
+            for before, after in pairwise(photo["predicted"])
+        ]
+        counts.append({"kind": kind, "n": len(falls), "falling": int(np.sum(falls))})
+    table = pd.DataFrame(counts)
+    table.loc[len(table)] = ["all", table["n"].sum(), table["falling"].sum()]
+    return table.assign(share=table["falling"] / table["n"])
+
+
+def _name(photograph: Path, kind: str, level: int) -> str:
+    return f"{photograph.stem}-{kind}-{level}.png"
+
+
+def _write_levels(photograph: Path, kind: str, folder: Path) -> None:
+    pixels = read_photo(photograph).pixels
+    for level in range(1, N_LEVELS + 1):
+        # The same draw at every level, so that only the strength differs.
+        rng = np.random.default_rng(seed_from("levels", photograph.name, kind))
+        spoilt = Image.fromarray(distort(pixels, kind, level, rng))
+        spoilt.save(folder / _name(photograph, kind, level), compress_level=1)

@@ -46,19 +46,7 @@ Far plainer patches than people would pick belong to the set: sky and walls are 
 
 @dataclass(frozen=True)
 class WeakSetPlan:
-    """What the set holds.
-
-    Attributes
-    ----------
-    size : int
-        Side of a patch in pixels.
-    patches_per_mp : float
-        Patches cut from a photograph for each megapixel, at least one and at most ``max_patches``.
-    max_patches : int
-    versions : int
-        Distorted versions of each patch: kinds and levels are dealt evenly.
-    seed : int
-    """
+    """What the set holds: patches of each photograph, ``patches_per_mp`` a megapixel, and versions of each patch."""
 
     size: int = 256
     patches_per_mp: float = 3.0
@@ -160,17 +148,9 @@ def _make_shard(path: Path, plan: WeakSetPlan, folder: Path) -> Path | None:
 
 
 def make_weak_set(photographs: Sequence[Path], folder: Path, plan: WeakSetPlan, workers: int = 2) -> None:
-    """Make what is missing of the set.
+    """Make what is missing of the set: ``pictures.npy`` (n, size, size, 3) uint8 and ``ratings.csv``, shards before.
 
-    Parameters
-    ----------
-    photographs : sequence of Path
-        Image files; those that cannot be read or are too small are left out.
-    folder : Path
-        ``pictures.npy`` (n, size, size, 3) uint8 and ``ratings.csv`` appear when all is done; shards before.
-    plan : WeakSetPlan
-    workers : int
-        Processes.
+    Photographs that cannot be read or are too small are left out.
 
     Raises
     ------
@@ -205,15 +185,7 @@ def make_weak_set(photographs: Sequence[Path], folder: Path, plan: WeakSetPlan, 
 
 @dataclass(frozen=True)
 class WeakSet:
-    """A made set.
-
-    Attributes
-    ----------
-    pictures : uint8 array of shape (n, size, size, 3)
-        Memory-mapped.
-    ratings : DataFrame
-        ``photo, patch, kind, level`` and one column for each measure, higher better.
-    """
+    """A made set: ``pictures`` (n, size, size, 3), and ``ratings`` (``photo, patch, kind, level`` and the measures)."""
 
     pictures: NDArray[np.uint8]
     ratings: pd.DataFrame
@@ -234,13 +206,7 @@ def is_held_out(name: str, share: float = 0.15) -> bool:
 
 
 def read_weak_set(folder: Path) -> WeakSet:
-    """Open a set made by `make_weak_set`.
-
-    Raises
-    ------
-    DatasetError
-        If the folder holds no finished set.
-    """
+    """Open a set made by `make_weak_set`; a DatasetError if the folder holds no finished one."""
     if not (folder / "plan.json").is_file():
         raise DatasetError(f"weak set: {folder} holds no finished set. Make it first.")
     return WeakSet(

@@ -119,7 +119,7 @@ def _features(options: argparse.Namespace) -> Output:
 
 def _check_precision(precision: str, encoders: list[str]) -> None:
     """Refuse a precision that the recipe does not name: it is part of a feature's key, which `fit` looks up."""
-    from featbank.encoders.names import parse_encoder_name
+    from featbank.encoders.spec import parse_encoder_name
     from featbank.encoders.weights import NETWORK_FAMILIES
     from featbank.errors import EncoderError
 

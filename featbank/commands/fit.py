@@ -306,9 +306,8 @@ def _distill(options: argparse.Namespace) -> Output:
 
     from featbank.bank import Bank
     from featbank.datasets import read_dataset, read_photos
-    from featbank.distill.distill import distill
-    from featbank.distill.pupil import DistillPlan
-    from featbank.encoders.students.description import describe_student, shipped_students
+    from featbank.distill.distill import DistillPlan, distill
+    from featbank.encoders.student import describe_student, shipped_students
 
     start = "" if options.start == "none" else options.start
     if start == "auto":

@@ -4,13 +4,10 @@ The readers take care of what differs between datasets: where the images lie, wh
 which scale, who may tell training from test, and which images belong together. Nothing after them has to know.
 """
 
-from featbank.datasets.check import check_dataset
-from featbank.datasets.check_text import render_check
-from featbank.datasets.image_table import SPLITS, SUBSETS, ImageTable
-from featbank.datasets.layout import DatasetInfo
-from featbank.datasets.photos import read_photos
-from featbank.datasets.plain_csv import read_plain_csv
-from featbank.datasets.registry import list_datasets, read_dataset
+from featbank.datasets.check import check_dataset, render_check
+from featbank.datasets.image_table import SPLITS, SUBSETS, DatasetInfo, ImageTable
+from featbank.datasets.locate import read_photos
+from featbank.datasets.registry import list_datasets, read_dataset, read_plain_csv
 
 __all__ = [
     "SPLITS",

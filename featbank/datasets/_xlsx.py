@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from xml.parsers import expat
 
-from featbank.datasets._text import TextTable
+from featbank.datasets.text import TextTable
 from featbank.errors import DatasetError, FeatbankError
 from featbank.remote import Place, check_regular
 

@@ -1,6 +1,6 @@
 """Looks a dataset over before work is spent on it: counts, files, duplicates, overlap, what a constant scores.
 
-What the files themselves say comes from `featbank.datasets._facts`.
+What the files themselves say comes from `featbank.datasets.check`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featbank.datasets._facts import N_EXAMPLES, describe_files, find_duplicates, inspect_files
+from featbank.datasets.check import N_EXAMPLES, describe_files, find_duplicates, inspect_files
 from featbank.datasets.image_table import SPLITS, ImageTable
 from featbank.remote import find_statuses, is_url, utf8_name
 

@@ -7,9 +7,8 @@ import json
 from typing import Any
 
 from featbank.datasets import uhd_iqa
-from featbank.datasets._text import read_text
-from featbank.datasets.image_table import ImageTable
-from featbank.datasets.layout import Layout, Source
+from featbank.datasets.image_table import ImageTable, Layout, Source
+from featbank.datasets.text import read_text
 from featbank.errors import DatasetError
 from featbank.remote import Place
 

@@ -9,10 +9,9 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.datasets._locate import ImageFinder
-from featbank.datasets._text import read_delimited
-from featbank.datasets.image_table import ImageTable
-from featbank.datasets.layout import Layout, Source
+from featbank.datasets.image_table import ImageTable, Layout, Source
+from featbank.datasets.locate import ImageFinder
+from featbank.datasets.text import read_delimited
 from featbank.errors import DatasetError
 from featbank.remote import Place
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.datasets._locate import ImageFinder
-from featbank.datasets._text import read_delimited
-from featbank.datasets.image_table import SPLITS, ImageTable
-from featbank.datasets.layout import Layout, Source
+from featbank.datasets.image_table import SPLITS, ImageTable, Layout, Source
+from featbank.datasets.locate import ImageFinder
+from featbank.datasets.text import read_delimited
 
 _REQUIRED = ("image_name", "MOS")
 _FOLDERS = ("1024x768", "512x384", "images", "koniq10k_1024x768", "koniq10k_512x384", ".")

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.datasets._locate import ImageFinder
-from featbank.datasets.image_table import ImageTable
-from featbank.datasets.layout import Layout, Source
+from featbank.datasets.image_table import ImageTable, Layout, Source
+from featbank.datasets.locate import ImageFinder
 from featbank.errors import DatasetError, DatasetNotFoundError
 from featbank.remote import Place, read_regular
 

@@ -8,9 +8,8 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from featbank.datasets._locate import walk_files
-from featbank.datasets.image_table import ImageTable
-from featbank.datasets.layout import make_frame
+from featbank.datasets.image_table import ImageTable, make_frame
+from featbank.datasets.locate import walk_files
 from featbank.errors import DatasetNotFoundError, first_few
 from featbank.images.source import IMAGE_SUFFIXES
 from featbank.remote import Place, RemotePath, as_place, utf8_name

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.datasets._locate import ImageFinder
-from featbank.datasets._text import TextTable, read_delimited
-from featbank.datasets.image_table import META_PREFIX, SPLITS, SUBSETS, ImageTable
-from featbank.datasets.layout import make_frame
+from featbank.datasets.image_table import META_PREFIX, SPLITS, SUBSETS, ImageTable, make_frame
+from featbank.datasets.locate import ImageFinder
+from featbank.datasets.text import TextTable, read_delimited
 from featbank.errors import DatasetError
 from featbank.remote import Place, as_place, is_url
 

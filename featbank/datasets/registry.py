@@ -6,12 +6,17 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from featbank.datasets import demo, kadid10k, koniq10k, live_challenge, spaq, tid2013, uhd_iqa
-from featbank.datasets._locate import ImageFinder, is_folder, list_folder
-from featbank.datasets._text import read_header
-from featbank.datasets.image_table import ImageTable
-from featbank.datasets.layout import DatasetInfo, Layout, Source
-from featbank.datasets.photos import PHOTOS_NAME, is_image_name, read_photos
-from featbank.datasets.plain_csv import CSV_NAME, read_plain_csv
+from featbank.datasets.image_table import DatasetInfo, ImageTable, Layout, Source
+from featbank.datasets.locate import (
+    PHOTOS_NAME,
+    ImageFinder,
+    is_folder,
+    is_image_name,
+    list_folder,
+    read_photos,
+)
+from featbank.datasets.registry import CSV_NAME, read_plain_csv
+from featbank.datasets.text import read_header
 from featbank.errors import DatasetError, DatasetNotFoundError
 from featbank.images.source import IMAGE_SUFFIXES
 from featbank.remote import Place, RemotePath, as_place, utf8_name

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from featbank.datasets._locate import ImageFinder
-from featbank.datasets._text import read_delimited
-from featbank.datasets._xlsx import read_xlsx
-from featbank.datasets.image_table import ImageTable
-from featbank.datasets.layout import Layout, Source
+from featbank.datasets.image_table import ImageTable, Layout, Source
+from featbank.datasets.locate import ImageFinder
+from featbank.datasets.text import read_delimited, read_xlsx
 
 _REQUIRED = ("Image name", "MOS")
 _FOLDERS = ("TestImage", "images", ".")

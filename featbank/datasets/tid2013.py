@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.datasets._locate import ImageFinder
-from featbank.datasets._text import TextTable, read_text
-from featbank.datasets.image_table import ImageTable
-from featbank.datasets.layout import Layout, Source
+from featbank.datasets.image_table import ImageTable, Layout, Source
+from featbank.datasets.locate import ImageFinder
+from featbank.datasets.text import TextTable, read_text
 from featbank.errors import DatasetError
 from featbank.remote import Place
 

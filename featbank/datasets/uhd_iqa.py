@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.datasets._locate import ImageFinder
-from featbank.datasets._text import TextTable, read_delimited
-from featbank.datasets.image_table import META_PREFIX, SPLITS, SUBSETS, ImageTable
-from featbank.datasets.layout import Layout, Source
+from featbank.datasets.image_table import META_PREFIX, SPLITS, SUBSETS, ImageTable, Layout, Source
+from featbank.datasets.locate import ImageFinder
+from featbank.datasets.text import TextTable, read_delimited
 from featbank.errors import DatasetError
 
 _REQUIRED = ("image_name", "quality_mos", "set")

@@ -20,7 +20,7 @@ from featbank.atomic import FolderKind, replacing_folder
 from featbank.digest import digest_bytes
 from featbank.distill.network import MIN_SIZE, StudentNetwork
 from featbank.encoders.macs import count_forward
-from featbank.encoders.students.description import (
+from featbank.encoders.student import (
     CARD_FILE,
     DESCRIPTION_FILE,
     NETWORK_FILE,
@@ -75,19 +75,13 @@ def _stored_state(network: StudentNetwork, *, half: bool) -> dict[str, torch.Ten
 def load_stored(path: Path, network: StudentNetwork) -> bool:
     """Start a network from a student's kept weights, where the architectures agree.
 
-    Parameters
-    ----------
-    path : Path
-        ``weights.safetensors`` of a student's folder.
-    network : StudentNetwork
-        Changed in place.
+    A network that also sees statistics starts from one that does not, and gives at first what that gives. Without a
+    mixer, it starts from what the one with a mixer reads off its trunk.
 
     Returns
     -------
     bool
-        False, and nothing changed, if the file is of another architecture. A network that also sees statistics
-        starts from one that does not, and gives at first what that gives. Without a mixer, it starts from what the
-        one with a mixer reads off its trunk.
+        False, and nothing changed, if the file is of another architecture.
     """
     stored = load_file(path)
     expected = network.state_dict()
@@ -109,18 +103,9 @@ def load_stored(path: Path, network: StudentNetwork) -> bool:
 
 
 def layer_costs(network: StudentNetwork) -> tuple[LayerCost, ...]:
-    """Return the cost of every layer that multiplies, so that any crop size can be counted without torch.
+    """Return the cost of every layer that multiplies, in order, so that any crop size can be counted without torch.
 
     Strides are found by running two crop sizes on the meta device and seeing how the outputs grow.
-
-    Parameters
-    ----------
-    network : StudentNetwork
-
-    Returns
-    -------
-    tuple of LayerCost
-        In order of execution.
     """
     sides = (256, 512)
     found: list[list[tuple[int, int]]] = [[], []]
@@ -180,19 +165,7 @@ def _shorten_names(model: onnx.ModelProto) -> None:
 
 
 def to_onnx(network: StudentNetwork, *, half: bool) -> bytes:
-    """Write the student as an ONNX graph with free batch, height and width.
-
-    Parameters
-    ----------
-    network : StudentNetwork
-        In evaluation mode.
-    half : bool
-        Keep weights as float16 in the file.
-
-    Returns
-    -------
-    bytes
-    """
+    """Write the student as an ONNX graph with free batch, height and width; ``half`` keeps its weights as float16."""
     side = 2 * MIN_SIZE
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
@@ -252,8 +225,6 @@ def write_student(
     ----------
     folder : Path
         Replaced if it is there.
-    network : StudentNetwork
-        Trained.
     facts : StudentDescription
         Title, view and so on; counts and digest are filled in here.
     card : str

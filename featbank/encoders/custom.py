@@ -92,21 +92,8 @@ def check_code_allowed(name: str) -> None:
 def code_agrees(name: str, identity: Mapping[str, Any]) -> bool:
     """Compare a file, and those that it reads, with what an identity says of them; runs nothing.
 
-    Parameters
-    ----------
-    name : str
-        ``file:PATH.py:Class``.
-    identity : mapping
-        What `CustomEncoder.identity` gave for it, or its ``code`` and ``files`` alone.
-
-    Returns
-    -------
-    bool
-
-    Raises
-    ------
-    EncoderError
-        If the name is misspelt, or a file is missing.
+    ``identity`` is what `CustomEncoder.identity` gave, or its ``code`` and ``files`` alone. An EncoderError if the
+    name is misspelt, or a file is missing.
     """
     path, _ = _locate(name)
     files = identity.get("files", {})
@@ -114,18 +101,7 @@ def code_agrees(name: str, identity: Mapping[str, Any]) -> bool:
 
 
 class CustomEncoder(Encoder):
-    """A user's encoder under the name of the recipe, with the digest of its code in the identity.
-
-    Parameters
-    ----------
-    name : str
-        As in the recipe.
-    inner : Encoder
-    code : str
-        Digest of the file, or name and version of the package.
-    digests : dict of str to str
-        Digests of the files that the code reads, by name.
-    """
+    """A user's encoder under the name of the recipe; digests of its code and files are in the identity."""
 
     def __init__(
         self, name: str, inner: Encoder, code: str, digests: Mapping[str, str] | None = None

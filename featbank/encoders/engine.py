@@ -27,12 +27,7 @@ _EXTRAS: Final = {"torch": "encoders", "onnxruntime": "onnx", "openvino": "openv
 def choose_engine(precision: str = "fp32", device: str = "cpu") -> str:
     """Return the engine named by ``FEATBANK_ENGINE``, torch where it is not set.
 
-    Parameters
-    ----------
-    precision : {"fp32", "bf16"}
-        Class of numerics that it must offer.
-    device : {"cpu", "cuda"}
-        Where it must run.
+    It must offer the class of numerics ``precision`` (fp32, bf16) and run on ``device`` (cpu, cuda).
 
     Raises
     ------
@@ -56,10 +51,6 @@ def choose_engine(precision: str = "fp32", device: str = "cpu") -> str:
 
 def check_engine(engine: str) -> None:
     """Refuse an engine that is unknown or not installed.
-
-    Parameters
-    ----------
-    engine : str
 
     Raises
     ------

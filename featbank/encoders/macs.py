@@ -24,16 +24,7 @@ COUNTER = "torch.utils.flop_counter.FlopCounterMode on the meta device, FLOPs / 
 
 @dataclass(frozen=True)
 class ForwardCount:
-    """Cost of one forward pass.
-
-    Attributes
-    ----------
-    macs : int
-        Multiply-accumulates.
-    n_params : int
-        Elements of the parameters that the pass reads; a parameter that is loaded and never used does not
-        count.
-    """
+    """Cost of one forward pass: multiply-accumulates, and elements of the parameters that it reads."""
 
     macs: int
     n_params: int
@@ -76,18 +67,7 @@ def count_gmacs(encoder: Encoder | nn.Module, height: int, width: int) -> float:
 
 
 def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network with shapes and without memory.
-
-    Parameters
-    ----------
-    build : callable
-        Builds the network on the default device.
-
-    Returns
-    -------
-    torch.nn.Module
-        On the meta device.
-    """
+    """Build a network on the meta device, whatever the caller's default device."""
     import torch
 
     try:
@@ -100,24 +80,7 @@ def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def count_forward(module: nn.Module, *inputs: Any) -> ForwardCount:  # noqa: ANN401 - tensors of any kind
-    """Run a module on the meta device and count.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        On the meta device; its parameters are frozen here.
-    inputs : meta tensors
-        Arguments of its forward.
-
-    Returns
-    -------
-    ForwardCount
-
-    Notes
-    -----
-    Which parameters take part is seen at the dispatcher too, so one that a module hands to a functional call
-    is counted and one that its forward skips is not.
-    """
+    """Count one call of a module on the meta device with the given inputs."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_iter

@@ -1,8 +1,6 @@
-"""Maps encoder names to classes by import path, so that listing encoders imports none of them.
+"""Which encoders there are: the weight-free ones by name, open families by the function that builds them.
 
-A family of closed names (``classic:``) registers each name; a family of open names (``timm:``) registers one
-function that builds any of its encoders from the name. The registry never guesses: an unknown name is an error
-with near spellings, a name taken twice is an error that says where the first one came from.
+Imports none of them: an encoder is imported when it is made.
 """
 
 from __future__ import annotations
@@ -10,9 +8,62 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
-from featbank.encoders.classic.catalogue import CATALOGUE
 from featbank.encoders.spec import Encoder, EncoderSpec
 from featbank.errors import EncoderError, unknown_name
+
+LICENCE = "Apache-2.0"
+
+CATALOGUE = (
+    (
+        EncoderSpec(
+            name="classic:nss",
+            role="quality",
+            title="Natural-scene statistics, sharpness, noise, blocking, exposure and colour of native pixels",
+            reference="Mittal, Moorthy and Bovik 2012 (BRISQUE); Crete et al. 2007; Immerkaer 1996; Field 1987",
+            licence=LICENCE,
+            weights="none",
+            n_features=119,
+        ),
+        "featbank.encoders.classic.nss:NssEncoder",
+    ),
+    (
+        EncoderSpec(
+            name="classic:layout",
+            role="content",
+            title="Colour layout and gradient-orientation layout",
+            reference="Kasutani and Yamada 2001 (MPEG-7 colour layout); Dalal and Triggs 2005 (HOG)",
+            licence=LICENCE,
+            weights="none",
+            n_features=185,
+        ),
+        "featbank.encoders.classic.scene:LayoutEncoder",
+    ),
+    (
+        EncoderSpec(
+            name="classic:gist",
+            role="scene",
+            title="Spatial envelope: Gabor energies at 4 scales and 8 orientations on a 4 x 4 grid",
+            reference="Oliva and Torralba 2001 (GIST)",
+            licence=LICENCE,
+            weights="none",
+            n_features=512,
+        ),
+        "featbank.encoders.classic.scene:GistEncoder",
+    ),
+    (
+        EncoderSpec(
+            name="classic:keypoint",
+            role="keypoint",
+            title="Corner, blob and edge statistics at four pyramid levels",
+            reference="Shi and Tomasi 1994; Lowe 2004; Zhuo and Sim 2011",
+            licence=LICENCE,
+            weights="none",
+            n_features=108,
+        ),
+        "featbank.encoders.classic.keypoint:KeypointEncoder",
+    ),
+)
+
 
 _LISTING = "featbank list encoders"
 
@@ -22,7 +73,7 @@ class EncoderRegistry:
 
     Examples
     --------
-    >>> from featbank.encoders.classic.catalogue import CATALOGUE
+    >>> from featbank.encoders.registry import CATALOGUE
     >>> registry = EncoderRegistry()
     >>> for spec, path in CATALOGUE:
     ...     registry.register(spec, path)
@@ -37,20 +88,13 @@ class EncoderRegistry:
         self._families: dict[str, str] = {}
 
     def register(self, spec: EncoderSpec, path: str) -> None:
-        """Add an encoder under ``spec.name``; nothing is imported.
-
-        Parameters
-        ----------
-        spec : EncoderSpec
-            The declared facts; handed to the class as its only argument.
-        path : str
-            ``"package.module:Class"``, a subclass of `Encoder`.
+        """Add an encoder under ``spec.name``, built by ``"package.module:Class"`` from the spec; nothing is imported.
 
         Raises
         ------
         EncoderError
-            If the name is taken by another spec or path, or the path is not spelt so. Registering the
-            same entry again changes nothing.
+            If the name is taken by another spec or path, or the path is not spelt so. Registering the same entry again
+            changes nothing.
         """
         module, colon, attribute = path.partition(":")
         if not (module and colon and attribute):
@@ -66,14 +110,7 @@ class EncoderRegistry:
         self._entries[spec.name] = (spec, path)
 
     def register_family(self, family: str, path: str) -> None:
-        """Add a family whose names are open; nothing is imported.
-
-        Parameters
-        ----------
-        family : str
-            The part of a name before the colon.
-        path : str
-            ``"package.module:function"``, called with the whole name, returns an `Encoder`.
+        """Add a family, whose names ``"package.module:function"`` builds; nothing is imported.
 
         Raises
         ------
@@ -141,8 +178,8 @@ def _default_registry() -> EncoderRegistry:
     for spec, path in CATALOGUE:
         registry.register(spec, path)
     for family in ("timm", "open_clip", "torchvision", "checkpoint"):
-        registry.register_family(family, "featbank.encoders.networks.build:build_network_encoder")
-    registry.register_family("featbank", "featbank.encoders.students.encoder:build_student")
+        registry.register_family(family, "featbank.encoders.networks.families:build_network_encoder")
+    registry.register_family("featbank", "featbank.encoders.student:build_student")
     for family in ("file", "plugin"):
         registry.register_family(family, "featbank.encoders.custom:build_custom_encoder")
     return registry

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from featbank.encoders.names import parse_encoder_name
+from featbank.encoders.spec import parse_encoder_name
 from featbank.errors import EncoderError
 
 WEIGHTS_VARIABLE: Final = "FEATBANK_WEIGHTS"
@@ -37,14 +37,10 @@ class WeightsSource:
     ----------
     name : str
         The encoder without options, for example ``"checkpoint:arniqa"``.
-    url : str
-        Direct address, or empty where a person has to fetch the file from ``page``.
-    page : str
-        Where the publisher describes it.
-    licence : str
-        As the publisher names it; ``"unstated"`` where there is none.
-    terms : {"open", "restricted", "unstated"}
-        Whether the user must accept the licence by name first.
+    url, page : str
+        Direct address, empty where a person has to fetch the file, and where the publisher describes it.
+    licence, terms : str
+        As the publisher names it, and whether the user must accept it by name first, see `TERMS`.
     sha256 : str
         Published digest, 64 digits or a published beginning of them; empty where none is.
     size_bytes : int
@@ -179,18 +175,7 @@ def random_weights_note(bands: Iterable[str]) -> str:
 
 
 def missing_weights(names: Iterable[str]) -> list[WeightsSource]:
-    """Return the weights files that are not in the folder, each once, in order of first use.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Encoder names of any family; those that need no file ask for none.
-
-    Raises
-    ------
-    EncoderError, UnknownNameError
-        As `find_sources`.
-    """
+    """Return the weights files of encoders that are not in the folder, each once; raises as `find_sources`."""
     sources = {source.name: source for name in names for source in find_sources(name)}
     return [source for source in sources.values() if not is_present(source)]
 

@@ -4,8 +4,8 @@ Every decision that changes a pixel (decoder, colour, depth, transparency, orien
 and is named by `DECODE_POLICY`. What is cut or resized from the pixels is the work of `featbank.views`.
 """
 
+from featbank.images.formats import MAX_PIXELS
 from featbank.images.photo import DECODE_POLICY, Photo, read_photo
-from featbank.images.raster import MAX_PIXELS
 from featbank.images.source import MAX_FILE_BYTES, REASONS
 
 __all__ = ["DECODE_POLICY", "MAX_FILE_BYTES", "MAX_PIXELS", "REASONS", "Photo", "read_photo"]

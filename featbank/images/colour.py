@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from featbank.errors import ImageError
-from featbank.images.raster import Raster
-from featbank.images.tiff import read_orientation
+from featbank.images.formats import Raster, read_orientation
 
 _STRIP_ROWS = 256
 _PROFILE_SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from featbank.errors import FeatbankError, ImageError
-from featbank.images.raster import MAX_PROFILE_BYTES, Raster, check_size
-from featbank.images.tiff import CleanTiff, clean_tiff
+from featbank.images.formats import MAX_PROFILE_BYTES, CleanTiff, Raster, check_size, clean_tiff
 
 _PLUGINS = {
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),

@@ -22,8 +22,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from featbank.errors import ImageError
-from featbank.images.foreign import load_foreign
-from featbank.images.raster import MAX_PROFILE_BYTES, Raster, check_size
+from featbank.images.formats import MAX_PROFILE_BYTES, Raster, check_size, load_foreign
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Sequential and progressive, Huffman or arithmetic; the others are lossless or hierarchical.

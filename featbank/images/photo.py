@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featbank.digest import digest_bytes
 from featbank.errors import ImageError
 from featbank.images.colour import to_srgb
-from featbank.images.foreign import decode_foreign
+from featbank.images.formats import decode_foreign
 from featbank.images.jpeg import decode_jpeg
 from featbank.images.png import decode_png
 from featbank.images.source import HEAD_BYTES, MAX_FILE_BYTES, RAW_SUFFIXES, SUFFIXES, read_bytes, sniff

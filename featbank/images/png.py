@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbank.errors import ImageError
-from featbank.images.foreign import from_pillow, load_foreign
-from featbank.images.raster import MAX_PROFILE_BYTES, Raster, check_size
+from featbank.images.formats import MAX_PROFILE_BYTES, Raster, check_size, from_pillow, load_foreign
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: ("L", 1), 2: ("RGB", 3), 3: ("P", 1), 4: ("LA", 2), 6: ("RGBA", 4)}

@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass
 
 from featbank.errors import ImageError
-from featbank.images.raster import check_size
+from featbank.images.formats import check_size
 
 ORIENTATION = 274
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262

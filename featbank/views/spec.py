@@ -187,22 +187,9 @@ class View:
         return found
 
     def geometry(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
-        """Give the shapes that `scales` yields, without pixels.
+        """Give the shapes (n_crops, crop_height, crop_width) that `scales` yields for a size, without pixels.
 
-        Parameters
-        ----------
-        height, width : int
-            Size of the image in pixels, at least 1.
-
-        Returns
-        -------
-        tuple of (n_crops, crop_height, crop_width)
-            One for each scale.
-
-        Raises
-        ------
-        ViewError
-            As `scales`.
+        One for each scale. Raises as `scales`.
         """
         first = self._walk(height, width)[-1]
         if self.pair == "half":
@@ -214,15 +201,7 @@ class View:
     def notes(self, height: int, width: int) -> tuple[str, ...]:
         """Tell what an encoder's user should know about this view of an image of this size.
 
-        Parameters
-        ----------
-        height, width : int
-            Size of the image in pixels, at least 1.
-
-        Returns
-        -------
-        tuple of str
-            ``("upscaled",)`` where pixels are made up: a crop does not fit, or a resize enlarges; else empty.
+        ``("upscaled",)`` where pixels are made up: a crop does not fit, or a resize enlarges; else empty.
         """
         sizes = [(height, width)] + ([half_size(height, width)] if self.pair == "halfimage" else [])
         for size in sizes:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.benchmarks import fit, networks, scale, trust, views
+from experiments.benchmarks import extraction, fit, networks, scale, trust
 from regressors.ensemble import BandEnsemble
 from regressors.folds import make_folds
 from tests.support.datasets import write_image
@@ -73,9 +73,9 @@ def test_himalaya_finds_about_the_same_where_it_is_installed() -> None:
 
 
 def test_views_and_reruns_give_rows_of_the_same_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "N_FILES", 5)
+    monkeypatch.setattr(extraction, "N_FILES", 5)
     paths = [str(write_image(tmp_path / f"{n}.jpg", seed=n, size=(1300, 800))) for n in range(2)]
-    rows = [*views.bench_views(paths, repeats=1), *views.bench_rerun(tmp_path, repeats=1)]
+    rows = [*extraction.bench_views(paths, repeats=1), *extraction.bench_rerun(tmp_path, repeats=1)]
     assert len(rows) >= 2
     for row in rows:
         assert row["seconds"] > 0

@@ -18,7 +18,7 @@ from PIL import Image
 from featbank.cli import main
 from featbank.datasets import read_dataset
 from featbank.demo import write_demo
-from featbank.encoders.names import parse_encoder_name
+from featbank.encoders.spec import parse_encoder_name
 from featbank.encoders.weights import NETWORK_FAMILIES, find_sources
 from featbank.leaderboard.published import cost_by_recipe
 from featbank.recipes.reading import builtin_recipes, read_recipe

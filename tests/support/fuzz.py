@@ -197,7 +197,7 @@ def _students() -> Iterator[Files]:
 
     yield {
         "student.json": (
-            resources.files("featbank.encoders.students") / "mobile" / "student.json"
+            resources.files("featbank.encoders") / "students" / "mobile" / "student.json"
         ).read_bytes()
     }
 
@@ -259,7 +259,7 @@ def _read_weights(folder: Path, name: str) -> None:
 
 
 def _read_student(folder: Path, name: str) -> None:
-    from featbank.encoders.students.description import parse_description
+    from featbank.encoders.student import parse_description
 
     parse_description((folder / name).read_text(errors="replace"), name).count_macs(224, 224)
 

@@ -25,21 +25,9 @@ def gaussian_taps(sigma: float, radius: int) -> NDArray[np.float64]:
 
 
 def correlate(image: Image, taps: NDArray[np.float64], axis: int) -> Image:
-    """Correlate along one axis; same shape as the image.
+    """Correlate a float32 image (height, width) along axis 0 (down) or 1 (across) with an odd number of taps.
 
-    Parameters
-    ----------
-    image : float32 array of shape (height, width)
-        Any size from one pixel up.
-    taps : float64 array of odd length
-        Weights; the middle one meets the pixel itself.
-    axis : {0, 1}
-        0 runs down the columns, 1 along the rows.
-
-    Returns
-    -------
-    float32 array of shape (height, width)
-        Each value is summed in double precision, then rounded once.
+    Same shape; the middle tap meets the pixel itself. Each value is summed in double precision, then rounded once.
     """
     return ndimage.correlate1d(image, taps, axis=axis, output=np.float32, mode="reflect")
 
@@ -50,17 +38,9 @@ def separable(image: Image, taps: NDArray[np.float64]) -> Image:
 
 
 def difference(image: Image, before: int, after: int, axis: int) -> Image:
-    """Return ``image[i + after] - image[i - before]`` along one axis; same shape as the image.
+    """Return ``image[i + after] - image[i - before]`` along one axis, distances in pixels; same shape as the image.
 
     Slices do in one pass what a kernel of mostly zeros would do in many.
-
-    Parameters
-    ----------
-    image : float32 array of shape (height, width)
-    before, after : int
-        Distances in pixels, at least 0; at most the length of the axis.
-    axis : {0, 1}
-        0 runs down the columns, 1 along the rows.
     """
     result = np.empty_like(image)
     source, target = (image, result) if axis == 0 else (image.T, result.T)
@@ -83,18 +63,9 @@ def gradient(image: Image) -> tuple[Image, Image]:
 
 
 def halve(image: Image) -> Image:
-    """Return the means of 2 by 2 pixels; an odd last row or column is dropped.
+    """Return the means of 2 by 2 pixels, float32 (height // 2, width // 2); an odd last row or column is dropped.
 
     White noise of standard deviation s comes out with s / 2: the factor that the noise statistics rely on.
-
-    Parameters
-    ----------
-    image : float32 array of shape (height, width)
-        At least 2 by 2 pixels.
-
-    Returns
-    -------
-    float32 array of shape (height // 2, width // 2)
     """
     height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
     rows = image[0:height:2] + image[1:height:2]
@@ -102,17 +73,7 @@ def halve(image: Image) -> Image:
 
 
 def block_mean(image: Image, block: int) -> Image:
-    """Return the means of ``block`` by ``block`` pixels.
-
-    Parameters
-    ----------
-    image : float32 array of shape (height, width)
-        Both multiples of ``block``.
-
-    Returns
-    -------
-    float32 array of shape (height // block, width // block)
-    """
+    """Return the means of ``block`` by ``block`` pixels of an image whose sides are multiples of it."""
     height, width = image.shape
     # Rows first: long contiguous additions, and only a thin array is left for the short ones.
     rows = image.reshape(height // block, block, width).sum(axis=1)
@@ -155,18 +116,7 @@ def grid_edges(length: int, n_cells: int) -> NDArray[np.intp]:
 
 
 def cell_means(image: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the means of an image over the cells of a grid.
-
-    Parameters
-    ----------
-    image : float array of shape (height, width)
-    rows, columns : integer arrays
-        Borders as `grid_edges` gives them; no cell may be empty.
-
-    Returns
-    -------
-    float64 array of shape (len(rows) - 1, len(columns) - 1)
-    """
+    """Return the means of an image over the cells of a grid whose borders `grid_edges` gave."""
     sums = np.add.reduceat(image, rows[:-1], axis=0, dtype=np.float64)
     sums = np.add.reduceat(sums, columns[:-1], axis=1)
     return sums / np.outer(np.diff(rows), np.diff(columns))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.encoders.classic import filters, photometry
+from featbank.encoders.classic import base, filters
 from featbank.encoders.classic.base import ClassicEncoder
 from featbank.encoders.classic.filters import Image
 
@@ -52,7 +52,7 @@ class KeypointEncoder(ClassicEncoder):
 
     def describe(self, crop: NDArray[np.uint8]) -> dict[str, float]:
         """Return the named statistics of one crop of shape (height, width, 3)."""
-        plane = photometry.luminance(crop)
+        plane = base.luminance(crop)
         features: dict[str, float] = {}
         for level in range(N_LEVELS):
             if level and min(plane.shape) >= 2 * _MIN_LEVEL_PX:
@@ -62,18 +62,9 @@ class KeypointEncoder(ClassicEncoder):
         return features
 
     def count_macs(self, height: int, width: int) -> int:
-        """Return the filter arithmetic for one crop.
+        """Return the filter arithmetic for one crop over the levels.
 
-        Parameters
-        ----------
-        height, width : int
-            Size of the crop in pixels, at least 8 each.
-
-        Returns
-        -------
-        int
-            Multiply-accumulates over the levels: derivative and blob smoothing, four gradients, three products
-            smoothed for the structure tensor.
+        Derivative and blob smoothing, four gradients, three products smoothed for the structure tensor.
         """
         self.check_size(height, width)
         total = 0
@@ -98,20 +89,10 @@ def corner_strength(xx: Image, yy: Image, xy: Image) -> tuple[Image, Image]:
 
 
 def edge_width(sharp: Image, soft: Image) -> NDArray[np.float32]:
-    """Return the standard deviation of the blur of an edge from its gradient before and after a blur of 1 pixel.
+    """Return the deviation of an edge's blur in pixels, [0.1, 10], from its gradient before and after a blur.
 
     For a step blurred by a Gaussian of sigma, the gradient at the edge falls by R = sqrt(sigma^2 + 1) / sigma, so
     that sigma = 1 / sqrt(R^2 - 1).
-
-    Parameters
-    ----------
-    sharp, soft : float32 arrays
-        Gradient magnitudes at edge pixels before and after the second blur.
-
-    Returns
-    -------
-    float32 array
-        Pixels, in [0.1, 10].
 
     References
     ----------

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.encoders.classic import filters, photometry, scene_statistics, sharpness, spectrum, windows
+from featbank.encoders.classic import base, filters, scene_statistics, sharpness
 from featbank.encoders.classic.base import ClassicEncoder
 
 SCALES = (1, 2, 4)
@@ -46,9 +46,9 @@ class NssEncoder(ClassicEncoder):
     def parameters(self) -> dict[str, Any]:
         """Return lattice, block and scale settings."""
         return {
-            "window_px": windows.WINDOW_PX,
-            "max_windows": windows.MAX_WINDOWS,
-            "block_px": windows.BLOCK_PX,
+            "window_px": base.WINDOW_PX,
+            "max_windows": base.MAX_WINDOWS,
+            "block_px": base.BLOCK_PX,
             "scales": list(SCALES),
             "textured_share": _TEXTURED_SHARE,
             "smooth_share": _SMOOTH_SHARE,
@@ -56,12 +56,12 @@ class NssEncoder(ClassicEncoder):
 
     def describe(self, crop: NDArray[np.uint8]) -> dict[str, float]:
         """Return the named statistics of one crop of shape (height, width, 3)."""
-        features = photometry.describe_photometry(crop)
-        padded = windows.pad_crop(crop)
-        height, width = windows.window_shape(*padded.shape[:2])
+        features = base.describe_photometry(crop)
+        padded = base.pad_crop(crop)
+        height, width = base.window_shape(*padded.shape[:2])
         measured = [
             _measure_window(padded[row : row + height, column : column + width])
-            for row, column in windows.window_corners(*padded.shape[:2])
+            for row, column in base.window_corners(*padded.shape[:2])
         ]
         blocks = {name: np.concatenate([m.blocks[name] for m in measured]) for name in measured[0].blocks}
         pools = _rank_blocks(blocks)
@@ -73,26 +73,16 @@ class NssEncoder(ClassicEncoder):
         return features
 
     def count_macs(self, height: int, width: int) -> int:
-        """Return the filter arithmetic for one crop.
+        """Return the filter arithmetic for one crop: all linear filters and transforms, counted as for networks.
 
-        Parameters
-        ----------
-        height, width : int
-            Size of the crop in pixels, at least 8 each.
-
-        Returns
-        -------
-        int
-            Multiply-accumulates of all linear filters and transforms, counted as for networks: pointwise
-            functions, sums and histograms are free. Grows with the number of windows and stays the same
-            once there are 36 of them.
+        Grows with the number of windows and stays the same once there are 36 of them.
         """
         self.check_size(height, width)
         padded = max(height, 64), max(width, 64)
-        side_y, side_x = windows.window_shape(*padded)
+        side_y, side_x = base.window_shape(*padded)
         n_pixels = side_y * side_x
-        total = sharpness.dct_macs(n_pixels) + spectrum.band_macs(side_y, side_x)
-        total += spectrum.log_gabor_macs(side_y // 2, side_x // 2)
+        total = sharpness.dct_macs(n_pixels) + sharpness.band_macs(side_y, side_x)
+        total += sharpness.log_gabor_macs(side_y // 2, side_x // 2)
         for scale in SCALES:
             n_scaled = n_pixels // scale**2
             total += scene_statistics.macs(n_scaled) + sharpness.gradient_macs(n_scaled)
@@ -101,7 +91,7 @@ class NssEncoder(ClassicEncoder):
                 total += sharpness.reblur_macs(n_scaled)
         n_chroma = n_pixels // _CHROMA_SCALE**2
         total += 2 * scene_statistics.macs(n_chroma)
-        return total * len(windows.window_corners(*padded))
+        return total * len(base.window_corners(*padded))
 
 
 class _Window(NamedTuple):
@@ -115,24 +105,24 @@ class _Window(NamedTuple):
 
 
 def _measure_window(pixels: NDArray[np.uint8]) -> _Window:
-    luma = photometry.luminance(pixels)
-    blocks: Columns = {"luma": filters.block_mean(luma, windows.BLOCK_PX).ravel()}
-    grid, bands = sharpness.block_edge_profile(luma), spectrum.band_energies(luma)
-    _add(blocks, "dct", sharpness.collect_dct(luma, windows.BLOCK_PX))
+    luma = base.luminance(pixels)
+    blocks: Columns = {"luma": filters.block_mean(luma, base.BLOCK_PX).ravel()}
+    grid, bands = sharpness.block_edge_profile(luma), sharpness.band_energies(luma)
+    _add(blocks, "dct", sharpness.collect_dct(luma, base.BLOCK_PX))
     plane = luma
     for scale in SCALES:
         if scale > 1:
             plane = filters.halve(plane)
         if scale == 2:
-            gabor = spectrum.log_gabor_moments(plane)
-        block = windows.BLOCK_PX // scale
+            gabor = sharpness.log_gabor_moments(plane)
+        block = base.BLOCK_PX // scale
         _add(blocks, f"x{scale}", scene_statistics.collect_moments(plane, block))
         _add(blocks, f"x{scale}", sharpness.collect_gradients(plane, block))
         _add(blocks, f"x{scale}", sharpness.collect_noise(plane, block))
         if scale < SCALES[-1]:
             _add(blocks, f"x{scale}", sharpness.collect_reblur(plane, block))
-    block = windows.BLOCK_PX // _CHROMA_SCALE
-    for name, channel in zip(_CHROMA, photometry.opponent_colours(pixels), strict=True):
+    block = base.BLOCK_PX // _CHROMA_SCALE
+    for name, channel in zip(_CHROMA, base.opponent_colours(pixels), strict=True):
         plane = filters.halve(channel)
         _add(blocks, name, scene_statistics.collect_moments(plane, block, with_pairs=False))
     contrast = float(blocks["x4_variance"].mean(dtype=np.float64))
@@ -258,18 +248,18 @@ def _spectrum_features(measured: list[_Window]) -> dict[str, float]:
     order = np.argsort(contrast, kind="stable")
     textured = order[-max(round(order.size / 3), 1) :]
     features: dict[str, float] = {}
-    # (windows, bands, directions), octaves of power
+    # (base, bands, directions), octaves of power
     bands = _octaves(np.array([window.bands for window in measured]), _POWER_FLOOR)
     # Against the lowest band: the whole fall grows with blur, while single steps fall and rise again.
     level = bands.mean(axis=(0, 2))
-    for k in range(1, spectrum.N_BANDS):
+    for k in range(1, sharpness.N_BANDS):
         features[f"band{k}_level"] = float(level[k] - level[0])
     by_direction = bands[textured].mean(axis=0)
-    for k in range(2, spectrum.N_BANDS, 2):
+    for k in range(2, sharpness.N_BANDS, 2):
         features[f"band{k}_direction"] = float(by_direction[k].max() - by_direction[k].min())
     # (centres, directions, moments)
     gabor = np.mean([measured[i].gabor for i in textured], axis=0)
-    for c in range(len(spectrum.LOG_GABOR_CENTRES)):
+    for c in range(len(sharpness.LOG_GABOR_CENTRES)):
         shapes = [np.log((m[0] ** 2 + _POWER_FLOOR) / (m[1] + _POWER_FLOOR)) for m in gabor[c]]
         power = _octaves(gabor[c, :, 2], _POWER_FLOOR)
         features[f"gabor{c}_evenness"] = float(np.mean(shapes))

@@ -1,18 +1,112 @@
-"""Natural-scene statistics: contrast-normalised luminance, its neighbour products, and their fitted shapes.
+"""Fits the generalised Gaussian distributions of natural-scene statistics by matching moments.
 
-Collects moments per block, and turns pooled moments into the parameters of BRISQUE and NIQE.
+Takes moments, not samples: moments of parts of an image add up, so that one fit serves any union of blocks.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from featbank.encoders.classic import filters
 from featbank.encoders.classic.filters import Image
-from featbank.encoders.classic.moments import fit_aggd, fit_ggd
+
+# Shapes outside are told from their neighbours by no sample of practical size; BRISQUE searches the same range.
+SHAPE_RANGE = (0.2, 10.0)
+_GAUSSIAN_SHAPE = 2.0
+# Mean absolute values below this are rounding, not signal, for coefficients of order one.
+_TINY = 1e-8
+
+
+class GGD(NamedTuple):
+    """Generalised Gaussian of zero mean: ``shape`` in [0.2, 10] (1 Laplace, 2 Gauss) and standard deviation."""
+
+    shape: float
+    deviation: float
+
+
+class AGGD(NamedTuple):
+    """Asymmetric generalised Gaussian: ``shape`` in [0.2, 10], ``mean``, and one deviation for each side."""
+
+    shape: float
+    mean: float
+    deviation_left: float
+    deviation_right: float
+
+
+@cache
+def _ratio_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (log ratio, log shape) of the moment ratio (E|x|)^2 / E x^2, which rises with the shape."""
+    log_shape = np.linspace(np.log(SHAPE_RANGE[0]), np.log(SHAPE_RANGE[1]), 4096)
+    inverse = np.exp(-log_shape)
+    log_ratio = 2 * gammaln(2 * inverse) - gammaln(inverse) - gammaln(3 * inverse)
+    return log_ratio, log_shape
+
+
+def shape_of_ratio(ratio: float) -> float:
+    """Invert ``Gamma(2/a)^2 / (Gamma(1/a) Gamma(3/a)) = ratio`` for the shape ``a``.
+
+    Parameters
+    ----------
+    ratio : float
+        (E|x|)^2 / E x^2, in (0, 1].
+
+    Returns
+    -------
+    float in [0.2, 10]
+        Clipped to the range of the search.
+
+    References
+    ----------
+    Sharifi and Leon-Garcia (1995), IEEE Trans. Circuits Syst. Video Technol. 5(1), equation 6.
+    """
+    log_ratio, log_shape = _ratio_table()
+    return float(np.exp(np.interp(np.log(max(ratio, 1e-12)), log_ratio, log_shape)))
+
+
+def fit_ggd(mean_abs: float, mean_square: float) -> GGD:
+    """Fit a generalised Gaussian to the mean absolute value and the mean square of samples.
+
+    Coefficients that vanish have no shape; they get the Gaussian's, which is the limit of weak rounding noise.
+    """
+    if mean_abs < _TINY or mean_square < _TINY**2:
+        return GGD(_GAUSSIAN_SHAPE, 0.0)
+    return GGD(shape_of_ratio(mean_abs**2 / mean_square), float(np.sqrt(mean_square)))
+
+
+def fit_aggd(
+    share_left: float, share_right: float, square_left: float, square_right: float, mean_abs: float
+) -> AGGD:
+    """Fit an asymmetric generalised Gaussian to one-sided moments.
+
+    Shares of samples below and above zero, sums of squares of each side over the number of all samples, and the mean
+    absolute value of all. ``mean`` is the distribution's, (beta_right - beta_left) Gamma(2/a) / Gamma(1/a).
+
+    References
+    ----------
+    Lasmar, Stitou and Berthoumieu (2009), Multiscale skewed heavy tailed model for texture analysis, ICIP.
+    Mittal, Moorthy and Bovik (2012), IEEE TIP 21(12), equations 9 to 13.
+    """
+    mean_square = square_left + square_right
+    if mean_abs < _TINY or mean_square < _TINY**2:
+        return AGGD(_GAUSSIAN_SHAPE, 0.0, 0.0, 0.0)
+    left = np.sqrt(square_left / share_left) if share_left > 0 else 0.0
+    right = np.sqrt(square_right / share_right) if share_right > 0 else 0.0
+    # The correction is symmetric under gamma -> 1/gamma, so that either side may be the empty one.
+    low, high = min(left, right), max(left, right)
+    gamma = low / high
+    ratio = mean_abs**2 / mean_square * (gamma**3 + 1) * (gamma + 1) / (gamma**2 + 1) ** 2
+    shape = shape_of_ratio(ratio)
+    log_gammas = gammaln(np.array([1.0, 2.0, 3.0]) / shape)
+    scale = np.exp((log_gammas[0] - log_gammas[2]) / 2)
+    mean = (right - left) * scale * np.exp(log_gammas[1] - log_gammas[0])
+    return AGGD(shape, float(mean), float(left), float(right))
+
 
 BlockColumns = dict[str, NDArray[np.float32]]
 
@@ -25,18 +119,9 @@ _PAIRS = ("axis", "diagonal")
 
 
 def normalise_contrast(image: Image) -> tuple[Image, Image]:
-    """Return mean-subtracted contrast-normalised coefficients and the local variance.
+    """Return contrast-normalised coefficients and the local variance of a plane on the 0..255 scale, both of its shape.
 
     ``(image - mu) / (sigma + 1)`` with Gaussian-weighted local mean and deviation.
-
-    Parameters
-    ----------
-    image : float32 array of shape (height, width)
-        Luminance or another channel on the 0..255 scale.
-
-    Returns
-    -------
-    coefficients, variance : float32 arrays of shape (height, width)
 
     References
     ----------
@@ -56,22 +141,9 @@ def normalise_contrast(image: Image) -> tuple[Image, Image]:
 
 
 def neighbour_products(coefficients: Image) -> dict[str, tuple[Image, Image]]:
-    """Return the products of neighbours, two directions for each kind of pair.
+    """Return products of neighbours, all of one shape: ``axis`` (along rows, down columns), ``diagonal`` (both ways).
 
-    Parameters
-    ----------
-    coefficients : float32 array of shape (height, width)
-        At least 2 by 2.
-
-    Returns
-    -------
-    dict
-        ``"axis"``: along rows, down columns; ``"diagonal"``: to the lower right, to the lower left. Arrays of the
-        same shape, where the border without a neighbour repeats the last product.
-
-    References
-    ----------
-    Mittal, Moorthy and Bovik (2012), IEEE TIP 21(12), equations 7 and 8.
+    The border without a neighbour repeats the last product. Mittal, Moorthy and Bovik (2012), equations 7 and 8.
     """
     n = coefficients
     right, down, main, anti = (np.empty_like(n) for _ in range(4))
@@ -91,21 +163,10 @@ def neighbour_products(coefficients: Image) -> dict[str, tuple[Image, Image]]:
 def collect_moments(image: Image, block: int, *, with_pairs: bool = True) -> BlockColumns:
     """Return per block the local variance and the moments of coefficients and neighbour products.
 
-    Parameters
-    ----------
-    image : float32 array of shape (height, width)
-        Both multiples of ``block``, 0..255 scale.
-    block : int
-        Side of a block in pixels.
-    with_pairs : bool
-        Collect the neighbour products too, which take half of the time.
-
-    Returns
-    -------
-    dict of float32 arrays of shape (height // block, width // block)
-        ``variance``, ``abs``, ``square``, and for each kind of pair ``<pair>_left``, ``_right`` (shares of products
-        below and above zero), ``_left2``, ``_right2`` (one-sided mean squares) and ``_abs``, averaged over its two
-        directions.
+    ``variance``, ``abs``, ``square``, and for each kind of pair ``<pair>_left``, ``_right`` (shares of products
+    below and
+    above zero), ``_left2``, ``_right2`` (one-sided mean squares) and ``_abs``, averaged over its two directions:
+    float32 (height // block, width // block). Without pairs it takes half of the time.
     """
     coefficients, variance = normalise_contrast(image)
     columns = {

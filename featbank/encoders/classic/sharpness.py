@@ -1,6 +1,8 @@
-"""Sharpness, noise and blocking per block of an image: how fast it changes, and what a second blur takes away."""
+"""Sharpness, noise and blocking per block of an image, its power spectrum in bands, and log-Gabor responses."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +59,10 @@ def collect_noise(image: Image, block: int) -> BlockColumns:
 def collect_reblur(image: Image, block: int) -> BlockColumns:
     """Return per block what is left of neighbour differences and gradients after a second blur.
 
-    Returns
-    -------
-    dict of float32 arrays of shape (height // block, width // block)
-        ``change_x``, ``change_y``: mean absolute neighbour differences; ``lost_x``, ``lost_y``: the part of them
-        that a nine-tap mean along the same axis takes away (Crete et al., where 1 - lost / change is the blur
-        measure); ``soft``: mean squared gradient after a Gaussian of 1 pixel, whose ratio to the gradient before
-        tells the width of the edges (Zhuo and Sim).
+    ``change_x``, ``change_y``: mean absolute neighbour differences; ``lost_x``, ``lost_y``: the part of them that a
+    nine-tap mean along the same axis takes away (Crete et al., where 1 - lost / change is the blur measure);
+    ``soft``: mean
+    squared gradient after a Gaussian of 1 pixel, whose ratio to the gradient before tells the width of the edges.
 
     References
     ----------
@@ -88,27 +87,15 @@ def collect_reblur(image: Image, block: int) -> BlockColumns:
 def collect_dct(image: Image, block: int) -> BlockColumns:
     """Return per block which coefficients of the 8 x 8 cosine transform vanish and which stand out.
 
-    Quantisation empties the space around zero: fine detail falls to zero, and weak coarse coefficients are either
-    lost or raised to a full step.
-
-    Parameters
-    ----------
-    image : float32 array of shape (height, width)
-        Begins at a corner of the 8-pixel grid of the file; both multiples of ``block``.
-    block : int
-        Multiple of 8 pixels.
-
-    Returns
-    -------
-    dict of float32 arrays of shape (height // block, width // block)
-        ``zero_low``, ``zero_mid``, ``zero_high``: share of coefficients below half a level with frequency order
-        u + v in 1..4, 5..9, 10..14. ``above1``, ``above4``, ``above12``: share of coefficients of order 1..4 with
-        at least so many levels. The transform is orthonormal.
+    Quantisation empties the space around zero. ``zero_low``, ``zero_mid``, ``zero_high``: share of coefficients
+    below half a level with frequency order u + v in 1..4, 5..9, 10..14. ``above1``, ``above4``, ``above12``: share of
+    coefficients of
+    order 1..4 with at least so many levels. The image begins at a corner of the file's 8-pixel grid; ``block`` is a
+    multiple of 8.
 
     References
     ----------
-    Fan and de Queiroz (2003), Identification of bitmap compression history: JPEG detection and quantizer
-    estimation, IEEE TIP 12(2), section III, for the gaps that quantisation leaves in the histogram.
+    Fan and de Queiroz (2003), Identification of bitmap compression history, IEEE TIP 12(2), section III.
     """
     height, width = image.shape
     tiles = image.reshape(height // _DCT_PX, _DCT_PX, width // _DCT_PX, _DCT_PX)
@@ -127,16 +114,7 @@ def collect_dct(image: Image, block: int) -> BlockColumns:
 
 
 def _share_by_frequency(holds: NDArray[np.bool_], block: int) -> NDArray[np.float32]:
-    """Return per block and frequency the share of transforms for which something holds.
-
-    Parameters
-    ----------
-    holds : bool array of shape (tiles down, 8, tiles across, 8)
-
-    Returns
-    -------
-    float32 array of shape (blocks down, blocks across, 8, 8)
-    """
+    """Return per block and frequency, (down, across, 8, 8), the share of transforms for which something holds."""
     n_down, _, n_across, _ = holds.shape
     per_block = block // _DCT_PX
     # At most 255 transforms per row of tiles in a block: counts fit into bytes, which add fast.
@@ -148,24 +126,16 @@ def _share_by_frequency(holds: NDArray[np.bool_], block: int) -> NDArray[np.floa
 
 
 def block_edge_profile(image: Image) -> NDArray[np.float64]:
-    """Return how much the steps between neighbours stand out at each position of the 8-pixel grid.
+    """Return how much the steps between neighbours stand out at each position of the 8-pixel grid, float64 (2, 2, 8).
 
-    Parameters
-    ----------
-    image : float32 array of shape (height, width)
-        Multiples of 8 pixels.
-
-    Returns
-    -------
-    float64 array of shape (2, 2, 8)
-        First index: steps along x, steps along y. Second: the mean excess of a step over the mean of its two
-        neighbours, each step limited to 8 levels so that real edges do not drown the grid; and the mean step.
-        Third: column (row) number modulo 8 of the pixel before the step, so that 7 is the grid of a JPEG file.
+    First index: steps along x, along y. Second: the mean excess of a step over the mean of its two neighbours, each
+    step limited to 8 levels so that real edges do not drown the grid; and the mean step. Third: column (row) number
+    modulo 8 of the pixel before the step, so that 7 is the grid of a JPEG file.
 
     References
     ----------
     Wang, Sheikh and Bovik (2002), No-reference perceptual quality assessment of JPEG compressed images, ICIP,
-    equation 2, with the phase of the grid left open.
+    equation 2.
     """
     profiles = []
     for plane in (image, image.T):
@@ -204,3 +174,107 @@ def reblur_macs(n_pixels: int) -> int:
 def dct_macs(n_pixels: int) -> int:
     """Arithmetic of `collect_dct`: eight products per coefficient and axis."""
     return filters.separable_macs(n_pixels, _DCT_PX)
+
+
+# Half octaves from 1/32 cycles per pixel to the Nyquist frequency, then the corners of the frequency square.
+BAND_EDGES = (*(2.0 ** (-5 + k / 2) for k in range(9)), 0.7072)
+N_BANDS = len(BAND_EDGES) - 1
+N_DIRECTIONS = 4
+# Log-Gabor filters: centres in cycles per pixel, radial bandwidth of about 1.5 octaves, four orientations.
+LOG_GABOR_CENTRES = (1 / 3, 1 / 6)
+_LOG_RADIAL_DEVIATION = np.log(0.65)
+_ANGULAR_DEVIATION = np.pi / N_DIRECTIONS / 1.5
+
+
+def band_energies(image: Image) -> NDArray[np.float64]:
+    """Return the mean power of a Hann-weighted image, at least 64 by 64 pixels, by band and direction, (9, 4).
+
+    Bands from low to high; directions along x, 45 degrees, along y, 135 degrees. White noise of variance v gives v.
+    """
+    taper, index, weight = _layout(*image.shape)
+    weighted = (
+        image - np.float32((image * taper).sum(dtype=np.float64) / taper.sum(dtype=np.float64))
+    ) * taper
+    spectrum = fft.rfft2(weighted)
+    power = np.square(spectrum.real)
+    power += np.square(spectrum.imag)
+    n_bins = N_BANDS * N_DIRECTIONS
+    energy = np.bincount(index, weights=(power * weight).ravel(), minlength=n_bins + 1)[:n_bins]
+    return energy.astype(np.float64).reshape(N_BANDS, N_DIRECTIONS)
+
+
+def log_gabor_moments(image: Image) -> NDArray[np.float64]:
+    """Return moments of log-Gabor responses, float64 (2, 4, 3).
+
+    By centre frequency (1/3, 1/6 cycles per pixel) and direction: mean absolute value and mean square of the even
+    response, mean square of the amplitude.
+
+    References
+    ----------
+    Field (1987), JOSA A 4(12), equation 14. Zhang, Zhang and Bovik (2015), IEEE TIP 24(8), section III-D.
+    """
+    spectrum = fft.fft2(image)
+    moments = []
+    for kernel in _log_gabor(*image.shape):
+        response = fft.ifft2(spectrum * kernel, overwrite_x=True)
+        even2 = np.square(response.real).mean(dtype=np.float64)
+        odd2 = np.square(response.imag).mean(dtype=np.float64)
+        moments.append((np.abs(response.real).mean(dtype=np.float64), even2, even2 + odd2))
+    return np.array(moments).reshape(len(LOG_GABOR_CENTRES), N_DIRECTIONS, 3)
+
+
+def band_macs(height: int, width: int) -> int:
+    """Arithmetic of `band_energies`: taper, real transform, weighting of the half spectrum."""
+    return height * width + filters.fft_macs(height, width) // 2 + height * (width // 2 + 1)
+
+
+def log_gabor_macs(height: int, width: int) -> int:
+    """Arithmetic of `log_gabor_moments`: transform, and per filter a product and an inverse transform."""
+    n_filters = len(LOG_GABOR_CENTRES) * N_DIRECTIONS
+    one = filters.fft_macs(height, width)
+    # A real kernel times a complex spectrum: two products per sample.
+    return one + n_filters * (2 * height * width + one)
+
+
+@lru_cache(maxsize=32)
+def _layout(height: int, width: int) -> tuple[Image, NDArray[np.int64], NDArray[np.float32]]:
+    """Return the taper, the bin of each sample of the half spectrum, and its weight in the bin's mean."""
+    taper = np.outer(_hann(height), _hann(width))
+    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
+    band = np.searchsorted(BAND_EDGES, np.hypot(fy, fx), side="right") - 1
+    angle = np.arctan2(fy, fx)
+    direction = np.floor(angle / (np.pi / N_DIRECTIONS) + 0.5).astype(np.int64) % N_DIRECTIONS
+    n_bins = N_BANDS * N_DIRECTIONS
+    inside = (band >= 0) & (band < N_BANDS)
+    index = np.where(inside, band * N_DIRECTIONS + direction, n_bins).ravel()
+    # The other half of the plane holds the same power, except on its own column 0 and on the Nyquist column.
+    doubled = np.full(fx.size, 2.0)
+    doubled[0] = 1.0
+    if width % 2 == 0:
+        doubled[-1] = 1.0
+    multiplicity = np.broadcast_to(doubled, (height, fx.size)).ravel()
+    samples = np.bincount(index, weights=multiplicity, minlength=n_bins + 1)
+    weight = (multiplicity / samples[index] / np.square(taper).sum()).reshape(height, fx.size)
+    return taper.astype(np.float32), index, weight.astype(np.float32)
+
+
+def _hann(n: int) -> NDArray[np.float64]:
+    return 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n)
+
+
+@lru_cache(maxsize=8)
+def _log_gabor(height: int, width: int) -> NDArray[np.float32]:
+    """Return one-sided kernels in the frequency plane, shape (8, height, width)."""
+    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
+    radius = np.hypot(fy, fx)
+    radius[0, 0] = 1.0
+    angle = np.arctan2(fy, fx)
+    kernels = []
+    for centre in LOG_GABOR_CENTRES:
+        radial = np.exp(-(np.log(radius / centre) ** 2) / (2 * _LOG_RADIAL_DEVIATION**2))
+        radial[0, 0] = 0.0
+        for k in range(N_DIRECTIONS):
+            turn = np.pi * k / N_DIRECTIONS
+            distance = np.abs(np.angle(np.exp(1j * (angle - turn))))
+            kernels.append(radial * np.exp(-(distance**2) / (2 * _ANGULAR_DEVIATION**2)))
+    return np.array(kernels, dtype=np.float32)

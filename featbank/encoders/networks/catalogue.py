@@ -1,4 +1,4 @@
-"""The published checkpoints: where each file is, under which terms, and the sheet of its facts; roles and prompts.
+"""What is known of networks before any weights are there: how to build, feed and read them, published checkpoints.
 
 Plain data, no deep-learning library; the families' own libraries are asked only for what they publish. Checkpoints
 that differ in a few facts share a function. A role says what features are meant to describe and changes no number;
@@ -7,13 +7,118 @@ models that are not listed are taken as ``content``: what an image shows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from featbank.encoders.names import EncoderName
-from featbank.encoders.networks.blueprint import CLIP, IMAGENET, NONE, CheckpointSheet, Triple
+from featbank.encoders.spec import EncoderName
 from featbank.encoders.weights import WeightsSource
 from featbank.errors import EncoderError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Triple = tuple[float, float, float]
+
+IMAGENET: Final[tuple[Triple, Triple]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP: Final[tuple[Triple, Triple]] = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)
+NONE: Final[tuple[Triple, Triple]] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""Raw RGB in [0, 1]: means of 0 and deviations of 1."""
+
+
+@dataclass(frozen=True)
+class CheckpointSheet:
+    """One published checkpoint; title, role and reference as in `EncoderSpec`.
+
+    Attributes
+    ----------
+    architecture : str
+        Name of the builder in `featbank.encoders.networks.families`.
+    gmacs_224 : float
+        Cost of one crop of 224 x 224 pixels.
+    rules : tuple of (pattern, replacement)
+        Regular expressions on whole keys; the first that matches maps the key.
+    state_path : str
+        Key of the published dictionary that holds the tensors; empty if it is the state itself.
+    drop : tuple of str
+        Patterns of keys that are left out: heads, projectors, text towers.
+    filled : tuple of str
+        Patterns of expected keys that the file may lack because they play no part: they become zeros.
+    l2 : bool
+        Whether the published features are divided by their norm.
+    n_params_published : int
+        Parameters of the whole published network, heads included; 0 where that is not known.
+    """
+
+    source: WeightsSource
+    title: str
+    role: str
+    reference: str
+    architecture: str
+    n_features: int
+    gmacs_224: float
+    rules: tuple[tuple[str, str], ...]
+    state_path: str = ""
+    drop: tuple[str, ...] = ()
+    filled: tuple[str, ...] = ()
+    normalisation: tuple[Triple, Triple] = IMAGENET
+    l2: bool = False
+    n_params_published: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Blueprint:
+    """A network of a family, by name; equal names are equal networks, so that caches can hold one of each.
+
+    Attributes
+    ----------
+    base : str
+        Encoder name without options.
+    build : callable
+        Builds the headless image network, weights as its library initialises them; its forward takes float
+        (n_crops, 3, height, width) and gives (n_crops, n_features). Works under any default device.
+    mean, std : (r, g, b)
+        Input normalisation of these very weights; zeros and ones mean raw RGB in [0, 1].
+    native_size : (height, width)
+        Crop size for which facts are stated.
+    channels_last : bool
+        Whether maps of inner layers are (n, height, width, channels).
+    n_prefix_tokens : int
+        Tokens in front of the patches' (class token, registers) in token lists of inner layers.
+    stored_prefix, build_stored : str, callable
+        Where the stored file holds more than the image network: the beginning of its keys, and what builds the whole.
+    text_model : str
+        Architecture name for the text tower, empty without one.
+    """
+
+    base: str
+    title: str
+    role: str
+    reference: str
+    licence: str
+    source: WeightsSource
+    build: Callable[[], nn.Module]
+    mean: Triple
+    std: Triple
+    native_size: tuple[int, int]
+    channels_last: bool = False
+    n_prefix_tokens: int = 0
+    l2: bool = False
+    stored_prefix: str = ""
+    build_stored: Callable[[], nn.Module] | None = None
+    text_model: str = ""
+    n_params_published: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Blueprint) and other.base == self.base
+
+    def __hash__(self) -> int:
+        return hash(self.base)
+
 
 PROMPTS: Final[dict[str, tuple[str, ...]]] = {
     # Report, section 2.8 (CLIP-IQA*): five ordinal prompts.
@@ -24,23 +129,13 @@ PROMPTS: Final[dict[str, tuple[str, ...]]] = {
     "good-bad": ("Good photo.", "Bad photo."),
     # Scenes of the UHD-IQA categories that are kept out of training, against everyday ones.
     "scenes": tuple(
-        f"A photo of {word}."
-        for word in (
-            "the sea",
-            "a beach",
-            "a mountain landscape",
-            "a city street",
-            "a building",
-            "a forest",
-            "flowers",
-            "an animal",
-            "a person",
-            "food",
-            "an indoor room",
-            "the night sky",
+        f"A photo of {what}."
+        for what in (
+            "the sea", "a beach", "a mountain landscape", "a city street", "a building", "a forest", "flowers",
+            "an animal", "a person", "food", "an indoor room", "the night sky",
         )
     ),
-}
+}  # fmt: skip
 """Prompt lists encoded by the text tower of the encoder's own weights."""
 
 LEARNED: Final = "clip-iqa-plus"
@@ -452,17 +547,9 @@ def _network_source(name: EncoderName) -> WeightsSource:
     if name.family == "checkpoint":
         return checkpoint_source(name.model)
     try:
-        if name.family == "timm":
-            from featbank.encoders.networks.timm_family import timm_source
+        from featbank.encoders.networks.families import FAMILIES
 
-            return timm_source(name.model)
-        if name.family == "open_clip":
-            from featbank.encoders.networks.open_clip_family import open_clip_source
-
-            return open_clip_source(name.model)
-        from featbank.encoders.networks.torchvision_family import torchvision_source
-
-        return torchvision_source(name.model)
+        return FAMILIES[name.family].source(name.model)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "featbank":
             raise
@@ -474,22 +561,7 @@ def _network_source(name: EncoderName) -> WeightsSource:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A proven encoder of an open family.
-
-    Attributes
-    ----------
-    name : str
-        Without options.
-    role, title : str
-    n_features : int
-        Length of its own vector.
-    side_px : int
-        Side of the square crop for which the cost is stated.
-    gmacs : float
-        Cost of one such crop, in units of 1e9 multiply-accumulates, as `featbank.encoders.macs` counts it.
-    licence : str
-        Of the weights.
-    """
+    """A proven encoder of an open family: ``gmacs`` are for one square crop of ``side_px``."""
 
     name: str
     role: str
@@ -500,127 +572,38 @@ class Suggestion:
     licence: str
 
 
-SUGGESTIONS: Final = (
-    Suggestion(
-        "open_clip:ViT-B-32-quickgelu/openai", "content", "OpenAI CLIP ViT-B/32", 512, 224, 4.409, "MIT"
-    ),
-    Suggestion(
-        "open_clip:ViT-B-32/datacomp_xl_s13b_b90k",
-        "content",
-        "DataComp-XL CLIP ViT-B/32",
-        512,
-        224,
-        4.409,
-        "MIT",
-    ),
-    Suggestion(
-        "open_clip:ViT-B-32-SigLIP2-256/webli", "content", "SigLIP 2 ViT-B/32", 768, 256, 5.744, "Apache-2.0"
-    ),
-    Suggestion(
-        "timm:vit_base_patch32_siglip_256.v2_webli",
-        "content",
-        "SigLIP 2 ViT-B/32, image tower",
-        768,
-        256,
-        5.744,
-        "apache-2.0",
-    ),
-    Suggestion(
-        "timm:vit_medium_patch32_clip_224.tinyclip_laion400m",
-        "content",
-        "TinyCLIP 40M/32",
-        512,
-        224,
-        1.995,
-        "mit",
-    ),
-    Suggestion(
-        "timm:fastvit_mci0.apple_mclip",
-        "content",
-        "MobileCLIP-S0 image tower",
-        1024,
-        256,
-        2.392,
-        "apple-amlr",
-    ),
-    Suggestion(
-        "timm:vit_small_patch14_dinov2.lvd142m", "keypoint", "DINOv2 ViT-S/14", 384, 518, 46.697, "apache-2.0"
-    ),
-    Suggestion(
-        "timm:tf_efficientnet_b0.ns_jft_in1k",
-        "content",
-        "EfficientNet-B0, noisy student",
-        1280,
-        224,
-        0.385,
-        "apache-2.0",
-    ),
-    Suggestion(
-        "timm:tf_efficientnetv2_s.in21k", "content", "EfficientNetV2-S", 1280, 300, 5.306, "apache-2.0"
-    ),
-    Suggestion(
-        "timm:mobilevitv2_200.cvnets_in22k_ft_in1k",
-        "content",
-        "MobileViTv2-2.0",
-        1024,
-        256,
-        7.155,
-        "cvnets-license",
-    ),
-    Suggestion(
-        "timm:nf_regnet_b1.ra2_in1k",
-        "content",
-        "NF-RegNet-B1, no batch normalisation",
-        960,
-        256,
-        0.79,
-        "apache-2.0",
-    ),
-    Suggestion("timm:ghostnetv2_160.in1k", "mobile", "GhostNetV2 1.6x", 1280, 224, 0.397, "apache-2.0"),
-    Suggestion(
-        "timm:mobilenetv3_large_100.ra_in1k", "mobile", "MobileNetV3-Large", 1280, 224, 0.215, "apache-2.0"
-    ),
-    Suggestion(
-        "timm:mobilenetv3_large_100.miil_in21k",
-        "mobile",
-        "MobileNetV3-Large, ImageNet-21k",
-        1280,
-        224,
-        0.215,
-        "apache-2.0",
-    ),
-    Suggestion(
-        "timm:mobilenetv4_conv_medium.e250_r384_in12k",
-        "mobile",
-        "MobileNetV4-Conv-Medium",
-        1280,
-        384,
-        2.426,
-        "apache-2.0",
-    ),
-    Suggestion(
-        "timm:tiny_vit_11m_224.dist_in22k",
-        "mobile",
-        "TinyViT-11M, distilled from CLIP",
-        448,
-        224,
-        2.016,
-        "apache-2.0",
-    ),
-    Suggestion(
-        "torchvision:mobilenet_v3_large/IMAGENET1K_V1",
-        "mobile",
-        "MobileNetV3-Large",
-        960,
-        224,
-        0.214,
-        "BSD-3-Clause",
-    ),
-    Suggestion("torchvision:swin_t/IMAGENET1K_V1", "content", "Swin-T", 768, 224, 4.49, "BSD-3-Clause"),
-    Suggestion(
-        "torchvision:resnet50/IMAGENET1K_V2", "content", "ResNet-50", 2048, 224, 4.087, "BSD-3-Clause"
-    ),
-)
+SUGGESTIONS: Final = tuple(
+    Suggestion(*row)
+    for row in (
+        ("open_clip:ViT-B-32-quickgelu/openai", "content", "OpenAI CLIP ViT-B/32", 512, 224, 4.409, "MIT"),
+        ("open_clip:ViT-B-32/datacomp_xl_s13b_b90k", "content", "DataComp-XL CLIP ViT-B/32", 512, 224, 4.409, "MIT"),
+        ("open_clip:ViT-B-32-SigLIP2-256/webli", "content", "SigLIP 2 ViT-B/32", 768, 256, 5.744, "Apache-2.0"),
+        ("timm:vit_base_patch32_siglip_256.v2_webli", "content", "SigLIP 2 ViT-B/32, image tower",
+         768, 256, 5.744, "apache-2.0"),
+        ("timm:vit_medium_patch32_clip_224.tinyclip_laion400m", "content", "TinyCLIP 40M/32", 512, 224, 1.995, "mit"),
+        ("timm:fastvit_mci0.apple_mclip", "content", "MobileCLIP-S0 image tower", 1024, 256, 2.392, "apple-amlr"),
+        ("timm:vit_small_patch14_dinov2.lvd142m", "keypoint", "DINOv2 ViT-S/14", 384, 518, 46.697, "apache-2.0"),
+        ("timm:tf_efficientnet_b0.ns_jft_in1k", "content", "EfficientNet-B0, noisy student",
+         1280, 224, 0.385, "apache-2.0"),
+        ("timm:tf_efficientnetv2_s.in21k", "content", "EfficientNetV2-S", 1280, 300, 5.306, "apache-2.0"),
+        ("timm:mobilevitv2_200.cvnets_in22k_ft_in1k", "content", "MobileViTv2-2.0",
+         1024, 256, 7.155, "cvnets-license"),
+        ("timm:nf_regnet_b1.ra2_in1k", "content", "NF-RegNet-B1, no batch normalisation",
+         960, 256, 0.79, "apache-2.0"),
+        ("timm:ghostnetv2_160.in1k", "mobile", "GhostNetV2 1.6x", 1280, 224, 0.397, "apache-2.0"),
+        ("timm:mobilenetv3_large_100.ra_in1k", "mobile", "MobileNetV3-Large", 1280, 224, 0.215, "apache-2.0"),
+        ("timm:mobilenetv3_large_100.miil_in21k", "mobile", "MobileNetV3-Large, ImageNet-21k",
+         1280, 224, 0.215, "apache-2.0"),
+        ("timm:mobilenetv4_conv_medium.e250_r384_in12k", "mobile", "MobileNetV4-Conv-Medium",
+         1280, 384, 2.426, "apache-2.0"),
+        ("timm:tiny_vit_11m_224.dist_in22k", "mobile", "TinyViT-11M, distilled from CLIP",
+         448, 224, 2.016, "apache-2.0"),
+        ("torchvision:mobilenet_v3_large/IMAGENET1K_V1", "mobile", "MobileNetV3-Large",
+         960, 224, 0.214, "BSD-3-Clause"),
+        ("torchvision:swin_t/IMAGENET1K_V1", "content", "Swin-T", 768, 224, 4.49, "BSD-3-Clause"),
+        ("torchvision:resnet50/IMAGENET1K_V2", "content", "ResNet-50", 2048, 224, 4.087, "BSD-3-Clause"),
+    )
+)  # fmt: skip
 """Encoders that the recipes use or that are known to work well at their cost."""
 
 

@@ -17,9 +17,8 @@ from torch import nn
 from featbank.atomic import replacing
 from featbank.digest import digest_json
 from featbank.encoders.macs import count_forward
-from featbank.encoders.networks import random_weights
-from featbank.encoders.networks.blueprint import Blueprint
-from featbank.encoders.networks.catalogue import LEARNED, LEARNED_PROMPTS, PROMPTS
+from featbank.encoders.networks import modules
+from featbank.encoders.networks.catalogue import LEARNED, LEARNED_PROMPTS, PROMPTS, Blueprint
 from featbank.encoders.networks.loading import load_stored, match_state
 from featbank.encoders.weights import content_digest, weights_folder
 from featbank.errors import EncoderError, unknown_name
@@ -81,7 +80,6 @@ class PromptTower(nn.Module):
 
     Parameters
     ----------
-    clip : torch.nn.Module
     context : Tensor of shape (16, width) or None
         Learned context of CLIP-IQA+: half of it stands before, half after the words of every prompt.
     """
@@ -137,21 +135,7 @@ def prompt_texts(prompts: str) -> tuple[str, ...]:
 
 
 def encode_prompts(blueprint: Blueprint, prompts: str, seed: int | None) -> torch.Tensor:
-    """Return the unit vectors of a prompt list, computed once for each set of weights and kept beside them.
-
-    Parameters
-    ----------
-    blueprint : Blueprint
-        With a text tower.
-    prompts : str
-        Name of the list.
-    seed : int or None
-        Of random weights.
-
-    Returns
-    -------
-    float32 tensor of shape (n_prompts, n_features)
-    """
+    """Return the unit vectors of a prompt list, float32 (n_prompts, n_features); computed once and kept."""
     return _encode(blueprint, prompts, seed, _digests(blueprint, prompts, seed))
 
 
@@ -192,7 +176,7 @@ def _run(blueprint: Blueprint, prompts: str, seed: int | None) -> torch.Tensor:
         if prompts == LEARNED:
             context = load_stored(LEARNED_PROMPTS)["ctx"]
     else:
-        random_weights.fill_randomly(clip, seed)
+        modules.fill_randomly(clip, seed)
         if prompts == LEARNED:
             tokens = clip.token_embedding.weight
             context = tokens[1 : 1 + N_CONTEXT].detach().clone()

@@ -17,16 +17,24 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featbank.encoders.engine import choose_engine
-from featbank.encoders.names import EncoderName
-from featbank.encoders.networks import random_weights
-from featbank.encoders.networks.blueprint import Blueprint
-from featbank.encoders.networks.catalogue import LEARNED, PROMPTS, STORED
+from featbank.encoders.networks import modules
+from featbank.encoders.networks.catalogue import LEARNED, PROMPTS, STORED, Blueprint
 from featbank.encoders.networks.clip import EPOCH as TEXT_EPOCH
 from featbank.encoders.networks.clip import N_LEARNED, encode_prompts
 from featbank.encoders.networks.engines import Forward, open_engine
-from featbank.encoders.networks.modules import DTYPES, Trial, load_network, skeleton, tap_reader, try_pass
-from featbank.encoders.networks.reading import OUT, Read, TapReader, expand_taps
-from featbank.encoders.spec import Encoder, EncoderSpec
+from featbank.encoders.networks.modules import (
+    DTYPES,
+    OUT,
+    Read,
+    TapReader,
+    Trial,
+    expand_taps,
+    load_network,
+    skeleton,
+    tap_reader,
+    try_pass,
+)
+from featbank.encoders.spec import Encoder, EncoderName, EncoderSpec
 from featbank.encoders.weights import content_digest
 from featbank.errors import EncoderError, EncoderSetupError, unknown_name
 
@@ -127,7 +135,7 @@ class NetworkEncoder(Encoder):
     def _weights_digest(self) -> str:
         seed = self.name.seed
         if seed is not None:
-            return f"random:{seed}:{random_weights.EPOCH}"
+            return f"random:{seed}:{modules.RANDOM_EPOCH}"
         return content_digest(self.blueprint.source)
 
     def _prompts_identity(self) -> Any:  # noqa: ANN401 - JSON value

@@ -25,7 +25,7 @@ from torch import nn
 
 from featbank.atomic import FolderKind, replacing_folder
 from featbank.digest import digest_bytes, digest_json
-from featbank.encoders.networks.reading import TapReader
+from featbank.encoders.networks.modules import TapReader
 from featbank.encoders.weights import weights_folder
 from featbank.errors import EncoderSetupError
 
@@ -62,20 +62,8 @@ def open_engine(
 ) -> Forward:
     """Return the forward pass of a network by an engine, after the probe.
 
-    Parameters
-    ----------
-    engine : {"onnxruntime", "openvino"}
-    precision : {"fp32", "bf16"}
-    reader : callable
-        Builds the network in fp32 on the processor; called only if its graph is not kept yet.
-    identity : dict
-        What decides the numbers, besides ``size``: network, weights, layers, pooling.
-    size : (int, int)
-        Height and width of crops.
-
-    Returns
-    -------
-    callable
+    ``reader`` builds the network in fp32 on the processor and is called only if its graph is not kept yet;
+    ``identity`` is what decides the numbers besides ``size`` (height, width): network, weights, layers, pooling.
 
     Raises
     ------

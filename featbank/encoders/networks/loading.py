@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from featbank.atomic import replacing, write_file
 from featbank.digest import digest_file
-from featbank.encoders.networks.blueprint import Blueprint, CheckpointSheet
+from featbank.encoders.networks.catalogue import Blueprint, CheckpointSheet
 from featbank.encoders.weights import RECORD_VERSION, WeightsSource, read_record, weights_path
 from featbank.errors import EncoderError, EncoderSetupError
 from featbank.remote import check_regular
@@ -33,10 +33,6 @@ MAX_WEIGHTS_BYTES = 1 << 36
 
 def read_published(path: Path) -> object:
     """Read a weights file as published: safetensors, or a torch file of tensors and plain values.
-
-    Parameters
-    ----------
-    path : Path
 
     Raises
     ------
@@ -94,20 +90,7 @@ def check_published(path: Path, source: WeightsSource) -> str:
 
 
 def map_checkpoint(sheet: CheckpointSheet, published: object, expected: Mapping[str, torch.Tensor]) -> State:
-    """Turn a published checkpoint into the state of the network.
-
-    Parameters
-    ----------
-    sheet : CheckpointSheet
-    published : object
-        What `read_published` gave.
-    expected : mapping of str to Tensor
-        State of the network to fill; only shapes and types are looked at.
-
-    Returns
-    -------
-    dict of str to Tensor
-        Exactly the keys of ``expected``, floating tensors as float32.
+    """Turn what `read_published` gave into the state of the network: the keys of ``expected``, floats as float32.
 
     Raises
     ------
@@ -221,22 +204,7 @@ def take_in(
     convert: Callable[[Path], State],
     accepted: str = "",
 ) -> dict[str, object]:
-    """Check a published file, convert it, and put the copy and its record into the weights folder.
-
-    Parameters
-    ----------
-    path : Path
-        The file as published.
-    source : WeightsSource
-    convert : callable
-        Reads the file and gives the state to keep.
-    accepted : str
-        The licence that the user accepted by name.
-
-    Returns
-    -------
-    dict
-        The record.
+    """Check a published file, convert it, and put the copy and its record into the weights folder; returns the record.
 
     Raises
     ------
@@ -285,17 +253,7 @@ def _holds(path: Path, record: Mapping[str, object]) -> bool:
 
 
 def load_stored(source: WeightsSource, digest: str = "") -> State:
-    """Load the converted copy and compare it with its record.
-
-    Parameters
-    ----------
-    source : WeightsSource
-    digest : str
-        The digest that the caller relies on; empty for the recorded one.
-
-    Returns
-    -------
-    dict of str to Tensor
+    """Load the converted copy and compare it with its record, or with the digest that the caller relies on.
 
     Raises
     ------

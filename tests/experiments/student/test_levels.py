@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments.student.levels import falling_pairs, score_levels
+from experiments.student.judge import falling_pairs, score_levels
 from featbank.cli import main
 from tests.support.small_demo import small_demo
 from tests.support.textures import scene

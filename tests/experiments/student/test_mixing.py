@@ -6,7 +6,7 @@ pytest.importorskip("piq", reason="needs the optional packages of students")
 
 from experiments.student.distortions import HELD_OUT_CHAINS  # noqa: E402 - torch may be missing
 from experiments.student.judge import embed  # noqa: E402
-from experiments.student.mixing import (  # noqa: E402
+from experiments.student.training import (  # noqa: E402
     MixPlan,
     kinds_of,
     learn_statistics,
@@ -18,7 +18,7 @@ from experiments.student.mixing import (  # noqa: E402
 from experiments.student.weak_set import TRAINED_MEASURES, WeakSetPlan, make_weak_set, read_weak_set  # noqa: E402
 from featbank.distill.export import load_stored, write_student  # noqa: E402
 from featbank.distill.network import StudentNetwork  # noqa: E402
-from featbank.encoders.students.description import StudentDescription, students_folder  # noqa: E402
+from featbank.encoders.student import StudentDescription, students_folder  # noqa: E402
 from featbank.errors import EncoderError  # noqa: E402
 
 PLAN = MixPlan(n_mixed=8, n_steps=150, pictures=32, held_out=0.4)

@@ -8,8 +8,18 @@ torch = pytest.importorskip("torch", reason="needs the optional packages of netw
 pytest.importorskip("piq", reason="needs the optional packages of students")
 
 from experiments.student.distortions import HELD_OUT_CHAINS  # noqa: E402 - torch may be missing
-from experiments.student.judge import embed, fit_readout, judge, small_sample_curve, untrained  # noqa: E402
-from experiments.student.shipped import (  # noqa: E402
+from experiments.student.judge import (  # noqa: E402  # noqa: E402
+    CURVE,
+    DIFFERENCES,
+    SCORES,
+    embed,
+    fit_readout,
+    judge,
+    small_sample_curve,
+    untrained,
+    write_shipped_card,
+)
+from experiments.student.training import (  # noqa: E402
     ShippedPlan,
     _Batches,
     measure_targets,
@@ -17,7 +27,6 @@ from experiments.student.shipped import (  # noqa: E402
     picture_statistics,
     train_shipped,
 )
-from experiments.student.shipped_card import CURVE, DIFFERENCES, SCORES, write_shipped_card  # noqa: E402
 from experiments.student.weak_set import JUDGE, WeakSetPlan, make_weak_set, read_weak_set  # noqa: E402
 from featbank.distill.network import StudentNetwork  # noqa: E402
 
@@ -103,7 +112,7 @@ def test_a_stopped_training_ends_with_the_weights_of_an_undisturbed_one(made, tm
         return torch.cat([value.flatten().double() for value in network.state_dict().values()])
 
     whole = weights(tmp_path / "whole")
-    import featbank.distill.loop as loop
+    import featbank.distill.training as loop
 
     with pytest.MonkeyPatch.context() as patch:
         # A checkpoint after every step instead of every two minutes.

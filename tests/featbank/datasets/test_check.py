@@ -12,7 +12,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
 from featbank.datasets import ImageTable, check_dataset, read_dataset, render_check
-from featbank.datasets.layout import make_frame
+from featbank.datasets.image_table import make_frame
 from tests.support.datasets import touch, uhd_row, write_image, write_uhd
 
 
@@ -185,7 +185,7 @@ def test_without_decoding_files_of_a_size_of_their_own_are_not_opened(tmp_path, 
         (tmp_path / f"{number}.jpg").write_bytes(bytes([number]) * n_bytes)
     opened = []
     monkeypatch.setattr(
-        "featbank.datasets._facts.digest_file",
+        "featbank.datasets.check.digest_file",
         lambda path: opened.append(path) or hashlib.sha256(Path(path).read_bytes()).hexdigest(),
     )
     report = check_dataset(read_dataset(tmp_path), decode=False, workers=1)
@@ -234,7 +234,7 @@ def test_a_sound_dataset_has_nothing_to_be_said_about(tmp_path):
 
 
 def test_every_image_missing_is_said_first_and_nothing_is_opened(tmp_path, monkeypatch):
-    monkeypatch.setattr("featbank.datasets._facts._inspect", None)  # calling it would fail
+    monkeypatch.setattr("featbank.datasets.check._inspect", None)  # calling it would fail
     report = check_dataset(table(tmp_path, [(f"{number}.jpg", 0.5, "", "", "") for number in range(2000)]))
     assert report["every_image_missing"]
     assert report["n_missing"] == 2000

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from featbank.datasets import ImageTable
-from featbank.datasets.layout import make_frame
+from featbank.datasets.image_table import make_frame
 from featbank.errors import DatasetError
 
 ROOT = Path("/data").absolute()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featbank.datasets._locate import ImageFinder, name_inside, walk_files
+from featbank.datasets.locate import ImageFinder, name_inside, walk_files
 from featbank.errors import DatasetError
 from tests.support.datasets import touch
 
@@ -140,6 +140,6 @@ def test_an_error_while_listing_names_the_folder(tmp_path, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("featbank.datasets._locate.os.scandir", refuse)
+    monkeypatch.setattr("featbank.datasets.locate.os.scandir", refuse)
     with pytest.raises(DatasetError, match=r"cannot be listed.*would be lost"):
         list(walk_files(tmp_path))

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featbank.datasets import _text, read_dataset
-from featbank.datasets._text import read_delimited, read_header
+from featbank.datasets.text import read_delimited, read_header
 from featbank.errors import DatasetError, DatasetNotFoundError
 
 # Line ends within a cell come back as written; other control characters are no part of a table.

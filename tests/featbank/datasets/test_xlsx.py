@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featbank.datasets import _xlsx
-from featbank.datasets._xlsx import read_xlsx
+from featbank.datasets.text import read_xlsx
 from featbank.errors import DatasetError
 from tests.support.datasets import MAIN_NS, column_letters, write_workbook, write_xlsx
 

@@ -8,9 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featbank.demo.camera import CameraSettings
-from featbank.demo.plan import FAULTS, UPLOADERS, make_plan, split_sizes, uploader_camera
-from featbank.demo.raters import N_RATERS, N_SESSIONS, make_raters, mean_opinion, quality, rate, visibility
 from featbank.demo.scenes import EXCLUSIVE, SCENES
+from featbank.demo.write import (
+    FAULTS,
+    N_RATERS,
+    N_SESSIONS,
+    UPLOADERS,
+    make_plan,
+    make_raters,
+    mean_opinion,
+    quality,
+    rate,
+    split_sizes,
+    uploader_camera,
+    visibility,
+)
 
 
 @given(st.integers(20, 400))

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from featbank.demo import STATEMENT, write_demo
-from featbank.demo.plan import make_plan
-from featbank.demo.write import MARKER_FILE, METADATA_FILE, TAGS_FILE, release_tables, render_photo
+from featbank.demo.write import MARKER_FILE, METADATA_FILE, TAGS_FILE, make_plan, release_tables, render_photo
 from featbank.digest import digest_file
 from featbank.errors import DatasetError, OutputError
 

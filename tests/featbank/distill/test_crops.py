@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from featbank.distill.crops import crop_size, keep_crops
+from featbank.distill.training import crop_size, keep_crops
 from featbank.errors import ImageError, RunError
 from featbank.images import read_photo
 from featbank.keys import keys_of_files

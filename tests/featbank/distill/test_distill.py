@@ -13,7 +13,7 @@ pytest.importorskip("onnx", reason="needs the optional packages of students")
 
 from featbank.cli import main  # noqa: E402 - torch may be missing
 from featbank.encoders import make_encoder  # noqa: E402
-from featbank.encoders.students.description import students_folder  # noqa: E402
+from featbank.encoders.student import students_folder  # noqa: E402
 from tests.support.small_demo import small_demo  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -120,14 +120,14 @@ def test_a_killed_call_goes_on_to_the_same_student(taught, weights, tmp_path):
     # Killed in the middle of the training, after a checkpoint.
     script = f"""
 import os, signal, sys
-from featbank.distill import loop
-loop.time.monotonic = iter(range(0, 10**6, 1000)).__next__
-saved = loop._save
+from featbank.distill import training
+training.time.monotonic = iter(range(0, 10**6, 1000)).__next__
+saved = training._save
 def save(path, digest, step, *rest):
     saved(path, digest, step, *rest)
     if step == 11:
         os.kill(os.getpid(), signal.SIGKILL)
-loop._save = save
+training._save = save
 from featbank.cli import main
 main({_arguments(taught, "halted")!r})
 """

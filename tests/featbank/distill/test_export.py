@@ -10,7 +10,7 @@ from featbank.distill.export import describe_network, load_stored, write_student
 from featbank.distill.network import StudentNetwork  # noqa: E402
 from featbank.encoders import make_encoder  # noqa: E402
 from featbank.encoders.macs import count_gmacs  # noqa: E402
-from featbank.encoders.students.description import (  # noqa: E402
+from featbank.encoders.student import (  # noqa: E402
     StudentDescription,
     describe_student,
     students_folder,

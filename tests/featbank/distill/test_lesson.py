@@ -7,9 +7,17 @@ from scipy.stats import spearmanr
 
 from featbank.bank import Bank
 from featbank.datasets import read_dataset, read_photos
-from featbank.distill.against_teacher import compare_scores, read_out
-from featbank.distill.card import SIMULATION, write_card
-from featbank.distill.lesson import FURTHER, Lesson, join_photos, make_targets, split_lesson
+from featbank.distill.teacher import (
+    FURTHER,
+    SIMULATION,
+    Lesson,
+    compare_scores,
+    join_photos,
+    make_targets,
+    read_out,
+    split_lesson,
+    write_card,
+)
 
 
 def _rows(n=60, *, split=("training", "training", "validation", "test"), seed=0):

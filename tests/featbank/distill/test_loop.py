@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the optional packages of network encoders")
 
-from featbank.distill import loop  # noqa: E402 - torch may be missing
-from featbank.distill.loop import Schedule, train  # noqa: E402
+from featbank.distill import training  # noqa: E402 - torch may be missing
+from featbank.distill.training import Schedule, train  # noqa: E402
 from featbank.errors import RunError  # noqa: E402
 
 SCHEDULE = Schedule(n_steps=30, learning_rate=0.05)
@@ -101,13 +101,13 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
         Path(file).write_bytes(b"the beginning")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(loop.torch, "save", save)
+    monkeypatch.setattr(training.torch, "save", save)
     with pytest.raises(RunError, match="previous one is intact; make room"):
         _train(path, every_s=0.0)
     assert len(calls) == 1
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
-    monkeypatch.setattr(loop.torch, "save", real)
+    monkeypatch.setattr(training.torch, "save", real)
     assert torch.equal(_weights(_train(path, every_s=0.0)), _weights(_train(tmp_path / "u.pt")))
 
 

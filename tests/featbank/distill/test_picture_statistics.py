@@ -5,7 +5,7 @@ torch = pytest.importorskip("torch", reason="needs the optional packages of netw
 
 from scipy.ndimage import gaussian_filter  # noqa: E402 - torch may be missing
 
-from featbank.distill.picture_statistics import PictureStatistics  # noqa: E402
+from featbank.distill.network import PictureStatistics  # noqa: E402
 from featbank.encoders import make_encoder  # noqa: E402
 from tests.support.textures import scene  # noqa: E402
 

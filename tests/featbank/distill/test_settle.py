@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the optional packages of network encoders")
 
-from featbank.distill import loop  # noqa: E402 - torch may be missing
-from featbank.distill.lesson import Targets  # noqa: E402
+from featbank.distill import training  # noqa: E402
+from featbank.distill.distill import SettlePlan, pool_photos, settle  # noqa: E402
 from featbank.distill.network import Heads, StudentNetwork, embed_standard, standardise  # noqa: E402
-from featbank.distill.settle import SettlePlan, pool_photos, settle  # noqa: E402
+from featbank.distill.teacher import Targets  # noqa: E402
 from featbank.errors import ImageError, RunError  # noqa: E402
 from featbank.images import read_photo  # noqa: E402
 from featbank.keys import keys_of_files  # noqa: E402
@@ -92,16 +92,16 @@ def test_the_same_seed_gives_the_same_student_and_another_another(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from featbank.distill import loop
+from featbank.distill import training
 from tests.featbank.distill.test_settle import settled, torch
 torch.set_num_threads(1)
-loop.time.monotonic = iter(range(0, 10**6, 1000)).__next__
-saved = loop._save
+training.time.monotonic = iter(range(0, 10**6, 1000)).__next__
+saved = training._save
 def save(path, digest, step, *rest):
     saved(path, digest, step, *rest)
     if step == 11:
         os.kill(os.getpid(), signal.SIGKILL)
-loop._save = save
+training._save = save
 settled(Path(sys.argv[1]))
 """
 
@@ -127,7 +127,9 @@ class _KilledError(Exception):
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.time, "monotonic", iter(range(0, 10**6, 1000)).__next__)  # a checkpoint a step
+    monkeypatch.setattr(
+        training.time, "monotonic", iter(range(0, 10**6, 1000)).__next__
+    )  # a checkpoint a step
 
     def kill(step, losses):
         if step == 12:
@@ -143,7 +145,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.torch, "save", save)
+        patch.setattr(training.torch, "save", save)
         with pytest.raises(RunError, match="previous one is intact; make room"):
             settled(path)
     assert path.read_bytes() == before

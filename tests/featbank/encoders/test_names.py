@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featbank.encoders.names import OPTIONS, POOLS, parse_encoder_name
+from featbank.encoders.spec import OPTIONS, POOLS, parse_encoder_name
 from featbank.errors import EncoderError
 
 VALUES = {

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from featbank.encoders import EncoderRegistry, list_encoders, make_encoder
-from featbank.encoders.classic.catalogue import CATALOGUE
+from featbank.encoders.registry import CATALOGUE
 from featbank.errors import EncoderError, UnknownNameError
 
 SPEC, PATH = CATALOGUE[0]

@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, ImageOps
 from featbank.digest import digest_bytes
 from featbank.errors import FeatbankError, ImageError
 from featbank.images import DECODE_POLICY, MAX_PIXELS, Photo, read_photo
-from featbank.images.raster import check_size
+from featbank.images.formats import check_size
 from tests.support import tiny_formats as tiny
 from tests.support.odd_cases import gray_picture, over_white, picture, stored_for
 

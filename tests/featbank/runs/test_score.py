@@ -312,7 +312,7 @@ def test_a_model_on_imported_features_cannot_score_photos(tmp_path: Path) -> Non
 def test_features_computed_otherwise_than_for_the_model_are_refused(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featbank.encoders.classic.layout import LayoutEncoder
+    from featbank.encoders.classic.scene import LayoutEncoder
 
     identity = LayoutEncoder.identity
     monkeypatch.setattr(LayoutEncoder, "identity", lambda self: {**identity(self), "epoch": 99})

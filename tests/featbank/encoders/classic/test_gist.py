@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featbank.encoders import make_encoder
-from featbank.encoders.classic import gist
+from featbank.encoders.classic import scene
 
 ENCODER = make_encoder("classic:gist")
 RNG = np.random.default_rng(6)
@@ -26,9 +26,9 @@ def grating(frequency: float, turn: float, side: int = 128) -> np.ndarray:
 @pytest.mark.parametrize("orientation", [0, 2, 5])
 @pytest.mark.parametrize("scale", [0, 1, 2])
 def test_grating_excites_its_own_filter(scale: int, orientation: int) -> None:
-    frequency = gist.HIGHEST_FREQUENCY / gist.FREQUENCY_RATIO**scale
+    frequency = scene.HIGHEST_FREQUENCY / scene.FREQUENCY_RATIO**scale
     # The kernels turn the other way round than the frequency's angle.
-    energy = describe(grating(frequency, -np.pi * orientation / gist.N_ORIENTATIONS)).mean(axis=(2, 3))
+    energy = describe(grating(frequency, -np.pi * orientation / scene.N_ORIENTATIONS)).mean(axis=(2, 3))
     assert np.unravel_index(energy.argmax(), energy.shape) == (scale, orientation)
 
 
@@ -50,7 +50,7 @@ def test_mirror_swaps_columns_and_turns() -> None:
 
 def test_one_filter_equals_a_circular_convolution_with_its_impulse() -> None:
     luma = RNG.uniform(0, 255, (16, 20)).astype(np.float32)
-    _, kernel = next(iter(gist.kernels(16, 20)))
+    _, kernel = next(iter(scene.kernels(16, 20)))
     impulse = np.fft.ifft2(kernel.astype(np.float64))
     expected = np.zeros((16, 20), dtype=complex)
     for y in range(16):
@@ -60,7 +60,7 @@ def test_one_filter_equals_a_circular_convolution_with_its_impulse() -> None:
 
 
 def test_kernels_pass_their_centre_and_one_side_only() -> None:
-    for (scale, orientation), kernel in gist.kernels(128, 128):
+    for (scale, orientation), kernel in scene.kernels(128, 128):
         assert 0.95 < kernel.max() <= 1
         assert kernel[0, 0] < 0.04
         row, column = np.unravel_index(kernel.argmax(), kernel.shape)
@@ -71,18 +71,18 @@ def test_kernels_pass_their_centre_and_one_side_only() -> None:
 
 def test_large_crops_get_the_same_kernels_without_keeping_them() -> None:
     def lookups() -> int:
-        found = gist._cached_kernels.cache_info()
+        found = scene._cached_kernels.cache_info()
         return found.hits + found.misses
 
     before = lookups()
-    (_, small), (_, large) = next(iter(gist.kernels(8, 8))), next(iter(gist.kernels(1024, 1024)))
+    (_, small), (_, large) = next(iter(scene.kernels(8, 8))), next(iter(scene.kernels(1024, 1024)))
     assert lookups() == before + 1
     np.testing.assert_allclose(large[::128, ::128], small, atol=1e-6)
 
 
 def test_whitening_removes_brightness_gain_and_slow_change() -> None:
     detail = RNG.normal(0, 1, (64, 64))
-    one, other = (gist.whiten(np.exp(3 + 0.2 * detail + shade).astype(np.float32)) for shade in (0.0, 1.0))
+    one, other = (scene.whiten(np.exp(3 + 0.2 * detail + shade).astype(np.float32)) for shade in (0.0, 1.0))
     # log(1 + x) is log(x) up to 1 / x.
     np.testing.assert_allclose(one, other, atol=0.12)
     assert one.std() == pytest.approx(np.std(one / (1 + 0.2 / 0.2)) * 2)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import gennorm
 
-from featbank.encoders.classic.moments import SHAPE_RANGE, fit_aggd, fit_ggd, shape_of_ratio
+from featbank.encoders.classic.scene_statistics import SHAPE_RANGE, fit_aggd, fit_ggd, shape_of_ratio
 
 N_SAMPLES = 200_000
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from featbank.encoders import make_encoder
-from featbank.encoders.classic import filters, sharpness, spectrum
+from featbank.encoders.classic import filters, sharpness
 from tests.support.textures import add_noise, blur, scene, through_jpeg
 
 ENCODER = make_encoder("classic:nss")
@@ -128,8 +128,8 @@ def test_cost_counts_every_filter_that_runs(monkeypatch: pytest.MonkeyPatch) -> 
     ENCODER.describe(np.zeros((200, 300, 3), dtype=np.uint8))
     # Two by two windows of 192 x 256 pixels cover the crop.
     n_windows, height, width = 4, 192, 256
-    transforms = sharpness.dct_macs(height * width) + spectrum.band_macs(height, width)
-    transforms += spectrum.log_gabor_macs(height // 2, width // 2)
+    transforms = sharpness.dct_macs(height * width) + sharpness.band_macs(height, width)
+    transforms += sharpness.log_gabor_macs(height // 2, width // 2)
     assert ENCODER.count_macs(200, 300) == sum(counted) + n_windows * transforms
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featbank.encoders.classic import filters, scene_statistics
-from featbank.encoders.classic.moments import fit_ggd
+from featbank.encoders.classic.scene_statistics import fit_ggd
 
 RNG = np.random.default_rng(8)
 

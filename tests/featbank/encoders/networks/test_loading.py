@@ -14,9 +14,8 @@ import torchvision
 from safetensors.torch import save_file
 
 from featbank.encoders import make_encoder
-from featbank.encoders.networks.build import blueprint_of, take_in_weights
 from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
-from featbank.encoders.networks.checkpoint_family import convert_checkpoint
+from featbank.encoders.networks.families import blueprint_of, convert_checkpoint, take_in_weights
 from featbank.encoders.networks.loading import (
     check_published,
     digest_state,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from featbank.encoders import Encoder, make_encoder
 from featbank.encoders.networks import encoder as encoder_module
-from featbank.encoders.networks import random_weights, reading
+from featbank.encoders.networks import modules
 from featbank.encoders.networks.modules import load_network
 from featbank.errors import EncoderError, UnknownNameError
 from featbank.feature import compute_features, make_feature
@@ -200,8 +200,8 @@ def test_features_that_share_a_pass_run_the_network_once(monkeypatch: pytest.Mon
     assert features[0].pass_id == features[1].pass_id != features[3].pass_id
     expected = [feature.vector(feature.view.scales(pixels, 0)) for feature in features]
     calls = []
-    run = reading.run_taps
-    monkeypatch.setattr(reading, "run_taps", lambda *args: calls.append(1) or run(*args))
+    run = modules.run_taps
+    monkeypatch.setattr(modules, "run_taps", lambda *args: calls.append(1) or run(*args))
     vectors, timing = compute_features(features, photo)
     assert len(calls) == 2
     for found, wanted in zip(vectors, expected, strict=True):
@@ -347,7 +347,7 @@ def test_similarities_with_prompts_are_cosines_of_the_embedding() -> None:
 @pytest.mark.slow
 def test_position_free_pool_equals_the_published_pool_asked_everywhere() -> None:
     """CLIP-IQA lets every position ask and keeps the answer of the mean; one query must give the same."""
-    from featbank.encoders.networks.checkpoint_family import PositionFreeAttentionPool
+    from featbank.encoders.networks.families import PositionFreeAttentionPool
 
     torch.manual_seed(0)
     pool = PositionFreeAttentionPool(32, 4, 6)
@@ -381,7 +381,7 @@ def test_position_free_pool_equals_the_published_pool_asked_everywhere() -> None
 @pytest.mark.slow
 def test_learned_prompts_stand_around_the_words() -> None:
     from featbank.encoders.networks.clip import PromptTower, build_clip, prompt_tokens
-    from featbank.encoders.networks.random_weights import fill_randomly
+    from featbank.encoders.networks.modules import fill_randomly
 
     clip = build_clip("RN50-quickgelu")
     fill_randomly(clip, 0)
@@ -421,7 +421,7 @@ def test_random_weights_keep_signals_in_scale(crops: NDArray[np.uint8]) -> None:
         assert 1e-6 < np.abs(vectors).max() < 1e3
         assert relative(encoder.encode(crops[:1]), vectors[:1]) <= 1e-5
     module = make_encoder("timm:nf_regnet_b1.ra2_in1k?random=7").blueprint.build()
-    random_weights.fill_randomly(module, 7)
+    modules.fill_randomly(module, 7)
     gains = [tensor for name, tensor in module.named_parameters() if name.endswith(".gain")]
     assert gains
     assert all(bool((gain == gain.reshape(-1)[0]).all()) for gain in gains)

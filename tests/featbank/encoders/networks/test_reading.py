@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from featbank.encoders.networks.random_weights import fill_randomly
-from featbank.encoders.networks.reading import expand_taps, pool, run_taps
+from featbank.encoders.networks.modules import expand_taps, fill_randomly, pool, run_taps
 from featbank.errors import EncoderError
 
 

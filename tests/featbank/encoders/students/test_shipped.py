@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from featbank.commands.weights import COMMANDS
 from featbank.encoders import Encoder, make_encoder
-from featbank.encoders.students.description import (
+from featbank.encoders.student import (
     CARD_FILE,
     NETWORK_FILE,
     describe_student,
@@ -50,14 +50,14 @@ class TestShippedStudents(EncoderContract):
 
     def test_is_small_and_cheap_at_its_own_view(self, encoder: Encoder) -> None:
         facts = describe_student(encoder.spec.name.partition(":")[2])
-        folder = resources.files("featbank.encoders.students") / facts.name
+        folder = resources.files("featbank.encoders") / "students" / facts.name
         assert sum(len(item.read_bytes()) for item in folder.iterdir()) <= MAX_BYTES
         assert len(read_network(facts)) == len((folder / NETWORK_FILE).read_bytes())
         assert 0 < make_feature(encoder.spec.name, facts.view, "mean").gmacs() <= MAX_GMACS
 
     def test_has_a_card(self, encoder: Encoder) -> None:
         name = encoder.spec.name.partition(":")[2]
-        card = (resources.files("featbank.encoders.students") / name / CARD_FILE).read_text("utf-8")
+        card = (resources.files("featbank.encoders") / "students" / name / CARD_FILE).read_text("utf-8")
         assert card.startswith(f"# {encoder.spec.name}\n")
         assert "| " in card
 

@@ -1,7 +1,8 @@
-"""What a student's folder says of its network: enough to count and check it without running it.
+"""Small networks trained by this project, ``featbank:NAME``: what their folder says of them, and running them.
 
-A folder holds ``network.onnx`` (the graph with its weights), ``student.json`` (this description) and
-``README.md`` (the model card). Shipped students lie in this package, distilled ones in the weights folder.
+A folder holds ``network.onnx`` (the graph with its weights), ``student.json`` (the description) and ``README.md`` (the
+model card). Shipped students lie in this package, distilled ones in the weights folder. ONNX Runtime runs them: the
+same numbers with and without torch.
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
 from featbank.digest import digest_bytes
+from featbank.encoders.spec import Encoder, EncoderSpec
 from featbank.encoders.weights import weights_folder
 from featbank.errors import EncoderError, unknown_name
 
@@ -29,15 +36,9 @@ MAX_NETWORK_BYTES: Final = 200 * 2**20
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Multiply-accumulates of one layer.
+    """Multiply-accumulates of one layer per output position, and input pixels between positions (``stride``).
 
-    Attributes
-    ----------
-    macs : int
-        Per output position.
-    stride : int
-        Input pixels from one output position to the next, along each side; 0 where the layer sees pooled
-        maps and so runs once for each crop.
+    The stride is 0 where the layer sees pooled maps and so runs once for each crop.
     """
 
     macs: int
@@ -52,20 +53,16 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class StudentDescription:
-    """The facts of a student.
+    """The facts of a student; title, reference and licence as in `EncoderSpec`.
 
     Attributes
     ----------
     name : str
         Without the family.
-    title, reference, licence : str
-        For people, as in `EncoderSpec`.
     architecture : str
         timm's name of the trunk, and what was changed.
     view : str
         The view it was trained for and is meant to be used with.
-    n_features : int
-        Length of its vector.
     n_params : int
         Parameters that the forward pass reads.
     size_multiple, min_size : int
@@ -99,14 +96,7 @@ class StudentDescription:
 
 
 def parse_description(text: str, where: str) -> StudentDescription:
-    """Read a description.
-
-    Parameters
-    ----------
-    text : str
-        JSON.
-    where : str
-        The file, for messages.
+    """Read a description from JSON; ``where`` is the file, for messages.
 
     Raises
     ------
@@ -138,7 +128,7 @@ def _integers(layer: Mapping[str, Any]) -> dict[str, int]:
 
 def shipped_students() -> list[str]:
     """Return the names of the students in this package."""
-    here = resources.files(__package__)
+    here = resources.files("featbank.encoders") / "students"
     return sorted(item.name for item in here.iterdir() if (item / DESCRIPTION_FILE).is_file())
 
 
@@ -157,7 +147,7 @@ def distilled_students() -> list[str]:
 
 def _file(name: str, file: str) -> Any:  # noqa: ANN401 - a path, or a resource of a zipped package
     if name in shipped_students():
-        return resources.files(__package__) / name / file
+        return resources.files("featbank.encoders") / "students" / name / file
     if name in distilled_students():
         return students_folder() / name / file
     raise unknown_name(
@@ -210,3 +200,110 @@ def read_network(description: StudentDescription) -> bytes:
             "or cut; distill the student again, or install the package again if it is a shipped one."
         )
     return data
+
+
+EPOCH: Final = 1
+"""Raised with any change of the code here that moves the features."""
+
+BATCH_PIXELS: Final = 2**21
+"""Crops run together while they have at most this many pixels: bounds memory whatever the view."""
+
+
+class StudentEncoder(Encoder):
+    """A student network."""
+
+    def __init__(self, description: StudentDescription) -> None:
+        self.description = description
+        super().__init__(
+            EncoderSpec(
+                name=f"{FAMILY}:{description.name}",
+                role="mobile",
+                title=description.title,
+                reference=description.reference,
+                licence=description.licence,
+                weights=description.sha256[:12],
+                n_features=description.n_features,
+            )
+        )
+
+    @property
+    def n_params(self) -> int:
+        """Number of parameters that the forward pass reads."""
+        return self.description.n_params
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that can change the numbers."""
+        return {
+            **self.pass_identity(),
+            "taps": ["embedding"],
+            "pooling": "in the graph",
+        }
+
+    def pass_identity(self) -> dict[str, Any]:
+        """Return what can change the forward pass: a student's graph holds all of it."""
+        return {
+            "name": self.spec.name,
+            "weights": self.description.sha256,
+            "normalisation": "in the graph",
+            "numerics": "fp32",
+            "epoch": EPOCH,
+        }
+
+    def count_macs(self, height: int, width: int) -> int:
+        """Return the multiply-accumulates for one crop, by the description's layers.
+
+        Raises
+        ------
+        EncoderError
+            If the network does not take this size.
+        """
+        self.check_size(height, width)
+        return self.description.count_macs(height, width)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse sides that are too short or not a multiple of the stem's block.
+
+        Raises
+        ------
+        EncoderError
+            If a side does not fit.
+        """
+        super().check_size(height, width)
+        least, multiple = self.description.min_size, self.description.size_multiple
+        if min(height, width) < least or height % multiple or width % multiple:
+            raise EncoderError(
+                f"{self.spec.name}: crops need sides of at least {least} pixels that are multiples of {multiple}, got "
+                f"{height} x {width}. Use its own view, {self.description.view!r}."
+            )
+
+    def _encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        session = _session(self.description)
+        n_batch = max(1, BATCH_PIXELS // (crops.shape[1] * crops.shape[2]))
+        blocks = [
+            session.run(None, {"crops": np.ascontiguousarray(crops[start : start + n_batch])})[0]
+            for start in range(0, len(crops), n_batch)
+        ]
+        return np.concatenate(blocks).astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=8)
+def _session(description: StudentDescription) -> onnxruntime.InferenceSession:
+    """Open the graph once a process."""
+    options = onnxruntime.SessionOptions()
+    # One thread: photos are spread over processes, and the order of additions does not depend on the machine.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(
+            read_network(description), options, providers=["CPUExecutionProvider"]
+        )
+    except (RuntimeError, ValueError) as error:  # what ONNX Runtime's own errors derive from
+        if isinstance(error, EncoderError):
+            raise
+        raise EncoderError(
+            f"{FAMILY}:{description.name}: ONNX Runtime {onnxruntime.__version__} cannot open the network: {error}"
+        ) from error
+
+
+def build_student(name: str) -> StudentEncoder:
+    """Build the encoder ``featbank:NAME``; the network is opened with the first crops. Raises as `describe_student`."""
+    return StudentEncoder(describe_student(name.removeprefix(f"{FAMILY}:")))
