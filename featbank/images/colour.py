@@ -23,12 +23,7 @@ _PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
 def to_srgb(raster: Raster) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Finish a decoded image.
-
-    Parameters
-    ----------
-    raster : Raster
-        As decoded; its arrays may be overwritten.
+    """Finish a decoded image, whose arrays may be overwritten.
 
     Returns
     -------

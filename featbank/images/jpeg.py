@@ -112,15 +112,6 @@ def decode_jpeg(data: bytes) -> Raster:
 def read_header(data: bytes) -> JpegHeader:
     """Read the markers of a JPEG file up to its image data.
 
-    Parameters
-    ----------
-    data : bytes
-        The whole file, beginning with the start-of-image marker.
-
-    Returns
-    -------
-    JpegHeader
-
     Raises
     ------
     ImageError

@@ -37,7 +37,6 @@ class Photo:
     actions : tuple of str
         Everything that was done on the way, in order; empty for an ordinary sRGB photo. Each is a word,
         with a detail after a colon where there is one:
-
         ==================================  ===========================================================
         ``misnamed:.png``                   the suffix promises another format than the content is
         ``first-frame-of:12``               the other frames or pages were left out
@@ -89,10 +88,6 @@ def read_photo(source: str | Place | bytes) -> Photo:
     ----------
     source : str, Path, RemotePath or bytes
         The file, its URL in a store, or its content.
-
-    Returns
-    -------
-    Photo
 
     Raises
     ------

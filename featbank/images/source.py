@@ -106,24 +106,12 @@ _NOT_IMAGES: tuple[tuple[bytes, str], ...] = (
 
 
 def read_bytes(path: Place) -> bytes:
-    """Read a whole image file, refusing what is no file or too large before reading it.
-
-    Parameters
-    ----------
-    path : Path or RemotePath
-        The file; links are followed.
-
-    Returns
-    -------
-    bytes
-        Its content, at least one byte, at most `MAX_FILE_BYTES`.
+    """Read a whole image file, 1 to `MAX_FILE_BYTES` bytes, refusing what is no file or too large before reading it.
 
     Raises
     ------
     ImageError
-        With reason ``missing``, ``not-a-file``, ``unreadable``, ``empty``, ``too-large``, or what `sniff`
-        raises: the first bytes are looked at before the rest is held in memory. What was read and refused has its
-        digest in the error.
+        ``missing``, ``not-a-file``, ``unreadable``, ``empty`` or ``too-large``.
     StoreError
         If a store cannot be reached, which is no fault of this image.
     """
@@ -181,17 +169,7 @@ def _explained() -> Iterator[None]:
 
 
 def sniff(head: bytes) -> str:
-    """Name the format of a file by its first bytes.
-
-    Parameters
-    ----------
-    head : bytes
-        At least the first 32 bytes of the file, or all of it.
-
-    Returns
-    -------
-    str
-        A key of `SUFFIXES`.
+    """Name the format of a file by its first 32 bytes or more, a key of `SUFFIXES`.
 
     Raises
     ------
