@@ -5,15 +5,17 @@ which scale, who may tell training from test, and which images belong together. 
 """
 
 from featbank.datasets.check import check_dataset, render_check
-from featbank.datasets.image_table import SPLITS, SUBSETS, DatasetInfo, ImageTable
+from featbank.datasets.image_table import SPLITS, SUBSETS, ImageTable
 from featbank.datasets.locate import read_photos
 from featbank.datasets.registry import list_datasets, read_dataset, read_plain_csv
+from featbank.datasets.releases import DatasetInfo, Release
 
 __all__ = [
     "SPLITS",
     "SUBSETS",
     "DatasetInfo",
     "ImageTable",
+    "Release",
     "check_dataset",
     "list_datasets",
     "read_dataset",

@@ -7,8 +7,9 @@ One row per image: what it is called, where its file should lie, its MOS on the 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -214,25 +215,7 @@ class ImageTable:
         return bool((self.frame["group"] != "").any())
 
     def select(self, split: str | None = None, subset: str | None = None) -> pd.DataFrame:
-        """Return the rows of one split, of one subset, or of both.
-
-        Parameters
-        ----------
-        split : one of `SPLITS`, optional
-            All splits by default.
-        subset : one of `SUBSETS`, optional
-            All subsets by default; the empty word means "not exclusive".
-
-        Returns
-        -------
-        pandas.DataFrame
-            Same columns, original row labels.
-
-        Raises
-        ------
-        DatasetError
-            If a word is unknown.
-        """
+        """Return the rows of one split, of one subset, or of both; the empty subset means "not exclusive"."""
         for word, known, kind in ((split, SPLITS, "split"), (subset, SUBSETS, "subset")):
             if word is not None and word not in known:
                 raise DatasetError(f"ImageTable.select: {kind} must be one of {known}, got {word!r}.")
@@ -274,3 +257,32 @@ class ImageTable:
             ],
             dtype=object,
         )
+
+
+def make_frame(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pd.DataFrame:
+    """Arrange columns as `ImageTable` wants them, with empty text where a column is absent."""
+    n_rows = len(columns["image_id"])
+    paths = list(columns["path"])
+    # pandas' own text type holds no undecodable bytes, which a path may have.
+    is_text = all(map(_is_utf8, paths))
+    frame = pd.DataFrame(
+        {
+            "image_id": list(columns["image_id"]),
+            "path": pd.Series(paths, dtype="str" if is_text else object),
+            "mos": np.asarray(columns["mos"], dtype=np.float64),
+            **{name: list(columns.get(name, [""] * n_rows)) for name in ("split", "subset", "group")},
+        }
+    )
+    for name, values in columns.items():
+        if name not in frame.columns:
+            frame[name] = np.asarray(values, dtype=np.float64)
+    # An empty list becomes a float column; the table's columns keep their kind even without rows.
+    return frame.astype(dict.fromkeys(("image_id", "split", "subset", "group"), "str"))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

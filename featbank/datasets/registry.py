@@ -1,12 +1,16 @@
-"""Recognises which dataset lies at a path and hands it to its reader; holds the list of all readers."""
+"""Recognises which dataset lies at a path and reads it: a published one, a CSV of one's own, a folder of photos."""
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from featbank.datasets import demo, kadid10k, koniq10k, live_challenge, spaq, tid2013, uhd_iqa
-from featbank.datasets.image_table import DatasetInfo, ImageTable, Layout, Source
+import numpy as np
+from numpy.typing import NDArray
+
+from featbank.datasets.image_table import META_PREFIX, SPLITS, SUBSETS, ImageTable, make_frame
 from featbank.datasets.locate import (
     PHOTOS_NAME,
     ImageFinder,
@@ -15,22 +19,21 @@ from featbank.datasets.locate import (
     list_folder,
     read_photos,
 )
-from featbank.datasets.registry import CSV_NAME, read_plain_csv
-from featbank.datasets.text import read_header
+from featbank.datasets.releases import (
+    DEMO,
+    DEMO_MARKER,
+    UHD_IQA,
+    DatasetInfo,
+    Release,
+    Source,
+    known_releases,
+)
+from featbank.datasets.text import TextTable, read_delimited, read_header
 from featbank.errors import DatasetError, DatasetNotFoundError
 from featbank.images.source import IMAGE_SUFFIXES
-from featbank.remote import Place, RemotePath, as_place, utf8_name
+from featbank.remote import Place, RemotePath, as_place, is_url, utf8_name
 
-LAYOUTS: tuple[Layout, ...] = (
-    demo.LAYOUT,
-    uhd_iqa.LAYOUT,
-    koniq10k.LAYOUT,
-    spaq.LAYOUT,
-    kadid10k.LAYOUT,
-    tid2013.LAYOUT,
-    live_challenge.LAYOUT,
-)
-
+CSV_NAME = "csv"
 _OWN = (
     DatasetInfo(CSV_NAME, "Own scores", None, "", "", "a CSV with path,mos[,split,subset,group]"),
     DatasetInfo(PHOTOS_NAME, "Folder of photos, without scores", None, "", "", "a folder of images"),
@@ -49,7 +52,7 @@ def list_datasets() -> list[DatasetInfo]:
         Name, title, published number of images (None where it varies), licence, reference, and the marker by
         which the dataset is recognised.
     """
-    return [*(layout.info() for layout in LAYOUTS), *_OWN]
+    return [*(release.info() for release in known_releases()), *_OWN]
 
 
 def read_dataset(path: str | Place, *, images: str | Place | None = None) -> ImageTable:
@@ -115,32 +118,32 @@ def _existing(path: str | Place, who: str) -> Place:
     return place
 
 
-def _find_layouts(folder: Place) -> list[tuple[Layout, Place]]:
-    """Return the published layouts whose marker is in a folder, with the marker."""
+def _find_releases(folder: Place) -> list[tuple[Release, Place]]:
+    """Return the published releases whose marker is in a folder, with the marker."""
     finder = ImageFinder(folder)
-    found: list[tuple[Layout, Place]] = []
-    for layout in LAYOUTS:
-        for marker in layout.markers:
+    found: list[tuple[Release, Place]] = []
+    for release in known_releases():
+        for marker in release.markers:
             metadata = finder.entry(marker)
             if metadata is not None and metadata.is_file():
-                found.append((layout, metadata))
+                found.append((release, metadata))
                 break
-    if any(layout is demo.LAYOUT for layout, _ in found):
+    if any(release is DEMO for release, _ in found):
         # The demo set brings UHD-IQA's metadata file as its own.
-        found = [(layout, metadata) for layout, metadata in found if layout is not uhd_iqa.LAYOUT]
+        found = [(release, metadata) for release, metadata in found if release is not UHD_IQA]
     return found
 
 
 def _read_folder(folder: Place, images: Place | None) -> ImageTable:
-    found = _find_layouts(folder)
+    found = _find_releases(folder)
     if len(found) > 1:
-        spelled = ", ".join(f"{layout.title} ({metadata})" for layout, metadata in found)
+        spelled = ", ".join(f"{release.title} ({metadata})" for release, metadata in found)
         raise DatasetError(
             f"{folder} holds several datasets: {spelled}. Name the metadata file of the one to be read."
         )
     if found:
-        layout, metadata = found[0]
-        return layout.read(Source(metadata, folder, images))
+        release, metadata = found[0]
+        return release.read(Source(metadata, folder, images))
     hints = _hints(folder)
     if images is not None:
         raise DatasetNotFoundError(
@@ -159,7 +162,7 @@ def _read_folder(folder: Place, images: Place | None) -> ImageTable:
 
 
 def _looked_for(folder: Place) -> str:
-    markers = "; ".join(f"{' or '.join(layout.markers)} ({layout.title})" for layout in LAYOUTS)
+    markers = "; ".join(f"{' or '.join(release.markers)} ({release.title})" for release in known_releases())
     return f"Looked in {folder} for {markers}."
 
 
@@ -168,9 +171,9 @@ def _hints(folder: Place) -> list[str]:
     hints: list[str] = []
     entries = [entry for entry in list_folder(folder) if not entry.name.startswith(".")]
     for entry in [entry for entry in entries if is_folder(entry)][:_MAX_HINT_FOLDERS]:
-        for layout, metadata in _find_layouts(folder / entry.name):
+        for release, metadata in _find_releases(folder / entry.name):
             hints.append(
-                f"{utf8_name(metadata.parent)} holds {layout.title}: give {utf8_name(folder / entry.name)} to read it "
+                f"{utf8_name(metadata.parent)} holds {release.title}: give {utf8_name(folder / entry.name)} to read it "
                 "with its scores."
             )
     tables = [
@@ -187,37 +190,164 @@ def _read_file(path: Place, images: Place | None) -> ImageTable:
     suffix = path.suffix.casefold()
     if suffix in _TEXT_SUFFIXES:
         header = read_header(path)
-        for layout in LAYOUTS:
+        for release in known_releases():
             # Recognised by its columns, so a renamed metadata file is read as what it is.
-            if layout.header and layout.header <= header:
-                return _read_metadata(layout, path, images)
+            if release.header and release.header <= header:
+                return _read_metadata(release, path, images)
         if "path" in {name.casefold() for name in header}:
             return read_plain_csv(path, images=images)
-    for layout in LAYOUTS:
-        if any(path.name.casefold() == marker.rpartition("/")[2].casefold() for marker in layout.markers):
-            return _read_metadata(layout, path, images)
+    for release in known_releases():
+        if any(path.name.casefold() == marker.rpartition("/")[2].casefold() for marker in release.markers):
+            return _read_metadata(release, path, images)
     if suffix in _TEXT_SUFFIXES:
         return read_plain_csv(path, images=images)
     if is_image_name(path):
         return read_photos([path])
+    files = {marker.rpartition("/")[2] for release in known_releases() for marker in release.markers}
     raise DatasetError(
         f"read_dataset: {path} is no dataset. Expected a folder, a CSV with path,mos, an image, or one of the metadata "
-        f"files {', '.join(sorted({marker.rpartition('/')[2] for layout in LAYOUTS for marker in layout.markers}))}."
+        f"files {', '.join(sorted(files))}."
     )
 
 
-def _read_metadata(layout: Layout, metadata: Place, images: Place | None) -> ImageTable:
-    root = _root_of(layout, metadata)
-    if layout is uhd_iqa.LAYOUT and (root / demo.DEMO_MARKER).is_file():
+def _read_metadata(release: Release, metadata: Place, images: Place | None) -> ImageTable:
+    root = _root_of(release, metadata)
+    if release is UHD_IQA and (root / DEMO_MARKER).is_file():
         # The demo set's scores, named directly, are still a simulation.
-        layout, metadata = demo.LAYOUT, root / demo.DEMO_MARKER
-    return layout.read(Source(metadata, root, images))
+        release, metadata = DEMO, root / DEMO_MARKER
+    return release.read(Source(metadata, root, images))
 
 
-def _root_of(layout: Layout, metadata: Place) -> Place:
+def _root_of(release: Release, metadata: Place) -> Place:
     """Return the dataset folder, given the metadata file inside it, which may lie in a folder of its own."""
-    for marker in layout.markers:
+    for marker in release.markers:
         parts = [part.casefold() for part in marker.split("/")]
         if [part.casefold() for part in metadata.parts[-len(parts) :]] == parts and len(parts) > 1:
             return metadata.parents[len(parts) - 1]
     return metadata.parent
+
+
+_USED = ("path", "image_name", "mos", "dmos", "split", "subset", "group")
+
+
+def read_plain_csv(path: str | Place, *, images: str | Place | None = None) -> ImageTable:
+    """Read a CSV that its user wrote.
+
+    The header names the columns, in any case and order:
+
+    - ``path``: absolute, a URL, or relative to `images`, by default to the CSV's folder. It may point anywhere, ``..``
+      included: whoever wrote the CSV chose it. The text as written is the ``image_id``, unless ``image_name`` is
+      there too.
+    - ``image_name``: instead of ``path``, a name to be found below that folder; here the rules of published
+      metadata hold, and a name that leads out of the folder is refused.
+    - ``mos``: higher is better, on any scale, empty where unknown. Or ``dmos``, lower is better: MOS is then its
+      negative, which keeps distances and does not depend on which images are in the file.
+    - ``split`` (training, validation, test or empty), ``subset`` (exclusive or empty), ``group``: optional.
+    - ``meta:<name>``: optional numbers known without looking at the image.
+
+    Files may be missing: features of them may have been brought from elsewhere.
+
+    Parameters
+    ----------
+    path : str, Path or RemotePath
+        The CSV, separated by commas, semicolons or tabs.
+    images : str, Path or RemotePath, optional
+        Folder to which names and relative paths refer.
+
+    Returns
+    -------
+    ImageTable
+        Named ``csv:`` and the file's stem, for people alone: who its images are, `ImageTable.full_names` says.
+        ``mos_range`` is the range of the scores, because the file does not state its scale.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If there is no such file.
+    DatasetError
+        If no column names the images, an image is listed twice, or a value is of the wrong kind.
+    """
+    path = as_place(path)
+    table = read_delimited(path, fold_header=True)
+    base = as_place(images) if images is not None else path.parent
+    base = base.resolve()
+    notes: list[str] = []
+    columns: dict[str, list[str] | NDArray[np.float64]] = {}
+    columns["image_id"], columns["path"] = _images(table, base, notes)
+    columns["mos"] = _scores(table, notes)
+    if "split" in table.columns:
+        columns["split"] = table.words("split", SPLITS)
+    if "subset" in table.columns:
+        columns["subset"] = table.words("subset", SUBSETS)
+    if "group" in table.columns:
+        columns["group"] = table.columns["group"]
+    for name in table.columns:
+        if name.startswith(META_PREFIX):
+            columns[name] = table.numbers(name)
+    unused = [name for name in table.columns if name not in _USED and not name.startswith(META_PREFIX)]
+    if unused:
+        notes.append(f"Columns not used: {', '.join(unused)}.")
+    known = np.asarray(columns["mos"])[np.isfinite(columns["mos"])]
+    mos_range = (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
+    return ImageTable(
+        name=f"{CSV_NAME}:{path.stem}",
+        root=path.resolve().parent,
+        frame=make_frame(columns),
+        mos_range=mos_range,
+        notes=tuple(notes),
+        names_in=str(base),
+    )
+
+
+def _images(table: TextTable, base: Place, notes: list[str]) -> tuple[list[str], list[str]]:
+    if "path" in table.columns:
+        written = table.unique("path")
+        names = table.unique("image_name") if "image_name" in table.columns else written
+        paths = [_absolute(text, str(base)) for text in written]
+        _check_one_row_per_file(table, paths)
+        return names, paths
+    if "image_name" in table.columns:
+        names = table.unique("image_name")
+        finder = ImageFinder(base)
+        paths = finder.locate(names, [(".",)] * len(names))
+        notes.extend(finder.notes())
+        return names, paths
+    raise DatasetError(
+        f"{table.path} needs a column 'path' (or 'image_name') and a column 'mos', its columns are "
+        f"{', '.join(map(repr, list(table.columns)[:20]))}. Rename the one that names the image files."
+    )
+
+
+def _absolute(text: str, base: str) -> str:
+    if "://" in text and (is_url(text) or text[:7].lower() == "file://"):
+        return str(as_place(text))
+    # A Path for each of a million rows would take most of the time of reading them; most need none of its care.
+    if os.sep == "/" and not (text.startswith("~/") or "./" in text or "//" in text or text.endswith("/")):
+        return text if text.startswith("/") else f"{base}/{text}"
+    # Only this form is the home folder: "~name" is a legal file name.
+    path = Path(text).expanduser() if text.startswith("~/") else Path(text)
+    return str(path if path.is_absolute() else as_place(base) / path.as_posix())
+
+
+def _check_one_row_per_file(table: TextTable, paths: list[str]) -> None:
+    first: dict[str, int] = {}
+    for line, path in zip(table.lines, paths, strict=True):
+        if path in first:
+            raise DatasetError(
+                f"{table.path}: lines {first[path]} and {line} name one file, {path}. Keep one row per image; average "
+                "scores given several times."
+            )
+        first[path] = line
+
+
+def _scores(table: TextTable, notes: list[str]) -> NDArray[np.float64]:
+    if "mos" in table.columns:
+        if "dmos" in table.columns:
+            notes.append("The column 'dmos' is not used, because 'mos' is there too.")
+        return table.numbers("mos")
+    if "dmos" in table.columns:
+        notes.append("MOS is the negative of the column 'dmos', where lower is better.")
+        # 0 - x rather than -x: an undistorted image with DMOS 0 gets 0, not minus zero.
+        return 0.0 - table.numbers("dmos")
+    notes.append("There is no column 'mos': these images can be scored, but nothing can be fitted on them.")
+    return np.full(len(table), np.nan)

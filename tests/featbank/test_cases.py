@@ -139,7 +139,7 @@ HOSTILE: dict[str, list[Step]] = {
     "SEGV_svr_shrink.skops": [
         Step(1, "score {c}/hostile/SEGV_svr_shrink.skops {c}/images/base.png", ("not trusted",)),
     ],
-    "spaq_wide_3kB.xlsx": [Step(1, "check {t}/spaq", ("first sheet is empty",))],
+    "spaq_wide_3kB.xlsx": [Step(1, "check {t}/spaq", ("Save its first sheet as CSV",))],
 }
 
 

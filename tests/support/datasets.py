@@ -129,8 +129,20 @@ def write_workbook(path: Path, sheet_xml: str, strings_xml: str | None, *, sheet
         )
         archive.writestr(
             "xl/_rels/workbook.xml.rels",
-            f'<Relationships xmlns="{_PACKAGE_NS}"><Relationship Id="rId1" Target="styles.xml"/>'
-            f'<Relationship Id="rId7" Target="worksheets/{sheet}"/></Relationships>',
+            f'<Relationships xmlns="{_PACKAGE_NS}"><Relationship Id="rId7" Type="{_REL_NS}/worksheet" '
+            f'Target="worksheets/{sheet}"/></Relationships>',
+        )
+        archive.writestr(
+            "_rels/.rels",
+            f'<Relationships xmlns="{_PACKAGE_NS}"><Relationship Id="rId1" Type="{_REL_NS}/officeDocument" '
+            'Target="xl/workbook.xml"/></Relationships>',
+        )
+        kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"
+        archive.writestr(
+            "[Content_Types].xml",
+            '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+            '<Default Extension="xml" ContentType="application/xml"/>'
+            f'<Override PartName="/xl/workbook.xml" ContentType="{kind}"/></Types>',
         )
         archive.writestr(f"xl/worksheets/{sheet}", sheet_xml)
         if strings_xml is not None:

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from featbank.datasets import list_datasets, read_dataset
-from featbank.datasets.registry import LAYOUTS
+from featbank.datasets.releases import RELEASES, known_releases
 from featbank.errors import DatasetError, DatasetNotFoundError
 from tests.support.datasets import touch, uhd_row, write_csv, write_uhd
 
@@ -30,7 +30,7 @@ def test_the_listing_names_every_reader_once_with_its_figures():
 
 
 def test_no_two_layouts_share_a_marker():
-    markers = [marker for layout in LAYOUTS for marker in layout.markers]
+    markers = [marker for layout in RELEASES for marker in layout.markers]
     assert len(set(markers)) == len(markers)
 
 
@@ -55,7 +55,7 @@ def test_a_folder_without_anything_says_what_was_looked_for_and_where(tmp_path):
         read_dataset(tmp_path)
     message = str(caught.value)
     assert f"Looked in {tmp_path} for" in message
-    for layout in LAYOUTS:
+    for layout in RELEASES:
         assert all(marker in message for marker in layout.markers)
     assert ".jpg" in message
 
@@ -105,3 +105,39 @@ def test_a_folder_whose_name_is_not_text_is_refused(tmp_path):
     touch(folder / "1.jpg")
     with pytest.raises(DatasetError, match="not valid UTF-8; rename that folder"):
         read_dataset(folder)
+
+
+PLUGIN = """\
+from featbank.datasets import Release
+
+MINE = Release("mine", "My photos", 2, "own", "nobody 2026", (1.0, 5.0), ("mine.csv",), "file", ("score",),
+               folders=("pictures",), group="who")
+"""
+
+
+def test_an_installed_package_adds_a_dataset(tmp_path, monkeypatch):
+    info = tmp_path / "site" / "mine-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[featbank.datasets]\nmine = mine_photos:MINE\n")
+    (info.parent / "mine_photos.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(info.parent)
+    monkeypatch.delitem(sys.modules, "mine_photos", raising=False)
+    write_csv(
+        tmp_path / "data/mine.csv", ["file", "score", "who"], [["a.jpg", 4.5, "ann"], ["b.jpg", 1, "bob"]]
+    )
+    touch(tmp_path / "data/pictures/a.jpg")
+    known_releases.cache_clear()
+    try:
+        table = read_dataset(tmp_path / "data")
+        assert table.name == "mine"
+        assert table.frame["mos"].tolist() == [4.5, 1.0]
+        assert table.frame["group"].tolist() == ["ann", "bob"]
+        assert table.frame["path"][0] == str(tmp_path / "data/pictures/a.jpg")
+        assert "mine" in {release.name for release in list_datasets()}
+        (info / "entry_points.txt").write_text("[featbank.datasets]\nmine = mine_photos:PLUGIN\n")
+        known_releases.cache_clear()
+        with pytest.raises(DatasetError, match="plug-in 'mine'"):
+            read_dataset(tmp_path / "data")
+    finally:
+        known_releases.cache_clear()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featbank.datasets import _text, read_dataset
+from featbank.datasets import read_dataset, text
 from featbank.datasets.text import read_delimited, read_header
 from featbank.errors import DatasetError, DatasetNotFoundError
 
@@ -156,7 +156,7 @@ def test_what_is_no_table_is_refused(tmp_path, data, words):
 
 
 def test_a_table_with_too_many_cells_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(_text, "MAX_CELLS", 100)
+    monkeypatch.setattr(text, "MAX_CELLS", 100)
     with pytest.raises(DatasetError, match="100 cells"):
         read_delimited(write(tmp_path / "t.csv", "a,b\n" + "1,2\n" * 51))
 

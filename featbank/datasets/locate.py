@@ -1,21 +1,26 @@
-"""Finds the files that a dataset's metadata names, and refuses names that lead out of the dataset.
+"""Finds the files that a dataset's metadata names, and lists photographs in folders.
 
 Names are compared exactly first, then without regard to case and Unicode form, and names that are no UTF-8 as Latin-1:
 archives packed on another system often change all three. Nothing is guessed: where two files fit one name, the
-reader asks.
+reader asks. A name that leads out of the dataset is refused.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import posixpath
 import unicodedata
 from collections.abc import Iterator, Sequence
-from pathlib import PureWindowsPath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TypeAlias
 
-from featbank.errors import DatasetError, first_few
-from featbank.remote import Place, RemoteEntry, RemotePath, utf8_name
+import numpy as np
+
+from featbank.datasets.image_table import ImageTable, make_frame
+from featbank.errors import DatasetError, DatasetNotFoundError, first_few
+from featbank.images.source import IMAGE_SUFFIXES
+from featbank.remote import Place, RemoteEntry, RemotePath, as_place, utf8_name
 
 Entry: TypeAlias = os.DirEntry[str] | RemoteEntry
 
@@ -33,18 +38,11 @@ def fold(name: str) -> str:
 
 
 def name_inside(name: str, base: Place) -> str:
-    r"""Return an image name from a dataset's metadata as a path relative to ``base``.
+    r"""Return an image name from a dataset's metadata as a path relative to the folder of the images.
 
-    The check is made on the spelling: a name such as ``../../etc/passwd`` or an absolute path outside ``base``
-    is refused, so that metadata from elsewhere cannot make us read other files. Links inside the dataset
-    folder are followed, because only its owner can have put them there.
-
-    Parameters
-    ----------
-    name : str
-        As in the metadata; ``\`` is read as ``/``.
-    base : Path or RemotePath
-        Absolute folder of the images.
+    The check is made on the spelling, where ``\`` is read as ``/``: a name such as ``../../etc/passwd`` or an absolute
+    path outside ``base`` is refused, so that metadata from elsewhere cannot make us read other files. Links inside the
+    dataset folder are followed, because only its owner can have put them there.
 
     Raises
     ------
@@ -101,21 +99,7 @@ class ImageFinder:
         return place
 
     def home(self, names: Sequence[str], folders: Sequence[str]) -> str | None:
-        """Return the first folder that holds any of the images, so that all are taken from one place.
-
-        Releases come in several sizes side by side; filling gaps of one size from another would mix them.
-
-        Parameters
-        ----------
-        names : sequence of str
-            Names from the metadata.
-        folders : sequence of str
-            Folders relative to ``base``, first choice first.
-
-        Returns
-        -------
-        str or None
-            None if no folder holds any of them.
+        """Return the first folder that holds any of the images, so that all come from one place, or None.
 
         Raises
         ------
@@ -133,19 +117,9 @@ class ImageFinder:
     ) -> list[str]:
         """Return an absolute path for every name; where nothing is found, the place where it was expected.
 
-        Parameters
-        ----------
-        names : sequence of n_images str
-            Names from the metadata.
-        places : sequence of n_images sequences of str
-            Folders relative to ``base`` in which the image belongs, first choice first.
-        anywhere : bool
-            Whether an image in none of them is looked for by its name in all folders down to `MAX_DEPTH`
-            levels; what was found so is counted in ``elsewhere``.
-
-        Returns
-        -------
-        list of n_images str
+        ``places`` are the folders in which each image belongs, first choice first. With ``anywhere``, an image in
+        none of them
+        is looked for by its name in all folders down to `MAX_DEPTH` levels, and counted in ``elsewhere``.
 
         Raises
         ------
@@ -261,3 +235,97 @@ def _walk(folder: Place, depth: int | None, seen: set[tuple[int, int]]) -> Itera
     if depth is None or depth > 0:
         for sub in folders:
             yield from _walk(sub, None if depth is None else depth - 1, seen)
+
+
+PHOTOS_NAME = "photos"
+
+_TABLE_SUFFIXES = frozenset(
+    {".csv", ".tsv", ".txt", ".xlsx", ".xls", ".json", ".toml", ".md", ".html", ".pdf"}
+)
+
+
+def is_image_name(path: Place) -> bool:
+    """Tell by the ending alone whether a file is listed as an image."""
+    return path.suffix.casefold() in IMAGE_SUFFIXES
+
+
+def read_photos(paths: Sequence[str | Place]) -> ImageTable:
+    """List the images in folders, with all their sub-folders, and single files.
+
+    Folders are walked in the order of names. Files and folders whose names begin with a point are hidden ones, and are
+    passed over; every other file is listed, or counted and named in the notes. A file named directly is listed
+    whatever its ending.
+
+    Parameters
+    ----------
+    paths : sequence of str, Path or RemotePath
+        Folders and files, also by their URL in a store.
+
+    Returns
+    -------
+    ImageTable
+        Named ``photos``; MOS, split, subset and group unknown. With one folder, ``image_id`` is the path below it
+        (with ``/``); otherwise the path as given; spelled by `featbank.remote.utf8_name`.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If a path does not exist, or no image is found.
+    DatasetError
+        If a folder cannot be listed.
+    StoreError
+        If a store cannot be reached or refuses.
+    """
+    places = [as_place(path) for path in paths]
+    one_folder = len(places) == 1 and places[0].is_dir()
+    found: dict[str, str] = {}
+    others: list[str] = []
+    n_again = 0
+    for given in places:
+        if not given.exists():
+            raise DatasetNotFoundError(f"no file or folder at {utf8_name(given)}.")
+        folder = given.absolute()
+        files = walk_files(folder) if given.is_dir() else [folder]
+        for file in files:
+            below = _below(file, folder)
+            if given.is_dir() and not is_image_name(file):
+                others.append(utf8_name(below))
+            elif str(file) in found:
+                n_again += 1
+            else:
+                found[str(file)] = utf8_name(below if one_folder else (given / below).as_posix())
+    notes = []
+    if others:
+        # Tables and texts are expected beside photographs: what could be one is named first.
+        others.sort(key=lambda name: PurePath(name).suffix.casefold() in _TABLE_SUFFIXES)
+        left_out = (
+            "1 file was left out, not an image by its ending"
+            if len(others) == 1
+            else f"{len(others):,} files were left out, not images by their ending"
+        )
+        notes.append(f"{left_out}: {first_few(others)}.")
+    if n_again:
+        notes.append(f"{n_again:,} file(s) named several times are listed once.")
+    if not found:
+        where = ", ".join(utf8_name(path) for path in paths)
+        raise DatasetNotFoundError(
+            f"no images in {where or 'nothing'} or its sub-folders; looked for files ending in "
+            f"{' '.join(sorted(IMAGE_SUFFIXES))}, in any case, hidden ones left out. {' '.join(notes)}".rstrip()
+        )
+    first = places[0].absolute()
+    return ImageTable(
+        name=PHOTOS_NAME,
+        root=first if first.is_dir() else first.parent,
+        frame=make_frame(
+            {"image_id": list(found.values()), "path": list(found), "mos": np.full(len(found), np.nan)}
+        ),
+        mos_range=(math.nan, math.nan),
+        notes=tuple(notes),
+        names_in=str(first if one_folder else Path.cwd()),
+    )
+
+
+def _below(file: Place, folder: Place) -> str:
+    if isinstance(file, RemotePath) and isinstance(folder, RemotePath):
+        return file.relative_to(folder).as_posix()
+    return PurePath(str(file)).relative_to(str(folder)).as_posix()

@@ -1,15 +1,19 @@
-"""Reads delimited text into columns of strings, with errors that name file and line; knows no dataset."""
+"""Reads delimited text and workbooks into columns of strings, with errors that name file and line."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import io
+import json
 import math
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,17 +73,7 @@ def _wrong_encoding(path: Place, data: bytes) -> DatasetError:
 
 @dataclass(frozen=True)
 class TextTable:
-    """Columns of strings from one file.
-
-    Parameters
-    ----------
-    path : Path or RemotePath
-        The file, for messages.
-    columns : dict of column name to n_rows strings
-        Values with surrounding blanks removed.
-    lines : sequence of n_rows int
-        Line of each row in the file, counted from 1.
-    """
+    """Columns of strings from one file, blanks at their ends removed, and the line of each row, counted from 1."""
 
     path: Place
     columns: dict[str, list[str]]
@@ -278,3 +272,64 @@ def _find_delimiter(text: TextIO) -> str:
     header = next((line for line in text if line.strip()), "")
     # max() keeps the first of equals: a one-column header is read as comma-separated.
     return max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+
+
+MAX_WORKBOOK_BYTES = 32 * 1024 * 1024
+CHILD_TIMEOUT_S = 60
+"""What reading a file of some thousand names and scores may take."""
+
+
+def read_apart(program: str, path: Place, data: bytes, *arguments: str) -> dict[str, Any]:
+    """Let another process read a file's content, which may end it or ask for any memory; returns its JSON answer.
+
+    Raises
+    ------
+    DatasetError
+        If the process is ended, or takes longer than `CHILD_TIMEOUT_S`.
+    """
+    command = [sys.executable, "-P", str(Path(__file__).with_name(program)), *arguments]
+    try:
+        done = subprocess.run(  # noqa: S603 - this very interpreter
+            command, input=data, capture_output=True, check=False, timeout=CHILD_TIMEOUT_S
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except (ValueError, subprocess.TimeoutExpired) as error:
+        raise DatasetError(
+            f"{path} is damaged or asks for more than there is: the process that read it was ended by it. Copy or "
+            "download the file again."
+        ) from error
+    return answer
+
+
+def read_xlsx(path: Place) -> TextTable:
+    """Read the first sheet of a workbook, whose first non-empty row is the header.
+
+    Returns
+    -------
+    TextTable
+        Cells as text; ``lines`` are the sheet's row numbers. Empty rows are left out.
+
+    Raises
+    ------
+    DatasetError
+        If the file is no workbook, or larger than a table of scores, its header repeats a name, it has no row below
+        the header, or a row is longer than the header.
+    """
+    answer = read_apart("_workbook.py", path, read_regular(path, MAX_WORKBOOK_BYTES, DatasetError))
+    if "error" in answer:
+        raise DatasetError(
+            f"{path} is not a workbook that can be read ({answer['error']}). "
+            "Save its first sheet as CSV in UTF-8 beside it, with the same name and the ending .csv."
+        )
+    rows = answer["rows"]
+    if len(rows) < 2:
+        raise DatasetError(f"{path}: the first sheet is empty, expected a header row and rows below it.")
+    width = max(place for place, name in enumerate(rows[0][1], start=1) if name)
+    header = rows[0][1][:width]
+    if len(set(header)) != len(header) or "" in header:
+        raise DatasetError(f"{path}: the header must hold unique names, got {header[:20]!r}.")
+    for line, cells in rows[1:]:
+        if any(cells[width:]):
+            raise DatasetError(f"{path}: row {line} has values beyond the {width} columns of the header.")
+    columns = {name: [cells[place] for _, cells in rows[1:]] for place, name in enumerate(header)}
+    return TextTable(path, columns, [line for line, _ in rows[1:]])
