@@ -33,7 +33,7 @@ from featbank.digest import seed_from
 from featbank.distill.network import StudentNetwork
 from featbank.images import read_photo
 from featbank.runs.score import score_paths
-from regressors.evaluation.intervals import compare_paired
+from regressors.evaluation.comparison import compare_paired
 from regressors.evaluation.metrics import srcc
 from regressors.pipelines import make_search
 from regressors.search import fit_search
