@@ -33,8 +33,8 @@ def _list(options: argparse.Namespace) -> Output:
 def _encoders() -> list[dict[str, Any]]:
     """Rows of weight-free encoders, of the students that ship or were distilled here, of proven networks."""
     from featbank.encoders import list_encoders, make_encoder
-    from featbank.encoders.networks.catalogue import SHEETS, SUGGESTIONS
     from featbank.encoders import student as description
+    from featbank.encoders.networks.catalogue import SHEETS, SUGGESTIONS
 
     names = ("name", "role", "columns", "gmacs_224", "params_m", "weights", "licence", "title")
     rows: list[tuple[object, ...]] = []
