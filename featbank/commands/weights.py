@@ -390,7 +390,7 @@ def _add(options: argparse.Namespace) -> Output:
 def _take_in(name: str, path: Path, accepted: str) -> dict[str, Any]:
     """Convert and keep a file; the only actions that need the deep-learning libraries."""
     try:
-        from featbank.encoders.networks.build import take_in_weights
+        from featbank.encoders.networks.families import take_in_weights
     except ModuleNotFoundError as error:
         raise EncoderError(
             f"weights: taking in {name} needs the package {error.name!r}, which is not installed. "

@@ -14,7 +14,7 @@ from PIL import Image
 from featbank.bank import Bank
 from featbank.cli import main
 from featbank.datasets import read_dataset, read_photos
-from featbank.distill.lesson import take_lesson
+from featbank.distill.teacher import take_lesson
 from featbank.errors import DatasetNotFoundError, RunError
 from featbank.extract import FeatureRequest, extract
 from featbank.recipes.reading import parse_recipe
