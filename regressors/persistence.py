@@ -129,12 +129,11 @@ class ModelVersionWarning(UserWarning):
 
 
 def save_model(path: str | Path, model: Estimator, manifest: Mapping[str, Any]) -> Path:
-    """Write a fitted model and its manifest to one file.
+    """Write a fitted model and its manifest to one file; an existing one is replaced in one step.
 
     Parameters
     ----------
     path : str or Path
-        The file. An existing one is replaced in one step; a failed write leaves it as it was.
     model : fitted estimator
         A regressor of this package, or a scikit-learn estimator or pipeline.
     manifest : mapping of str to JSON values
@@ -147,7 +146,7 @@ def save_model(path: str | Path, model: Estimator, manifest: Mapping[str, Any]) 
     TypeError, ValueError
         If the manifest cannot be written as strict JSON.
     OSError
-        If the file cannot be written.
+        If the file cannot be written; one that was there stays as it was.
     """
     check_is_fitted(model)
     target = Path(path)

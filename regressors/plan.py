@@ -174,15 +174,11 @@ def _check_settings(search: GridSearchCV) -> None:
     _need(not search.return_train_score, "scores of the training rows are asked for")
     is_usual = get_config()["transform_output"] in ("default", "pandas")
     _need(is_usual, "transformers are set to another kind of output")
-    scoring, refit = search.scoring, search.refit
-    if scoring is None or is_prediction_scorer(scoring):
-        return
-    several = [] if callable(scoring) else list(scoring.values() if isinstance(scoring, Mapping) else scoring)
+    _need(not callable(search.refit), "the refit is a rule of its own")
+    is_plain = search.scoring is None or is_prediction_scorer(search.scoring)
     _need(
-        several and all(map(is_prediction_scorer, several)),
-        "the scoring is a function of its own, which may look at more than predictions",
+        is_plain, "the scoring is a function of its own, which may look at more than predictions, or several"
     )
-    _need(not refit or callable(refit) or refit in scoring, "the refit names none of the scorers")
 
 
 def _check_grid(pipeline: Pipeline, points: Sequence[Mapping[str, Any]]) -> None:

@@ -26,7 +26,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
 
 from regressors.bands import BandScaler, BlockTable, take_rows
-from regressors.checks import Estimator, FloatArray, Scorer, Table
+from regressors.checks import Estimator, FloatArray, Table
 from regressors.folds import Fold
 from regressors.plan import SearchPlan, make_plan
 from regressors.solvers.answers import BlockAnswers, Candidate, MemoryAnswers, RidgeFit
@@ -95,23 +95,10 @@ def fit_pipeline(
 def predict_held_out(
     estimator: Pipeline, X: Table, y: ArrayLike, folds: Sequence[Fold], sample_weight: ArrayLike | None = None
 ) -> FloatArray:
-    """Predict each row from the folds in which it is held out, by clones of a pipeline with its hyper-parameters set.
+    """Predict each row from the folds in which it is held out, by clones of the pipeline ``estimator``.
 
-    Parameters
-    ----------
-    estimator : Pipeline
-    X : data frame or float array of shape (n_rows, n_features)
-    y : float array of shape (n_rows,)
-        MOS.
-    folds : sequence of (train, test)
-        Row positions.
-    sample_weight : float array of shape (n_rows,), optional
-        How many rows each row counts for.
-
-    Returns
-    -------
-    float64 array of shape (n_rows,)
-        Mean over the folds that test a row; nan for a row that no fold tests.
+    ``X`` and ``y`` are table and MOS, ``folds`` pairs of row positions, ``sample_weight`` says how many rows each row
+    counts for. Returns means over the folds that test a row; nan for a row that no fold tests.
     """
     mos = np.asarray(y, dtype=np.float64)
     weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
@@ -180,8 +167,8 @@ class BandGridSearchCV(GridSearchCV):
     Parameters
     ----------
     estimator, param_grid, scoring, refit, cv, verbose, pre_dispatch, error_score, return_train_score
-        As in `GridSearchCV`. A plain function as scorer takes the plain search: wrap it by
-        `sklearn.metrics.make_scorer`.
+        As in `GridSearchCV`. Several scorers, a rule as ``refit``, and a plain function as scorer take the plain
+        search: wrap it by `sklearn.metrics.make_scorer`.
     n_jobs : int or None, default=None
         Matrices at once, in threads of one BLAS thread each; in the plain search fits at once, in processes. Where a
         joblib backend that reaches beyond this machine is active, its workers compute the folds.
@@ -246,47 +233,19 @@ class BandGridSearchCV(GridSearchCV):
         super().fit(X, y, **params)
         self.fast_path_ = f"plain: {reason}"
 
-    def _take(self, plan: SearchPlan, scores: Mapping[str, FloatArray], seconds: tuple[float, float]) -> None:
-        """Take what was found for each point and fold."""
-        for name in (
-            "best_index_",
-            "best_score_",
-            "best_params_",
-            "best_estimator_",
-            "refit_time_",
-            "oof_predictions_",
-        ):
+    def _take(self, plan: SearchPlan, splits: FloatArray, seconds: tuple[float, float]) -> None:
+        """Take the scores of each point and fold."""
+        for name in ("best_estimator_", "refit_time_", "oof_predictions_"):
             self.__dict__.pop(name, None)
-        n_folds, refit = len(plan.table.folds), self.refit
-        scorers = self._scorers()
-        self.multimetric_ = list(scorers) != ["score"]
-        self.scorer_ = scorers if self.multimetric_ else scorers["score"]
-        self.n_splits_, self.cv_results_ = n_folds, _tabulate(plan.points, scores, seconds)
+        self.multimetric_, self.scorer_ = False, check_scoring(self.estimator, self.scoring)
+        self.n_splits_, self.cv_results_ = splits.shape[1], _tabulate(plan.points, splits, seconds)
         subsets = len({candidate.bands for candidate in plan.candidates})
         self.fast_path_ = (
-            f"shared: {len(plan.points)} candidates over {subsets} subsets of bands in {n_folds} folds"
+            f"shared: {len(plan.points)} candidates over {subsets} subsets of bands in {self.n_splits_} folds"
         )
-        if not refit and self.multimetric_:
-            return
-        metric = refit if self.multimetric_ else "score"
-        if callable(refit):
-            self.best_index_ = refit(self.cv_results_)
-            if not isinstance(self.best_index_, (int, np.integer)):
-                raise TypeError("best_index_ returned is not an integer")
-            if not 0 <= self.best_index_ < len(plan.points):
-                raise IndexError("best_index_ index out of range")
-        else:
-            self.best_index_ = int(self.cv_results_[f"rank_test_{metric}"].argmin())
-            self.best_score_ = self.cv_results_[f"mean_test_{metric}"][self.best_index_]
+        self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
+        self.best_score_ = self.cv_results_["mean_test_score"][self.best_index_]
         self.best_params_ = plan.points[self.best_index_]
-
-    def _scorers(self) -> dict[str, Scorer]:
-        scoring = self.scoring
-        if isinstance(scoring, Mapping):
-            return {name: check_scoring(self.estimator, scorer) for name, scorer in scoring.items()}
-        if isinstance(scoring, (list, tuple, set)):
-            return {name: check_scoring(self.estimator, name) for name in scoring}
-        return {"score": check_scoring(self.estimator, scoring)}
 
     def _refit(
         self, X: Table, y: ArrayLike | None, plan: SearchPlan, answers: MemoryAnswers | BlockAnswers
@@ -327,19 +286,10 @@ def fit_searches(
     *,
     shared: dict[str, Any] | None = None,
 ) -> list[Estimator]:
-    """Fit several searches from `make_search` on one table in place, sharing the work among them where they can.
+    """Fit several ``searches`` of `make_search` on one table in place, sharing the work among them where they can.
 
-    Parameters
-    ----------
-    searches : sequence of GridSearchCV
-    X : data frame, BlockTable, or float array of shape (n_rows, n_features)
-        Feature table.
-    y : float array of shape (n_rows,)
-        MOS.
-    sample_weight : float array of shape (n_rows,), optional
-        How many rows each row counts for.
-    shared : dict, optional
-        Keeps what was prepared of ``X`` for the next call with the same one; empty in the first.
+    ``X``, ``y`` and ``sample_weight`` as of `fit_search`, ``X`` also a BlockTable; the dict ``shared``, empty in the
+    first call, keeps what was prepared of ``X`` for the next one with it.
     """
     if not all(isinstance(search, BandGridSearchCV) for search in searches):
         return [fit_search(search, X, y, sample_weight) for search in searches]
@@ -404,8 +354,8 @@ def _fit_shared(group: Sequence[tuple[BandGridSearchCV, SearchPlan]], X: Table, 
                 )
             search._take(plan, found, seconds)
             _warn_of_doubt({candidate: answers.doubt[candidate] for candidate in plan.candidates})
-        chosen = [(s, plan, plan.candidates[s.best_index_]) for s, plan in group if hasattr(s, "best_index_")]
-        held_out = answers.held_out(dict.fromkeys(candidate for _, _, candidate in chosen)) if chosen else {}
+        chosen = [(search, plan, plan.candidates[search.best_index_]) for search, plan in group]
+        held_out = answers.held_out(dict.fromkeys(candidate for _, _, candidate in chosen))
         for search, plan, candidate in chosen:
             search.oof_predictions_ = held_out[candidate]
             if search.refit:
@@ -430,47 +380,39 @@ ECHO = _Echo()
 
 def _judge(
     answers: MemoryAnswers | BlockAnswers, group: Sequence[tuple[BandGridSearchCV, SearchPlan]]
-) -> list[dict[str, FloatArray]] | None:
-    """Score the predictions of each search: by scorer, shape (n_points, n_folds); None if one is not finite."""
-    table, found, asked = group[0][1].table, [], []
-    for search, plan in group:
-        scorers = search._scorers()
-        found.append({name: np.empty((len(plan.points), len(table.folds))) for name in scorers})
-        places: dict[Candidate, list[int]] = {}
+) -> list[FloatArray] | None:
+    """Score the predictions of each search, shape (n_points, n_folds); None if one is not finite."""
+    table = group[0][1].table
+    found = [np.empty((len(plan.points), len(table.folds))) for _, plan in group]
+    scorers = [check_scoring(search.estimator, search.scoring) for search, _ in group]
+    places: dict[Candidate, list[tuple[int, int]]] = {}
+    for number, (_, plan) in enumerate(group):
         for place, candidate in enumerate(plan.candidates):
-            places.setdefault(candidate, []).append(place)
-        asked.append((scorers, places, plan.score_params))
+            places.setdefault(candidate, []).append((number, place))
     with ThreadPoolExecutor(local_jobs(group[0][0].n_jobs)) as pool:
         for fold, (_, test) in enumerate(table.folds):
             y = table.y[test]
             params = [
-                {k: v if v is None else np.asarray(v)[test] for k, v in own.items()} for _, _, own in asked
+                {k: v if v is None else np.asarray(v)[test] for k, v in plan.score_params.items()}
+                for _, plan in group
             ]
 
-            def score(task: tuple[int, str, FloatArray], y: FloatArray = y, params: Any = params) -> float:  # noqa: ANN401
-                number, name, predicted = task
-                return float(asked[number][0][name](ECHO, predicted, y, **params[number]))
+            def score(task: tuple[int, int, FloatArray], y: FloatArray = y, params: Any = params) -> float:  # noqa: ANN401
+                number, _, predicted = task
+                return float(scorers[number](ECHO, predicted, y, **params[number]))
 
             for chunk in answers.predictions(fold):
                 if not all(np.isfinite(predicted).all() for _, predicted in chunk):
                     return None
-                tasks = [
-                    (number, name, predicted, places[candidate])
-                    for candidate, predicted in chunk
-                    for number, (scorers, places, _) in enumerate(asked)
-                    if candidate in places
-                    for name in scorers
-                ]
+                tasks = [(*at, predicted) for candidate, predicted in chunk for at in places[candidate]]
                 run: Callable[..., Iterable[float]] = pool.map if len(test) > _MANY_ROWS else map
-                for (number, name, _, rows), value in zip(
-                    tasks, run(score, [task[:3] for task in tasks]), strict=True
-                ):
-                    found[number][name][rows, fold] = value
+                for (number, place, _), value in zip(tasks, run(score, tasks), strict=True):
+                    found[number][place, fold] = value
     return found
 
 
 def _tabulate(
-    points: Sequence[Mapping[str, Any]], scores: Mapping[str, FloatArray], seconds: tuple[float, float]
+    points: Sequence[Mapping[str, Any]], splits: FloatArray, seconds: tuple[float, float]
 ) -> dict[str, Any]:
     """Make ``cv_results_`` as scikit-learn's search does."""
     results: dict[str, Any] = {}
@@ -488,17 +430,16 @@ def _tabulate(
                 column[place] = point[name]
         results[f"param_{name}"] = column
     results["params"] = list(points)
-    for name, splits in scores.items():
-        mean = np.average(splits, axis=1)
-        results |= {f"split{fold}_test_{name}": splits[:, fold] for fold in range(splits.shape[1])}
-        results[f"mean_test_{name}"] = mean
-        results[f"std_test_{name}"] = np.sqrt(np.average((splits - mean[:, None]) ** 2, axis=1))
-        if not np.isfinite(mean).all():
-            warnings.warn(
-                f"One or more of the test scores are non-finite: {mean}", category=UserWarning, stacklevel=5
-            )
-        known = np.nan_to_num(mean, nan=np.nanmin(mean, initial=0.0) - 1.0)
-        results[f"rank_test_{name}"] = rankdata(-known, method="min").astype(np.int32)
+    mean = np.average(splits, axis=1)
+    results |= {f"split{fold}_test_score": splits[:, fold] for fold in range(splits.shape[1])}
+    results["mean_test_score"] = mean
+    results["std_test_score"] = np.sqrt(np.average((splits - mean[:, None]) ** 2, axis=1))
+    if not np.isfinite(mean).all():
+        warnings.warn(
+            f"One or more of the test scores are non-finite: {mean}", category=UserWarning, stacklevel=5
+        )
+    known = np.nan_to_num(mean, nan=np.nanmin(mean, initial=0.0) - 1.0)
+    results["rank_test_score"] = rankdata(-known, method="min").astype(np.int32)
     return results
 
 

@@ -91,16 +91,6 @@ class SubsetScorer:
         If the model is no BandEnsemble.
     ValueError
         If table, target, weights or folds are not admissible.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> from regressors.subset_scores import SubsetScorer
-    >>> rng = np.random.default_rng(0)
-    >>> X = pd.DataFrame(rng.normal(size=(80, 2)), columns=["good:0000", "idle:0000"])
-    >>> scorer = SubsetScorer(X, X["good:0000"] + 0.1 * rng.normal(size=80))
-    >>> [bool(score.splits.mean() > 0.9) for score in scorer.score([["good"], ["idle"]])]
-    [True, False]
     """
 
     def __init__(

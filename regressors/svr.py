@@ -26,15 +26,12 @@ class UnitSVR(RegressorMixin, BaseEstimator):
     """Epsilon support-vector regression [1]_ in units of the data.
 
     The target is standardised inside, and the kernel divided by the table's total variance V (the sum of its columns'
-    variances), so that C, epsilon and gamma have one meaning on every table and MOS scale:
-
-        linear  k(x, z) = <x - m, z - m> / V
-        rbf     k(x, z) = exp(-gamma * |x - z| ** 2 / V)
+    variances), so that C, epsilon and gamma have one meaning on every table and MOS scale: ``<x - m, z - m> / V`` for
+    the linear kernel, ``exp(-gamma * |x - z| ** 2 / V)`` for "rbf".
 
     Parameters
     ----------
     kernel : {"linear", "rbf"}, default="rbf"
-        The kernel.
     C : float, default=1.0
         Largest absolute dual coefficient, in standard deviations of MOS; positive.
     epsilon : float, default=0.1
@@ -58,10 +55,8 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         Of the support vectors, for the standardised target.
     y_mean_, y_scale_ : float
         Weighted mean and standard deviation of MOS; the deviation is 1 for a constant MOS.
-    x_mean_ : float64 array of shape (n_features_in_,)
-        Weighted means of the columns.
-    total_variance_ : float
-        V above; 1 when all columns are constant.
+    x_mean_, total_variance_ : float64 array of shape (n_features_in_,), float
+        Weighted means of the columns, and V above; 1 when all columns are constant.
     n_iter_ : int
         Steps of the solver, at least 1.
 
@@ -69,15 +64,6 @@ class UnitSVR(RegressorMixin, BaseEstimator):
     ----------
     .. [1] A. Smola and B. Schoelkopf, "A tutorial on support vector regression", Statistics and Computing
        14, 2004.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from regressors.svr import UnitSVR
-    >>> X = np.linspace(-1, 1, 40)[:, None]
-    >>> model = UnitSVR(C=10.0, epsilon=0.01).fit(X, 100 * X.ravel() ** 2)
-    >>> bool(abs(model.predict([[0.5]])[0] - 25) < 2)
-    True
     """
 
     def __init__(

@@ -267,11 +267,8 @@ def draw_splits(
         Rows of the table.
     groups : array of shape (n_rows,), optional
         Whole groups are drawn when given; otherwise rows, as most published protocols do.
-    n_splits : int, default=100
-    test_size : float, default=0.2
-        Share of the rows, or of the groups, that test.
-    random_state : int, default=0
-        Seed.
+    n_splits, test_size, random_state
+        How many; the share of the rows, or of the groups, that test; the seed.
 
     Returns
     -------
@@ -305,22 +302,12 @@ def draw_splits(
 
 
 def summarise_scores(scores: pd.DataFrame, metrics: Sequence[str], *, by: str | None = None) -> pd.DataFrame:
-    """Give median, mean, deviation, quartiles and range of each metric over repetitions.
+    """Give the spread of each metric over repetitions.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        One row for each repetition, one column for each metric; nan where a metric is undefined.
-    metrics : sequence of str
-        Columns to summarise.
-    by : str, optional
-        Column whose values are summarised apart.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``metric, n, undefined, median, mean, std, low, q1, q3, high`` and, before them, ``by``. ``low`` and
-        ``high`` hold the middle 95 % of the repetitions; ``std`` has divisor n - 1 and is nan for one repetition.
+    One row of ``scores`` for each repetition, whose columns ``metrics`` are summarised, apart by the values of the
+    column ``by`` if one is named. Returns columns ``metric, n, undefined, median, mean, std, low, q1, q3, high``;
+    ``low`` and ``high`` hold the middle 95 % of the repetitions, ``std`` has divisor n - 1 and is nan for one
+    repetition.
     """
     parts = [(None, scores)] if by is None else list(scores.groupby(by, sort=True))
     rows = []
@@ -423,7 +410,8 @@ def band_shares(
     """Share of each band in the explained variance of MOS (product measure [1]_).
 
     With parts f_b, prediction f and MOS y, all centred over the rows, share_b = sum(f_b * (2 y - f)) / sum(y ** 2),
-    so that the shares add up to ``1 - var(y - f) / var(y)``.
+    so that the shares add up to ``1 - var(y - f) / var(y)``; a negative share says that a band makes the prediction
+    worse.
 
     Parameters
     ----------
@@ -433,11 +421,6 @@ def band_shares(
         MOS, not constant.
     sample_weight : float array of shape (n_rows,), optional
         How many rows each row counts for.
-
-    Returns
-    -------
-    dict of str to float
-        Share by band, at most about 1 each; a negative share says that the band makes the prediction worse.
 
     Raises
     ------

@@ -45,11 +45,9 @@ def bootstrap_ci(
     random_state: int | None = 0,
     max_rows: int | None = None,
 ) -> dict[str, list[float]]:
-    """Bootstrap intervals of the metrics of one set of predictions.
+    """Bootstrap intervals of the metrics of one set of predictions, as other test images would move them.
 
-    Images are drawn with replacement, or whole groups when ``groups`` is given: images of one uploader are not
-    independent [2]_. The interval says how much the score would move with other test images, not with other training
-    images.
+    Images are drawn with replacement, or whole groups when ``groups`` is given [1]_.
 
     Parameters
     ----------
@@ -67,44 +65,27 @@ def bootstrap_ci(
         Seed; the same seed gives the same interval.
     max_rows : int, optional
         With more images than this, about that many are drawn, by groups, their intervals narrowed by the root of the
-        share of the groups [3]_ and laid around the metric of all. By default all images are resampled.
+        share of the groups [2]_ and laid around the metric of all. By default all images are resampled.
 
     Returns
     -------
     dict of str to [low, high]
-        Per metric. ``[nan, nan]`` with fewer than `MIN_GROUPS` groups, and when the metric is undefined (a constant
-        resample) in more than 5 % of the resamples; with fewer, the interval is that of the defined ones.
+        Per metric: percentiles of the resamples, taken farther out the fewer groups there are, where Student's
+        quantile widened by the root of G / (G - 1) lies in a normal law [3]_. ``[nan, nan]`` with fewer than
+        `MIN_GROUPS` groups, and when the metric is undefined in more than 5 % of the resamples.
 
     Raises
     ------
     ValueError
         If the vectors are not admissible, a metric is unknown, or ``confidence`` or ``n_resamples`` is out of range.
 
-    Notes
-    -----
-    The ends are percentiles of the resamples, taken farther out the fewer groups there are: where Student's quantile
-    of one degree of freedom less, widened by the root of G / (G - 1), lies in a normal law [4]_. `plcc_logistic` is
-    refitted on each resample, in the box of the full set. Time grows with n_resamples x n_images, for `krcc` with
-    n_resamples x n_images squared up to 10,000 images.
-
     References
     ----------
-    .. [1] B. Efron and R. Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
-    .. [2] A. C. Davison and D. V. Hinkley, "Bootstrap methods and their application", 1997, section 3.8.
-    .. [3] P. Bickel, F. Götze and W. van Zwet, "Resampling fewer than n observations: gains, losses, and remedies for
+    .. [1] A. C. Davison and D. V. Hinkley, "Bootstrap methods and their application", 1997, section 3.8.
+    .. [2] P. Bickel, F. Götze and W. van Zwet, "Resampling fewer than n observations: gains, losses, and remedies for
        losses", Statistica Sinica 7, 1997.
-    .. [4] T. Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69, 2015 (the
+    .. [3] T. Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69, 2015 (the
        expanded percentile interval).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from regressors.evaluation.intervals import bootstrap_ci
-    >>> rng = np.random.default_rng(0)
-    >>> y = rng.normal(size=200)
-    >>> low, high = bootstrap_ci(y, y + rng.normal(size=200), metrics=["srcc"])["srcc"]
-    >>> bool(0.5 < low < high < 0.85)
-    True
     """
     mos, predicted = check_pair("bootstrap_ci", y, y_pred)
     names = (

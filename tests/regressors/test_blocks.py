@@ -62,7 +62,7 @@ def holdout() -> list[tuple[np.ndarray, np.ndarray]]:
     [
         {},
         {"members": "each", "unit_band": True, "combine": "simplex", "select_by": "rmse"},
-        {"estimator": "banded-ridge", "alpha": [0.1, 10.0]},
+        {"members": "all", "estimator": "banded-ridge", "alpha": [0.1, 10.0]},
         {"members": [["nss"], ["gist", "scene"]], "band_weights": [{"gist": 0.3}, {}]},
         {"cv": holdout(), "select_by": "plcc"},
         {"alpha": [1e-6, 1e4]},
