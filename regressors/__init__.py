@@ -13,7 +13,7 @@ import importlib
 # Public names by module; also what the tests of documentation and estimators walk.
 _NAMES = {
     "bands": "BandScaler BlockTable SelectBands band_columns",
-    "budget": "AIM2024_BUDGET_GMACS BudgetError check_budget sum_gmacs",
+    "checks": "AIM2024_BUDGET_GMACS BudgetError check_budget sum_gmacs",
     "crops": "CropEnsemble crop_rows",
     "ensemble": "BandEnsemble NoSkillWarning fit_combination",
     "evaluation.comparison": (

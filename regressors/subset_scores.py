@@ -28,7 +28,6 @@ from regressors.ensemble import (
 )
 from regressors.folds import resolve_folds
 from regressors.pipelines import readable_params
-from regressors.plan import is_prediction_scorer
 from regressors.search import ECHO, PrecisionWarning, fit_searches, predict_held_out
 from regressors.solvers.resources import refuse_out_of_core
 
@@ -132,7 +131,6 @@ class SubsetScorer:
         self.bands: Subset = tuple(self._located)
         self.folds = resolve_folds(who, self.model.cv, table, self.y, groups, self.model.random_state)
         self._scorer = member_search(self.model, self.bands, self.bands, self.folds).scoring
-        self._is_plain = bool(self.model.reference) or not is_prediction_scorer(self._scorer)
         self._shared: dict[str, Any] = {}
         self._members: dict[Subset, _Member] = {}
         self._scores: dict[Subset, SubsetScore] = {}
@@ -156,14 +154,10 @@ class SubsetScorer:
         """
         asked = [self.order(subset) for subset in subsets]
         new = [subset for subset in dict.fromkeys(asked) if subset not in self._scores]
-        if self._is_plain:
-            for subset in new:
-                self._scores[subset] = self._plain(subset)
-        else:
-            members = [member for subset in new for member in self._member_bands(subset)]
-            self._search([member for member in dict.fromkeys(members) if member not in self._members])
-            for subset in new:
-                self._scores[subset] = self._combine(subset)
+        members = [member for subset in new for member in self._member_bands(subset)]
+        self._search([member for member in dict.fromkeys(members) if member not in self._members])
+        for subset in new:
+            self._scores[subset] = self._combine(subset)
         return [self._scores[subset] for subset in asked]
 
     def _member_bands(self, subset: Subset) -> list[Subset]:
@@ -198,12 +192,6 @@ class SubsetScorer:
         """Score predictions of some rows by the model's rule, greater is better."""
         weights = {} if self.weights is None else {"sample_weight": self.weights[rows]}
         return float(self._scorer(ECHO, predicted, self.y[rows], **weights))
-
-    def _plain(self, subset: Subset) -> SubsetScore:
-        """Score one subset by fitting its ensemble."""
-        model = self.fit(subset)
-        params = model.member_params_[0] if len(model.members_) == 1 else {}
-        return SubsetScore(subset, self._splits(model.oof_predictions_), params, model.oof_predictions_)
 
     def _combine(self, subset: Subset) -> SubsetScore:
         """Combine the members of a subset as the ensemble does: each fold by weights learned on the others."""

@@ -99,7 +99,7 @@ def _budget(options: argparse.Namespace) -> Output:
     from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX, make_feature
     from featbank.leaderboard.published import cost_by_recipe
     from featbank.recipes.reading import read_recipe
-    from regressors.budget import sum_gmacs
+    from regressors.checks import sum_gmacs
 
     recipe = read_recipe(options.recipe)
     rows: list[dict[str, Any]] = []

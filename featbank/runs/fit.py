@@ -40,8 +40,7 @@ from featbank.runs.split import SealedRows
 from featbank.runs.trust import Finding, Training
 from featbank.table import Band, FeatureTable, MappedFeatures, build_table, map_table, resolve_band
 from regressors.bands import BlockTable, some_rows, take_rows
-from regressors.budget import BudgetError, check_budget, sum_gmacs
-from regressors.checks import Table
+from regressors.checks import BudgetError, Table, check_budget, sum_gmacs
 from regressors.ensemble import BandEnsemble
 from regressors.evaluation.comparison import band_shares
 from regressors.evaluation.controls import PermutationControl

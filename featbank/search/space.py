@@ -18,8 +18,7 @@ from featbank.errors import RunError
 from featbank.recipes.reading import Recipe, RegressionRequest, SearchRequest, list_variants
 from featbank.runs.model import build_ensemble, folds_of
 from regressors.bands import take_columns
-from regressors.budget import is_within, sum_gmacs
-from regressors.checks import Table
+from regressors.checks import Table, is_within, sum_gmacs
 from regressors.ensemble import NoSkillWarning, cross_combine, list_members
 from regressors.evaluation.metrics import srcc
 from regressors.search import PrecisionWarning

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regressors.budget import AIM2024_BUDGET_GMACS, BudgetError, check_budget, distinct_passes, sum_gmacs
+from regressors.checks import AIM2024_BUDGET_GMACS, BudgetError, check_budget, distinct_passes, sum_gmacs
 
 costs = st.dictionaries(st.text(min_size=1, max_size=5), st.floats(0, 100), min_size=1, max_size=8)
 
