@@ -157,7 +157,7 @@ def dual_system(
 
 
 _EPS = float(np.finfo(np.float64).eps)
-_LARGEST_EIGEN = 400
+_LARGEST_EIGEN = 320
 _TILE = 512
 
 
@@ -181,7 +181,7 @@ def choose_method(n: int, n_alphas: int) -> str:
 
 def _band_width(n: int) -> int:
     # A wider band makes the products of matrices faster and the systems of each penalty dearer.
-    return min(n, max(32, min(n // 16, 160)))
+    return min(n, max(32, min(n // 12, 160)))
 
 
 def solve_path(
