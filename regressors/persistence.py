@@ -61,9 +61,6 @@ TRUSTED_TYPES = (
 Compiled code of others, such as libsvm's, believes what a file says of its arrays.
 """
 
-_LEGACY_SVR = "sklearn.svm._classes.SVR"
-"""Inside a `UnitSVR` of earlier versions, which takes its arrays over and never asks it to predict."""
-
 _PLAIN_TYPES = {
     "DictNode": {"builtins.dict"},
     "JsonNode": {"builtins.str"},
@@ -208,14 +205,14 @@ def load_model(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
     if untrusted:
         raise ModelFileError(
             f"load_model: {source} holds types that are not trusted, got {untrusted}. They could run code while "
-            "being loaded, so nothing was built. Only load files that save_model wrote; if this one claims to be, ask "
-            "where it comes from."
+            "being loaded, so nothing was built. Fit the recipe again if an earlier release wrote the file; otherwise "
+            "ask where it comes from."
         )
     with warnings.catch_warnings():
         # Judged below by what the model predicts.
         warnings.simplefilter("ignore", category=InconsistentVersionWarning)
         try:
-            model = _skops().load(source, trusted=[*TRUSTED_TYPES, _LEGACY_SVR])
+            model = _skops().load(source, trusted=list(TRUSTED_TYPES))
             _check_fitted(model, n_bytes)
         except _BROKEN as error:
             raise _damaged(source, error) from error
@@ -336,36 +333,17 @@ def _check_contents(archive: zipfile.ZipFile) -> tuple[list[str], int]:
 def _untrusted(schema: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Walk the tree of a schema; return the types that are not trusted, and the array files it names."""
     untrusted, files = set(), []
-    waiting: list[tuple[Any, str]] = [(schema, "")]
+    waiting: list[Any] = [schema]
     while waiting:
-        node, owner = waiting.pop()
-        if isinstance(node, list):
-            waiting += [(part, "") for part in node]
-        if not isinstance(node, dict):
-            continue
-        name = ""
-        if "__loader__" in node:
+        node = waiting.pop()
+        if isinstance(node, dict) and "__loader__" in node:
             name, loader = f"{node['__module__']}.{node['__class__']}", node["__loader__"]
-            trusted = TRUSTED_TYPES if loader == "ObjectNode" else _PLAIN_TYPES.get(loader, ())
-            if name not in trusted and not (
-                owner == "svr_" and (loader, name) == ("ObjectNode", _LEGACY_SVR)
-            ):
+            if name not in (TRUSTED_TYPES if loader == "ObjectNode" else _PLAIN_TYPES.get(loader, ())):
                 untrusted.add(name)
             if node.get("type") == "numpy":
                 files.append(node["file"])
-        # The dictionary of a UnitSVR's attributes says whose they are.
-        inner = (
-            name
-            if name == "regressors.svr.UnitSVR"
-            else owner
-            if node.get("__loader__") == "DictNode"
-            else ""
-        )
-        waiting += [
-            (part, "svr_" if (owner, key) == ("regressors.svr.UnitSVR", "svr_") else inner)
-            for key, part in node.items()
-            if isinstance(part, dict | list)
-        ]
+        parts = node.values() if isinstance(node, dict) else node
+        waiting += [part for part in parts if isinstance(part, dict | list)]
     return sorted(untrusted), files
 
 

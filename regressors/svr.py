@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -85,14 +85,6 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         self.max_iter = max_iter
         self.cache_size_mb = cache_size_mb
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Model files of earlier versions hold scikit-learn's fitted estimator in place of what it found.
-        svr = state.pop("svr_", None)
-        super().__setstate__(state)
-        if svr is not None:
-            self.support_, self.dual_coef_, self.intercept_, _ = _solution(svr)
-            self.support_vectors_ = svr.support_vectors_
-
     def fit(self, X: Table, y: ArrayLike, sample_weight: ArrayLike | None = None) -> UnitSVR:
         """Fit the regressor.
 
@@ -153,7 +145,9 @@ class UnitSVR(RegressorMixin, BaseEstimator):
                 cache_size=self.cache_size_mb,
             )
             svr.fit(self._scale(X), (mos - self.y_mean_) / self.y_scale_, sample_weight=weights)
-            solution = _solution(svr)
+            from regressors.solvers.systems import SupportVectors  # not for a regressor that only predicts
+
+            solution = SupportVectors.of(svr)
         self.support_, self.dual_coef_, self.intercept_, self.n_iter_ = solution
         self.support_vectors_ = self._scale(X[self.support_])
         return self
@@ -187,9 +181,3 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         # With x / sqrt(V) scikit-learn's own kernels are those of the class docstring.
         scaled: FloatArray = (X - self.x_mean_) / np.sqrt(self.total_variance_)
         return scaled
-
-
-def _solution(svr: SVR) -> SupportVectors:
-    from regressors.solvers.systems import SupportVectors  # not for a regressor that only predicts
-
-    return SupportVectors.of(svr)

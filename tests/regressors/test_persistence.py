@@ -179,22 +179,6 @@ def test_estimators_that_this_package_does_not_fit_are_not_built(
         load_model(disguise(thing, saved))
 
 
-def test_a_regressor_of_an_earlier_version_is_taken_over(saved: Path, fitted: tuple) -> None:
-    """It held scikit-learn's own in place of what that found."""
-    model, X = copy.deepcopy(fitted[0]), fitted[1]
-    for pipeline in model.members_:
-        columns = pipeline[:-1].transform(X)
-        unit = UnitSVR(C=1.0).fit(np.asarray(columns), X.iloc[:, 0])
-        scaled = (np.asarray(columns) - unit.x_mean_) / np.sqrt(unit.total_variance_)
-        unit.svr_ = SVR(gamma=1.0).fit(scaled, (X.iloc[:, 0] - unit.y_mean_) / unit.y_scale_)
-        pipeline.steps[-1] = ("regress", unit)
-    expected = model.predict(X)
-    disguise(model, saved)
-    rewrite_header(saved, probe=persistence._probe(model))
-    again, _ = load_model(saved)
-    np.testing.assert_allclose(again.predict(X), expected, rtol=1e-6)
-
-
 def ridge_of(model: BandEnsemble) -> Ridge:
     return model.members_[0].steps[-1][1]
 

@@ -91,21 +91,6 @@ def test_many_rows_are_predicted_a_few_at_a_time(
     np.testing.assert_allclose(model.predict(X), at_once, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_models_of_earlier_versions_are_read(
-    kernel: str, standardised: tuple[np.ndarray, np.ndarray]
-) -> None:
-    X, y = standardised
-    model = UnitSVR(kernel).fit(X, y)
-    inner = SVR(kernel=kernel, gamma=1.0).fit(model._scale(X), (y - model.y_mean_) / model.y_scale_)
-    found = {"support_", "support_vectors_", "dual_coef_", "intercept_"}
-    old = {name: value for name, value in model.__getstate__().items() if name not in found}
-    read = UnitSVR.__new__(UnitSVR)
-    read.__setstate__(old | {"svr_": inner})
-    np.testing.assert_allclose(read.predict(X), model.predict(X), rtol=1e-12)
-    assert vars(read).keys() == vars(model).keys()
-
-
 def test_constant_targets_and_features_are_no_trouble() -> None:
     X = np.ones((10, 2))
     assert UnitSVR().fit(X, np.full(10, 3.0)).predict(X) == pytest.approx(np.full(10, 3.0))
