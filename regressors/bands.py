@@ -134,13 +134,7 @@ class SelectBands(SelectorMixin, BaseEstimator):
         self.keep_names = keep_names
 
     def fit(self, X: Table, y: ArrayLike | None = None) -> SelectBands:
-        """Find the chosen columns of a data frame or float array of shape (n_rows, n_features).
-
-        Raises
-        ------
-        ValueError
-            If a band is unknown, or none is chosen.
-        """
+        """Find the chosen columns of a frame or array (n_rows, n_features); a ValueError if a band is unknown."""
         self._fit_names(X)
         self._read(X)
         return self
@@ -153,10 +147,7 @@ class SelectBands(SelectorMixin, BaseEstimator):
     def transform(self, X: Table) -> Table:
         """Return the chosen columns in table order: float64 of shape (n_rows, n_kept), a frame when ``X`` is one.
 
-        Raises
-        ------
-        ValueError
-            If the columns or their order differ from those seen in `fit`, or a value is not finite.
+        A ValueError if the columns or their order differ from those seen in `fit`, or a value is not finite.
         """
         check_is_fitted(self)
         if not isinstance(X, pd.DataFrame):
@@ -228,19 +219,10 @@ class BandScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.unit_band = unit_band
 
     def fit(self, X: Table, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> BandScaler:
-        """Learn means, deviations and band weights.
+        """Learn means, deviations and band weights of a table of shape (n_rows, n_features).
 
-        Parameters
-        ----------
-        X : data frame or float array of shape (n_rows, n_features)
-        y : ignored
-        sample_weight : float array of shape (n_rows,), optional
-            How many rows each row counts for in means and deviations.
-
-        Raises
-        ------
-        ValueError
-            If a band in ``band_weights`` is unknown, or a weight is not a positive finite number.
+        ``sample_weight`` of shape (n_rows,) says how many rows each row counts for in means and deviations. A
+        ValueError if a band in ``band_weights`` is unknown, or a weight is not a positive finite number.
         """
         check_labels("BandScaler", X)
         values = validate_data(self, X, dtype=np.float64)
@@ -268,10 +250,7 @@ class BandScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def transform(self, X: Table) -> FloatArray:
         """Standardise and weight a table: float64 of shape (n_rows, n_features).
 
-        Raises
-        ------
-        ValueError
-            If the columns or their order differ from those seen in `fit`, or a value is not finite.
+        A ValueError if the columns or their order differ from those seen in `fit`, or a value is not finite.
         """
         check_is_fitted(self)
         values = validate_data(self, X, dtype=np.float64, reset=False)

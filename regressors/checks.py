@@ -136,10 +136,7 @@ class BudgetError(ValueError):
 def distinct_passes(passes: Iterable[tuple[str, float]]) -> dict[str, float]:
     """Collect the distinct passes from (pass, GMACs per image) of each band: GMACs by pass, by first appearance.
 
-    Raises
-    ------
-    ValueError
-        If one pass is stated with two costs, or a cost is negative or not finite.
+    A ValueError if one pass is stated with two costs, or a cost is negative or not finite.
     """
     costs: dict[str, float] = {}
     for name, gmacs in passes:
@@ -164,10 +161,7 @@ def sum_gmacs(passes: Iterable[tuple[str, float]]) -> float:
 def is_within(total_gmacs: float, budget_gmacs: float) -> bool:
     """Say whether a cost keeps to a limit, both in GMACs per image; a limit that is met is not exceeded.
 
-    Raises
-    ------
-    ValueError
-        If the limit is negative or not a number.
+    A ValueError if the limit is negative or not a number.
     """
     if math.isnan(budget_gmacs) or budget_gmacs < 0:
         raise ValueError(

@@ -20,24 +20,19 @@ from regressors.folds import resolve_folds
 
 
 def crop_rows(X: Table, n_crops: int) -> Table:
-    """Cut each row into one row for each crop.
+    """Cut each row into one row for each crop; the crops of an image follow each other.
 
     Parameters
     ----------
     X : data frame or float array of shape (n_images, n_features)
-        Every band holds the columns of its first crop, then those of the second, and so on.
+        Every band holds the columns of its first crop, then those of the second, and so on. A frame keeps band names
+        and repeats the index.
     n_crops : int
-        Crops of each image in every band.
+        Crops of each image in every band; a ValueError if a band cannot be cut into so many equal parts.
 
     Returns
     -------
     data frame or float array of shape (n_images * n_crops, n_features / n_crops)
-        The crops of an image follow each other. A frame keeps band names and repeats the index.
-
-    Raises
-    ------
-    ValueError
-        If the columns of a band cannot be cut into ``n_crops`` equal parts.
     """
     if n_crops == 1:
         return X

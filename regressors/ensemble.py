@@ -440,10 +440,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
     def predict(self, X: Table) -> FloatArray:
         """Predict MOS, shape (n_rows,), on the training scale and not clipped to it.
 
-        Raises
-        ------
-        ValueError
-            If the columns or their order differ from those seen in `fit`, or a value is not finite.
+        A ValueError if the columns or their order differ from those seen in `fit`, or a value is not finite.
         """
         check_is_fitted(self)
         if isinstance(X, BlockTable):

@@ -134,12 +134,9 @@ def resolve_folds(
 
 
 def check_folds(folds: Sequence[Fold], n_rows: int, *, who: str = "check_folds") -> list[Fold]:
-    """Check explicit folds against a table of ``n_rows`` rows, and return them as integer arrays; ``who`` asks.
+    """Check explicit ``folds`` against a table of ``n_rows`` rows, and return them as integer arrays; ``who`` asks.
 
-    Raises
-    ------
-    ValueError
-        If there is no fold, a position lies outside the table or repeats, or train and test share a row.
+    A ValueError if there is no fold, a position lies outside the table or repeats, or train and test share a row.
     """
     checked = []
     for number, fold in enumerate(folds):

@@ -48,10 +48,8 @@ class BandNovelty(OutlierMixin, BaseEstimator):
     ----------
     center_, scale_ : float arrays of shape (n_features,)
         Means and standard deviations.
-    units_ : float array of shape (n_bands,)
-        Median distance of held-out rows in each band.
-    bound_ : float
-        Largest distance, in these units, of a row that is like the others.
+    units_, bound_ : float array of shape (n_bands,), float
+        Median distance of held-out rows in each band, and in these the largest of a row that is like the others.
     n_calibration_ : int
         Held-out rows behind it.
     offset_ : float

@@ -209,19 +209,9 @@ class BandGridSearchCV(GridSearchCV):
     def fit(self, X: Table, y: ArrayLike | None = None, **params: object) -> BandGridSearchCV:
         """Search the grid and refit the best candidate.
 
-        Parameters
-        ----------
-        X : data frame, BlockTable, or float array of shape (n_rows, n_features)
-            Feature table; a `regressors.bands.BlockTable` for ridges alone.
-        y : float array of shape (n_rows,)
-            MOS.
-        **params : dict of str to object
-            Metadata such as ``groups`` and sample weights, as in `GridSearchCV`.
-
-        Raises
-        ------
-        ValueError
-            If a BlockTable cannot be searched so.
+        ``X`` is a data frame or float array of shape (n_rows, n_features), for ridges alone a
+        `regressors.bands.BlockTable`; ``y`` are MOS of shape (n_rows,), ``params`` metadata such as ``groups`` and
+        sample weights, as in `GridSearchCV`. A ValueError if a BlockTable cannot be searched so.
         """
         _fit_together([self], X, y, params, {})
         return self

@@ -147,10 +147,7 @@ class SubsetScorer:
     def score(self, subsets: Iterable[Iterable[str]]) -> list[SubsetScore]:
         """Score subsets, given by their bands in any order, sharing the work among all that are new.
 
-        Raises
-        ------
-        ValueError
-            If a band is unknown, a subset is empty, or a value of the table is not finite.
+        A ValueError if a band is unknown, a subset is empty, or a value of the table is not finite.
         """
         asked = [self.order(subset) for subset in subsets]
         new = [subset for subset in dict.fromkeys(asked) if subset not in self._scores]

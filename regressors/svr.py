@@ -155,10 +155,7 @@ class UnitSVR(RegressorMixin, BaseEstimator):
     def predict(self, X: Table) -> FloatArray:
         """Predict MOS, shape (n_rows,), on the scale seen in `fit`.
 
-        Raises
-        ------
-        ValueError
-            If the columns differ from those seen in `fit`, or a value is not finite.
+        A ValueError if the columns differ from those seen in `fit`, or a value is not finite.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)

@@ -196,7 +196,7 @@ def subset_drop(
     y, y_pred : float array of shape (n_images,)
         MOS and predicted MOS of all images.
     is_subset : bool array of shape (n_images,)
-        The subset, such as the exclusive images.
+        The subset, such as the exclusive images; a ValueError if it has fewer than two.
     metric : str, default="srcc"
         Name from `regressors.evaluation.metrics.METRICS`.
     groups, n_resamples, confidence, random_state
@@ -207,11 +207,6 @@ def subset_drop(
     dict
         ``whole``, ``subset``, ``drop`` (whole minus subset), ``low``, ``high``; nan where undefined, the ends also
         where the subset has fewer than ten groups.
-
-    Raises
-    ------
-    ValueError
-        If a vector is not admissible, or the subset has fewer than two images.
     """
     who = "subset_drop"
     check_choice(who, "metric", metric, RESAMPLED_METRICS)
@@ -259,7 +254,7 @@ def draw_splits(
     test_size: float = 0.2,
     random_state: int = 0,
 ) -> list[Fold]:
-    """Draw independent random splits by scikit-learn's `GroupShuffleSplit` or `ShuffleSplit`.
+    """Draw independent random splits by scikit-learn's `GroupShuffleSplit` or `ShuffleSplit`, as sorted row positions.
 
     Parameters
     ----------
@@ -269,11 +264,6 @@ def draw_splits(
         Whole groups are drawn when given; otherwise rows, as most published protocols do.
     n_splits, test_size, random_state
         How many; the share of the rows, or of the groups, that test; the seed.
-
-    Returns
-    -------
-    list of (train, test)
-        Sorted row positions.
 
     Raises
     ------

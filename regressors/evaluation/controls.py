@@ -85,7 +85,7 @@ def find_leaking_columns(X: Table, y: ArrayLike, *, limit: float = IMPLAUSIBLE_S
     X : data frame, BlockTable, or float array of shape (n_rows, n_features)
         Training rows.
     y : float array of shape (n_rows,)
-        Their MOS.
+        Their MOS; a ValueError if it is not admissible.
     limit : float, default=0.97
         Smallest absolute SRCC that counts, raised for few rows to what neither pure noise nor a column of true
         correlation 0.9 exceeds more than once in a thousand tables.
@@ -94,11 +94,6 @@ def find_leaking_columns(X: Table, y: ArrayLike, *, limit: float = IMPLAUSIBLE_S
     -------
     dict of int to float
         Column position to SRCC, strongest first; empty for clean data, a constant MOS, or fewer than 20 rows.
-
-    Raises
-    ------
-    ValueError
-        If ``y`` is not admissible or its length differs.
     """
     mos = check_vector("find_leaking_columns", "y", y)
     values = X if isinstance(X, BlockTable) else np.asarray(X)

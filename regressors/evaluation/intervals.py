@@ -387,10 +387,6 @@ def calibrate_interval(y: ArrayLike, held_out: ArrayLike, *, confidence: float =
     confidence : float, default=0.9
         Nominal coverage in (0, 1).
 
-    Returns
-    -------
-    ConformalInterval
-
     Raises
     ------
     ValueError
