@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from featbank import __version__
-from featbank.errors import FeatbankError, OutputError
+from featbank.errors import FeatbankError, OutputError, first_few
 
 if os.name == "posix":
     import fcntl
@@ -36,7 +36,6 @@ _SCRATCH = re.compile(r"\.featbank-[0-9a-f]{32}(\.[^.]*)?")
 _LOCK, _NEW, _OLD = "lock", "new", "old"
 _PASSENGERS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """Written into every folder by file managers: no reason to refuse one, and they stay where they are."""
-_MAX_NAMED = 5
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 REASONS: Final = {
@@ -118,13 +117,7 @@ def replacing(target: str | Path, who: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_file(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """Give an empty hidden file in a folder that goes when the block ends, or when the next one is made after a kill.
-
-    Raises
-    ------
-    OSError
-        If it cannot be made.
-    """
+    """Give an empty hidden file that goes when the block ends, or when the next one is made there after a kill."""
     sweep(folder)
     path, descriptor = _new_file(folder, suffix)
     try:
@@ -136,26 +129,7 @@ def scratch_file(folder: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def write_file(target: str | Path, data: bytes | str, who: str) -> Path:
-    """Write a whole file, or leave the earlier one as it was.
-
-    Parameters
-    ----------
-    target : path
-    data : bytes or str
-        Text is written as UTF-8; half characters, as in names of files that never were UTF-8, become ``?``.
-    who : str
-        As in `replacing`.
-
-    Returns
-    -------
-    Path
-        ``target``.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
+    """Write a whole file, or leave the earlier one as it was; text as UTF-8, in which half characters become ``?``."""
     with replacing(target, who) as scratch:
         scratch.write_bytes(data.encode("utf-8", errors="replace") if isinstance(data, str) else data)
     return Path(target)
@@ -204,21 +178,7 @@ def check_file(target: str | Path, who: str, is_ours: Callable[[Path], bool]) ->
 
 
 def check_folder(target: str | Path, kind: FolderKind, who: str) -> None:
-    """Learn before the work what would be refused after it: whether a folder can be written or replaced.
-
-    Parameters
-    ----------
-    target : path
-        May be missing, as may the folders above it.
-    kind : FolderKind
-    who : str
-        Begins the message, such as ``"fit --out"``.
-
-    Raises
-    ------
-    OutputError
-        If it holds anything that featbank did not write there, or is of another kind, or the place is not writable.
-    """
+    """Refuse, as `check_file` does, a place where a folder cannot be written or replaced; it may be missing."""
     real = _real(target)
     with _explaining(who, real):
         above = real.parent
@@ -238,10 +198,9 @@ def check_folder(target: str | Path, kind: FolderKind, who: str) -> None:
                 "folder."
             )
         if foreign := _foreign(real, kind):
-            more = f" and {len(foreign) - _MAX_NAMED} more" if len(foreign) > _MAX_NAMED else ""
             raise OutputError(
                 f"{who} must be a new or empty folder or an earlier {kind.name}, got {str(target)!r}, which holds "
-                f"something else: {_named(foreign[:_MAX_NAMED])}{more}. Nothing was touched; choose another folder."
+                f"something else: {first_few([*map(repr, foreign)])}. Nothing was touched; choose another folder."
             )
         _try_writing(real)
         if _is_movable(real):
@@ -256,14 +215,6 @@ def replacing_folder(target: str | Path, kind: FolderKind, who: str) -> Iterator
     the old output or the new one. (Where a file system cannot swap, or the target is the current folder or a mount
     point, the files are moved one by one, and moved back if one of them cannot be.) What featbank did not write stays
     in the folder, under another name if the new output needs its own.
-
-    Parameters
-    ----------
-    target : path
-        As passed to `check_folder` before the work. A link is followed.
-    kind : FolderKind
-    who : str
-        Begins the message of an error.
 
     Yields
     ------
@@ -303,27 +254,8 @@ def replacing_files(
 ) -> Iterator[Path]:
     """Give a hidden folder whose files join those of an existing output when the block ends well: all, or none.
 
-    Parameters
-    ----------
-    folder : path
-        An existing folder.
-    kind : FolderKind
-        Of the folder; the marker lists the new files from then on.
-    who : str
-        Begins the message of an error.
-    gone : iterable of str
-        Files of the output that go, unless they are written again.
-
-    Yields
-    ------
-    Path
-        An empty folder, to be filled with files.
-
-    Raises
-    ------
-    OutputError
-        If the operating system refuses any step, or a name is taken by a file that featbank did not write; all files
-        are then as before.
+    Files named in ``gone`` go, unless they are written again. Refused where a name is taken by a file that featbank did
+    not write; all files are then as before.
     """
     folder = _real(folder)
     with _explaining(who, folder), _holder(folder) as new:
@@ -331,8 +263,8 @@ def replacing_files(
         own, names = _own(folder, kind), set(_list(new))
         if taken := sorted(name for name in names - own if os.path.lexists(folder / name)):
             raise OutputError(
-                f"{who}: {str(folder)!r} holds {_named(taken)}, which featbank did not write. Nothing was touched; "
-                "move it, or choose another folder."
+                f"{who}: {str(folder)!r} holds {first_few([*map(repr, taken)])}, which featbank did not write. "
+                "Nothing was touched; move it, or choose another folder."
             )
         _write_marker(new, kind, own | names)
         _sync_all(new)
@@ -351,10 +283,7 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove hidden files and folders that killed processes left in ``folder``, none of a living one.
-
-    What cannot be removed, or lies on a file system without locks, stays: tidying up is no reason to stop the work.
-    """
+    """Remove hidden files and folders that killed processes left in ``folder``, none of a living one."""
     if os.name != "posix":
         return
     try:
@@ -494,10 +423,6 @@ def _list(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))  # noqa: PTH208 (names alone are needed)
 
 
-def _named(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))
-
-
 def _read_marker(folder: Path) -> tuple[str, frozenset[str]] | None:
     """Return the kind of a folder and the names of its files; None if it has no marker, or a damaged one."""
     try:
@@ -634,11 +559,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in ``folder`` are on the disk, where the file system knows how to.
-
-    Some network and user-space file systems have no flush for folders: their renames are durable or not by their own
-    rules.
-    """
+    """Wait until the names in ``folder`` are on the disk, where the file system knows how to."""
     try:
         sync_file(folder)
     except OSError as error:

@@ -41,19 +41,7 @@ _VECTOR_MACHINES = ("x86_64", "AMD64")
 
 
 def examine(bank: Place) -> dict[str, Any]:
-    """Look at the machine, the libraries, BLAS, torch, the weights folder and the bank.
-
-    Parameters
-    ----------
-    bank : Path or RemotePath
-        Folder of the feature bank, or its place in a store; it need not exist.
-
-    Returns
-    -------
-    dict
-        ``machine``, ``libraries`` (version, or None where absent), ``blas`` (one entry per library), ``torch``,
-        ``engines``, ``weights``, ``bank``, ``problems`` (what will not work) and ``advice`` (what could be better).
-    """
+    """Look at the machine, the libraries, BLAS, torch, the weights folder and the bank."""
     from threadpoolctl import threadpool_info
 
     from featbank import __version__
@@ -95,20 +83,7 @@ def examine(bank: Place) -> dict[str, Any]:
 
 
 def advise(document: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Judge what `examine` found.
-
-    Parameters
-    ----------
-    document : mapping
-        As `examine` makes it.
-
-    Returns
-    -------
-    problems : list of str
-        What will not work, each with its cure.
-    advice : list of str
-        What works and could be better.
-    """
+    """Judge what `examine` found."""
     problems, advice = [], []
     if not document["bank"]["writable"]:
         problems.append(
@@ -153,17 +128,7 @@ def advise(document: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """Write what `examine` found for people.
-
-    Parameters
-    ----------
-    document : mapping
-        As `examine` makes it.
-
-    Returns
-    -------
-    str
-    """
+    """Write what `examine` found for people."""
     machine, torch, weights, bank = (document[name] for name in ("machine", "torch", "weights", "bank"))
     memory = f", {machine['memory_gb']:.0f} GB of memory" if machine["memory_gb"] else ""
     lines = [
@@ -192,17 +157,7 @@ def render(document: Mapping[str, Any]) -> str:
 
 
 def is_writable(folder: Place) -> bool:
-    """Say whether files can be made in a folder, or in the one above it where it would be made.
-
-    Parameters
-    ----------
-    folder : Path or RemotePath
-        The folder, or the place in a store; it need not exist.
-
-    Returns
-    -------
-    bool
-    """
+    """Say whether files can be made in a folder, or in the one above it where it would be made."""
     if isinstance(folder, RemotePath):
         trial = folder / _TRIAL_NAME
         try:

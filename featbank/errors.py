@@ -91,7 +91,7 @@ class OutputError(FeatbankError, OSError):
 class StoreError(FeatbankError, OSError):
     """An object store that cannot be reached, refuses access, or lacks its library or its bucket.
 
-    Built by `featbank.store_access.store_error`.
+    Built by `featbank.remote.store_error`.
 
     Attributes
     ----------

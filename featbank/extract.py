@@ -7,10 +7,19 @@ image names, never a MOS.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
+import os
+import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from joblib import cpu_count
@@ -18,17 +27,21 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import featbank
 from featbank.bank import Bank, FeatureFolder, ImageRecord
-from featbank.cluster import run_on_cluster
-from featbank.digest import seed_from
-from featbank.encoders.custom import code_is_allowed
-from featbank.errors import BankError, ImageError
-from featbank.extraction_log import log_extraction
+from featbank.bank.shard import read_spec
+from featbank.digest import canonical_json, digest_json, seed_from
+from featbank.encoders.custom import code_agrees, code_is_allowed
+from featbank.encoders.engine import ENGINE_VARIABLE
+from featbank.encoders.spec import parse_encoder_name
+from featbank.encoders.weights import NETWORK_FAMILIES, weights_folder
+from featbank.errors import BankError, EncoderError, ImageError
+from featbank.feature import DECODE_EPOCH, FeatureRequest, Job, Outcome, built, gave_up, run_jobs
+from featbank.images import DECODE_POLICY
 from featbank.images.source import check_place
-from featbank.jobs import DECODE_EPOCH, FeatureRequest, Job, Outcome, built, run_jobs
 from featbank.keys import keys_of_files
-from featbank.known_features import known_folder, remember_folder
-from featbank.remote import as_place
+from featbank.remote import Place, RemotePath, as_place, replace_file
+from featbank.views import parse_view
 
 __all__ = ["ExtractionSummary", "FeatureRequest", "extract", "open_folder", "take_shard"]
 
@@ -176,7 +189,7 @@ def extract(
     seconds.update(decode=0.0, views=0.0)
     bar = tqdm(total=len(jobs), unit="photo", desc="features", disable=None if show_progress else True)
     try:
-        for outcome in run_on_cluster(jobs, cluster) if cluster and jobs else run_jobs(jobs, workers):
+        for outcome in _outcomes(jobs, workers, cluster):
             writer.add(outcome)
             bar.update()
             failed = list(outcome.failures.values()) if outcome.key is not None else [outcome.record]
@@ -222,20 +235,7 @@ def open_folder(bank: Bank, request: FeatureRequest) -> FeatureFolder:
 
 
 def take_shard(images: Sequence[tuple[str, str]], index: int, count: int) -> list[tuple[str, str]]:
-    """Take one of several disjoint parts of a dataset, for schedulers that start the same command many times.
-
-    Parameters
-    ----------
-    images : sequence of (image_id, path)
-    index, count : int
-        Which part, from 0, of how many.
-
-    Returns
-    -------
-    list of (image_id, path)
-        Those whose name falls to this part. The name alone decides, so images added later move no other one,
-        no file is read to split the work, and the parts are of about equal size.
-    """
+    """Take one of several disjoint parts of a dataset, for schedulers that start the same command many times."""
     return [image for image in images if seed_from(image[0]) % count == index]
 
 
@@ -294,6 +294,17 @@ def _missing_jobs(
     return list(jobs.values())
 
 
+def _outcomes(jobs: Sequence[Job], workers: int, cluster: str | None) -> Iterator[Outcome]:
+    if not (cluster and jobs):
+        yield from run_jobs(jobs, workers)
+        return
+    from featbank.cluster import on_cluster
+
+    # Keys, not versions, tell whether a worker computes the same numbers.
+    with on_cluster(cluster, packages=None, give_up=gave_up):
+        yield from run_jobs(jobs, -1)
+
+
 def _known_failures(bank: Bank) -> dict[str, ImageRecord]:
     """Find images whose bytes these decoding rules cannot read: trying again cannot help, unlike a lack of memory."""
     frame = bank.images.failures()
@@ -310,3 +321,168 @@ def _known_failures(bank: Bank) -> dict[str, ImageRecord]:
 def _failure(image_id: str, record: ImageRecord | None) -> dict[str, str]:
     reason, message = (record.reason, record.message) if record else ("unknown", "")
     return {"image": image_id, "reason": reason, "message": message}
+
+
+EXTRACTION_LOG = "extractions.jsonl"
+
+
+def log_extraction(root: Place, n_computed: int, workers: int, seconds: dict[str, float]) -> None:
+    """Append one extraction's seconds to the log."""
+    entry = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds["wall"])),
+        "machine": platform.machine(),
+        "engine": os.environ.get(ENGINE_VARIABLE) or "torch",
+        "workers": workers,
+        "n_computed": n_computed,
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+    }
+    # A log that cannot be written must not turn finished work into a failure.
+    try:
+        _append(root / EXTRACTION_LOG, json.dumps(entry) + "\n")
+    except OSError as error:
+        logging.getLogger(__name__).warning(
+            "the extraction is done, but its log cannot be written: %s", error
+        )
+
+
+def _append(log: Place, line: str) -> None:
+    if isinstance(log, RemotePath):
+        # A store appends to nothing. Of two processes that end at the same moment one line is lost; it is only a log.
+        before = log.read_text() if log.is_file() else ""
+        log.write_bytes((before + line).encode())
+        return
+    with log.open("a", encoding="utf-8") as file:  # one short line: several processes may log at once
+        file.write(line)
+
+
+def measured_seconds(root: Place) -> dict[str, float]:
+    """Mean seconds of work for one photo, over all logged extractions."""
+    log = root / EXTRACTION_LOG
+    if not log.exists():
+        return {}
+    spent: dict[str, float] = {}
+    photos: dict[str, int] = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a line cut short by a kill: it is only a log
+        for name, value in entry["seconds"].items():
+            if name not in {"wall", "write"}:
+                spent[name] = spent.get(name, 0.0) + value
+                photos[name] = photos.get(name, 0) + entry["n_computed"]
+    return {name: value / photos[name] for name, value in spent.items() if photos[name]}
+
+
+KNOWN_FEATURES_NAME = "known-features.json"
+_LIBRARIES = (
+    "numpy",
+    "open_clip_torch",
+    "pillow",
+    "safetensors",
+    "simplejpeg",
+    "timm",
+    "torch",
+    "torchvision",
+)
+
+
+def known_folder(bank: Bank, request: FeatureRequest) -> FeatureFolder | None:
+    """Open the folder of a network's feature that this bank was asked for before."""
+    if request.encoder.partition(":")[0] not in NETWORK_FAMILIES:
+        return None  # built at once, or of code that may have changed
+    digest = _read(bank).get(_spell(request))
+    if digest is None:
+        return None
+    try:
+        spec = read_spec(bank.root / digest)
+        if not _agrees(spec.identity, request):
+            return None
+        if spec.identity["encoder"]["name"] != parse_encoder_name(request.encoder).base:
+            return None
+    except (FileNotFoundError, BankError, EncoderError, KeyError, TypeError):
+        return None
+    return bank.open(spec.identity, spec.n_features, spec.label, spec.dtype)
+
+
+def stored_folders(bank: Bank, request: FeatureRequest) -> list[FeatureFolder]:
+    """Find the folders that an encoder in a file of the user's own has filled, without running it."""
+    if request.encoder.partition(":")[0] != "file":
+        return []
+    ending = f":{request.encoder.rpartition(':')[2]}@{parse_view(request.view).name}.{request.aggregate}"
+    found = [
+        folder
+        for folder in bank.features()
+        if folder.label.endswith(ending) and _agrees(folder.identity, request)
+    ]
+    return [folder for folder in found if code_agrees(request.encoder, folder.identity["encoder"])]
+
+
+def _agrees(identity: dict[str, Any], request: FeatureRequest) -> bool:
+    """Compare decoding, view and aggregate."""
+    expected = {
+        "kind": "computed",
+        "decode": DECODE_POLICY,
+        "view": parse_view(request.view).identity(),
+        "aggregate": request.aggregate,
+    }
+    return canonical_json({name: identity.get(name) for name in expected}) == canonical_json(expected)
+
+
+def remember_folder(bank: Bank, request: FeatureRequest, folder: FeatureFolder) -> None:
+    """Note where a request leads; does nothing in a read-only bank or where it is known already."""
+    if bank.is_read_only or request.encoder.partition(":")[0] not in NETWORK_FAMILIES:
+        return
+    known = _read(bank)
+    if known.get(_spell(request)) == folder.digest:
+        return
+    content = {"environment": _environment(), "features": {**known, _spell(request): folder.digest}}
+    with contextlib.suppress(OSError):
+        text = json.dumps(content, indent=1, sort_keys=True)
+        replace_file(bank.root / KNOWN_FEATURES_NAME, text.encode("ascii"))
+
+
+def _spell(request: FeatureRequest) -> str:
+    return f"{request.encoder}@{request.view}.{request.aggregate}"
+
+
+def _read(bank: Bank) -> dict[str, str]:
+    try:
+        content = json.loads((bank.root / KNOWN_FEATURES_NAME).read_bytes())
+        if content["environment"] != _environment():
+            return {}
+        return {str(name): str(digest) for name, digest in content["features"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _environment() -> str:
+    """Digest everything that the identity of a network's feature is made of, other than its name and view."""
+    folder = weights_folder()
+    records = {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8", errors="replace")
+        for path in sorted(folder.glob("*/*.json"))
+    }
+    return digest_json({"installation": _installation(), "weights": records})
+
+
+@cache
+def _installation() -> str:
+    code = Path(featbank.__file__).parent
+    return digest_json(
+        {
+            "python": platform.python_version(),
+            "libraries": {name: _version(name) for name in _LIBRARIES},
+            "code": {
+                path.relative_to(code).as_posix(): path.read_text(encoding="utf-8")
+                for path in sorted(code.rglob("*.py"))
+            },
+        }
+    )
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return ""

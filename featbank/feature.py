@@ -6,19 +6,26 @@ module computes vectors from pixels; it reads and writes no file.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from featbank.bank import ImageRecord
 from featbank.digest import digest_json, seed_from
 from featbank.encoders import Encoder, make_encoder
-from featbank.errors import EncoderError, EncoderSetupError, ViewError
-from featbank.images import DECODE_POLICY, Photo
+from featbank.encoders.custom import allow_code
+from featbank.errors import EncoderError, EncoderSetupError, ImageError, ViewError
+from featbank.images import DECODE_POLICY, Photo, read_photo
+from featbank.remote import digest_at
 from featbank.views import SharedBeginnings, View, parse_view
+from featbank.workers import keep_freed_memory, starting_workers
 
 AGGREGATES = ("mean", "mean+std", "concat")
 """Ways to turn the vectors of a view's crops into one: mean, mean and standard deviation, or all in order."""
@@ -94,18 +101,7 @@ class Feature:
         return per_crop * {"mean": 1, "mean+std": 2, "concat": n_crops}[self.aggregate]
 
     def gmacs(self, height: int = UHD_HEIGHT_PX, width: int = UHD_WIDTH_PX) -> float:
-        """Count the multiply-accumulates for one image through all crops and scales.
-
-        Parameters
-        ----------
-        height, width : int
-            Size of the image in pixels; UHD-1 unless stated.
-
-        Returns
-        -------
-        float
-            GMACs (1e9 multiply-accumulates) of the encoder; decoding and resizing are not counted.
-        """
+        """Count the multiply-accumulates for one image through all crops and scales."""
         return (
             sum(
                 n_crops * self.encoder.count_macs(crop_height, crop_width)
@@ -115,41 +111,11 @@ class Feature:
         )
 
     def vector(self, scales: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Turn the crops of one image into its feature.
-
-        Parameters
-        ----------
-        scales : sequence of uint8 array of shape (n_crops, height, width, 3)
-            What ``view.scales`` gave, one array for each scale.
-
-        Returns
-        -------
-        float32 array of shape (n_features,)
-
-        Raises
-        ------
-        EncoderError
-            If the encoder gives a value that is not finite: it must never enter the bank.
-        """
+        """Turn the crops of one image into its feature."""
         return self.join([self.encoder.encode(crops) for crops in scales])
 
     def join(self, blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Concatenate the vectors of the scales and aggregate those of the crops.
-
-        Parameters
-        ----------
-        blocks : sequence of float32 array of shape (n_crops, encoder.spec.n_features)
-            One for each scale.
-
-        Returns
-        -------
-        float32 array of shape (n_features,)
-
-        Raises
-        ------
-        EncoderError
-            If a value is not finite: it must never enter the bank.
-        """
+        """Concatenate the vectors of the scales and aggregate those of the crops."""
         # crops: (n_crops, n_scales * encoder.n_features)
         crops = np.concatenate(blocks, axis=1)
         if self.aggregate == "mean":
@@ -170,17 +136,7 @@ class Feature:
 
 
 def make_feature(encoder: str, view: str, aggregate: str = "mean") -> Feature:
-    """Build a feature from names, as a recipe writes them.
-
-    Raises
-    ------
-    UnknownNameError
-        If the encoder is not known.
-    ViewError
-        If the view cannot be parsed.
-    EncoderError
-        If the encoder does not accept the view's crops, or the aggregate does not fit.
-    """
+    """Build a feature from names, as a recipe writes them."""
     feature = Feature(make_encoder(encoder), parse_view(view), aggregate)
     for _, height, width in feature.view.geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX):
         feature.encoder.check_size(height, width)
@@ -189,9 +145,8 @@ def make_feature(encoder: str, view: str, aggregate: str = "mean") -> Feature:
 
 @dataclass
 class Timing:
-    """Seconds spent on one image: decoding is added by the caller."""
+    """Seconds spent on one image, by feature label for the encoders."""
 
-    decode_s: float = 0.0
     views_s: float = 0.0
     encode_s: dict[str, float] = field(default_factory=dict)
 
@@ -207,23 +162,6 @@ def compute_features(
 
     Views that begin with the same resize share its result. A feature that cannot be computed takes no other one
     with it.
-
-    Parameters
-    ----------
-    features : sequence of Feature
-    photo : Photo
-
-    Returns
-    -------
-    list of float32 array of shape (n_features,), or of the error that came in its place
-        In the order of ``features``.
-    Timing
-        Seconds for the views and, by feature label, for the encoders.
-
-    Raises
-    ------
-    EncoderSetupError
-        If an encoder cannot run here at all, whatever the photo.
     """
     timing = Timing()
     found: dict[int, NDArray[np.float32] | Failure] = {}
@@ -275,3 +213,198 @@ def _by_pass(features: Sequence[Feature], positions: Sequence[int]) -> list[list
     for position in positions:
         groups.setdefault(features[position].pass_id, []).append(position)
     return list(groups.values())
+
+
+DECODE_EPOCH = int(DECODE_POLICY["epoch"])
+
+JOBS_AHEAD = 256
+"""Photos sent ahead to a cluster, for the workers that it has and those that join."""
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """A feature by name: small enough to send to a worker, which builds the encoder itself."""
+
+    encoder: str
+    view: str
+    aggregate: str = "mean"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo with the features it lacks.
+
+    Attributes
+    ----------
+    path, image_id : str
+        The file, and its name in the dataset.
+    key : str
+        SHA-256 of its bytes when it was listed.
+    wanted : tuple of FeatureRequest
+    digests : tuple of str
+        For each of them the digest of the identity under which it will be stored.
+    allow_code : bool
+        Whether the caller lets encoders that are files of its own run.
+    """
+
+    path: str
+    image_id: str
+    key: str
+    wanted: tuple[FeatureRequest, ...]
+    digests: tuple[str, ...]
+    allow_code: bool = False
+
+
+@dataclass
+class Outcome:
+    """What became of a job.
+
+    Attributes
+    ----------
+    job : Job
+    key : str or None
+        SHA-256 of the bytes that were decoded; None where nothing could be.
+    vectors : dict of FeatureRequest to float32 array of shape (n_features,)
+    failures : dict of FeatureRequest to ImageRecord
+        Why the other features are not there.
+    record : ImageRecord or None
+        What is known of the photo itself; without a key where no bytes could be read.
+    decode_s, views_s : float
+        Seconds of work.
+    encode_s : dict of str to float
+        Seconds of work by feature label.
+    """
+
+    job: Job
+    key: str | None = None
+    vectors: dict[FeatureRequest, NDArray[np.float32]] = field(default_factory=dict)
+    failures: dict[FeatureRequest, ImageRecord] = field(default_factory=dict)
+    record: ImageRecord | None = None
+    decode_s: float = 0.0
+    views_s: float = 0.0
+    encode_s: dict[str, float] = field(default_factory=dict)
+
+
+def built(request: FeatureRequest) -> Feature:
+    """Build a feature once for each process, however many photos it sees; raises as `make_feature`."""
+    if request.encoder.partition(":")[0] == "file":
+        return _built.__wrapped__(request)  # the file, and what it reads, may have changed since
+    return _built(request)
+
+
+@lru_cache(maxsize=256)
+def _built(request: FeatureRequest) -> Feature:
+    return make_feature(request.encoder, request.view, request.aggregate)
+
+
+@lru_cache(maxsize=256)
+def _built_as(request: FeatureRequest, digest: str) -> Feature:
+    """Build a feature whose numbers belong under a key, or refuse: this may be another machine than the bank's."""
+    feature = built(request)
+    found = digest_json(feature.identity)
+    if found != digest:
+        raise EncoderSetupError(
+            f"{feature.label}: the worker on {socket.gethostname()} computes this feature under the key {found[:12]}, "
+            f"but the bank's is {digest[:12]}: its featbank, its libraries or its weights differ. Install the same "
+            "versions on all machines; nothing of this photo was stored."
+        )
+    return feature
+
+
+def _photo_record(photo: Photo) -> ImageRecord:
+    # Only what follows from the image alone, so that it does not matter which features were computed with it.
+    height, width = photo.pixels.shape[:2]
+    return ImageRecord(
+        key=photo.digest,
+        status="ok",
+        width=width,
+        height=height,
+        format=photo.format,
+        mode=photo.mode,
+        actions=photo.actions,
+        epoch=DECODE_EPOCH,
+    )
+
+
+def compute(job: Job) -> Outcome:
+    """Turn one photo into its vectors, or into the reasons why not; never raises for the photo's sake."""
+    outcome = Outcome(job)
+    started = time.perf_counter()
+    try:
+        photo = read_photo(job.path)
+    except (ImageError, MemoryError) as error:
+        outcome.record = _failed_record(_refused_key(job, error), error, path=job.path)
+        return outcome
+    finally:
+        outcome.decode_s = time.perf_counter() - started
+    features = [_built_as(request, digest) for request, digest in zip(job.wanted, job.digests, strict=True)]
+    found, timing = compute_features(features, photo)
+    # The key is the digest of the bytes that were decoded, should the file have changed since it was listed.
+    outcome.key = photo.digest
+    for request, feature, result in zip(job.wanted, features, found, strict=True):
+        if isinstance(result, np.ndarray):
+            outcome.vectors[request] = result
+        else:
+            outcome.failures[request] = _failed_record(photo.digest, result, f"feature {feature.label}: ")
+    outcome.record = _photo_record(photo)
+    outcome.views_s, outcome.encode_s = timing.views_s, timing.encode_s
+    return outcome
+
+
+def compute_in_worker(job: Job, task_name: str) -> Outcome:
+    """Compute in a process that exists for nothing else, by the caller's permissions; the name is for messages."""
+    keep_freed_memory()
+    with allow_code(job.allow_code):
+        return compute(job)
+
+
+def _refused_key(job: Job, error: ImageError | MemoryError) -> str:
+    """Return the digest of the bytes that were refused, which are not always those that were listed."""
+    if isinstance(error, MemoryError):
+        return ""
+    if error.reason == "too-large" and not error.digest:  # refused unread
+        with contextlib.suppress(OSError):
+            return digest_at(job.path)
+    return error.digest
+
+
+def _failed_record(key: str, error: ImageError | Failure, who: str = "", path: str = "") -> ImageRecord:
+    reason = (
+        error.reason if isinstance(error, ImageError) else type(error).__name__.removesuffix("Error").lower()
+    )
+    message = f"{who}{str(error) or 'out of memory'}"
+    path = "" if key else path
+    return ImageRecord(
+        key=key, path=path, status="failed", reason=reason, message=message, epoch=DECODE_EPOCH
+    )
+
+
+def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+    """Compute jobs by joblib's active backend and yield their outcomes as they come, in any order."""
+    if workers == 1 or (len(jobs) <= 1 and workers > 0):
+        yield from map(compute, jobs)
+        return
+    # One photo a task: a task takes about a second, and a row lost to a kill is one photo. Few tasks wait, which bounds
+    # memory whatever the number of photos; where workers may join, there must be some for them.
+    with starting_workers():  # they start with the first tasks
+        parallel = Parallel(
+            n_jobs=workers,
+            return_as="generator_unordered",
+            pre_dispatch=2 * workers if workers > 0 else JOBS_AHEAD,
+            batch_size=1,
+            inner_max_num_threads=1,
+        )
+        outcomes = parallel(
+            delayed(compute_in_worker)(job, task_name=f"the photo {job.path}") for job in jobs
+        )
+    yield from outcomes
+
+
+def gave_up(job: Job, task_name: str) -> Outcome:
+    """Record a photo under which workers died, also when nothing else ran."""
+    message = (
+        f"read_photo: {job.path} ended the worker that read it, each time, most likely for lack of memory; give the "
+        "workers more, or scale the photo down"
+    )
+    record = ImageRecord(key=job.key, status="failed", reason="memory", message=message, epoch=DECODE_EPOCH)
+    return Outcome(job, record=record)

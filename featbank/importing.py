@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featbank.bank import Bank, FeatureFolder
-from featbank.bank.keys import KEY_BYTES, Keys, parse_keys
+from featbank.bank.shard import KEY_BYTES, Keys, parse_keys
 from featbank.datasets import ImageTable
 from featbank.digest import digest_json
 from featbank.errors import BankError, DatasetError, MissingFeaturesError
@@ -133,13 +133,6 @@ def find_imported(bank: Bank, table: ImageTable, band: str) -> FeatureFolder:
 
     That is the import made for exactly these images; else the one that holds most of them, if all that hold some
     agree on their numbers.
-
-    Raises
-    ------
-    MissingFeaturesError
-        If nothing was imported under that name for any of the images; the message lists what there is.
-    BankError
-        If several imports hold some of the images with different numbers.
     """
     owner = _owner(table)
     imports = [folder for folder in _imports(bank, band) if folder.n_shards()]

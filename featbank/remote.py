@@ -7,13 +7,17 @@ an object appears whole under its name, by one request, or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import io
+import os
 import posixpath
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -21,7 +25,6 @@ from urllib.parse import unquote, urlsplit
 from featbank.atomic import replacing
 from featbank.digest import digest_file
 from featbank.errors import FeatbankError, StoreError
-from featbank.store_access import StoreFile, open_store, plain_errors, store_error
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -173,15 +176,7 @@ class RemotePath:
         return sorted(entries, key=lambda entry: entry.name)
 
     def open(self, mode: str = "rb", *, read_ahead: bool = True) -> StoreFile:
-        """Open the object for reading in pieces; should it change meanwhile, S3 refuses to go on.
-
-        Parameters
-        ----------
-        mode : str
-            Always ``rb``.
-        read_ahead : bool
-            Whether more is fetched than was asked for, as most readers want the whole.
-        """
+        """Open the object for reading in pieces; should it change meanwhile, S3 refuses to go on."""
         options = {} if read_ahead else {"cache_type": "none"}
         with plain_errors(str(self)):
             return StoreFile(str(self), open_store(str(self)).open(str(self), mode, **options))
@@ -240,6 +235,10 @@ class RemoteEntry:
         """Return False: a store has no links."""
         return False
 
+    def stat(self) -> RemoteStatus:
+        """Return what the listing said of it."""
+        return self.status
+
 
 def is_url(text: object) -> bool:
     """Tell by the spelling whether a place lies in a store; ``file://`` does not."""
@@ -253,23 +252,7 @@ MAX_PHOTO_BYTES = 1 << 30
 
 
 def check_regular(place: Place, max_bytes: int, error: type[FeatbankError]) -> None:
-    """Refuse what cannot be read as a whole, before it is opened: a pipe would wait, a device might never end.
-
-    Parameters
-    ----------
-    place : Path or RemotePath
-    max_bytes : int
-        Of the apparent size: a sparse file takes as long to read as any other.
-    error : type of FeatbankError
-        What is raised.
-
-    Raises
-    ------
-    FeatbankError
-        If it is no regular file, empty, larger than ``max_bytes``, or the system refuses.
-    FileNotFoundError
-        If nothing is there.
-    """
+    """Refuse what cannot be read as a whole, before it is opened: a pipe would wait, a device might never end."""
     try:
         status = place.stat()
     except ValueError as cause:  # a zero byte in the path
@@ -297,13 +280,7 @@ def read_regular(place: Place, max_bytes: int, error: type[FeatbankError]) -> by
 
 
 def as_place(place: str | Place) -> Place:
-    """Return a path on a disk, or in a store where a URL is given; ``file:///folder`` is the folder itself.
-
-    Raises
-    ------
-    StoreError
-        If a URL names no bucket.
-    """
+    """Return a path on a disk, or in a store where a URL is given; ``file:///folder`` is the folder itself."""
     if not isinstance(place, str):
         return place
     if is_url(place):
@@ -322,25 +299,13 @@ def utf8_name(path: str | Place) -> str:
 
 
 def digest_at(place: str | Place) -> str:
-    """Return the SHA-256 of a file or an object as 64 hexadecimal digits.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
+    """Return the SHA-256 of a file or an object as 64 hexadecimal digits."""
     found = as_place(place)
     return found.digest() if isinstance(found, RemotePath) else digest_file(found)
 
 
 def replace_file(place: Place, *parts: bytes | memoryview) -> None:
-    """Give a small file other bytes in one step; for caches, since of two writers at once one is lost.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; it is then as before.
-    """
+    """Give a small file other bytes in one step; for caches, since of two writers at once one is lost."""
     if isinstance(place, RemotePath):
         place.write_bytes(b"".join(parts))
         return
@@ -349,18 +314,7 @@ def replace_file(place: Place, *parts: bytes | memoryview) -> None:
 
 
 def find_statuses(urls: Sequence[str]) -> dict[str, RemoteStatus]:
-    """Look many objects up, by listing the folders in which several lie.
-
-    Returns
-    -------
-    dict of str to RemoteStatus
-        Only those that are there.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be reached or refuses.
-    """
+    """Look many objects up, by listing the folders in which several lie."""
     folders: dict[RemotePath, list[str]] = {}
     for url in urls:
         folders.setdefault(RemotePath.parse(url).parent, []).append(url)
@@ -379,3 +333,187 @@ def _status(info: dict[str, Any]) -> RemoteStatus:
     kind = stat.S_IFDIR if info["type"] == "directory" else stat.S_IFREG
     marks = (info.get(name) for name in ("ETag", "etag", "generation", "md5Hash", "checksum"))
     return RemoteStatus(kind, int(info.get("size") or 0), str(next(filter(None, marks), "")))
+
+
+S3_SCHEMES = frozenset({"s3", "s3a"})
+_INSTALL = {
+    **dict.fromkeys(S3_SCHEMES, "'featbank[s3]'"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+}
+
+_S3_CONFIG = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 4, "mode": "standard"}}
+"""Each request to S3 is tried this often with growing pauses, then the command ends with a sentence."""
+
+_REFUSED = frozenset(
+    {
+        "AccessDenied",
+        "AllAccessDisabled",
+        "ExpiredToken",
+        "Forbidden",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "PermissionError",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRetrievalError",
+        "403",
+    }
+)
+_UNREACHABLE = frozenset(
+    {
+        "ClientConnectorError",
+        "ConnectTimeoutError",
+        "ConnectionClosedError",
+        "EndpointConnectionError",
+        "FSTimeoutError",
+        "HTTPClientError",
+        "ProxyConnectionError",
+        "ReadTimeoutError",
+        "ServerDisconnectedError",
+    }
+)
+
+
+def open_store(url: str) -> Any:  # noqa: ANN401 - of an optional package
+    """Return the fsspec file system behind a URL; fsspec itself keeps one for each store and process."""
+    scheme = url.partition("://")[0]
+    try:
+        fsspec = import_module("fsspec")
+        options: dict[str, Any] = {"use_listings_cache": False}  # a neighbour's files must be seen at once
+        if scheme in S3_SCHEMES:
+            own = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+            options["config_kwargs"] = _S3_CONFIG | own
+        return fsspec.core.url_to_fs(url, **options)[0]
+    except ImportError as error:
+        package = _INSTALL.get(scheme)
+        cure = f"Install it with pip install {package}." if package else f"{error}."
+        raise store_error(url, f"the library for {scheme}:// is not installed", cure, errno.ENOSYS) from error
+    except Exception as error:
+        raise _explain(url, error) from error
+
+
+def store_error(url: str, reason: str, cure: str, number: int, *, is_refusal: bool = False) -> StoreError:
+    """Build the error of a store, ready to be raised; `StoreError` says what its parts are."""
+    result = StoreError(f"{url}: {reason}. {cure}")
+    result.reason, result.cure, result.is_refusal = reason, cure, is_refusal
+    result.errno = number
+    return result
+
+
+@contextlib.contextmanager
+def plain_errors(url: str, *, is_missing_possible: bool = True) -> Iterator[None]:
+    """Let what a store raises come out as FileNotFoundError or StoreError."""
+    try:
+        yield
+    except FeatbankError:
+        raise
+    except FileNotFoundError as error:
+        if is_missing_possible:
+            raise FileNotFoundError(errno.ENOENT, "no such object", url) from error
+        cure = "Check its name, or make it with the store's own tools."
+        raise store_error(url, "there is no such bucket", cure, errno.ENODEV) from error
+    except Exception as error:
+        raise _explain(url, error) from error
+
+
+class StoreFile(io.RawIOBase):
+    """An object open for reading; what its store raises comes out as from `plain_errors`.
+
+    Parameters
+    ----------
+    url : str
+        For the messages.
+    file : binary file
+        As the store's own library opened it.
+
+    Attributes
+    ----------
+    size : int
+        In bytes.
+    """
+
+    def __init__(self, url: str, file: Any) -> None:  # noqa: ANN401 - of an optional package
+        self._url, self._file = url, file
+        self.size = int(file.size)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes, or all that are left."""
+        with plain_errors(self._url):
+            data: bytes = self._file.read(-1 if size is None else size)
+            return data
+
+    def readall(self) -> bytes:
+        """Read all that are left."""
+        return self.read()
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - any writable buffer
+        """Read into a buffer as many bytes as it holds."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place."""
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Say where."""
+        return int(self._file.tell())
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def close(self) -> None:
+        """Close the store's own file as well."""
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _explain(url: str, error: Exception) -> StoreError:
+    names = set(_names(error))
+    text = f"{type(error).__name__}: {error}".rstrip(".: ")
+    if names & _REFUSED:
+        return store_error(
+            url,
+            f"the store refused access ({text})",
+            "Check the credentials (for S3 the AWS_ variables or ~/.aws) and what they allow: a bank needs to list, "
+            "read, write and delete, reading needs to list and read.",
+            errno.EACCES,
+            is_refusal=True,
+        )
+    if names & _UNREACHABLE or isinstance(error, ConnectionError | TimeoutError):
+        return store_error(
+            url,
+            f"the store does not answer ({text})",
+            "Check its address (for S3 AWS_ENDPOINT_URL) and the network, then run the same command again: it goes "
+            "on where it stopped.",
+            errno.ECONNREFUSED,
+        )
+    if isinstance(error, ValueError) and "Protocol not known" in text:
+        scheme = url.partition("://")[0]
+        return store_error(
+            url,
+            f"no kind of store is called {scheme}://",
+            "Give a folder, or a URL such as s3://bucket/bank.",
+            errno.EINVAL,
+        )
+    return store_error(url, text, "Check the store, then run the same command again.", errno.EIO)
+
+
+def _names(error: BaseException | None) -> Iterator[str]:
+    """Yield what an error and those behind it are called, by their classes and in the store's own codes."""
+    while error is not None:
+        yield from (base.__name__ for base in type(error).__mro__)
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            yield str(response.get("Error", {}).get("Code"))
+        error = error.__cause__ or error.__context__

@@ -15,13 +15,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featbank.bank import Bank, FeatureFolder, ImageLog
-from featbank.bank.keys import Keys
+from featbank.bank.rows import MappedRows
+from featbank.bank.shard import Keys
 from featbank.datasets import ImageTable
 from featbank.errors import ImageError, MissingFeaturesError
 from featbank.feature import make_feature
 from featbank.images.source import check_place
 from featbank.importing import IMPORTED_PREFIX, ImageKeys, find_imported
-from featbank.mapped_table import MappedTable
 from featbank.remote import as_place
 
 
@@ -195,10 +195,6 @@ def map_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str
     """Join the bands' features to the images by key, and leave them in the bank's files, to be read by blocks.
 
     Parameters and errors are those of `build_table`; in addition the files are checked now, and must not be too many.
-
-    Returns
-    -------
-    MappedFeatures
     """
     found = _find_rows(table, bands, bank, command)
     parts = [band.folder.map(keys) for band, keys in zip(bands, found.keys, strict=True)]
@@ -281,3 +277,49 @@ def _copies(keys: ImageKeys, is_used: NDArray[np.bool_]) -> list[tuple[str, str]
 def _known_reasons(log: ImageLog) -> dict[str, tuple[str, str]]:
     frame = log.failures()
     return {str(row["key"]): (str(row["reason"]), str(row["message"])) for row in frame.to_dict("records")}
+
+
+class MappedTable:
+    """Bands of one table, each in its mapped files.
+
+    Parameters
+    ----------
+    bands : sequence of MappedRows
+        Rows of the same images in the same order.
+    columns : sequence of str
+        Names of all columns, band after band.
+    index : Index
+        Names of the images.
+    """
+
+    def __init__(self, bands: Sequence[MappedRows], columns: Sequence[str], index: pd.Index) -> None:
+        self._bands = list(bands)
+        self.columns = pd.Index(columns)
+        self.index = index
+        self._starts = np.cumsum([0, *(band.n_features for band in bands)])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of images and columns."""
+        return len(self.index), len(self.columns)
+
+    def read(self, rows: NDArray[np.intp], columns: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
+        """Return a copy of some rows, of all columns or of some, in float64."""
+        values = np.empty((len(rows), len(self.columns) if columns is None else len(columns)))
+        for band, start, stop in zip(self._bands, self._starts[:-1], self._starts[1:], strict=True):
+            if columns is None:
+                band.read(rows, values[:, start:stop])
+                continue
+            here = np.flatnonzero((columns >= start) & (columns < stop))
+            if len(here):
+                own = np.empty((len(rows), band.n_features), dtype=band.dtype)
+                band.read(rows, own)
+                values[:, here] = own[:, columns[here] - start]
+        return values
+
+    def arrange(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the order in which rows are read fastest: that of the first band's files."""
+        return np.argsort(self._bands[0].place[rows], kind="stable")

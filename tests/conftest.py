@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 
-from featbank.store_access import open_store
+from featbank.remote import open_store
 
 # Before numpy is imported by any test: small matrices on shared machines are slower with more threads.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -7,7 +7,7 @@ the band, and the array ``image_id``.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featbank.atomic import check_file, replacing
-from featbank.bank.folder import FeatureFolder
 from featbank.errors import BankError
 
 if TYPE_CHECKING:
@@ -26,53 +25,6 @@ ID_COLUMN = "image_id"
 EXPORT_SUFFIXES = (".csv", ".parquet", ".npz")
 
 _ROWS_AT_ONCE = 4096
-
-_Matrices = dict[str, NDArray[Any]]
-_Read = Callable[[slice], _Matrices]
-
-
-def export_features(
-    bands: Mapping[str, FeatureFolder], path: str | Path, keys: Mapping[str, str] | None = None
-) -> Path:
-    """Write features of the bank, joined by image.
-
-    CSV and Parquet are written in pieces, so a bank of any size goes through little memory; NPZ holds all at once.
-
-    Parameters
-    ----------
-    bands : mapping of str to FeatureFolder
-        At least one; the names begin the column names.
-    path : str or Path
-        Ends with ``.csv``, ``.parquet`` or ``.npz``; replaced in one step if it exists.
-    keys : mapping of str to str, optional
-        Key of each image by its image_id; the rows in that order. By default every image that all bands have, with
-        its key as image_id, ascending.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    MissingFeaturesError
-        If a band lacks an image.
-    BankError
-        If there is no band or no image, the suffix is unknown.
-    OutputError
-        If the file cannot be written.
-    """
-    if not bands:
-        raise BankError("export: bands must name at least one feature, got none. See `featbank bank ls`.")
-    if keys is None:
-        common = set.intersection(*(folder.keys() for folder in bands.values()))
-        keys = {key: key for key in sorted(common)}
-    ids, wanted = list(keys), list(keys.values())
-
-    def read(part: slice) -> _Matrices:
-        return {name: folder.read(wanted[part]) for name, folder in bands.items()}
-
-    return _write(Path(path), ids, {name: folder.n_features for name, folder in bands.items()}, read)
 
 
 def write_features(path: str | Path, frame: pd.DataFrame) -> Path:
@@ -99,7 +51,7 @@ def write_features(path: str | Path, frame: pd.DataFrame) -> Path:
     OutputError
         If the file cannot be written.
     """
-    columns = [str(column) for column in frame.columns]
+    path, columns = Path(path), [str(column) for column in frame.columns]
     places: dict[str, list[int]] = {}
     for place, column in enumerate(columns):
         places.setdefault(column.rpartition(":")[0], []).append(place)
@@ -117,17 +69,26 @@ def write_features(path: str | Path, frame: pd.DataFrame) -> Path:
         narrow := values.astype(np.float32), values, equal_nan=True
     ):
         values = narrow
-    matrices = {band: values[:, numbers] for band, numbers in places.items()}
-
-    def read(part: slice) -> _Matrices:
-        return {band: matrix[part] for band, matrix in matrices.items()}
-
     ids = [str(name) for name in frame.index]
-    return _write(Path(path), ids, {band: m.shape[1] for band, m in matrices.items()}, read)
+    if path.suffix not in EXPORT_SUFFIXES:
+        raise BankError(f"export: the file must end with {', '.join(EXPORT_SUFFIXES)}, got {str(path)!r}.")
+    if not ids or len(set(ids)) != len(ids):
+        raise BankError(
+            f"export: there must be at least one image and each once, got {len(ids)} rows for {len(set(ids))} images."
+        )
+    if ID_COLUMN in places:
+        raise BankError(f"export: a band must not be called {ID_COLUMN!r}. Rename it in the recipe.")
+    check_file(path, "export", is_export)
+    with replacing(path, "export") as scratch:
+        if path.suffix == ".npz":
+            _write_npz(scratch, ids, {band: values[:, numbers] for band, numbers in places.items()})
+        else:
+            _write_table(scratch, ids, columns, values)
+    return path
 
 
 def is_export(path: Path) -> bool:
-    """Tell whether a file was written by `write_features` or `export_features`."""
+    """Tell whether a file was written by `write_features`."""
     from pyarrow import parquet
 
     try:
@@ -142,55 +103,31 @@ def is_export(path: Path) -> bool:
         return False
 
 
-def _write(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> Path:
-    writers = {".csv": _write_csv, ".parquet": _write_parquet, ".npz": _write_npz}
-    if path.suffix not in writers:
-        raise BankError(f"export: the file must end with {', '.join(EXPORT_SUFFIXES)}, got {str(path)!r}.")
-    if not ids or len(set(ids)) != len(ids):
-        raise BankError(
-            f"export: there must be at least one image and each once, got {len(ids)} rows for {len(set(ids))} images."
-        )
-    if ID_COLUMN in widths:
-        raise BankError(f"export: a band must not be called {ID_COLUMN!r}. Rename it in the recipe.")
-    check_file(path, "export", is_export)
-    with replacing(path, "export") as temporary:
-        writers[path.suffix](temporary, ids, widths, read)
-    return path
-
-
-def _pieces(ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> Iterator[pa.Table]:
-    names = [f"{band}:{i:04d}" for band, n_features in widths.items() for i in range(n_features)]
+def _pieces(ids: Sequence[str], columns: Sequence[str], values: NDArray[Any]) -> Iterator[pa.Table]:
     for start in range(0, len(ids), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        matrices = read(part)
-        columns = [column for band in widths for column in np.asfortranarray(matrices[band]).T]
-        yield pa.table([pa.array(ids[part], pa.string()), *columns], names=[ID_COLUMN, *names])
+        numbers = list(np.asfortranarray(values[part]).T)
+        yield pa.table([pa.array(ids[part], pa.string()), *numbers], names=[ID_COLUMN, *columns])
 
 
-def _write_csv(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> None:
-    from pyarrow import csv
+def _write_table(path: Path, ids: Sequence[str], columns: Sequence[str], values: NDArray[Any]) -> None:
+    from pyarrow import csv, parquet
 
-    pieces = _pieces(ids, widths, read)
+    pieces = _pieces(ids, columns, values)
     first = next(pieces)
-    with csv.CSVWriter(str(path), first.schema) as writer:
+    writer = (
+        csv.CSVWriter(str(path), first.schema)
+        if path.suffix == ".csv"
+        else parquet.ParquetWriter(str(path), first.schema, compression="zstd")
+    )
+    with writer:
         writer.write_table(first)
         for piece in pieces:
             writer.write_table(piece)
 
 
-def _write_parquet(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> None:
-    from pyarrow import parquet
-
-    pieces = _pieces(ids, widths, read)
-    first = next(pieces)
-    with parquet.ParquetWriter(str(path), first.schema, compression="zstd") as writer:
-        writer.write_table(first)
-        for piece in pieces:
-            writer.write_table(piece)
-
-
-def _write_npz(path: Path, ids: Sequence[str], widths: Mapping[str, int], read: _Read) -> None:
-    arrays = {ID_COLUMN: np.array(ids, dtype=np.str_), **read(slice(None))}
+def _write_npz(path: Path, ids: Sequence[str], matrices: Mapping[str, NDArray[Any]]) -> None:
+    arrays = {ID_COLUMN: np.array(ids, dtype=np.str_), **matrices}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             # A fixed date, unlike numpy.savez in some versions: equal features give equal files.

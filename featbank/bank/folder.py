@@ -2,60 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featbank.bank.compaction import Compaction, compact_feature
-from featbank.bank.files import is_vanished, shard_name
-from featbank.bank.keys import KeyIndex, Keys, format_keys, parse_keys
-from featbank.bank.mapped import MappedRows
-from featbank.bank.place import (
-    list_shards,
-    measure,
-    put,
-    remove_files,
-    remove_folder,
-    sweep_temporaries,
-    try_writing,
-)
-from featbank.bank.rows import RowReader, relisting
-from featbank.bank.shard import encode_shard
-from featbank.bank.spec import SPEC_NAME, FeatureSpec
-from featbank.bank.verification import Problem, name_of, verify_feature
-from featbank.errors import BankError, MissingFeaturesError
+from featbank.bank.place import is_vanished, shard_name, store_at
+from featbank.bank.rows import KeyIndex, MappedRows, RowReader, relisting
+from featbank.bank.shard import SPEC_NAME, FeatureSpec, Keys, encode_shard, format_keys, parse_keys
+from featbank.bank.upkeep import Problem, compact_feature, name_of, verify_feature
+from featbank.errors import BankError, MissingFeaturesError, first_few
 from featbank.remote import Place
 
 _SHOWN = 3
 
 
-@dataclass(frozen=True)
-class FolderSize:
-    """How much a feature folder holds.
-
-    Attributes
-    ----------
-    n_rows : int
-        Distinct images.
-    n_shards : int
-        Files.
-    n_bytes : int
-        Their sizes, in bytes.
-    """
-
-    n_rows: int
-    n_shards: int
-    n_bytes: int
-
-
 class FeatureFolder:
     """All rows of one feature; get it from :meth:`featbank.bank.Bank.open`.
 
-    Threads and processes may share a folder freely: nothing is locked, what is finished is never
-    changed. It can be pickled.
+    Threads and processes may share a folder freely: nothing is locked, what is finished is never changed. It can be
+    pickled. Every method raises BankError if a shard is damaged or the operating system refuses, and ValueError if a
+    key is malformed.
 
     Parameters
     ----------
@@ -68,10 +36,6 @@ class FeatureFolder:
 
     Attributes
     ----------
-    path : Path or RemotePath
-        Where it lies.
-    spec : FeatureSpec
-        Identity, width, stored type, label.
     is_read_only : bool
         Whether writing is refused.
     """
@@ -110,39 +74,20 @@ class FeatureFolder:
         """Stored type, ``"float32"`` or ``"float16"``."""
         return self.spec.dtype
 
-    def size(self) -> FolderSize:
-        """Count rows, files and bytes.
-
-        Raises
-        ------
-        BankError
-            If a shard cannot be read.
-        """
-
-        def count() -> FolderSize:
-            index = self._rows.index()
-            return FolderSize(len(index.keys), len(index.names), measure(self.path, index.names))
-
-        return relisting(self.path, count)
+    def shard_names(self) -> list[str]:
+        """Return the file names of the shards that exist now, ascending."""
+        return store_at(self.path).shards()
 
     def n_shards(self) -> int:
         """Count the files of this feature."""
-        return len(list_shards(self.path))
+        return len(self.shard_names())
 
     def n_bytes(self) -> int:
         """Add up the sizes of this feature's shards, in bytes."""
-        return relisting(self.path, lambda: measure(self.path, list_shards(self.path)))
+        return relisting(self.path, lambda: store_at(self.path).measure(self.shard_names()))
 
     def keys(self) -> set[str]:
-        """Return the keys of all stored rows, 64 hexadecimal digits each.
-
-        Only key columns are read, not the vectors.
-
-        Raises
-        ------
-        BankError
-            If a shard cannot be read.
-        """
+        """Return the keys of all stored rows, 64 hexadecimal digits each; only key columns are read."""
         return set(format_keys(self._rows.index().keys))
 
     def missing(self, keys: Sequence[str]) -> list[str]:
@@ -152,13 +97,6 @@ class FeatureFolder:
         ----------
         keys : sequence of str
             64 lower-case hexadecimal digits each; may repeat.
-
-        Raises
-        ------
-        ValueError
-            If a key is malformed.
-        BankError
-            If a shard cannot be read.
         """
         positions = self._rows.index().locate(parse_keys(keys))
         return list(dict.fromkeys(keys[i] for i in np.flatnonzero(positions < 0).tolist()))
@@ -203,7 +141,7 @@ class FeatureFolder:
     def _put(self, data: memoryview) -> Place:
         # A prune by another process may have removed the folder since it was opened.
         self._write_lost_spec()
-        path = put(self.path, shard_name(data), data)
+        path = store_at(self.path).put(shard_name(data), data)
         # Or just now: a disk refuses the shard then, a store takes it.
         self._write_lost_spec()
         return path
@@ -213,15 +151,9 @@ class FeatureFolder:
             self.spec.write(self.path)
 
     def check_writable(self) -> None:
-        """Refuse now what :meth:`append` would refuse later, after the work that gave the rows.
-
-        Raises
-        ------
-        BankError
-            If the folder was opened for reading only, or the operating system refuses to write to it.
-        """
+        """Refuse now what :meth:`append` would refuse later, after the work that gave the rows."""
         self._check_writable()
-        try_writing(self.path, SPEC_NAME)
+        store_at(self.path).check_writable(SPEC_NAME)
 
     def _check_writable(self) -> None:
         if self.is_read_only:
@@ -266,9 +198,9 @@ class FeatureFolder:
     def _refuse_rows(self, is_bad: NDArray[np.bool_], keys: Sequence[str], fact: str) -> None:
         bad = np.flatnonzero(is_bad).tolist()
         if bad:
-            shown = ", ".join(keys[i] for i in bad[:_SHOWN]) + (", ..." if len(bad) > _SHOWN else "")
             raise BankError(
-                f"bank: {len(bad)} of {len(keys)} rows for feature {self.label!r} {fact}; images {shown}. Nothing of "
+                f"bank: {len(bad)} of {len(keys)} rows for feature {self.label!r} {fact}; images "
+                f"{first_few([keys[i] for i in bad], _SHOWN)}. Nothing of "
                 "this batch was stored: a bank holds finite numbers only. See what the encoder does with these images."
             )
 
@@ -288,30 +220,11 @@ class FeatureFolder:
         ------
         MissingFeaturesError
             If a key has no row here.
-        ValueError
-            If a key is malformed.
-        BankError
-            If a shard is damaged or cannot be read.
         """
         return self.read_raw(parse_keys(keys))
 
     def read_raw(self, keys: Keys) -> NDArray[np.float32]:
-        """Return the vectors of keys as they are stored, as :meth:`read`.
-
-        Parameters
-        ----------
-        keys : array of shape (n_keys,) and dtype S32
-            May repeat.
-
-        Returns
-        -------
-        float32 array of shape (n_keys, n_features)
-
-        Raises
-        ------
-        MissingFeaturesError, BankError
-            As :meth:`read`.
-        """
+        """Return the vectors of keys as they are stored (dtype S32, may repeat), as :meth:`read`."""
 
         def gather() -> NDArray[np.float32]:
             index = self._rows.index()
@@ -322,44 +235,13 @@ class FeatureFolder:
         return relisting(self.path, gather)
 
     def holds(self, keys: Keys) -> NDArray[np.bool_]:
-        """Say which keys, as they are stored, have a row here.
-
-        Parameters
-        ----------
-        keys : array of shape (n_keys,) and dtype S32
-
-        Returns
-        -------
-        bool array of shape (n_keys,)
-
-        Raises
-        ------
-        BankError
-            If a shard cannot be read.
-        """
+        """Say which keys, as they are stored, have a row here; bool array of shape (n_keys,)."""
         return self._rows.index().locate(keys) >= 0
 
     def map(self, keys: Keys) -> MappedRows:
-        """Leave the vectors of keys in their files, and give access to them by position.
+        """Leave the vectors of keys, as they are stored, in their files, and give access to them by position.
 
-        Every checksum of these files is checked now.
-
-        Parameters
-        ----------
-        keys : array of shape (n_keys,) and dtype S32
-            As they are stored; may repeat.
-
-        Returns
-        -------
-        MappedRows
-            In the order asked.
-
-        Raises
-        ------
-        MissingFeaturesError
-            If a key has no row here.
-        BankError
-            If a shard is damaged or cannot be read, or the rows lie in too many files.
+        Every checksum of these files is checked now. Raises as :meth:`read`, also if the rows lie in too many files.
         """
 
         def find() -> MappedRows:
@@ -370,78 +252,42 @@ class FeatureFolder:
 
     def _locate(self, index: KeyIndex, keys: Keys) -> NDArray[np.int64]:
         positions = index.locate(keys)
-        absent = np.flatnonzero(positions < 0)
-        if len(absent):
-            raise self._missing_error(format_keys(keys[absent]), len(keys))
+        absent = format_keys(keys[positions < 0])
+        if absent:
+            raise MissingFeaturesError(
+                f"bank: feature {name_of(self.spec)} must have a row for each of the {len(keys)} images asked for, "
+                f"{len(absent)} are missing: {first_few(absent, _SHOWN)}. Compute them with "
+                f"`featbank features DATA --recipe R --bank {self.path.parent}`."
+            )
         return positions
 
-    def _missing_error(self, absent: list[str], n_asked: int) -> MissingFeaturesError:
-        shown = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
-        return MissingFeaturesError(
-            f"bank: feature {name_of(self.spec)} must have a row for each of the {n_asked} images asked for, "
-            f"{len(absent)} are missing: {shown}. Compute them with "
-            f"`featbank features DATA --recipe R --bank {self.path.parent}`."
-        )
-
     def verify(self) -> list[Problem]:
-        """Check every byte: specification, checksums, columns, width, finite numbers, duplicates that disagree.
-
-        Returns
-        -------
-        list of Problem
-            Empty when all is well.
-        """
+        """Check every byte: specification, checksums, columns, width, finite numbers, duplicates that disagree."""
         return verify_feature(self.path, self.spec)
 
-    def compact(self, keep: Collection[str] | None = None) -> Compaction:
+    def compact(self) -> int:
         """Merge all shards into canonical ones, equal byte for byte in every bank with the same rows.
 
-        Safe beside readers, appenders and other compactions, and against being killed at any moment. Needs room
-        for a second copy of the feature while it runs.
-
-        Parameters
-        ----------
-        keep : collection of str, optional
-            Remove the rows of all images but these. By default every row stays.
+        Safe beside readers, appenders and other compactions, and against being killed at any moment: no row is lost.
+        Needs room for a second copy of the feature while it runs.
 
         Returns
         -------
-        Compaction
-
-        Raises
-        ------
-        ValueError
-            If a key to keep is malformed.
-        BankError
-            If a shard is damaged, there is no room, or the folder cannot be written to; no row is lost.
+        int
+            Files that went.
         """
         self._check_writable()
-        return compact_feature(self.path, self.spec, None if keep is None else parse_keys(sorted(set(keep))))
-
-    def count_outside(self, keep: Collection[str]) -> int:
-        """Count the rows that :meth:`compact` with the same ``keep`` would remove."""
-        kept = parse_keys(sorted(set(keep)))
-        return int(np.count_nonzero(~np.isin(self._rows.index().keys, kept)))
+        return compact_feature(self.path, self.spec)
 
     def remove(self) -> None:
         """Delete the feature with all its rows.
 
         A process that still appends to it makes it anew, with the rows it had yet to store.
-
-        Raises
-        ------
-        BankError
-            If the operating system refuses.
         """
         self._check_writable()
-        remove_files(self.path, sorted(list_shards(self.path), reverse=True))
-        sweep_temporaries(self.path)
-        remove_files(
-            self.path, [SPEC_NAME]
-        )  # last: a kill before leaves an empty feature, not nameless shards
-        if not remove_folder(self.path):  # somebody appends, or keeps other files here
+        store = store_at(self.path)
+        store.remove(reversed(self.shard_names()))
+        store.sweep()
+        store.remove([SPEC_NAME])  # last: a kill before leaves an empty feature, not nameless shards
+        if not store.remove_folder():  # somebody appends, or keeps other files here
             self.spec.write(self.path)
-
-    def shard_names(self) -> list[str]:
-        """Return the file names of the shards that exist now, ascending."""
-        return list_shards(self.path)

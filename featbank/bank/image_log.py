@@ -1,50 +1,145 @@
 """Remembers every image that was looked at: what it was, what was done to it, or why it was refused.
 
-One log of a bank tells of the images themselves; a log of each feature tells which readable images it failed on.
-
-The same technique as for features: immutable shards named by their bytes, no lock, no order between
-processes. Which record of an image counts is told in :mod:`featbank.bank.image_record`.
+One log of a bank tells of the images themselves; a log of each feature tells which readable images it failed on. The
+same technique as for features: immutable shards named by their bytes, no lock, no order between processes. Which of
+several records of one image counts is decided without a clock, as processes share none: the higher ``epoch`` of the
+decoding rules, then success over failure, then the smaller text.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from featbank.bank.compaction import Compaction
-from featbank.bank.files import explain, is_vanished, shard_name
-from featbank.bank.image_record import (
-    RECORD_SCHEMA,
-    ImageRecord,
-    encode_records,
-    resolve_records,
-    restrict_records,
-)
-from featbank.bank.place import (
-    list_shards,
-    list_shards_settled,
-    measure,
-    put,
-    remove_files,
-    remove_folder,
-    sweep_temporaries,
-)
+from featbank.bank.place import shard_name, store_at
 from featbank.bank.rows import relisting
-from featbank.bank.shard import damaged
-from featbank.bank.spec import FORMAT_VERSION, SPEC_NAME, read_json
-from featbank.bank.verification import Problem, check_files
+from featbank.bank.shard import FORMAT_VERSION, KEY, METADATA_KEY, SPEC_NAME, damaged, explained, read_json
+from featbank.bank.upkeep import Problem, check_files
+from featbank.digest import canonical_json
 from featbank.errors import BankError
-from featbank.remote import Place
+from featbank.remote import Place, utf8_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IMAGE_LOG_NAME = "images"
 _SPEC = {"bank_format_version": FORMAT_VERSION, "kind": "image-log"}
+
+RECORD_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("n_bytes", pa.int64(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("mode", pa.string(), nullable=False),
+        pa.field("actions", pa.list_(pa.string()), nullable=False),
+        pa.field("epoch", pa.int32(), nullable=False),
+    ],
+    metadata={METADATA_KEY: canonical_json({"format": FORMAT_VERSION, "kind": "image-log"}).encode("ascii")},
+)
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What is known of one image.
+
+    Parameters
+    ----------
+    key : str
+        SHA-256 of its bytes, 64 hexadecimal digits; empty when they could not be read, then ``path`` stands in.
+    status : str
+        ``"ok"`` or ``"failed"``.
+    path : str
+        Where it was seen; may be empty when there is a key.
+    reason : str
+        One word for counting when failed, such as ``truncated``; empty when ok.
+    message : str
+        The full sentence for people when failed.
+    n_bytes : int
+        File size in bytes, 0 when unknown.
+    width, height : int
+        In pixels as delivered to the views, 0 when unknown.
+    format, mode : str
+        As stored in the file, for example ``"JPEG"`` and ``"RGB"``.
+    actions : tuple of str
+        What decoding did beyond the plain, for example ``("orientation:6",)``.
+    epoch : int
+        Version of the decoding rules; records of a higher one replace those of a lower one.
+    """
+
+    key: str
+    status: str
+    path: str = ""
+    reason: str = ""
+    message: str = ""
+    n_bytes: int = 0
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    mode: str = ""
+    actions: tuple[str, ...] = ()
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.status not in {"ok", "failed"}:
+            raise ValueError(f"ImageRecord: status must be 'ok' or 'failed', got {self.status!r}")
+        if not (KEY.fullmatch(self.key) or (self.key == "" and self.path and self.status == "failed")):
+            raise ValueError(
+                f"ImageRecord: key must be 64 lower-case hexadecimal digits, or empty for a failure with a path; got "
+                f"{self.key!r} with path {self.path!r} and status {self.status!r}"
+            )
+        if (self.status == "failed") != bool(self.reason):
+            raise ValueError(
+                f"ImageRecord: a failure needs a reason and a success has none, got status {self.status!r} with "
+                f"reason {self.reason!r}"
+            )
+        # A file name need not be text; Arrow stores text only. The escape keeps it readable and distinct.
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                object.__setattr__(self, field.name, utf8_name(value))
+        object.__setattr__(self, "actions", tuple(self.actions))
+
+
+def resolve_records(table: pa.Table) -> pa.Table:
+    """Keep the one record of each image that counts, ordered by key, then path."""
+    keys, paths = table["key"].to_pylist(), table["path"].to_pylist()
+    others: dict[str, list[Any]] = {}
+
+    def rank(row: int) -> tuple[Any, ...]:
+        if not others:  # rarely needed, and dear: most images have one record
+            others.update({name: table[name].to_pylist() for name in RECORD_SCHEMA.names})
+        values = {name: column[row] for name, column in others.items()}
+        return (-values.pop("epoch"), values.pop("status") != "ok", *values.values())
+
+    chosen: dict[tuple[str, str], int] = {}
+    for row, (key, path) in enumerate(zip(keys, paths, strict=True)):
+        image = (key, "" if key else path)
+        before = chosen.setdefault(image, row)
+        if before != row and rank(row) < rank(before):
+            chosen[image] = row
+    # The bytes at this path could be read at some time, so their own record tells more than "unreadable".
+    read = {path for key, path in zip(keys, paths, strict=True) if key}
+    order = [chosen[image] for image in sorted(chosen) if image[0] or image[1] not in read]
+    return table.take(pa.array(order, type=pa.int64()))
+
+
+def encode_records(records: Iterable[ImageRecord]) -> pa.Table:
+    """Turn records into a table whose rows do not depend on their order; equal ones become one."""
+    values = attrgetter(*RECORD_SCHEMA.names)
+    columns = list(zip(*sorted({values(record) for record in records}), strict=True))
+    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, RECORD_SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=RECORD_SCHEMA)
 
 
 class ImageLog:
@@ -61,30 +156,17 @@ class ImageLog:
     def __init__(self, path: Place, *, read_only: bool = False) -> None:
         self.path = path
         self.is_read_only = read_only
+        self._store = store_at(path)
         self._tables: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tables": {}}
 
     def record(self, rows: Iterable[ImageRecord | Mapping[str, Any]]) -> Place | None:
-        """Store records as one new shard; recording the same again changes nothing.
+        """Store records (`ImageRecord`, or mappings with its fields) as one new shard; return it, or None.
 
-        Parameters
-        ----------
-        rows : iterable of ImageRecord, or of mappings with its fields
-            In any order.
-
-        Returns
-        -------
-        Path, RemotePath or None
-            The shard, or None when there was no row.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a mapping has unknown or missing fields, or a record contradicts itself.
-        BankError
-            If it cannot be written; then nothing is stored.
+        Recording the same again changes nothing. Raises TypeError or ValueError if a mapping has unknown or missing
+        fields or a record contradicts itself, BankError if it cannot be written; then nothing is stored.
         """
         self._check_writable()
         records = [row if isinstance(row, ImageRecord) else ImageRecord(**row) for row in rows]
@@ -93,47 +175,25 @@ class ImageLog:
     def _put(self, data: memoryview) -> Place:
         if not (self.path / SPEC_NAME).is_file():
             text = json.dumps(_SPEC, sort_keys=True, indent=2)
-            put(self.path, SPEC_NAME, (text + "\n").encode("ascii"))
-        return put(self.path, shard_name(data), data)
+            self._store.put(SPEC_NAME, (text + "\n").encode("ascii"))
+        return self._store.put(shard_name(data), data)
 
     def frame(self) -> pd.DataFrame:
-        """Return one row per image: the record that counts.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns as the fields of :class:`ImageRecord`, ordered by key, then path.
-
-        Raises
-        ------
-        BankError
-            If a shard is damaged or cannot be read.
-        """
+        """Return one row per image, the record that counts, by key, then path; columns as `ImageRecord`."""
         return resolve_records(self._table()).to_pandas()
 
-    def failures(self, keys: Collection[str] | None = None) -> pd.DataFrame:
-        """Return the images that could not be used and were not read successfully since.
+    def failures(self) -> pd.DataFrame:
+        """Return the images that could not be used and were not read successfully since, as :meth:`frame`.
 
-        Parameters
-        ----------
-        keys : collection of str, optional
-            Only these keys (and the failures without a key). By default all images this bank ever saw, also
-            those whose file has been repaired since and thus has another key.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns as :meth:`frame`.
+        All images this bank ever saw, also those whose file has been repaired since and thus has another key.
         """
         table = resolve_records(self._table())
-        table = table.filter(
-            pa.array([status == "failed" for status in table["status"].to_pylist()], pa.bool_())
-        )
-        return (table if keys is None else restrict_records(table, keys)).to_pandas()
+        is_failed = [status == "failed" for status in table["status"].to_pylist()]
+        return table.filter(pa.array(is_failed, pa.bool_())).to_pandas()
 
     def _table(self) -> pa.Table:
         """Return all records as they were stored."""
-        return relisting(self.path, lambda: self._load(list_shards_settled(self.path)))
+        return relisting(self.path, lambda: self._load(self._store.settled_shards()))
 
     def _load(self, names: list[str]) -> pa.Table:
         known = self._tables
@@ -141,57 +201,23 @@ class ImageLog:
         self._tables = tables  # swapped in whole, for threads that share this log
         return pa.concat_tables([RECORD_SCHEMA.empty_table(), *tables.values()])
 
-    def size(self) -> int:
-        """Return the number of distinct images recorded."""
-        return len(resolve_records(self._table()))
-
-    def count_outside(self, keep: Collection[str]) -> int:
-        """Count the records that :meth:`compact` with the same ``keep`` would remove."""
-        table = resolve_records(self._table())
-        return len(table) - len(restrict_records(table, keep))
-
-    def compact(self, keep: Collection[str] | None = None) -> Compaction:
-        """Merge all shards into one that holds the records that count, equal byte for byte in equal logs.
-
-        Parameters
-        ----------
-        keep : collection of str, optional
-            Remove the records of all images but these and those without a key. By default every image stays.
-
-        Returns
-        -------
-        Compaction
-
-        Raises
-        ------
-        BankError
-            If a shard is damaged, or the folder cannot be written to; no record is lost.
-        """
+    def compact(self) -> int:
+        """Merge all shards into one of the records that count, equal byte for byte in equal logs."""
         self._check_writable()
-        sweep_temporaries(self.path)
+        self._store.sweep()
 
-        def rewrite() -> Compaction:
-            inputs = list_shards_settled(self.path)
-            n_bytes = measure(self.path, inputs)
-            found = resolve_records(self._load(inputs))
-            table = found if keep is None else restrict_records(found, keep)
-            outputs = {}
+        def rewrite() -> int:
+            inputs = self._store.settled_shards()
+            table = resolve_records(self._load(inputs))
+            output = ""
             if len(table):
                 data = _encode(table)
-                outputs[shard_name(data)] = data.nbytes
-                if shard_name(data) not in inputs:
+                output = shard_name(data)
+                if output not in inputs:
                     self._put(data)
-            obsolete = sorted(set(inputs) - set(outputs), reverse=True)
-            remove_files(self.path, obsolete)
-            return Compaction(
-                n_rows=len(table),
-                n_dropped=len(found) - len(table),
-                n_shards_before=len(inputs),
-                n_shards_after=len(outputs),
-                n_removed=len(obsolete),
-                n_bytes_before=n_bytes,
-                n_bytes_after=sum(outputs.values()),
-            )
+            obsolete = [name for name in reversed(inputs) if name != output]
+            self._store.remove(obsolete)
+            return len(obsolete)
 
         return relisting(self.path, rewrite)
 
@@ -203,41 +229,22 @@ class ImageLog:
             )
 
     def remove(self) -> None:
-        """Delete the log with all its records; nothing happens where there is none.
-
-        Raises
-        ------
-        BankError
-            If the operating system refuses.
-        """
+        """Delete the log with all its records, if there is one; raises BankError if the system refuses."""
         self._check_writable()
-        remove_files(self.path, list_shards(self.path))
-        sweep_temporaries(self.path)
-        remove_files(self.path, [SPEC_NAME])
-        with contextlib.suppress(OSError):  # there was none, or a neighbour records into it
-            remove_folder(self.path)
+        self._store.remove(self._store.shards())
+        self._store.sweep()
+        self._store.remove([SPEC_NAME])
+        self._store.remove_folder()  # stays if a neighbour records into it
 
     def check_version(self) -> None:
-        """Refuse a log written by a newer version.
-
-        Raises
-        ------
-        BankError
-            If it was, or its ``spec.json`` is damaged.
-        """
+        """Refuse a log written by a newer version, or a damaged ``spec.json``, with a BankError."""
         try:
             read_json(self.path / SPEC_NAME)
         except FileNotFoundError:
             return  # no image recorded yet
 
     def verify(self) -> list[Problem]:
-        """Check every byte of the log.
-
-        Returns
-        -------
-        list of Problem
-            Empty when all is well.
-        """
+        """Check every byte of the log."""
         where = self.path.name if self.path.name == IMAGE_LOG_NAME else f"failures of {self.path.name[:12]}"
         sound, problems = check_files(self.path, where)
         try:
@@ -264,18 +271,11 @@ def _encode(table: pa.Table) -> memoryview:
 
 def _read_shard(path: Place) -> pa.Table:
     """Read a shard of the log after checking all its bytes; they are few."""
-    try:
+    with explained(path):
         data = path.read_bytes()
-    except OSError as error:
-        if is_vanished(error):
-            raise FileNotFoundError(error.errno, "shard is gone", str(path)) from error
-        raise explain("read", path, error) from error
-    if shard_name(data) != path.name:
-        raise damaged(path, "its bytes do not have the SHA-256 of its name")
-    try:
+        if shard_name(data) != path.name:
+            raise damaged(path, "its bytes do not have the SHA-256 of its name")
         table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise damaged(path, f"Arrow cannot read it ({error})") from error
     if not table.schema.equals(RECORD_SCHEMA, check_metadata=True):
         raise damaged(path, "its columns or its format version are not those of an image log of this version")
     return table

@@ -10,38 +10,39 @@ memory and time: one changed byte can end such a process, or make it ask for all
 
 from __future__ import annotations
 
-import json
-import os
-import resource
+import re
 import stat
-import subprocess
-import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from featbank.bank.files import explain
-from featbank.bank.imported_arrays import FoundMatrix, Wishes, read_mat, read_npy, read_npz, room, too_large
-from featbank.bank.imported_tables import read_csv, read_parquet
-from featbank.errors import BankError, FeatbankError, UnknownNameError
+from featbank.bank.imported_arrays import (
+    FoundMatrix,
+    Wishes,
+    choose_names,
+    is_telling,
+    not_in_file,
+    read_mat,
+    read_names,
+    read_npy,
+    read_npz,
+    reading,
+    room,
+    too_large,
+)
+from featbank.bank.place import explain
+from featbank.errors import BankError
+from featbank.workers import call_apart
 
-_READERS = {
-    ".npy": read_npy,
-    ".npz": read_npz,
-    ".mat": read_mat,
-    ".csv": read_csv,
-    ".tsv": read_csv,
-    ".parquet": read_parquet,
-}
 _APART = frozenset({".mat", ".parquet"})
 _MIB_PER_S = 4  # no reader is slower than this; one that takes longer is caught in a loop
 _LEAST_S = 60.0
-_READY = b"ready\n"
 
 
 @dataclass(frozen=True)
@@ -181,99 +182,30 @@ def _check_shape(path: Path, matrix: NDArray[Any], n_rows: int | None) -> None:
 
 def _read_apart(path: Path, wishes: Wishes) -> FoundMatrix:
     """Read a file in another process, which may die of it or be stopped."""
-    here = str(Path(__file__).parents[2])
-    program = f"import sys; sys.path.append({here!r}); from featbank.bank.imported import serve; serve()"
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    request = json.dumps([str(path), asdict(wishes)])
     seconds = _LEAST_S + path.stat().st_size / (_MIB_PER_S << 20)
-    # Its standard input stays open and empty: the end of it tells the child that this process has ended.
-    with subprocess.Popen(  # noqa: S603 (this very interpreter)
-        [sys.executable, "-P", "-c", program, request],  # -P: nothing is imported from the current folder
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | one_thread | {"ARROW_DEFAULT_MEMORY_POOL": "system"},
-    ) as child:
-        timer = threading.Timer(seconds, child.kill)
-        timer.start()
-        try:
-            assert child.stdout is not None
-            if child.stdout.readline() != _READY:
-                raise BankError(
-                    f"import: {sys.executable} cannot be started to read {path}; see `featbank doctor`."
-                )
-            found = _receive(child.stdout)
-        finally:
-            is_late = not timer.is_alive()
-            timer.cancel()
-            child.kill()
-    if found is None:
-        fact = f"took more than {seconds:.0f} s to read" if is_late else "ended the process that read it"
-        raise BankError(
-            f"import: {path} cannot be read as a {path.suffix} file: it {fact}. It is damaged, or made to do harm. "
-            "Save the matrix anew, best as NPY."
-        )
-    return found
-
-
-def _receive(pipe: IO[bytes]) -> FoundMatrix | None:
-    """Take what `serve` sends; None where it ended before."""
-    line = pipe.readline()
-    if not line.endswith(b"\n"):
-        return None
-    answer = json.loads(line)
-    if "error" in answer:
-        raise (UnknownNameError if answer["is_unknown"] else BankError)(answer["error"])
-    matrix = np.empty(answer.pop("shape"), dtype=answer.pop("dtype"))
-    rest = matrix.data.cast("B") if matrix.size else memoryview(b"")
-    while rest:
-        n_bytes = pipe.readinto(rest)  # type: ignore[attr-defined]
-        if not n_bytes:
-            return None
-        rest = rest[n_bytes:]
-    return FoundMatrix(matrix, **answer)
-
-
-def serve() -> None:
-    """Read the file named by the argument and send its matrix to standard output; the child of `_read_apart`."""
-    path_text, wishes = json.loads(sys.argv[1])
-    path = Path(path_text)
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints goes nowhere
-    out.write(_READY)
-    out.flush()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _limit_memory(3 * room(path))
-    content: memoryview | bytes = b""
+    request = [str(path), asdict(wishes)]
     try:
-        found = _READERS[path.suffix.lower()](path, Wishes(**wishes | {"exclude": tuple(wishes["exclude"])}))
+        facts, matrix = call_apart(f"{__name__}:read_here", request, seconds=seconds, n_bytes=3 * room(path))
+    except (ChildProcessError, TimeoutError) as error:
+        raise BankError(
+            f"import: {path} cannot be read as a {path.suffix} file: it {error}. It is damaged, or made to do harm. "
+            "Save the matrix anew, best as NPY."
+        ) from error
+    assert matrix is not None
+    return FoundMatrix(matrix, **facts)
+
+
+def read_here(request: tuple[str, dict[str, Any]], data: bytes) -> tuple[dict[str, Any], NDArray[Any]]:
+    """Read a file in the process that exists for it; called by `call_apart`."""
+    path, wishes = Path(request[0]), Wishes(**request[1] | {"exclude": tuple(request[1]["exclude"])})
+    try:
+        found = _READERS[path.suffix.lower()](path, wishes)
         matrix = np.ascontiguousarray(found.matrix)
-        answer: dict[str, Any] = {"shape": matrix.shape, "dtype": matrix.dtype.str}
-        answer |= {name: getattr(found, name) for name in ("names", "columns", "taken", "left_out")}
-        content = matrix.data.cast("B") if matrix.size else b""
-    except (FeatbankError, OSError, MemoryError) as error:
-        told = too_large(path) if isinstance(error, MemoryError) else error
-        told = explain("read", path, told) if not isinstance(told, FeatbankError) else told
-        answer = {"error": str(told), "is_unknown": isinstance(error, UnknownNameError)}
-    out.write(json.dumps(answer).encode() + b"\n")
-    out.write(content)
-    out.flush()
-    os._exit(0)
-
-
-def _end_with_parent() -> None:
-    """Wait for the end of standard input, which comes when the parent dies, however it dies."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
-def _limit_memory(n_bytes: int) -> None:
-    """Allow this process so many bytes more than it has, where the system tells how many it has."""
-    statm = Path("/proc/self/statm")
-    if statm.is_file():
-        limit = int(statm.read_text().split()[0]) * resource.getpagesize() + n_bytes
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
+    except MemoryError as error:
+        raise too_large(path) from error
+    except OSError as error:
+        raise error if isinstance(error, BankError) else explain("read", path, error) from error
+    return {name: getattr(found, name) for name in ("names", "columns", "taken", "left_out")}, matrix
 
 
 def _check_names(path: Path, names: list[str] | None, n_rows: int) -> None:
@@ -291,3 +223,194 @@ def _check_names(path: Path, names: list[str] | None, n_rows: int) -> None:
         raise BankError(
             f"import: {path} must name each row once, got {what}. Mend the names, or name the column that holds them."
         )
+
+
+_INDEX_COLUMN = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
+_TARGET = re.compile(r"(?:^|[^A-Za-z])[dD]?(?:MOS|Mos|mos)(?![a-z])")  # MOS, quality_mos, MOSFull, not mosaic
+_NUMBER_BYTES = 8
+_BLOCK_BYTES = 1 << 26  # a row must fit into one block, and feature tables have long rows
+
+
+def read_csv(path: Path, wishes: Wishes) -> FoundMatrix:
+    """Read the feature columns of a CSV (or, named ``.tsv``, tab-separated) file with a header line."""
+    from pyarrow import csv
+
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+
+    def parse(columns: list[str], kind: pa.DataType | None = None) -> pa.Table:
+        return csv.read_csv(
+            str(path),
+            read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+            parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, kind) if kind else None, include_columns=columns
+            ),
+        )
+
+    try:
+        table = parse([])
+        titles = table.column_names
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # also an empty file
+        raise BankError(
+            f"import: {path} cannot be read as a table in UTF-8 with a header line, {separator!r} between the fields "
+            f"and as many fields in each line: {error}"
+        ) from error
+    if all(_is_float(title) for title in titles) and titles != [str(i) for i in range(len(titles))]:
+        raise BankError(
+            f"import: {path} must begin with a header line, got numbers ({', '.join(titles[:3])}, ...). Add one, or "
+            "save the matrix as NPY."
+        )
+
+    def read(columns: list[str], source: str | None) -> pa.Table:
+        # Names are read again as they are written: "NA" and "007" are names too, and were taken for numbers.
+        return (
+            table
+            if source is None
+            else table.drop([source]).append_column(source, parse([source], pa.binary())[source])
+        )
+
+    return _find(path, table.schema, table.num_rows, read, wishes)
+
+
+def read_parquet(path: Path, wishes: Wishes) -> FoundMatrix:
+    """Read the feature columns of a Parquet file, or its one column of lists; best in a process of its own."""
+    from pyarrow import parquet
+
+    # ParquetFile, not read_table: that one looks for folders and partitions in the path.
+    with reading(path), parquet.ParquetFile(path) as file:
+        n_rows = file.metadata.num_rows
+
+        def read(columns: list[str], source: str | None) -> pa.Table:
+            if n_rows * len(columns) * _NUMBER_BYTES > room(path):
+                raise too_large(path)
+            return file.read(columns=[*columns, *([source] if source else [])], use_threads=False)
+
+        return _find(path, file.schema_arrow, n_rows, read, wishes)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    # A column without any value has no type; its values count as missing numbers.
+    types = pa.types
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _find(
+    path: Path,
+    schema: pa.Schema,
+    n_rows: int,
+    read: Callable[[list[str], str | None], pa.Table],
+    wishes: Wishes,
+) -> FoundMatrix:
+    """Tell names, features and the rest apart by titles and types, then read what is taken and nothing else."""
+    titles = schema.names
+    if wishes.transpose:
+        raise BankError(
+            f"import: {path} is a table of named columns, which cannot be transposed. Save the matrix as NPY."
+        )
+    if len(set(titles)) != len(titles):
+        again = next(title for title in titles if titles.count(title) > 1)
+        raise BankError(f"import: {path} must name each column once, got {again!r} more than once.")
+    for title in wishes.exclude:
+        if title not in titles:
+            raise not_in_file(path, "column", title, titles)
+    if not n_rows:
+        raise BankError(f"import: {path} must hold at least one row, got a header alone.")
+    usable = [f for f in schema if f.name not in wishes.exclude and not _INDEX_COLUMN.fullmatch(f.name)]
+    lists = [field.name for field in usable if _is_list(field.type) and _is_number(field.type.value_type)]
+    numbers = [field.name for field in usable if _is_number(field.type)]
+    others = [field.name for field in usable if field.name not in {*lists, *numbers}]
+    possible = [*others, *(title for title in numbers if is_telling(title))]
+    source = choose_names(path, wishes, possible, titles)
+    candidates = [title for title in numbers if title != source]
+    is_list = wishes.variable in lists or (wishes.variable is None and len(lists) == 1 and not candidates)
+    chosen = (
+        [wishes.variable or lists[0]]
+        if is_list
+        else _choose_columns(path, candidates, titles, wishes.variable)
+    )
+    table = read(chosen, source)
+    if is_list:
+        columns, matrix = None, _stack(path, chosen[0], table[chosen[0]].combine_chunks())
+        taken = f"list column {chosen[0]!r}"
+    else:
+        columns = chosen
+        matrix = np.stack(
+            [table[title].cast(_numeric(table[title].type)).to_numpy() for title in chosen], axis=1
+        )
+        taken = f"{len(chosen)} columns ({chosen[0]} to {chosen[-1]})"
+    names = None
+    if source is not None:
+        names = read_names(path, f"column {source!r}", table[source].to_pylist())
+        taken += f", names from {source!r}"
+    rest = tuple(title for title in titles if title not in chosen and title != source)
+    return FoundMatrix(matrix, names, columns, taken, rest)
+
+
+def _numeric(kind: pa.DataType) -> pa.DataType:
+    # Arrow has no way from these to a plain array of numbers, as they may lack values.
+    return pa.float64() if pa.types.is_null(kind) or pa.types.is_integer(kind) else (
+        pa.float32() if pa.types.is_boolean(kind) else kind
+    )  # fmt: skip
+
+
+def _stack(path: Path, column: str, lists: Any) -> NDArray[Any]:  # noqa: ANN401 (pyarrow has no type information)
+    """Turn a column of lists into a matrix."""
+    from pyarrow import compute
+
+    flat = lists.flatten()
+    lengths = {length or 0 for length in compute.list_value_length(lists).unique().to_pylist()}
+    if len(lengths) != 1 or not _is_number(flat.type):
+        raise BankError(
+            f"import: list column {column!r} of {path} must hold as many numbers in each row, got lists of {flat.type} "
+            f"with lengths {sorted(lengths)[:5]}."
+        )
+    return flat.cast(_numeric(flat.type)).to_numpy(zero_copy_only=False).reshape(len(lists), lengths.pop())
+
+
+def _choose_columns(path: Path, candidates: list[str], titles: list[str], variable: str | None) -> list[str]:
+    """Choose the feature columns among those of numbers, and refuse what would be a slip."""
+    if variable is not None:
+        matching = [t for t in candidates if t.rpartition(":")[0] == variable or fnmatchcase(t, variable)]
+        if not matching:
+            raise not_in_file(path, "column", variable, candidates)
+        candidates = matching
+    if not candidates:
+        raise BankError(
+            f"import: {path} must have at least one column of numbers, got the columns {', '.join(titles[:20])}. Are "
+            "the fields separated by something else than commas?"
+        )
+    targets = [title for title in candidates if _TARGET.search(title)]
+    if targets:
+        raise BankError(
+            f"import: column {targets[0]!r} of {path} looks like the MOS. As a feature it would make every score "
+            "perfect and wrong. Take it out of the file."
+        )
+    bands = sorted({title.rpartition(":")[0] for title in candidates})
+    if variable is None and len(bands) > 1 and "" not in bands:
+        raise BankError(
+            f"import: {path} holds {len(bands)} bands: {', '.join(bands[:20])}. Bring them one by one: say which with "
+            "`--variable NAME`."
+        )
+    return candidates
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_READERS = {
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".mat": read_mat,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".parquet": read_parquet,
+}

@@ -107,13 +107,7 @@ def too_large(path: Path) -> BankError:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a library raises on a strange file into one clear error.
-
-    Raises
-    ------
-    BankError
-        In place of anything but errors of ours and of the operating system.
-    """
+    """Turn whatever a library raises on a strange file into one clear error."""
     try:
         yield
     except FeatbankError:
@@ -136,13 +130,7 @@ def is_numeric(dtype: np.dtype[Any]) -> bool:
 
 
 def check_matrix(path: Path, what: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
-    """Refuse what is not a matrix of real numbers.
-
-    Raises
-    ------
-    BankError
-        Naming the shape and type found.
-    """
+    """Refuse what is not a matrix of real numbers."""
     if not is_numeric(dtype):
         raise BankError(
             f"import: {what} of {path} must hold real numbers, got {dtype}. Save it as a plain float array; "
@@ -167,26 +155,7 @@ def not_in_file(path: Path, kind: str, name: str, known: Iterable[str]) -> Unkno
 
 
 def choose(path: Path, variable: str | None, shapes: Mapping[str, str], known: Sequence[str]) -> str:
-    """Choose one of several arrays.
-
-    Parameters
-    ----------
-    path : Path
-        For the message.
-    variable : str or None
-        What the user asked for.
-    shapes : mapping of str to str
-        Shape in words by name, of those that could be meant.
-    known : sequence of str
-        All names in the file.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such name.
-    BankError
-        If there is nothing to choose, or more than one and no wish.
-    """
+    """Choose one of several arrays."""
     if variable is not None:
         if variable not in known:
             raise not_in_file(path, "variable", variable, known)
@@ -211,25 +180,7 @@ def is_telling(title: str) -> bool:
 
 
 def choose_names(path: Path, wishes: Wishes, candidates: Sequence[str], known: Iterable[str]) -> str | None:
-    """Choose what holds the image names: what was asked for, what has a telling title, or the only candidate.
-
-    Parameters
-    ----------
-    path : Path
-        For the message.
-    wishes : Wishes
-    candidates : sequence of str
-        Everything that could be names, readable or not: rows are never matched by position beside names.
-    known : iterable of str
-        All that is in the file.
-
-    Raises
-    ------
-    UnknownNameError
-        If the wish is not in the file.
-    BankError
-        If several could be the names.
-    """
+    """Choose what holds the image names: what was asked for, what has a telling title, or the only candidate."""
     if not wishes.own_names:
         return None
     if wishes.names is not None:
@@ -253,13 +204,7 @@ def choose_names(path: Path, wishes: Wishes, candidates: Sequence[str], known: I
 
 
 def read_names(path: Path, what: str, values: Iterable[Any]) -> list[str]:
-    """Turn values into image names: text, bytes in UTF-8, whole numbers, each alone or wrapped once.
-
-    Raises
-    ------
-    BankError
-        If one cannot be read as text.
-    """
+    """Turn values into image names: text, bytes in UTF-8, whole numbers, each alone or wrapped once."""
     names = []
     for row, value in enumerate(values):
         name = _as_name(value)
@@ -298,10 +243,7 @@ def _rows_of_text(array: NDArray[Any], n_rows: int) -> Iterable[Any]:
 
 
 def _can_be_names(title: str, shape: Sequence[int], kind: str, matrix: Sequence[int]) -> bool:
-    """Tell by title, shape and kind of array (as NumPy spells it) whether it could name the rows of a matrix.
-
-    What calls itself names and has another number of them is a mistake to be shown, unless it names the columns.
-    """
+    """Tell by title, shape and kind of array (as NumPy spells it) whether it could name the rows of a matrix."""
     n_entries = math.prod(shape)
     if kind not in "USO" and not (kind in "iuf" and is_telling(title)):
         return False
@@ -311,13 +253,7 @@ def _can_be_names(title: str, shape: Sequence[int], kind: str, matrix: Sequence[
 
 
 def read_npy(path: Path, wishes: Wishes) -> FoundMatrix:
-    """Read the array of an NPY file.
-
-    Raises
-    ------
-    BankError
-        If it is not a plain matrix of numbers, or a name was asked for: the format has none.
-    """
+    """Read the array of an NPY file."""
     _refuse_names(
         path, "an NPY file holds one array without a name", wishes.variable, wishes.names, *wishes.exclude
     )
@@ -346,15 +282,7 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def read_npz(path: Path, wishes: Wishes) -> FoundMatrix:
-    """Read one matrix of an NPZ file, and the names beside it if there is one array that can be them.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no array of that name.
-    BankError
-        If the choice is open, the array is not a plain matrix of numbers, or the names cannot be read.
-    """
+    """Read one matrix of an NPZ file, and the names beside it if there is one array that can be them."""
     _refuse_names(path, "an NPZ file has no columns", *wishes.exclude)
     with reading(path), path.open("rb") as file:
         if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
@@ -415,16 +343,7 @@ def _find_in_archive(path: Path, archive: zipfile.ZipFile, wishes: Wishes) -> Fo
 
 
 def read_mat(path: Path, wishes: Wishes) -> FoundMatrix:
-    """Read one matrix of a MATLAB file of version 4 to 7, and the names beside it; best in a process of its own.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no variable of that name.
-    BankError
-        If the choice is open, the variable is no full matrix of real numbers, the names cannot be read, or the file
-        has version 7.3.
-    """
+    """Read one matrix of a MATLAB file of version 4 to 7, and the names beside it; best in a process of its own."""
     from scipy.io import loadmat, whosmat
 
     _refuse_names(path, "a MAT file has no columns", *wishes.exclude)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,156 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featbank.bank.files import explain, is_vanished
-from featbank.bank.keys import KEY_BYTES, Keys
-from featbank.bank.place import map_file
-from featbank.bank.spec import FORMAT_VERSION, FeatureSpec
-from featbank.digest import canonical_json
+from featbank.bank.place import explain, is_vanished, store_at
+from featbank.digest import canonical_json, digest_json
 from featbank.errors import BankError, StoreError
 from featbank.remote import Place, RemotePath
+
+FORMAT_VERSION = 1
+"""Version of everything in a bank folder: ``spec.json``, the shards, the image log."""
+
+KEY = re.compile(r"[0-9a-f]{64}")
+KEY_BYTES = 32
+"""A key is the SHA-256 of the image's bytes: 32 bytes, written as 64 hexadecimal digits."""
+
+Keys = NDArray[np.bytes_]
+"""Keys as a numpy array of dtype ``S32``: compares and sorts as the raw bytes do."""
+
+
+def parse_keys(keys: Sequence[str]) -> Keys:
+    """Turn hexadecimal keys into the bytes that are stored."""
+    bad = next((key for key in keys if not KEY.fullmatch(key)), None)
+    if bad is not None:
+        raise ValueError(
+            f"bank: a key must be 64 lower-case hexadecimal digits (the SHA-256 of the image's bytes), got {bad!r}. "
+            "Take it from featbank.digest.digest_file."
+        )
+    return np.frombuffer(bytes.fromhex("".join(keys)), dtype=f"S{KEY_BYTES}")
+
+
+def format_keys(keys: Keys) -> list[str]:
+    """Turn stored keys back into 64 hexadecimal digits each; the reverse of :func:`parse_keys`."""
+    # Through the raw buffer: reading single elements would drop trailing zero bytes.
+    text = keys.tobytes().hex()
+    width = 2 * KEY_BYTES
+    return [text[start : start + width] for start in range(0, len(text), width)]
+
+
+SPEC_NAME = "spec.json"
+STORED_DTYPES = ("float32", "float16")
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """The full description of one feature.
+
+    Parameters
+    ----------
+    identity : dict
+        Everything that can change the numbers, as JSON with string keys; its digest names the folder.
+    n_features : int
+        Numbers per image, at least 1.
+    dtype : str
+        How they are stored, ``"float32"`` or ``"float16"``.
+    label : str
+        A name for people, not part of the identity: two recipes may call one feature differently.
+    """
+
+    identity: dict[str, Any]
+    n_features: int
+    dtype: str
+    label: str
+
+    def __post_init__(self) -> None:
+        text = canonical_json(self.identity)
+        # Integers as keys sort as numbers here and as text after reading back: two digests of one thing.
+        if not isinstance(self.identity, dict) or canonical_json(json.loads(text)) != text:
+            raise ValueError(f"bank: identity must be a JSON object with string keys, got {self.identity!r}")
+        if isinstance(self.n_features, bool) or not isinstance(self.n_features, int) or self.n_features < 1:
+            raise ValueError(f"bank: n_features must be an integer of at least 1, got {self.n_features!r}")
+        if self.dtype not in STORED_DTYPES:
+            raise ValueError(f"bank: dtype must be one of {', '.join(STORED_DTYPES)}, got {self.dtype!r}")
+        if not isinstance(self.label, str):
+            raise TypeError(f"bank: label must be a str, got {self.label!r}")
+        object.__setattr__(self, "identity", json.loads(text))  # tuples become lists, as on disk
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the identity's canonical JSON as 64 hexadecimal digits; the folder's name."""
+        return digest_json(self.identity)
+
+    def write(self, folder: Place) -> None:
+        """Write ``spec.json``; equal specifications give equal bytes."""
+        content = {
+            "bank_format_version": FORMAT_VERSION,
+            "dtype": self.dtype,
+            "identity": self.identity,
+            "label": self.label,
+            "n_features": self.n_features,
+        }
+        text = json.dumps(content, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=True)
+        store_at(folder).put(SPEC_NAME, (text + "\n").encode("ascii"))
+
+    def check_agrees(self, stored: FeatureSpec, folder: Place) -> None:
+        """Refuse a stored specification that is not this one; labels may differ."""
+        for field in ("identity", "n_features", "dtype"):
+            wanted, found = getattr(self, field), getattr(stored, field)
+            if canonical_json(wanted) != canonical_json(found):
+                raise BankError(
+                    f"bank: {folder} holds a feature whose {field} is {found!r}, expected {wanted!r} for "
+                    f"{self.label!r}. Features of two kinds must not mix: what changes {field} belongs into the "
+                    "identity (raise the epoch of the code that computes it), or use another bank folder."
+                )
+
+
+def read_json(path: Place) -> dict[str, Any]:
+    """Read a ``spec.json`` of any kind and check its format version."""
+    try:
+        content = json.loads(path.read_bytes())
+        version = content["bank_format_version"]
+    except OSError as error:
+        if is_vanished(error):
+            raise FileNotFoundError(error.errno, "no specification", str(path)) from error
+        raise explain("read", path, error) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BankError(
+            f"bank: {path} must be a JSON object with bank_format_version, got something else ({error}). Delete this "
+            "file: it is written anew, and the shards beside it are kept, when the feature is next computed."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise BankError(
+            f"bank: {path} has format version {version!r}, this featbank reads version {FORMAT_VERSION}"
+            f"{_explain_version(version)}, or use another bank folder (`--bank DIR`): its features are computed anew."
+        )
+    return content
+
+
+def _explain_version(version: object) -> str:
+    if not isinstance(version, int) or version < 0:
+        return ". No featbank writes this: restore the file from a copy"
+    if version > FORMAT_VERSION:
+        return " (the bank was written by a newer featbank). Upgrade featbank"
+    return " (the bank was written by an older featbank). Read it with that one"
+
+
+def read_spec(folder: Place) -> FeatureSpec:
+    """Read the ``spec.json`` of a feature folder and check it against the folder's name."""
+    path = folder / SPEC_NAME
+    content = read_json(path)
+    try:
+        spec = FeatureSpec(content["identity"], content["n_features"], content["dtype"], content["label"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BankError(
+            f"bank: {path} must hold identity, n_features, dtype and label, got a damaged file ({error}). Delete "
+            "this file: it is written anew when the feature is next computed."
+        ) from error
+    if spec.digest != folder.name:
+        raise BankError(
+            f"bank: {path} describes feature {spec.digest}, but its folder is named {folder.name}. The file was "
+            "damaged or the folder renamed: delete this file (it is written anew) or restore the folder's name."
+        )
+    return spec
+
 
 BLOCK_ROWS = 64
 """Rows under one checksum: 512 kB at 2048 float32, the least that is read to serve one row."""
@@ -64,22 +208,7 @@ def _blocks(vectors: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def encode_shard(spec: FeatureSpec, keys: Keys, vectors: NDArray[Any]) -> memoryview:
-    """Write rows as the bytes of one shard; the same rows always give the same bytes.
-
-    Parameters
-    ----------
-    spec : FeatureSpec
-        The feature the rows belong to.
-    keys : array of shape (n_rows,) and dtype S32
-        Distinct, ascending.
-    vectors : float array of shape (n_rows, n_features)
-        C-contiguous, finite, of the stored dtype.
-
-    Returns
-    -------
-    memoryview
-        The whole file.
-    """
+    """Write rows as the bytes of one shard; the same rows always give the same bytes."""
     raw = np.ascontiguousarray(keys)
     metadata = {
         "format": FORMAT_VERSION,
@@ -113,14 +242,7 @@ def encode_shard(spec: FeatureSpec, keys: Keys, vectors: NDArray[Any]) -> memory
 class Shard:
     """An open shard; its arrays lie in the mapped file and are read as they are touched.
 
-    Attributes
-    ----------
-    path : Path or RemotePath
-        The file.
-    keys : array of shape (n_rows,) and dtype S32
-        Checked.
-    vectors : float array of shape (n_rows, n_features)
-        Not checked: use :meth:`take`, or :meth:`check` first.
+    ``keys`` (n_rows, dtype S32) are checked; ``vectors`` (n_rows, n_features) are not: use `take`, or `check` first.
     """
 
     path: Place
@@ -129,34 +251,12 @@ class Shard:
     _block_crcs: str
 
     def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Copy rows after checking the blocks they lie in.
-
-        Parameters
-        ----------
-        rows : int array of shape (n,)
-            Row numbers, 0 to n_rows - 1, in any order.
-
-        Returns
-        -------
-        float array of shape (n, n_features)
-            In the stored dtype.
-
-        Raises
-        ------
-        DamagedShardError
-            If a block's checksum differs.
-        """
+        """Copy rows after checking the blocks they lie in."""
         self._check(np.unique(rows // BLOCK_ROWS).tolist())
         return self.vectors[rows]
 
     def check(self) -> None:
-        """Check all vectors, for those who then read :attr:`vectors` themselves.
-
-        Raises
-        ------
-        DamagedShardError
-            If a block's checksum differs.
-        """
+        """Check all vectors, for those who then read :attr:`vectors` themselves."""
         self._check(range(-(-len(self.vectors) // BLOCK_ROWS)))
 
     def _check(self, blocks: Iterable[int]) -> None:
@@ -167,25 +267,11 @@ class Shard:
 
 
 def open_shard(path: Place, spec: FeatureSpec) -> Shard:
-    """Map a shard into memory and check all of it but the vectors.
-
-    Parameters
-    ----------
-    path : Path or RemotePath
-        The file.
-    spec : FeatureSpec
-        The feature it must belong to.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file is gone: another process compacted, list the folder again.
-    DamagedShardError
-        If it is not a whole shard of this feature.
-    BankError
-        If it cannot be read, or was written by a newer version.
-    """
-    with _explained(path), pa.ipc.open_file(map_file(path), options=_ONE_THREAD) as reader:
+    """Map a shard into memory and check all of it but the vectors."""
+    with (
+        explained(path),
+        pa.ipc.open_file(store_at(path.parent).map(path.name), options=_ONE_THREAD) as reader,
+    ):
         metadata = _open_metadata(path, reader, spec)
         _check_schema(path, reader.schema, spec)
         batch = reader.get_batch(0)
@@ -197,27 +283,9 @@ def open_shard(path: Place, spec: FeatureSpec) -> Shard:
 
 
 def read_keys(path: Place, spec: FeatureSpec) -> Keys:
-    """Read the keys of a shard and check them; from a store, of a large shard, little more than the keys is fetched.
-
-    Parameters
-    ----------
-    path : Path or RemotePath
-        The file.
-    spec : FeatureSpec
-        The feature it must belong to.
-
-    Returns
-    -------
-    array of shape (n_rows,) and dtype S32
-        Independent of the file.
-
-    Raises
-    ------
-    FileNotFoundError, DamagedShardError, BankError
-        As `open_shard`.
-    """
+    """Read the keys of a shard and check them; from a store, of a large shard, little more than the keys is fetched."""
     if isinstance(path, RemotePath):
-        with _explained(path), path.open(read_ahead=False) as file:
+        with explained(path), path.open(read_ahead=False) as file:
             if file.size > WHOLE_BYTES:
                 with pa.ipc.open_file(pa.PythonFile(file, "r"), options=_KEYS_ALONE) as reader:
                     metadata = _open_metadata(path, reader, spec)
@@ -231,7 +299,7 @@ def read_keys(path: Place, spec: FeatureSpec) -> Keys:
 
 
 @contextlib.contextmanager
-def _explained(path: Place) -> Iterator[None]:
+def explained(path: Place) -> Iterator[None]:
     """Say of an error whether the shard is gone, cannot be read, or is damaged."""
     try:
         yield

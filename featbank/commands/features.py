@@ -42,17 +42,17 @@ def _features_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _features(options: argparse.Namespace) -> Output:
     from featbank.bank import Bank
-    from featbank.cluster import check_cluster
     from featbank.datasets import read_dataset
     from featbank.encoders import check_weights, has_random_weights
     from featbank.errors import ClusterError, DatasetError
-    from featbank.extract import FeatureRequest, extract, take_shard
-    from featbank.known_features import known_folder
+    from featbank.extract import FeatureRequest, extract, known_folder, take_shard
     from featbank.recipes.reading import list_variants, read_recipe
     from featbank.remote import as_place
     from featbank.workers import keep_freed_memory
 
     if options.cluster:
+        from featbank.cluster import check_cluster
+
         check_cluster(options.cluster)
         for name, value, unset in (("device", options.device, "auto"), ("engine", options.engine, None)):
             if value != unset:
@@ -269,8 +269,8 @@ def _export(options: argparse.Namespace) -> Output:
     from featbank.bank import Bank, write_features
     from featbank.bank.export import is_export
     from featbank.datasets import read_dataset
-    from featbank.jobs import FeatureRequest
-    from featbank.known_features import stored_folders
+    from featbank.extract import stored_folders
+    from featbank.feature import FeatureRequest
     from featbank.recipes.reading import read_recipe
     from featbank.table import Band, build_table, resolve_band
 
@@ -297,7 +297,8 @@ def _export(options: argparse.Namespace) -> Output:
 
 
 def _import(options: argparse.Namespace) -> Output:
-    from featbank.bank import Bank, read_feature_file
+    from featbank.bank import Bank
+    from featbank.bank.imported import read_feature_file
     from featbank.datasets import read_dataset
     from featbank.digest import digest_file
     from featbank.importing import import_features
@@ -357,8 +358,7 @@ def _read_lines(path: Path) -> list[str]:
 
 def _prune(options: argparse.Namespace) -> Output:
     from featbank.bank import Bank
-    from featbank.extract import FeatureRequest, open_folder
-    from featbank.known_features import stored_folders
+    from featbank.extract import FeatureRequest, open_folder, stored_folders
     from featbank.recipes.reading import read_recipe
 
     bank = Bank(options.bank, create=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from featbank.errors import ClusterError, EncoderError
 
 if TYPE_CHECKING:
-    from featbank.on_cluster import ClusterUse
+    from featbank.cluster import ClusterUse
 
 MAX_COUNT = 10**9
 """Largest number of workers, trials, photos and the like that an option takes."""
@@ -98,9 +98,8 @@ WORKERS = argument(
 )
 CLUSTER = argument(
     "--cluster",
-    "let the workers of a cluster compute the folds: dask://HOST:PORT of a Dask scheduler, ray://HOST:PORT or "
-    "spark://HOST:PORT",
-    metavar="ADDRESS",
+    "let the workers of a Dask scheduler compute the folds",
+    metavar="dask://HOST:PORT",
 )
 MEMORY_LIMIT = argument(
     "--memory-limit",
@@ -168,9 +167,9 @@ def cluster_of(options: argparse.Namespace) -> AbstractContextManager[ClusterUse
     """
     if options.cluster is None:
         return nullcontext()
-    from featbank.on_cluster import check_address, on_cluster
+    from featbank.cluster import check_cluster, on_cluster
 
-    check_address(options.cluster)
+    check_cluster(options.cluster)
     if options.workers is not None:
         raise ClusterError(
             f"--workers {options.workers} means this machine, but the workers of {options.cluster} compute the folds. "

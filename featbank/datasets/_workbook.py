@@ -1,30 +1,21 @@
-"""Run as a program: reads the first sheet of a workbook that may take any memory; imports nothing of this package."""
+"""Reads the first sheet of a workbook that may take any memory, in a process that exists for it."""
 
 from __future__ import annotations
 
 import io
-import json
-import resource
-import sys
-from pathlib import Path
+from typing import Any
 
-MAX_MEMORY_BYTES = 1 << 29
 MAX_TEXT_BYTES = 1 << 26
 MAX_CELLS = 2_000_000
 """What a sheet of scores stays far below."""
 
 
-def serve() -> None:
-    """Read the workbook on standard input and write the rows that are not empty, with their numbers, as JSON."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").is_file() else 0
-    if pages:
-        limit = pages * resource.getpagesize() + MAX_MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+def read_sheet(request: object, data: bytes) -> tuple[dict[str, Any], None]:
+    """Read the rows that are not empty, with their numbers, in the process that exists for it."""
     try:
-        answer: dict[str, object] = {"rows": _rows(sys.stdin.buffer.read())}
+        return {"rows": _rows(data)}, None
     except BaseException as error:  # noqa: BLE001 - the library's panics are no exceptions
-        answer = {"error": f"{type(error).__name__}: {str(error)[:200]}"}
-    sys.stdout.write(json.dumps(answer))
+        return {"refused": f"{type(error).__name__}: {str(error)[:200]}"}, None
 
 
 def _rows(data: bytes) -> list[tuple[int, list[str]]]:
@@ -52,7 +43,3 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
     return str(value).strip()
-
-
-if __name__ == "__main__":
-    serve()

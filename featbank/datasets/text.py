@@ -5,14 +5,10 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 import math
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -20,6 +16,7 @@ from numpy.typing import NDArray
 
 from featbank.errors import DatasetError, DatasetNotFoundError, first_few
 from featbank.remote import Place, check_regular, read_regular
+from featbank.workers import call_apart
 
 UNKNOWN_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 
@@ -279,26 +276,15 @@ CHILD_TIMEOUT_S = 60
 """What reading a file of some thousand names and scores may take."""
 
 
-def read_apart(program: str, path: Place, data: bytes, *arguments: str) -> dict[str, Any]:
-    """Let another process read a file's content, which may end it or ask for any memory; returns its JSON answer.
-
-    Raises
-    ------
-    DatasetError
-        If the process is ended, or takes longer than `CHILD_TIMEOUT_S`.
-    """
-    command = [sys.executable, "-P", str(Path(__file__).with_name(program)), *arguments]
+def read_apart(function: str, path: Place, data: bytes, request: object = None) -> dict[str, Any]:
+    """Let another process read a file's content by `call_apart`: it may end it or ask for any memory."""
     try:
-        done = subprocess.run(  # noqa: S603 - this very interpreter
-            command, input=data, capture_output=True, check=False, timeout=CHILD_TIMEOUT_S
-        )
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except (ValueError, subprocess.TimeoutExpired) as error:
+        return call_apart(function, request, seconds=CHILD_TIMEOUT_S, n_bytes=1 << 29, data=data)[0]
+    except (ChildProcessError, TimeoutError) as error:
         raise DatasetError(
             f"{path} is damaged or asks for more than there is: the process that read it was ended by it. Copy or "
             "download the file again."
         ) from error
-    return answer
 
 
 def read_xlsx(path: Place) -> TextTable:
@@ -315,10 +301,11 @@ def read_xlsx(path: Place) -> TextTable:
         If the file is no workbook, or larger than a table of scores, its header repeats a name, it has no row below
         the header, or a row is longer than the header.
     """
-    answer = read_apart("_workbook.py", path, read_regular(path, MAX_WORKBOOK_BYTES, DatasetError))
-    if "error" in answer:
+    data = read_regular(path, MAX_WORKBOOK_BYTES, DatasetError)
+    answer = read_apart("featbank.datasets._workbook:read_sheet", path, data)
+    if "refused" in answer:
         raise DatasetError(
-            f"{path} is not a workbook that can be read ({answer['error']}). "
+            f"{path} is not a workbook that can be read ({answer['refused']}). "
             "Save its first sheet as CSV in UTF-8 beside it, with the same name and the ending .csv."
         )
     rows = answer["rows"]

@@ -50,7 +50,7 @@ from regressors.novelty import BandNovelty
 from regressors.solvers.resources import choose_out_of_core
 
 if TYPE_CHECKING:
-    from featbank.on_cluster import ClusterUse
+    from featbank.cluster import ClusterUse
 
 Log = Callable[[str], object]
 

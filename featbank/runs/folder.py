@@ -23,7 +23,7 @@ from featbank import __version__
 from featbank.atomic import FolderKind
 from featbank.datasets import ImageTable
 from featbank.errors import FeatbankError, RunError, redact
-from featbank.extraction_log import measured_seconds
+from featbank.extract import measured_seconds
 from featbank.recipes.reading import Recipe
 from featbank.remote import Place, check_regular, read_regular
 from featbank.runs.split import name_groups

@@ -144,6 +144,38 @@ def test_one_of_two_workers_is_killed_midway(project: Path, capsys: pytest.Captu
     assert rows(project / "spread") == rows(project / "single")
 
 
+CHOSEN = """
+import sys
+import joblib
+from distributed import Client
+from featbank.cli import main
+with Client(sys.argv[1].replace("dask:", "tcp:")) as client, joblib.parallel_config(backend="dask", client=client):
+    sys.exit(main(sys.argv[2:]))
+"""
+
+
+@needs_dask
+@pytest.mark.slow
+def test_an_engine_that_the_caller_has_chosen_for_joblib_extracts_as_well(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with dask_cluster(project) as cluster:
+        command = [
+            sys.executable,
+            "-c",
+            CHOSEN,
+            cluster.address,
+            *arguments(project, "spread", "--workers", "2"),
+        ]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=180, check=False)
+        seen = [n_seen(project, worker.pid) for worker in cluster.workers]
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["computed"] == sum(seen) == N_PHOTOS - 1
+    assert main(arguments(project, "single", "--workers", "1")) == 0
+    capsys.readouterr()
+    assert rows(project / "spread") == rows(project / "single")
+
+
 @needs_dask
 @pytest.mark.slow
 def test_a_photo_that_kills_every_worker_is_recorded_and_the_others_go_on(

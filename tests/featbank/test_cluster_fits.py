@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 FAULTS = PROJECT / "tests/support/worker_faults.py"
 N_FOLDS = 5
 
-SHARING = "import featbank.dask_backend as backend; backend.LARGE_BYTES = 1000"
+SHARING = "import featbank.cluster as backend; backend.LARGE_BYTES = 1000"
 """Makes these small tables travel as large ones do: once, as the result of a task of their own."""
 
 OWN = {"receipt.json", "report.html", "model.skops"}
@@ -143,7 +143,7 @@ def test_a_cluster_that_is_gone_ends_the_fit_in_a_sentence(
     who: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEATBANK_TEST_PAUSE", "0.3")
-    soon = "import featbank.dask_backend as backend; backend.DESERTED_S = backend.ASK_S = 1.0"
+    soon = "import featbank.cluster as backend; backend.DESERTED_S = backend.ASK_S = 1.0"
     with dask_cluster(project, preload=FAULTS) as cluster:
         running = start(project, "fit", "spread", "--cluster", cluster.address, before=soon)
         wait_until_all_work(project, cluster, running)

@@ -10,9 +10,8 @@ import pytest
 from featbank.bank import Bank
 from featbank.digest import digest_file
 from featbank.errors import UnknownNameError
-from featbank.extract import FeatureRequest, extract, open_folder, take_shard
-from featbank.extraction_log import measured_seconds
-from featbank.jobs import Outcome, run_jobs
+from featbank.extract import FeatureRequest, extract, measured_seconds, open_folder, take_shard
+from featbank.feature import Outcome, run_jobs
 from tests.featbank.bank.test_crashes import deaths
 from tests.support.datasets import write_image
 

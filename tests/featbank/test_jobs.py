@@ -9,7 +9,7 @@ import pytest
 
 from featbank.digest import digest_file, digest_json
 from featbank.errors import EncoderSetupError
-from featbank.jobs import FeatureRequest, Job, built, compute, run_jobs
+from featbank.feature import FeatureRequest, Job, built, compute, run_jobs
 from tests.support.datasets import write_image
 
 REQUEST = FeatureRequest("classic:layout", "squash_16x16")

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from featbank import known_features
+from featbank import extract as extraction
 from featbank.bank import Bank
-from featbank.extract import FeatureRequest, open_folder
-from featbank.known_features import KNOWN_FEATURES_NAME, known_folder
+from featbank.extract import KNOWN_FEATURES_NAME, FeatureRequest, known_folder, open_folder
 from tests.support.datasets import write_csv, write_image
 
 needs_torch = pytest.mark.skipif(
@@ -70,10 +69,10 @@ def test_new_weights_and_new_libraries_make_it_unknown(
     assert known_folder(bank, REQUEST) is None
     record.unlink()
     assert known_folder(bank, REQUEST) is not None
-    known_features._installation.cache_clear()
-    monkeypatch.setattr(known_features, "_version", lambda library: "99")
+    extraction._installation.cache_clear()
+    monkeypatch.setattr(extraction, "_version", lambda library: "99")
     assert known_folder(bank, REQUEST) is None
-    known_features._installation.cache_clear()
+    extraction._installation.cache_clear()
 
 
 @needs_torch

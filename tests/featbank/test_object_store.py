@@ -178,11 +178,11 @@ def test_an_outage_of_the_photos_store_ends_the_run_and_blames_no_photo(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from featbank import jobs
-    from featbank.store_access import plain_errors
+    from featbank import feature
+    from featbank.remote import plain_errors
 
     upload(project / "photos", memory_url)
-    read, n_read = jobs.read_photo, 0
+    read, n_read = feature.read_photo, 0
 
     def failing(path: str) -> object:
         nonlocal n_read
@@ -192,12 +192,12 @@ def test_an_outage_of_the_photos_store_ends_the_run_and_blames_no_photo(
                 raise ConnectionResetError
         return read(path)
 
-    monkeypatch.setattr(jobs, "read_photo", failing)
+    monkeypatch.setattr(feature, "read_photo", failing)
     arguments = features(project, f"{memory_url}/scores.csv", tmp_path / "bank")
     assert main(arguments) == 1
     assert "does not answer" in capsys.readouterr().err
     bank = Bank(tmp_path / "bank")
     assert len(bank.images.failures()) == 0
-    assert bank.features()[0].size().n_rows == 5  # what was finished is kept
+    assert len(bank.features()[0].keys()) == 5  # what was finished is kept
     assert main(arguments) == 0
     assert len(bank.features()[0].keys()) == N_PHOTOS

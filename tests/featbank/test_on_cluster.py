@@ -12,31 +12,23 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 
 from featbank import __version__
-from featbank.dask_backend import _name_of, _Place, _size, processor_kind, run_task
+from featbank.cluster import (
+    ClusterUse,
+    _name_of,
+    _Place,
+    _size,
+    check_worker,
+    make_stamp,
+    on_cluster,
+    processor_kind,
+    run_task,
+)
 from featbank.errors import ClusterError
-from featbank.on_cluster import ClusterUse, check_address, check_worker, make_stamp, on_cluster
-
-
-@pytest.mark.parametrize("scheme", ["dask", "ray", "spark"])
-def test_addresses_of_three_kinds_are_known(scheme: str) -> None:
-    assert check_address(f"{scheme}://10.0.0.5:8786") == scheme
-    with pytest.raises(ClusterError, match="dask://HOST:PORT"):
-        check_address(f"{scheme}://10.0.0.5")
 
 
 def test_without_an_address_nothing_is_asked() -> None:
     with on_cluster(None) as used:
         assert used is None
-
-
-@pytest.mark.parametrize(("address", "package"), [("ray://a:1", "'ray'"), ("spark://a:1", "'joblibspark'")])
-def test_a_missing_library_is_named(address: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(name=name)
-
-    monkeypatch.setattr("featbank.on_cluster.import_module", missing)
-    with pytest.raises(ClusterError, match=package), on_cluster(address):
-        pass
 
 
 def test_dask_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +101,7 @@ def test_a_worker_gives_values_or_the_errors_of_the_calls() -> None:
         raise LocalError("it broke")
 
     data = np.arange(3.0)
-    answer = run_task(lambda: None, [(np.sum, (_Place(0),), {}), (max, (1, 2), {})], data)
+    answer = run_task(None, [(np.sum, (_Place(0),), {}), (max, (1, 2), {})], data)
     assert answer.value == [3.0, 2]
     answer = run_task(lambda: None, [(int, ("x",), {})])
     assert isinstance(answer.error, ValueError)

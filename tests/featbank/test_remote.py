@@ -13,9 +13,17 @@ from hypothesis import strategies as st
 
 from featbank.digest import digest_bytes
 from featbank.errors import StoreError
-from featbank.remote import RemotePath, as_place, digest_at, find_statuses, is_url, replace_file
-from featbank.stat_cache import StatCache
-from featbank.store_access import open_store, plain_errors
+from featbank.keys import StatCache
+from featbank.remote import (
+    RemotePath,
+    as_place,
+    digest_at,
+    find_statuses,
+    is_url,
+    open_store,
+    plain_errors,
+    replace_file,
+)
 from tests.support.memory_store import upload
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0\n"), min_size=1, max_size=8).filter(

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from featbank.bank import Bank
-from featbank.bank.store import STAT_CACHE_NAME
+from featbank.bank.bank import STAT_CACHE_NAME
 from tests.support.odd_files import write_odd_files
 
 RECIPE = """

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featbank import stat_cache
+from featbank import keys
 from featbank.digest import digest_bytes
-from featbank.stat_cache import StatCache
+from featbank.keys import StatCache
 
 SETTLED = -60.0
 """A margin under which files written just now count as settled; nothing else lets a test wait so little."""
@@ -79,7 +79,7 @@ def test_files_touched_just_before_are_read_again(
     files: list[Path], tmp_path: Path, reads: list[str]
 ) -> None:
     """Within one tick of the clock a second change could leave the same times."""
-    assert stat_cache.DOUBT_S >= 2  # FAT counts in steps of two seconds
+    assert keys.DOUBT_S >= 2  # FAT counts in steps of two seconds
     cache = StatCache(tmp_path / "cache", doubt_s=600.0)
     cache.digests(files)
     cache.digests(files)
@@ -137,8 +137,8 @@ def test_a_damaged_cache_is_no_cache(tmp_path_factory: pytest.TempPathFactory, d
 def test_it_is_saved_while_a_long_hashing_goes_on(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stat_cache, "SAVE_S", 0.0)
-    monkeypatch.setattr(stat_cache, "_CHUNK", 1)
+    monkeypatch.setattr(keys, "SAVE_S", 0.0)
+    monkeypatch.setattr(keys, "_CHUNK", 1)
     cache = StatCache(tmp_path / "cache", doubt_s=SETTLED)
     hashed = StatCache._read_file
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from featbank.bank import Bank, ImageRecord, compaction
+from featbank.bank import Bank, ImageRecord, upkeep
 from featbank.errors import BankError
 from tests.support.bank_rows import fill, image_key, open_feature, rows_of
 
@@ -93,7 +93,7 @@ def _append(root: str, start: int, acknowledged: str) -> None:
 def _churn(root: str, start: int, acknowledged: str) -> None:
     """As append, compacting in between, into shards small enough that there are several."""
     _without_flush()
-    compaction.SHARD_ROWS = 8
+    upkeep.SHARD_ROWS = 8
     bank, feature = Bank(root), open_feature(Path(root))
     log = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     dice = random.Random(start)

@@ -215,7 +215,7 @@ def _read_dataset(folder: Path, name: str) -> None:
 
 
 def _read_features(folder: Path, name: str) -> None:
-    from featbank.bank import read_feature_file
+    from featbank.bank.imported import read_feature_file
 
     read_feature_file(folder / name)
 

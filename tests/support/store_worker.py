@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from featbank.bank import Bank, compaction
+from featbank.bank import Bank, upkeep
 from featbank.remote import RemotePath
 from tests.support.bank_rows import fill, open_feature
 from tests.support.bank_worker import serve
@@ -28,7 +28,7 @@ def _append(root: str, acknowledged: str) -> None:
 
 def _fill(root: str, numbers: list[int], batch: int, compact: bool) -> None:
     """Append given rows and end; with compact, also compact after every batch, into shards of few rows."""
-    compaction.SHARD_ROWS = 8
+    upkeep.SHARD_ROWS = 8
     feature = open_feature(root)
     for start in range(0, len(numbers), batch):
         fill(feature, numbers[start : start + batch], batch)
@@ -37,7 +37,7 @@ def _fill(root: str, numbers: list[int], batch: int, compact: bool) -> None:
 
 
 def _compact(root: str) -> None:
-    compaction.SHARD_ROWS = 8
+    upkeep.SHARD_ROWS = 8
     Bank(root).compact()
 
 

@@ -11,7 +11,7 @@ import time
 from functools import wraps
 from pathlib import Path
 
-import featbank.on_cluster
+import featbank.cluster
 from regressors.solvers import answers
 
 # A nanny loads this file twice.
@@ -31,4 +31,4 @@ def _answer_fold_with_faults(*args, task_name, **kwargs):
 
 answers.answer_fold = _answer_fold_with_faults
 if "FEATBANK_TEST_VERSION" in os.environ:
-    featbank.on_cluster.__version__ = os.environ["FEATBANK_TEST_VERSION"]
+    featbank.cluster.__version__ = os.environ["FEATBANK_TEST_VERSION"]

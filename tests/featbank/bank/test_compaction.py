@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featbank.bank import compaction
-from featbank.bank.compaction import SHARD_ROWS, cut_points
+from featbank.bank import upkeep
+from featbank.bank.place import LocalStore
+from featbank.bank.upkeep import SHARD_ROWS, cut_points
 from featbank.errors import BankError
 from tests.support.bank_rows import (
     contents,
@@ -28,7 +29,7 @@ from tests.support.bank_rows import (
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "SHARD_ROWS", 8)
+    monkeypatch.setattr(upkeep, "SHARD_ROWS", 8)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_two_banks_with_the_same_rows_become_equal_byte_for_byte(
 ) -> None:
     numbers = sorted({number for batch in batches for number in batch})
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as root:
-        patch.setattr(compaction, "SHARD_ROWS", 8)
+        patch.setattr(upkeep, "SHARD_ROWS", 8)
         a, b = open_feature(Path(root) / "a"), open_feature(Path(root) / "b")
         for batch in batches:
             fill(a, batch, batch=50)
@@ -73,13 +74,10 @@ def test_canonical_shards_hold_one_range_each_and_stay_as_they_are(tmp_path: Pat
     feature = open_feature(tmp_path)
     keys = fill(feature, range(100), batch=9)
     done = feature.compact()
-    assert (done.n_rows, done.n_dropped, done.n_shards_before) == (100, 0, 12)
-    assert done.n_removed == 12
-    assert done.n_shards_after == feature.n_shards() == 16  # 100 rows / 16 ranges = 6.25, between 4 and 8
-    assert done.n_bytes_after == feature.n_bytes()
+    assert done == 12
+    assert feature.n_shards() == 16  # 100 rows / 16 ranges = 6.25, between 4 and 8
     before = {path.name: path.stat().st_mtime_ns for path in feature.path.iterdir()}
-    again = feature.compact()
-    assert again.n_removed == 0
+    assert feature.compact() == 0
     assert {
         path.name: path.stat().st_mtime_ns for path in feature.path.iterdir()
     } == before  # nothing was written
@@ -88,7 +86,7 @@ def test_canonical_shards_hold_one_range_each_and_stay_as_they_are(tmp_path: Pat
 
 def test_an_empty_feature_compacts_to_nothing(tmp_path: Path) -> None:
     feature = open_feature(tmp_path)
-    assert feature.compact().n_shards_after == 0
+    assert feature.compact() == 0
     assert names_in(feature.path) == ["spec.json"]
 
 
@@ -109,22 +107,6 @@ def test_of_disagreeing_rows_the_one_that_was_served_stays(tmp_path: Path) -> No
     served = feature.read(key)
     feature.compact()
     assert np.array_equal(feature.read(key), served)
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_rows_nobody_keeps_are_dropped(tmp_path: Path) -> None:
-    feature = open_feature(tmp_path)
-    keys = fill(feature, range(50))
-    kept = [*keys[::3], *image_keys([900])]  # a key that is not there does no harm
-    assert feature.count_outside(kept) == 50 - 17
-    assert feature.keys() == set(keys)
-    done = feature.compact(kept)
-    assert (done.n_rows, done.n_dropped) == (17, 33)
-    assert feature.keys() == set(keys[::3])
-    fresh = open_feature(tmp_path / "fresh")
-    fill(fresh, range(0, 50, 3))
-    fresh.compact()
-    assert contents(fresh.path) == contents(feature.path)
 
 
 def test_a_damaged_shard_stops_compaction_before_anything_changes(tmp_path: Path) -> None:
@@ -161,20 +143,20 @@ def test_a_shard_that_vanishes_while_compacting_is_looked_for_again(
 ) -> None:
     feature, neighbour = open_feature(tmp_path), open_feature(tmp_path)
     keys = fill(feature, range(20))
-    listing = compaction.list_shards_settled
+    listing = LocalStore.settled_shards
     calls = []
 
-    def listing_before_the_neighbour(folder: Path) -> list[str]:
-        names = listing(folder)
+    def listing_before_the_neighbour(store: LocalStore) -> list[str]:
+        names = listing(store)
         if not calls:
             calls.append(1)
             with monkeypatch.context() as patch:
-                patch.setattr(compaction, "list_shards_settled", listing)
+                patch.setattr(LocalStore, "settled_shards", listing)
                 neighbour.compact()
         return names
 
-    monkeypatch.setattr(compaction, "list_shards_settled", listing_before_the_neighbour)
-    assert feature.compact().n_removed == 0  # the neighbour had done it all
+    monkeypatch.setattr(LocalStore, "settled_shards", listing_before_the_neighbour)
+    assert feature.compact() == 0  # the neighbour had done it all
     assert np.array_equal(feature.read(keys), rows_of(keys))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featbank.bank import Bank, compaction
+from featbank.bank import Bank, upkeep
 from featbank.errors import BankError
 from tests.support.bank_rows import contents, fill, image_key, image_keys, names_in, open_feature, rows_of
 from tests.support.bank_worker import Worker, worker
@@ -107,7 +107,7 @@ def test_dying_before_any_call_of_an_append_leaves_all_or_nothing(tmp_path: Path
 def test_dying_before_any_call_of_a_compaction_loses_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "SHARD_ROWS", 8)
+    monkeypatch.setattr(upkeep, "SHARD_ROWS", 8)
     keys = fill(open_feature(tmp_path / "prepared"), range(20), batch=5)
     undisturbed = tmp_path / "undisturbed"
     shutil.copytree(tmp_path / "prepared", undisturbed)
@@ -142,20 +142,23 @@ def test_dying_in_a_compaction_never_changes_which_of_two_rows_is_served(tmp_pat
         assert np.array_equal(open_feature(folder).read(key), served)
 
 
-def test_dying_before_any_call_of_a_prune_keeps_what_stays(tmp_path: Path) -> None:
+def test_dying_before_any_call_of_a_removal_keeps_what_stays(tmp_path: Path) -> None:
     keys = fill(open_feature(tmp_path / "prepared"), range(12))
     fill(open_feature(tmp_path / "prepared", name="other"), range(4))
     stays = open_feature(tmp_path / "prepared").digest
 
     def prune(folder: Path) -> None:
-        Bank(folder).prune(keep_features=[stays], keep_keys=keys[:6], dry_run=False)
+        for feature in Bank(folder).features():
+            if feature.digest != stays:
+                Bank(folder).remove(feature.digest)
+        Bank(folder).compact()
 
     for folder in deaths(prune, tmp_path / "bank", tmp_path / "prepared"):
         assert Bank(folder).verify() == []
-        assert np.array_equal(open_feature(folder).read(keys[:6]), rows_of(keys[:6]))
+        assert np.array_equal(open_feature(folder).read(keys), rows_of(keys))
         prune(folder)
         assert [feature.digest for feature in Bank(folder).features()] == [stays]
-        assert open_feature(folder).keys() == set(keys[:6])
+        assert open_feature(folder).keys() == set(keys)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featbank.bank import FeatureFolder, export, export_features, read_feature_file, write_features
-from featbank.errors import BankError, MissingFeaturesError, OutputError
+from featbank.bank import FeatureFolder, export, write_features
+from featbank.bank.imported import read_feature_file
+from featbank.errors import BankError, OutputError
 from tests.support.bank_rows import fill, image_keys, names_in, open_feature, rows_of
 
 SUFFIXES = [".csv", ".parquet", ".npz"]
@@ -27,6 +30,16 @@ def bands(tmp_path: Path) -> dict[str, FeatureFolder]:
     fill(found["nss"], range(20))
     fill(found["gist"], range(16))
     return found
+
+
+def write(bands: dict[str, FeatureFolder], path: Path, keys: dict[str, str] | None = None) -> Path:
+    """Write the rows of named images, by default of all that the bands have in common."""
+    keys = keys or {key: key for key in sorted(set.intersection(*(f.keys() for f in bands.values())))}
+    columns = [f"{name}:{i:04d}" for name, folder in bands.items() for i in range(folder.n_features)]
+    blocks = [folder.read(list(keys.values())).astype(np.float64) for folder in bands.values()]
+    return write_features(
+        path, pd.DataFrame(np.concatenate(blocks, axis=1), index=list(keys), columns=columns)
+    )
 
 
 def read_back(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -61,7 +74,7 @@ def test_features_come_back_bit_for_bit_under_their_image_names(
 ) -> None:
     monkeypatch.setattr(export, "_ROWS_AT_ONCE", at_once)
     keys = {f'n{number}, "x"\n.jpg': key for number, key in enumerate(image_keys(range(15, 5, -1)))}
-    path = export_features(bands, tmp_path / f"out{suffix}", keys)
+    path = write(bands, tmp_path / f"out{suffix}", keys)
     names, matrices = read_back(path)
     assert names == list(keys)
     assert list(matrices) == ["nss", "gist"]
@@ -70,37 +83,15 @@ def test_features_come_back_bit_for_bit_under_their_image_names(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_without_names_the_images_that_all_bands_have_are_named_by_key(
-    bands: dict[str, FeatureFolder], tmp_path: Path, suffix: str
-) -> None:
-    names, matrices = read_back(export_features(bands, tmp_path / f"out{suffix}"))
-    assert names == sorted(image_keys(range(16)))
-    assert np.array_equal(matrices["gist"], rows_of(names))
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_an_export_can_be_imported_band_by_band(
     bands: dict[str, FeatureFolder], tmp_path: Path, suffix: str
 ) -> None:
-    path = export_features(bands, tmp_path / f"out{suffix}")
+    path = write(bands, tmp_path / f"out{suffix}")
     with pytest.raises(BankError, match="--variable"):
         read_feature_file(path)
     found = read_feature_file(path, variable="gist")
     assert found.names == sorted(image_keys(range(16)))
     assert np.array_equal(found.matrix.astype(np.float32), rows_of(found.names))
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_table_is_written_like_a_bank(bands: dict[str, FeatureFolder], tmp_path: Path, suffix: str) -> None:
-    keys = image_keys(range(10))
-    columns = [f"{name}:{i:04d}" for name, folder in bands.items() for i in range(folder.n_features)]
-    blocks = [folder.read(keys).astype(np.float64) for folder in bands.values()]
-    frame = pd.DataFrame(
-        np.concatenate(blocks, axis=1), index=pd.Index(keys, name="image_id"), columns=columns
-    )
-    a = write_features(tmp_path / f"a{suffix}", frame)
-    b = export_features(bands, tmp_path / f"b{suffix}", dict(zip(keys, keys, strict=True)))
-    assert a.read_bytes() == b.read_bytes()
 
 
 def test_numbers_that_need_double_precision_keep_it(tmp_path: Path) -> None:
@@ -130,15 +121,9 @@ def test_a_table_that_would_be_misread_is_refused(tmp_path: Path, frame: pd.Data
     assert names_in(tmp_path) == []
 
 
-def test_missing_rows_unknown_formats_and_no_bands_are_refused(
-    bands: dict[str, FeatureFolder], tmp_path: Path
-) -> None:
-    with pytest.raises(MissingFeaturesError, match="1 are missing"):
-        export_features(bands, tmp_path / "out.csv", {"x": image_keys([19])[0]})
+def test_an_unknown_format_is_refused(bands: dict[str, FeatureFolder], tmp_path: Path) -> None:
     with pytest.raises(BankError, match=r"must end with \.csv"):
-        export_features(bands, tmp_path / "out.xlsx")
-    with pytest.raises(BankError, match="at least one feature"):
-        export_features({}, tmp_path / "out.csv")
+        write(bands, tmp_path / "out.xlsx")
     assert names_in(tmp_path) == ["bank"]
 
 
@@ -149,10 +134,10 @@ def test_a_failing_export_leaves_the_earlier_file(
     path = tmp_path / f"out{suffix}"
     path.write_text("not an export")
     with pytest.raises(OutputError, match="holds something else"):
-        export_features(bands, path)
+        write(bands, path)
     assert path.read_text() == "not an export"
     path.write_text("")
-    export_features(bands, path)
+    write(bands, path)
     before = path.read_bytes()
 
     def full(*args: Any) -> None:
@@ -161,24 +146,30 @@ def test_a_failing_export_leaves_the_earlier_file(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OutputError, match="the disk is full"):
-            export_features(bands, path)
+            write(bands, path)
     assert path.read_bytes() == before
     assert names_in(tmp_path) == ["bank", path.name]
-    export_features(bands, path)
+    write(bands, path)
     assert len(read_back(path)[0]) == 16
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_disk_that_is_really_full_is_explained(
-    bands: dict[str, FeatureFolder], tmp_path: Path, suffix: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs a device that is always full")
     path = tmp_path / f"out{suffix}"
-    writers = {".csv": export._write_csv, ".parquet": export._write_parquet, ".npz": export._write_npz}
+    values = np.ones((1, 3000), np.float32)
+
+    @contextlib.contextmanager
+    def full(*arguments: object) -> Iterator[Path]:
+        yield tmp_path / f"full{suffix}"
+
+    (tmp_path / f"full{suffix}").symlink_to("/dev/full")
+    monkeypatch.setattr(export, "replacing", full)
+    frame = pd.DataFrame(values, index=["x"], columns=[f"a:{i:04d}" for i in range(3000)])
     with pytest.raises(OSError, match="No space left") as caught:
-        writers[suffix](
-            Path("/dev/full"), ["x"], {"a": 3000}, lambda part: {"a": np.ones((1, 3000), np.float32)}
-        )
+        write_features(path, frame)
     assert caught.value.errno == errno.ENOSPC
     assert not path.exists()

@@ -17,7 +17,8 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from featbank.bank import imported, read_feature_file
+from featbank.bank import imported
+from featbank.bank.imported import read_feature_file
 from featbank.bank.imported_arrays import ROOM_BYTES
 from featbank.errors import BankError, UnknownNameError
 

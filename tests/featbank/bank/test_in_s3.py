@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featbank.bank import Bank, compaction
+from featbank.bank import Bank, upkeep
 from tests.support.bank_rows import contents, fill, image_keys, open_feature, rows_of
 from tests.support.bank_worker import Worker, worker
 from tests.support.s3_server import BUCKET, s3_server
@@ -75,7 +75,7 @@ def test_rivals_and_racing_compactions_end_in_the_bank_of_one_writer(
     finish(store, *pids)
     finish(store, *(store.start("compact", root=root) for _ in range(2)))  # at once
     finish(store, store.start("compact", root=root))
-    monkeypatch.setattr(compaction, "SHARD_ROWS", 8)
+    monkeypatch.setattr(upkeep, "SHARD_ROWS", 8)
     alone = open_feature(tmp_path / "alone")
     fill(alone, range(60))
     alone.compact()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featbank.bank.keys import KeyIndex, format_keys, parse_keys
+from featbank.bank.rows import KeyIndex
+from featbank.bank.shard import format_keys, parse_keys
 from tests.support.bank_rows import image_keys
 
 # Few distinct bytes, many zeros: keys that share prefixes and end in zero bytes, which numpy's text drops.

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featbank.bank import Bank, FeatureFolder, mapped
-from featbank.bank.keys import parse_keys
+from featbank.bank import Bank, FeatureFolder, rows
+from featbank.bank.shard import parse_keys
 from featbank.digest import digest_bytes
 from featbank.errors import BankError, MissingFeaturesError
-from featbank.mapped_table import MappedTable
+from featbank.table import MappedTable
 
 
 def key(number: int) -> str:
@@ -69,7 +69,7 @@ def test_missing_rows_and_too_many_files_are_refused(tmp_path: Path, monkeypatch
     fill(folder, 60, 6)
     with pytest.raises(MissingFeaturesError, match="2 are missing"):
         folder.map(parse_keys([key(1), key(1000), key(1001)]))
-    monkeypatch.setattr(mapped, "MAX_SHARDS", 5)
+    monkeypatch.setattr(rows, "MAX_SHARDS", 5)
     with pytest.raises(BankError, match=r"at most 5 files, got 6.*featbank bank prune"):
         folder.map(parse_keys([key(row) for row in range(60)]))
 

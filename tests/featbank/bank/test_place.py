@@ -1,19 +1,189 @@
-"""A bank in a store holds the files of a bank on a disk, byte for byte, and answers every question alike."""
+"""One interface for a folder on a disk and for a store; a bank is the same, byte for byte, in both."""
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from featbank.bank import Bank, ImageRecord, compaction, shard
-from featbank.bank.files import SHARD_NAME
+from featbank.bank import Bank, ImageRecord, shard, upkeep
+from featbank.bank.place import SHARD_NAME, LocalStore, Store, shard_name, store_at
 from featbank.errors import BankError, StoreError
-from featbank.remote import RemotePath
-from featbank.store_access import StoreFile, open_store, plain_errors
-from tests.support.bank_rows import contents, fill, image_keys, open_feature, rows_of
+from featbank.remote import RemotePath, StoreFile, as_place, open_store, plain_errors
+from tests.support.bank_rows import contents, fill, image_keys, names_in, open_feature, rows_of
 from tests.support.memory_store import stored
+
+DATA = bytes(range(256)) * 64
+
+
+class StoreContract:
+    """What every kind of store does; a subclass has the fixture ``store``, of a place that is not there yet."""
+
+    def test_what_is_put_is_there_and_nothing_else(self, store: Store) -> None:
+        store.make()
+        assert store.put("x.bin", DATA) == store.path / "x.bin"
+        assert (store.path / "x.bin").read_bytes() == store.map("x.bin").to_pybytes() == DATA
+        store.put("x.bin", memoryview(b"new"))
+        assert (store.path / "x.bin").read_bytes() == b"new"
+        assert store.names() == ["x.bin"]
+        assert store.measure(["x.bin"]) == 3
+
+    def test_what_is_not_there_holds_nothing(self, store: Store) -> None:
+        assert store.names() == store.folders() == store.shards() == []
+        store.check_writable("spec.json")  # whoever writes makes it
+        store.sweep()
+        store.remove(["a"])
+        assert store.remove_folder()
+        with pytest.raises(FileNotFoundError):
+            store.measure(["a"])
+        with pytest.raises(FileNotFoundError):
+            store.map("a")
+
+    def test_only_finished_shards_and_real_folders_are_listed(self, store: Store) -> None:
+        name = shard_name(DATA)
+        others = [f"{'0' * 63}.arrow", name.upper(), f"copy {name}", "spec.json"]
+        for other in [name, *others]:
+            store.put(other, DATA)
+        store_at(store.path / "below").put("x", b"")
+        assert store.shards() == store.settled_shards() == [name]
+        assert store.names() == sorted([name, *others])
+        assert store.folders() == ["below"]
+
+    def test_a_listing_counts_only_when_it_is_seen_twice(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A neighbour replaces "old" by "new" in the middle of the first listing, which shows neither of them.
+        seen = iter([["x"], ["new", "x"], ["new", "x"]])
+        monkeypatch.setattr(type(store), "shards", lambda store: next(seen))
+        assert store.settled_shards() == ["new", "x"]
+
+    def test_a_folder_goes_when_it_is_empty(self, store: Store) -> None:
+        store.put("a", DATA)
+        store.put("b", b"")
+        store.check_writable("a")
+        assert not store.remove_folder()
+        store.remove(["a", "b", "c"])  # what a neighbour removed is no error
+        assert store.remove_folder()
+        assert store.names() == []
+
+    def test_a_file_where_a_folder_must_be_is_refused(self, store: Store) -> None:
+        store.put("file", DATA)
+        with pytest.raises(BankError, match="must be a folder, got a file"):
+            store_at(store.path / "file").make()
+
+
+class TestLocalStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return store_at(tmp_path / "a" / "b")
+
+
+class TestRemoteStore(StoreContract):
+    @pytest.fixture
+    def store(self, memory_url: str) -> Store:
+        return store_at(as_place(f"{memory_url}/b"))
+
+
+def failing(function: Any, number: int, *, after: int = 0) -> Any:
+    """Wrap an os function so that it fails with an error number after some successful calls."""
+    calls = 0
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise OSError(number, os.strerror(number))
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def test_trying_to_write_leaves_nothing_and_tells_what_would_be_refused(tmp_path: Path) -> None:
+    LocalStore(tmp_path).check_writable("x")
+    assert names_in(tmp_path) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(BankError, match=r"cannot write to .*ENOTDIR"):
+        LocalStore(tmp_path / "file").check_writable("x")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG])
+@pytest.mark.parametrize("function", ["open", "fsync", "rename"])
+def test_a_failing_step_leaves_the_folder_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int
+) -> None:
+    LocalStore(tmp_path).put("x.bin", b"before")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, failing(getattr(os, function), number))
+        with pytest.raises(BankError, match=errno.errorcode[number]) as caught:
+            LocalStore(tmp_path).put("y.bin", DATA)
+    assert caught.value.errno == number
+    assert "it goes on where it stopped" in str(caught.value) or number == errno.EIO
+    assert names_in(tmp_path) == ["x.bin"]
+    assert LocalStore(tmp_path).put("y.bin", DATA).read_bytes() == DATA  # goes on when there is room
+
+
+def test_a_file_taken_for_a_dead_process_s_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without common locks, or with a clock ahead, may sweep a living writer's file."""
+    rename, n_taken = os.rename, 0
+
+    def robbed(source: str, target: str) -> None:
+        nonlocal n_taken
+        if n_taken < limit:
+            n_taken += 1
+            Path(source).unlink()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", robbed)
+    limit = 2
+    assert LocalStore(tmp_path).put("x.bin", DATA).read_bytes() == DATA
+    n_taken, limit = 0, 100
+    with pytest.raises(BankError, match=r"Another process removed it meanwhile.*Run the same command again"):
+        LocalStore(tmp_path).put("y.bin", DATA)
+    assert names_in(tmp_path) == ["x.bin"]
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from featbank.bank.place import LocalStore
+from featbank.errors import BankError
+folder = Path(sys.argv[1])
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+LocalStore(folder).put("small", b"x" * 40_000)
+try:
+    LocalStore(folder).put("large", b"x" * 60_000)
+except BankError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+LocalStore(folder).put("later", b"x" * 60_000)
+"""
+
+
+def test_a_real_limit_on_file_size_is_survived(tmp_path: Path) -> None:
+    assert hasattr(resource, "RLIMIT_FSIZE")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "the file would be larger than the process or the file system allows (EFBIG)" in done.stdout
+    assert names_in(tmp_path) == ["later", "small"]
+
+
+def test_a_file_where_a_folder_must_be_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "bank").write_text("not a folder")
+    with pytest.raises(BankError, match="cannot write"):
+        LocalStore(tmp_path / "bank").put("x.bin", DATA)
+    with pytest.raises(BankError, match="cannot list"):
+        LocalStore(tmp_path / "bank").shards()
 
 
 def grow(root: str | Path) -> Bank:
@@ -32,24 +202,24 @@ def grow(root: str | Path) -> Bank:
 def test_a_bank_is_the_same_in_a_store_and_on_a_disk(
     memory_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "SHARD_ROWS", 8)
+    monkeypatch.setattr(upkeep, "SHARD_ROWS", 8)
     far, near = grow(memory_url), grow(tmp_path / "bank")
 
     def same() -> None:
         assert stored(RemotePath.parse(memory_url)) == contents(tmp_path / "bank")
         assert far.verify() == near.verify() == []
         for here, there in zip(near.features(), far.features(), strict=True):
-            assert (here.size(), here.n_bytes(), here.keys()) == (there.size(), there.n_bytes(), there.keys())
+            assert (here.n_shards(), here.n_bytes(), here.keys()) == (
+                there.n_shards(),
+                there.n_bytes(),
+                there.keys(),
+            )
             keys = sorted(here.keys())
             assert np.array_equal(here.read(keys), there.read(keys))
         assert far.images.frame().equals(near.images.frame())
 
     same()
     assert far.compact() == near.compact() > 0
-    same()
-    kept = {"keep_features": [near.features()[0].digest], "keep_keys": image_keys(range(10))}
-    assert far.prune(**kept) == near.prune(**kept)
-    assert far.prune(**kept, dry_run=False) == near.prune(**kept, dry_run=False)
     same()
     for bank in (far, near):
         bank.remove(bank.features()[0].digest)

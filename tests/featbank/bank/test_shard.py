@@ -18,10 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from featbank.bank.files import put, shard_name
-from featbank.bank.keys import parse_keys
-from featbank.bank.shard import BLOCK_ROWS, DamagedShardError, encode_shard, open_shard
-from featbank.bank.spec import FeatureSpec
+from featbank.bank.place import shard_name, store_at
+from featbank.bank.shard import (
+    BLOCK_ROWS,
+    DamagedShardError,
+    FeatureSpec,
+    encode_shard,
+    open_shard,
+    parse_keys,
+)
 from featbank.errors import BankError
 from tests.support.bank_rows import image_keys, rows_of
 
@@ -32,7 +37,7 @@ def written(folder: Path, n_rows: int, spec: FeatureSpec = SPEC) -> tuple[Path, 
     keys = parse_keys(sorted(image_keys(range(n_rows))))
     vectors = rows_of(image_keys(range(n_rows)), spec.n_features).astype(spec.dtype)
     data = encode_shard(spec, keys, vectors)
-    return put(folder, shard_name(data), data), keys, vectors
+    return store_at(folder).put(shard_name(data), data), keys, vectors
 
 
 def rewritten(folder: Path, path: Path, change: Any) -> Path:
@@ -44,7 +49,7 @@ def rewritten(folder: Path, path: Path, change: Any) -> Path:
     schema = table.schema.with_metadata({b"featbank": text})
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_table(table.cast(schema))
-    return put(folder, shard_name(sink.getvalue()), sink.getvalue())
+    return store_at(folder).put(shard_name(sink.getvalue()), sink.getvalue())
 
 
 any_vectors = st.tuples(st.integers(1, 2 * BLOCK_ROWS + 1), st.sampled_from(["float32", "float16"])).flatmap(
@@ -60,7 +65,7 @@ def test_rows_come_back_bit_for_bit(vectors: Any, random: Any) -> None:
     keys = parse_keys(sorted(image_keys(range(len(vectors)))))
     data = encode_shard(spec, keys, vectors)
     with tempfile.TemporaryDirectory() as folder:
-        shard = open_shard(put(Path(folder), shard_name(data), data), spec)
+        shard = open_shard(store_at(Path(folder)).put(shard_name(data), data), spec)
         assert shard.keys.tobytes() == keys.tobytes()
         rows = np.array([random.randrange(len(vectors)) for _ in range(7)])
         assert shard.take(rows).tobytes() == vectors[rows].tobytes()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featbank.bank.spec import FeatureSpec, read_spec
+from featbank.bank.shard import FeatureSpec, read_spec
 from featbank.digest import digest_json
 from featbank.errors import BankError
 

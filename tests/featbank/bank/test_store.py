@@ -132,11 +132,9 @@ def test_a_read_only_bank_is_read_and_never_written_to(tmp_path: Path) -> None:
         lambda: absent.append(keys, rows_of(keys, 3)),
         bank.compact,
         lambda: bank.remove(feature.digest),
-        lambda: bank.prune(dry_run=False),
     ):
         with pytest.raises(BankError, match="for reading only"):
             write()
-    assert bank.prune(keep_keys=keys[:1]).rows
     assert bank.verify() == []
     assert contents(tmp_path) == before
 
@@ -146,7 +144,8 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "more").mkdir()
     assert len(bank.features()) == 3
-    bank.prune(keep_features=[bank.features()[0].digest], dry_run=False)
+    bank.remove(bank.features()[0].digest)
+    bank.compact()
     assert {"notes.txt", "more"} <= set(names_in(tmp_path))
 
 
@@ -168,48 +167,6 @@ def test_removing_a_feature_leaves_the_others(tmp_path: Path) -> None:
         bank.remove(b.digest)
 
 
-def test_pruning_is_announced_before_it_is_done(tmp_path: Path) -> None:
-    bank = filled(tmp_path)
-    a, b, c = bank.features()
-    keys = image_keys(range(8))
-    before = contents(tmp_path)
-    plan = bank.prune(keep_features=[a.digest, "f" * 64], keep_keys=keys[:6])
-    assert contents(tmp_path) == before
-    assert not plan.is_done
-    assert plan.features == {b.digest: 8, c.digest: 8}
-    assert plan.rows == {a.digest: 2}
-    assert plan.n_records == 2
-    assert b.n_bytes() + c.n_bytes() < plan.n_bytes < 3 * a.n_bytes()
-    done = bank.prune(keep_features=[a.digest, "f" * 64], keep_keys=keys[:6], dry_run=False)
-    assert (done.features, done.rows, done.n_records) == (plan.features, plan.rows, plan.n_records)
-    assert done.is_done
-    assert [feature.digest for feature in bank.features()] == [a.digest]
-    assert a.keys() == set(keys[:6])
-    assert set(bank.images.frame()["key"]) == set(keys[:6])
-    assert bank.verify() == []
-
-
-def test_pruning_without_wishes_only_compacts(tmp_path: Path) -> None:
-    bank = filled(tmp_path)
-    done = bank.prune(dry_run=False)
-    assert (done.features, done.rows, done.n_records, done.n_bytes) == ({}, {}, 0, 0)
-    keys = image_keys(range(8))
-    for feature in bank.features():
-        assert feature.n_shards() == 1
-        assert np.array_equal(feature.read(keys), rows_of(keys))
-
-
-def test_pruning_never_empties_a_bank_by_a_slip(tmp_path: Path) -> None:
-    bank = filled(tmp_path)
-    before = contents(tmp_path)
-    for slip in ({"keep_features": []}, {"keep_keys": set()}):
-        with pytest.raises(ValueError, match="must name something to keep"):
-            bank.prune(**slip, dry_run=False)
-    with pytest.raises(BankError, match="none of the 3 features"):
-        bank.prune(keep_features=["0" * 64], dry_run=False)
-    assert contents(tmp_path) == before
-
-
 def test_failures_of_a_feature_are_kept_checked_and_go_with_it(tmp_path: Path) -> None:
     bank = filled(tmp_path)
     a, b, _ = bank.features()
@@ -219,7 +176,7 @@ def test_failures_of_a_feature_are_kept_checked_and_go_with_it(tmp_path: Path) -
         )
         bank.failures_of(feature.digest).record([ImageRecord(keys[0], "failed", reason="memory")])
     assert bank.images.failures().empty
-    assert Bank(tmp_path).failures_of(b.digest).size() == 2
+    assert Bank(tmp_path).failures_of(b.digest).frame().shape[0] == 2
     assert bank.verify() == []
     assert bank.compact() > 0
     assert len(names_in(bank.failures_of(b.digest).path)) == 2  # one shard and its specification
@@ -230,6 +187,4 @@ def test_failures_of_a_feature_are_kept_checked_and_go_with_it(tmp_path: Path) -
 
     bank.remove(a.digest)
     assert not bank.failures_of(a.digest).path.exists()
-    bank.prune(keep_features=[b.digest], keep_keys=image_keys([8]), dry_run=False)
-    assert bank.failures_of(b.digest).failures()["key"].tolist() == image_keys([8])
     bank.failures_of(a.digest).remove()  # nothing there, nothing happens

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featbank.bank import Bank, FeatureFolder
-from featbank.bank.files import put, shard_name
-from featbank.bank.keys import parse_keys
-from featbank.bank.shard import encode_shard
+from featbank.bank.place import shard_name, store_at
+from featbank.bank.shard import encode_shard, parse_keys
 from tests.support.bank_rows import fill, image_key, image_keys, open_feature, rows_of
 
 
@@ -63,7 +62,7 @@ def test_a_shard_of_another_feature_is_found(tmp_path: Path) -> None:
     mine, other = open_feature(tmp_path), open_feature(tmp_path, name="other")
     fill(other, range(4))
     name = other.shard_names()[0]
-    put(mine.path, name, (other.path / name).read_bytes())
+    store_at(mine.path).put(name, (other.path / name).read_bytes())
     assert kinds(mine) == ["unreadable"]
 
 
@@ -79,7 +78,7 @@ def test_a_renamed_shard_is_found(tmp_path: Path) -> None:
 def foreign(feature: FeatureFolder, keys: list[str], vectors: np.ndarray) -> None:
     """Write a shard past the checks of append."""
     data = encode_shard(feature.spec, parse_keys(keys), vectors.astype(feature.dtype))
-    put(feature.path, shard_name(data), data)
+    store_at(feature.path).put(shard_name(data), data)
 
 
 def test_numbers_that_are_not_finite_are_found_with_their_image(tmp_path: Path) -> None:

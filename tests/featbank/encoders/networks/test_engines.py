@@ -19,7 +19,7 @@ from featbank.encoders.engine import ENGINE_VARIABLE, ENGINES, choose_engine
 from featbank.encoders.networks import encoder as encoder_module
 from featbank.encoders.networks import engines
 from featbank.errors import EncoderSetupError
-from featbank.extraction_log import EXTRACTION_LOG
+from featbank.extract import EXTRACTION_LOG
 from featbank.feature import make_feature
 from tests.support.network_encoders import SMALL_NETWORK, SMALL_RECIPE, network_encoders, small_size
 
