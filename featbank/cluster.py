@@ -290,7 +290,7 @@ class DaskBackend(ParallelBackendBase):
         if out.future.status not in {"finished", "error"}:  # there is no scheduler any more
             raise self._lost(out)
         try:
-            answer: _Answer = out.future.result()
+            answer = self._receive(out.future)
         except (FeatbankError, KeyboardInterrupt):
             raise
         except (Exception, asyncio.CancelledError) as error:
@@ -309,6 +309,18 @@ class DaskBackend(ParallelBackendBase):
         self.hosts[answer.host] += 1
         self.processors[answer.processor] += 1
         return answer.value
+
+    def _receive(self, future: Any) -> _Answer:  # noqa: ANN401
+        """Return the answer of a finished task; if it went with its worker it is computed again, were there another."""
+        pause, deserted = ASK_S, 0.0
+        while True:
+            try:
+                return future.result(timeout=pause)
+            except TimeoutError:
+                deserted = 0.0 if self._count_threads() else deserted + pause
+                if deserted >= DESERTED_S:
+                    raise
+                pause *= 2  # it may be large, and the way slow
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Give up what is running; joblib calls this after an error or an interruption."""

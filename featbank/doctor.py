@@ -14,23 +14,9 @@ from typing import Any
 
 from featbank.remote import Place, RemotePath
 
-LIBRARIES = (
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pandas",
-    "pyarrow",
-    "pillow",
-    "simplejpeg",
-    "numba",
-    "onnxruntime",
-    "openvino",
-    "torch",
-    "torchvision",
-    "timm",
-    "open_clip_torch",
-)
 _NETWORK_LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch")
+_COMPUTING = ("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pillow", "simplejpeg", "numba")
+LIBRARIES = (*_COMPUTING, "onnxruntime", "openvino", *_NETWORK_LIBRARIES)
 _THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 # OpenBLAS kernels for processors of AVX-512, by the names that it reports.
 _WIDE_KERNELS = frozenset({"SkylakeX", "Cooperlake", "Sapphirerapids"})

@@ -15,6 +15,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -23,7 +24,6 @@ from typing import Any
 
 import numpy as np
 from joblib import cpu_count
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -204,7 +204,7 @@ def extract(
                 seconds[label] = seconds.get(label, 0.0) + spent
     except BankError:
         raise
-    except TerminatedWorkerError as error:
+    except BrokenProcessPool as error:
         writer.flush()
         raise BankError(
             "extract: a worker process died, most likely for lack of memory. What was finished is in the bank. "
@@ -268,15 +268,13 @@ def _missing_jobs(
         if key is None:
             try:
                 check_place(as_place(path))
+                reason = "missing"
             except ImageError as error:
-                if (
-                    error.reason != "missing"
-                ):  # a pipe, a sparse file of a terabyte: there, and not to be read
-                    summary.failures.append(
-                        {"image": image_id, "reason": error.reason, "message": f"{path} {error}"}
-                    )
-                    continue
-            summary.missing.append(image_id)
+                reason, message = error.reason, f"{path} {error}"
+            if reason == "missing":
+                summary.missing.append(image_id)
+            else:  # a pipe, a sparse file of a terabyte: there, and not to be read
+                summary.failures.append({"image": image_id, "reason": reason, "message": message})
             continue
         if key in seen:
             summary.copies.append((image_id, seen[key]))

@@ -161,17 +161,13 @@ class RemotePath:
         url = str(self)
         try:
             with plain_errors(url):
-                store = open_store(url)
-                own = PurePosixPath(store._strip_protocol(url))
-                found = store.ls(url, detail=True)
+                found = open_store(url).ls(url, detail=True)
         except FileNotFoundError:
             return []
-        names = ((PurePosixPath(info["name"]), info) for info in found)
+        names = ((PurePosixPath(info["name"].strip("/")), info) for info in found)
         # Some stores list an object as its own and only member, or keep an empty object as the folder's mark.
         entries = [
-            RemoteEntry(self / name.name, _status(info))
-            for name, info in names
-            if name.parent == own and name != own
+            RemoteEntry(self / name.name, _status(info)) for name, info in names if name.parent == self.pure
         ]
         return sorted(entries, key=lambda entry: entry.name)
 
