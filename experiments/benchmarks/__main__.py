@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from joblib import cpu_count
 
-from experiments.benchmarks.extraction import bench_bank, bench_extraction, bench_rerun, bench_views
+from experiments.benchmarks.extraction import bench_extraction, bench_rerun, bench_views
 from experiments.benchmarks.fit import bench_fit
 from experiments.benchmarks.networks import bench_networks
 from experiments.benchmarks.scale import cost_table
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         "--part",
         choices=("all", "features", "networks", "fit", "scale", "trust"),
         default="all",
-        help="features: extraction and bank, into results.csv; networks: views and engines, into networks.csv; fit: "
+        help="features: extraction, into results.csv; networks: views and engines, into networks.csv; fit: "
         "grid searches, into fit.csv; scale: only what a million photos cost at the recorded rates; "
         "trust: simulations of alarms and intervals, into trust.csv, no part of all (default: all)",
     )
@@ -73,7 +73,6 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="featbank-bench-") as folder:
             photos = write_demo(Path(folder) / "photos", n_photos=options.photos, workers=cpu_count())
             rows += bench_extraction(photos, Path(folder), options.repeats)
-            rows += bench_bank(Path(folder), options.repeats)
             rows += bench_rerun(Path(folder), options.repeats)
         _record(rows, "results.csv")
     if options.part in ("all", "networks"):

@@ -5,7 +5,6 @@
 ``mix``    what reads statistics beside the trunk, resumable (a quarter of an hour)
 ``judge``  its figures on held-out photographs, as CSV
 ``ship``   its files, into the package
-``levels`` scores of a fitted run on held-out photographs distorted level by level, as CSV
 """
 
 from __future__ import annotations
@@ -36,18 +35,12 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("step", choices=("set", "train", "mix", "judge", "ship", "levels"))
+    steps = {"set": _set, "train": _train, "mix": _mix, "judge": _judge, "ship": _ship}
+    parser.add_argument("step", choices=tuple(steps))
     parser.add_argument(
-        "--photos",
-        metavar="DIR",
-        nargs="+",
-        default=[],
-        help="folders of photographs, for `set` and `levels`",
+        "--photos", metavar="DIR", nargs="+", default=[], help="folders of photographs, for `set`"
     )
-    parser.add_argument("--run", metavar="RUN", default="runs/starter", help="fitted run, for `levels`")
-    parser.add_argument(
-        "--work", metavar="DIR", default="student", help="folder for everything (default: student)"
-    )
+    parser.add_argument("--work", metavar="DIR", default="student", help="folder for everything: student")
     parser.add_argument("--versions", type=int, default=30, help="distorted versions of a patch, for `set`")
     parser.add_argument("--steps", type=int, default=4500, help="training steps (default: 4500)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -55,7 +48,6 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     try:
-        steps = {"set": _set, "train": _train, "mix": _mix, "judge": _judge, "ship": _ship, "levels": _levels}
         steps[options.step](options)
     except FeatbankError as error:
         _log.error("%s", error)
@@ -182,17 +174,6 @@ def _ship(options: argparse.Namespace) -> None:
     _log.info(
         "%s: %d parameters, %.3f GMACs at 224 px", folder, facts.n_params, facts.count_macs(224, 224) / 1e9
     )
-
-
-def _levels(options: argparse.Namespace) -> None:
-    from experiments.student.judge import falling_pairs, score_levels
-    from experiments.student.weak_set import is_held_out
-
-    photographs = [path for path in _photographs(options) if is_held_out(path.name)]
-    scores = score_levels(Path(options.run), photographs, workers=options.workers)
-    Path(options.work).mkdir(parents=True, exist_ok=True)
-    scores.to_csv(Path(options.work) / "levels.csv", index=False)
-    _log.info("%d photographs\n%s", len(photographs), falling_pairs(scores).round(3).to_string(index=False))
 
 
 def _load(work: Path, file: str = "student.pt") -> StudentNetwork:

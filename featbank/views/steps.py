@@ -24,10 +24,13 @@ class Step(ABC):
     family: ClassVar[str]
     """The word that begins the step's spelling."""
 
+    form: ClassVar[str]
+    """The step's spelling, with the names of its parameters in braces."""
+
     @property
-    @abstractmethod
     def spelling(self) -> str:
         """The step as `featbank.views.parse_view` reads it, in its one canonical form."""
+        return self.form.format(**vars(self))
 
     @abstractmethod
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -40,9 +43,9 @@ class Step(ABC):
         Steps without chance leave ``seed``, a tuple of non-negative integers, aside.
         """
 
-    @abstractmethod
     def enlarges(self, height: int, width: int) -> bool:
         """Tell whether an image of this size is enlarged in the step, in either direction."""
+        return False
 
     @property
     def has_fixed_count(self) -> bool:
@@ -60,6 +63,11 @@ class Resizing(Step):
     """A step that resizes the whole image, with an explicit filter."""
 
     filter_name: str = DEFAULT_FILTER
+
+    @property
+    def spelling(self) -> str:
+        """The step, and its filter where that is not the default."""
+        return super().spelling + self.suffix
 
     @property
     def suffix(self) -> str:
@@ -92,12 +100,8 @@ class Short(Resizing):
     """Resize so that the shorter side has ``size`` pixels; the longer one is rounded down."""
 
     family: ClassVar[str] = "short"
+    form: ClassVar[str] = "short_{size}"
     size: int = 0
-
-    @property
-    def spelling(self) -> str:
-        """Such as ``short_512``."""
-        return f"short_{self.size}{self.suffix}"
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """As torchvision's Resize of one number: the longer side is truncated."""
@@ -111,12 +115,8 @@ class Width(Resizing):
     """Resize so that the width is ``size`` pixels; the height is rounded to the nearest pixel."""
 
     family: ClassVar[str] = "width"
+    form: ClassVar[str] = "width_{size}"
     size: int = 0
-
-    @property
-    def spelling(self) -> str:
-        """Such as ``width_3840``."""
-        return f"width_{self.size}{self.suffix}"
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """Keep the aspect."""
@@ -128,13 +128,9 @@ class Squash(Resizing):
     """Resize to a fixed width and height, whatever the aspect."""
 
     family: ClassVar[str] = "squash"
+    form: ClassVar[str] = "squash_{width}x{height}"
     width: int = 0
     height: int = 0
-
-    @property
-    def spelling(self) -> str:
-        """Such as ``squash_1907x1231``: width, then height."""
-        return f"squash_{self.width}x{self.height}{self.suffix}"
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """Give the fixed size."""
@@ -146,12 +142,8 @@ class Down(Resizing):
     """Scale to 1/``factor`` of both sides, rounded down, at least one pixel."""
 
     family: ClassVar[str] = "down"
+    form: ClassVar[str] = "down_{factor}"
     factor: int = 0
-
-    @property
-    def spelling(self) -> str:
-        """Such as ``down_2``."""
-        return f"down_{self.factor}{self.suffix}"
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """Divide both sides."""
@@ -163,11 +155,7 @@ class Square(Step):
     """Take the largest centred square; its side is the image's shorter one."""
 
     family: ClassVar[str] = "square"
-
-    @property
-    def spelling(self) -> str:
-        """Always ``square``."""
-        return "square"
+    form: ClassVar[str] = "square"
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
         """One crop."""
@@ -178,10 +166,6 @@ class Square(Step):
         """Slice."""
         side = min(pixels.shape[:2])
         return [centered(pixels, side, side)]
-
-    def enlarges(self, height: int, width: int) -> bool:
-        """Never."""
-        return False
 
 
 @dataclass(frozen=True)
@@ -260,12 +244,8 @@ class Tiles(Cropping):
     """Cut the image into tiles of a fixed size, row by row from the top left; partial tiles are dropped."""
 
     family: ClassVar[str] = "tiles"
+    form: ClassVar[str] = "tiles_{size}"
     size: int = 0
-
-    @property
-    def spelling(self) -> str:
-        """Such as ``tiles_224``."""
-        return f"tiles_{self.size}"
 
     @property
     def has_fixed_count(self) -> bool:
@@ -292,13 +272,9 @@ class Regions(Cropping):
     """Cut the image into ``columns`` x ``rows`` equal regions, row by row; remaining pixels are dropped."""
 
     family: ClassVar[str] = "tiles"
+    form: ClassVar[str] = "tiles_{columns}x{rows}"
     columns: int = 0
     rows: int = 0
-
-    @property
-    def spelling(self) -> str:
-        """Such as ``tiles_3x3``: columns, then rows."""
-        return f"tiles_{self.columns}x{self.rows}"
 
     def needs(self) -> tuple[int, int]:
         """One pixel for each region."""
@@ -355,13 +331,9 @@ class Mosaic(Cropping):
     """
 
     family: ClassVar[str] = "mosaic"
+    form: ClassVar[str] = "mosaic_{columns}x{rows}"
     columns: int = 0
     rows: int = 0
-
-    @property
-    def spelling(self) -> str:
-        """Such as ``mosaic_3x3``: columns, then rows."""
-        return f"mosaic_{self.columns}x{self.rows}"
 
     def needs(self) -> tuple[int, int]:
         """One pixel for each region."""
