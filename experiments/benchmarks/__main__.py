@@ -16,10 +16,9 @@ from typing import Any
 import pandas as pd
 from joblib import cpu_count
 
-from experiments.benchmarks.extraction import bench_extraction, bench_rerun, bench_views
+from experiments.benchmarks.extraction import bench_extraction, bench_rerun, bench_views, cost_table
 from experiments.benchmarks.fit import bench_fit
 from experiments.benchmarks.networks import bench_networks
-from experiments.benchmarks.scale import cost_table
 from experiments.benchmarks.trust import bench_trust
 from featbank.atomic import write_file
 from featbank.demo import write_demo

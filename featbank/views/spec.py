@@ -13,16 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbank.errors import ViewError
-from featbank.views.resize import (
+from featbank.views.steps import (
     DEFAULT_FILTER,
     FAST_FILTER,
     FILTER_NAMES,
     MAX_OUTPUT_PIXELS,
-    half_size,
-    halve,
-    probe_filter,
-)
-from featbank.views.steps import (
     Center,
     Down,
     Five,
@@ -37,6 +32,9 @@ from featbank.views.steps import (
     Step,
     Tiles,
     Width,
+    half_size,
+    halve,
+    probe_filter,
 )
 
 Beginning = tuple[bool, tuple[Step, ...]]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.benchmarks import extraction, fit, networks, scale, trust
+from experiments.benchmarks import extraction, fit, networks, trust
 from regressors.ensemble import BandEnsemble
 from regressors.folds import make_folds
 from tests.support.datasets import write_image
@@ -99,14 +99,14 @@ def test_every_engine_is_set_against_the_plain_loop(tmp_path: Path, monkeypatch:
 
 
 def test_costs_are_recorded_rates_times_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scale, "_HERE", tmp_path)
+    monkeypatch.setattr(extraction, "_HERE", tmp_path)
     (tmp_path / "results.csv").write_text(
         'what,seconds\n"decode 20 photos, digest and checks included",1.8\n"bank write 6144 x 2048",3\n'
     )
     (tmp_path / "networks.csv").write_text(
         "what,seconds\n" + '"four encoders, 10 photos, torch fp32",36\n' * 2
     )
-    table = scale.cost_table()
+    table = extraction.cost_table()
     assert table.loc["core-hours: four encoders, torch fp32", "a million photos"] == pytest.approx(1000)
     assert table.loc["core-hours: decode, digest and checks included", "a billion photos"] == pytest.approx(
         25000

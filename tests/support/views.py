@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from featbank.views import View, parse_view
-from featbank.views.resize import FILTERS
+from featbank.views.steps import FILTERS
 
 sides = st.integers(1, 70)
 _small, _few = st.integers(1, 40), st.integers(1, 4)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.encoders.classic import base, filters
-from featbank.encoders.classic.base import ClassicEncoder
-from featbank.encoders.classic.filters import Image
+from featbank.encoders.classic import filters
+from featbank.encoders.classic.filters import ClassicEncoder, Image
 
 N_LEVELS = 4
 _MIN_LEVEL_PX = 8
@@ -52,7 +51,7 @@ class KeypointEncoder(ClassicEncoder):
 
     def describe(self, crop: NDArray[np.uint8]) -> dict[str, float]:
         """Return the named statistics of one crop of shape (height, width, 3)."""
-        plane = base.luminance(crop)
+        plane = filters.luminance(crop)
         features: dict[str, float] = {}
         for level in range(N_LEVELS):
             if level and min(plane.shape) >= 2 * _MIN_LEVEL_PX:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.encoders.classic import base, filters, scene_statistics, sharpness
-from featbank.encoders.classic.base import ClassicEncoder
+from featbank.encoders.classic import filters, scene_statistics, sharpness
+from featbank.encoders.classic.filters import ClassicEncoder
 
 SCALES = (1, 2, 4)
 _CHROMA_SCALE = 2
@@ -46,9 +46,9 @@ class NssEncoder(ClassicEncoder):
     def parameters(self) -> dict[str, Any]:
         """Return lattice, block and scale settings."""
         return {
-            "window_px": base.WINDOW_PX,
-            "max_windows": base.MAX_WINDOWS,
-            "block_px": base.BLOCK_PX,
+            "window_px": filters.WINDOW_PX,
+            "max_windows": filters.MAX_WINDOWS,
+            "block_px": filters.BLOCK_PX,
             "scales": list(SCALES),
             "textured_share": _TEXTURED_SHARE,
             "smooth_share": _SMOOTH_SHARE,
@@ -56,12 +56,12 @@ class NssEncoder(ClassicEncoder):
 
     def describe(self, crop: NDArray[np.uint8]) -> dict[str, float]:
         """Return the named statistics of one crop of shape (height, width, 3)."""
-        features = base.describe_photometry(crop)
-        padded = base.pad_crop(crop)
-        height, width = base.window_shape(*padded.shape[:2])
+        features = filters.describe_photometry(crop)
+        padded = filters.pad_crop(crop)
+        height, width = filters.window_shape(*padded.shape[:2])
         measured = [
             _measure_window(padded[row : row + height, column : column + width])
-            for row, column in base.window_corners(*padded.shape[:2])
+            for row, column in filters.window_corners(*padded.shape[:2])
         ]
         blocks = {name: np.concatenate([m.blocks[name] for m in measured]) for name in measured[0].blocks}
         pools = _rank_blocks(blocks)
@@ -79,7 +79,7 @@ class NssEncoder(ClassicEncoder):
         """
         self.check_size(height, width)
         padded = max(height, 64), max(width, 64)
-        side_y, side_x = base.window_shape(*padded)
+        side_y, side_x = filters.window_shape(*padded)
         n_pixels = side_y * side_x
         total = sharpness.dct_macs(n_pixels) + sharpness.band_macs(side_y, side_x)
         total += sharpness.log_gabor_macs(side_y // 2, side_x // 2)
@@ -91,7 +91,7 @@ class NssEncoder(ClassicEncoder):
                 total += sharpness.reblur_macs(n_scaled)
         n_chroma = n_pixels // _CHROMA_SCALE**2
         total += 2 * scene_statistics.macs(n_chroma)
-        return total * len(base.window_corners(*padded))
+        return total * len(filters.window_corners(*padded))
 
 
 class _Window(NamedTuple):
@@ -105,24 +105,24 @@ class _Window(NamedTuple):
 
 
 def _measure_window(pixels: NDArray[np.uint8]) -> _Window:
-    luma = base.luminance(pixels)
-    blocks: Columns = {"luma": filters.block_mean(luma, base.BLOCK_PX).ravel()}
+    luma = filters.luminance(pixels)
+    blocks: Columns = {"luma": filters.block_mean(luma, filters.BLOCK_PX).ravel()}
     grid, bands = sharpness.block_edge_profile(luma), sharpness.band_energies(luma)
-    _add(blocks, "dct", sharpness.collect_dct(luma, base.BLOCK_PX))
+    _add(blocks, "dct", sharpness.collect_dct(luma, filters.BLOCK_PX))
     plane = luma
     for scale in SCALES:
         if scale > 1:
             plane = filters.halve(plane)
         if scale == 2:
             gabor = sharpness.log_gabor_moments(plane)
-        block = base.BLOCK_PX // scale
+        block = filters.BLOCK_PX // scale
         _add(blocks, f"x{scale}", scene_statistics.collect_moments(plane, block))
         _add(blocks, f"x{scale}", sharpness.collect_gradients(plane, block))
         _add(blocks, f"x{scale}", sharpness.collect_noise(plane, block))
         if scale < SCALES[-1]:
             _add(blocks, f"x{scale}", sharpness.collect_reblur(plane, block))
-    block = base.BLOCK_PX // _CHROMA_SCALE
-    for name, channel in zip(_CHROMA, base.opponent_colours(pixels), strict=True):
+    block = filters.BLOCK_PX // _CHROMA_SCALE
+    for name, channel in zip(_CHROMA, filters.opponent_colours(pixels), strict=True):
         plane = filters.halve(channel)
         _add(blocks, name, scene_statistics.collect_moments(plane, block, with_pairs=False))
     contrast = float(blocks["x4_variance"].mean(dtype=np.float64))
@@ -248,7 +248,7 @@ def _spectrum_features(measured: list[_Window]) -> dict[str, float]:
     order = np.argsort(contrast, kind="stable")
     textured = order[-max(round(order.size / 3), 1) :]
     features: dict[str, float] = {}
-    # (base, bands, directions), octaves of power
+    # (filters, bands, directions), octaves of power
     bands = _octaves(np.array([window.bands for window in measured]), _POWER_FLOOR)
     # Against the lowest band: the whole fall grows with blur, while single steps fall and rise again.
     level = bands.mean(axis=(0, 2))

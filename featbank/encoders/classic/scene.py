@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from featbank.encoders.classic import base, filters
-from featbank.encoders.classic.base import ClassicEncoder
-from featbank.encoders.classic.filters import Image
+from featbank.encoders.classic import filters
+from featbank.encoders.classic.filters import ClassicEncoder, Image
 
 N_SCALES = 4
 N_ORIENTATIONS = 8
@@ -53,7 +52,7 @@ class GistEncoder(ClassicEncoder):
     def describe(self, crop: NDArray[np.uint8]) -> dict[str, float]:
         """Return the 512 named energies, in octaves, of one crop of shape (height, width, 3)."""
         height, width, _ = crop.shape
-        padded = whiten(np.pad(base.luminance(crop), _padding(height, width), mode="symmetric"))
+        padded = whiten(np.pad(filters.luminance(crop), _padding(height, width), mode="symmetric"))
         spectrum = fft.fft2(padded)
         (top, _), (left, _) = _padding(height, width)
         rows, columns = filters.grid_edges(height, GRID), filters.grid_edges(width, GRID)
@@ -178,7 +177,7 @@ class LayoutEncoder(ClassicEncoder):
 
     def describe(self, crop: NDArray[np.uint8]) -> dict[str, float]:
         """Return 41 colour layout and 144 gradient layout numbers of one crop of shape (height, width, 3)."""
-        luma = base.luminance(crop)
+        luma = filters.luminance(crop)
         features: dict[str, float] = {}
         order = _zigzag(COLOUR_GRID)
         # The differences of colour from luma, scaled to the range of 8-bit Cb and Cr.

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from featbank.demo import paint
+from featbank.demo import scenes
 from featbank.demo.camera import blur
 from featbank.demo.scenes import EXCLUSIVE, SCENES, TAGS
 
@@ -24,28 +24,28 @@ def _radial_slope(plane, low, high):
 
 @pytest.mark.parametrize("beta", [1.0, 2.0, 3.0])
 def test_a_field_follows_its_power_law_and_is_standardised(beta):
-    plane = paint.field(512, 640, beta, np.random.default_rng(1))
+    plane = scenes.field(512, 640, beta, np.random.default_rng(1))
     assert _radial_slope(plane, 1 / 32, 1 / 3) == pytest.approx(-beta, abs=0.35)
     assert abs(plane.mean()) < 0.05
     assert plane.std() == pytest.approx(1.0, abs=0.05)
 
 
 def test_a_texture_has_its_contrast_and_is_one_on_average():
-    plane = paint.texture(600, 900, 1.8, 0.1, np.random.default_rng(0))
+    plane = scenes.texture(600, 900, 1.8, 0.1, np.random.default_rng(0))
     assert plane.mean() / 128 == pytest.approx(1.0, abs=0.03)
     assert plane.std() / 128 == pytest.approx(0.1, abs=0.025)
 
 
 def test_shading_multiplies_by_factors_of_any_size():
-    picture = paint.flat(64, 96, (100, 50, 200))
-    paint.shade(picture, np.full((64, 96), 64, np.uint8), np.full((4, 6), 1.5, np.float32))
+    picture = scenes.flat(64, 96, (100, 50, 200))
+    scenes.shade(picture, np.full((64, 96), 64, np.uint8), np.full((4, 6), 1.5, np.float32))
     np.testing.assert_allclose(picture[10, 10], (75, 37.5, 150), atol=1)
 
 
 def test_relief_lights_the_side_that_faces_the_light():
     radius = np.ones((200, 200), np.float32)
     cv2.circle(radius, (100, 100), 60, 60.0, -1)
-    light = paint.relief(radius, np.random.default_rng(0), bump=0.0)
+    light = scenes.relief(radius, np.random.default_rng(0), bump=0.0)
     assert light[70, 70] > light[100, 100] > light[130, 130] > 0
 
 

@@ -16,7 +16,7 @@ from featbank.digest import digest_json
 from featbank.errors import ViewError
 from featbank.images import read_photo
 from featbank.views import parse_view
-from featbank.views.resize import probe_filter, resize, resize_fast
+from featbank.views.steps import probe_filter, resize, resize_fast
 from tests.support.resampling import references
 from tests.support.views import noise
 
@@ -102,7 +102,7 @@ def test_without_torch_the_message_names_the_cure(monkeypatch: pytest.MonkeyPatc
     def missing(name: str) -> object:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("featbank.views.resize.import_module", missing)
+    monkeypatch.setattr("featbank.views.steps.import_module", missing)
     with pytest.raises(ViewError, match=r"'torch'.*featbank\[encoders\].*Pillow's bicubic"):
         parse_view("squash_8x8~fast").scales(noise(20, 30), 0)
 

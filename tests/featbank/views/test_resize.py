@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featbank.errors import ViewError
-from featbank.views.resize import FILTERS, check_output, half_size, halve, probe_filter, resize, size_to_hold
+from featbank.views.steps import FILTERS, check_output, half_size, halve, probe_filter, resize, size_to_hold
 from tests.support.resampling import references
 from tests.support.views import noise
 

@@ -12,8 +12,7 @@ from PIL import Image
 from featbank.digest import digest_json
 from featbank.errors import ViewError
 from featbank.views import View, list_views, parse_view
-from featbank.views.resize import halve
-from featbank.views.steps import Center
+from featbank.views.steps import Center, halve
 from tests.support.views import noise, sides, views
 
 seeds = st.integers(0, 2**64 - 1)
