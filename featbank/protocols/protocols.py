@@ -18,6 +18,7 @@ from featbank.runs.split import written_groups
 from featbank.runs.trust import check_duplicates
 from regressors.evaluation.comparison import draw_splits, summarise_scores
 from regressors.evaluation.metrics import METRICS
+from regressors.folds import Fold
 
 
 def run_repeated(
@@ -48,13 +49,7 @@ def run_repeated(
     RunError
         If there are too few rows or groups.
     """
-    groups = material.rows["group"].to_numpy() if grouped else None
-    try:
-        splits = draw_splits(
-            len(material.rows), groups, n_splits=n_splits, test_size=test_size, random_state=random_state
-        )
-    except ValueError as error:
-        raise RunError(f"protocol: {error}") from error
+    splits = _draw(material, n_splits, test_size, grouped, random_state)
     if min(len(test) for _, test in splits) < 2:
         raise RunError(
             f"protocol: a split leaves fewer than 2 test images of {len(material.rows)}. Raise --test-fraction."
@@ -84,6 +79,19 @@ def run_repeated(
     if int(row["undefined"]):
         notes.append(f"{int(row['undefined'])} splits have no SRCC, because their predictions are constant.")
     return Outcome("repeated", "Repeated splits", sentence, settings, scores, summary, tuple(notes))
+
+
+def _draw(
+    material: Material, n_splits: int, test_size: float, grouped: bool, random_state: int
+) -> list[Fold]:
+    """Draw random splits into rows that teach and rows that test."""
+    groups = material.rows["group"].to_numpy() if grouped else None
+    try:
+        return draw_splits(
+            len(material.rows), groups, n_splits=n_splits, test_size=test_size, random_state=random_state
+        )
+    except ValueError as error:
+        raise RunError(f"protocol: {error}") from error
 
 
 SMALLEST = 30
@@ -133,13 +141,7 @@ def run_curve(
     RunError
         If a size is larger than what is left for training, or too small for the recipe's folds.
     """
-    groups = material.rows["group"].to_numpy() if grouped else None
-    try:
-        splits = draw_splits(
-            len(material.rows), groups, n_splits=n_repeats, test_size=test_size, random_state=random_state
-        )
-    except ValueError as error:
-        raise RunError(f"protocol: {error}") from error
+    splits = _draw(material, n_repeats, test_size, grouped, random_state)
     available = min(len(train) for train, _ in splits)
     chosen = default_sizes(available) if sizes is None else sorted(set(sizes))
     if chosen[0] < 2 or chosen[-1] > available:

@@ -88,6 +88,11 @@ class Finished:
     configuration: Configuration
     evaluation: Evaluation
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """What decides between equal scores and costs: fewer bands, then the earlier one."""
+        return len(self.configuration.variants), self.index
+
 
 def make_plan(space: Space, objectives: str, seed: int, n_trials: int, method: str) -> Plan:
     """Decide whether all configurations are evaluated or some are sampled.
@@ -377,15 +382,7 @@ _IMPORTANCE_SEED = 0
 
 def pick_winner(finished: Sequence[Finished]) -> Finished:
     """Return the best evaluated configuration: by SRCC, then GMACs, then number of bands, then order."""
-    return min(
-        finished,
-        key=lambda item: (
-            -item.evaluation.value,
-            item.evaluation.gmacs,
-            len(item.configuration.variants),
-            item.index,
-        ),
-    )
+    return min(finished, key=lambda item: (-item.evaluation.value, item.evaluation.gmacs, *item.order))
 
 
 def pareto_front(finished: Sequence[Finished]) -> list[Finished]:
@@ -397,15 +394,7 @@ def pareto_front(finished: Sequence[Finished]) -> list[Finished]:
         SRCC and GMACs both grow along it; of equals the one with the fewest bands, then the first.
     """
     front: list[Finished] = []
-    for item in sorted(
-        finished,
-        key=lambda item: (
-            item.evaluation.gmacs,
-            -item.evaluation.value,
-            len(item.configuration.variants),
-            item.index,
-        ),
-    ):
+    for item in sorted(finished, key=lambda i: (i.evaluation.gmacs, -i.evaluation.value, *i.order)):
         if not front or item.evaluation.value > front[-1].evaluation.value:
             front.append(item)
     return front
@@ -473,15 +462,7 @@ def _shares(space: Space, objectives: str, finished: Sequence[Finished]) -> dict
 
 @dataclass(frozen=True)
 class Nested:
-    """Result of one outer fold of the nested search.
-
-    Attributes
-    ----------
-    score : float
-        SRCC of the fold's winner on rows that its search did not see; NaN where undefined.
-    configuration : Configuration
-        That winner.
-    """
+    """An outer fold: its winner, and the SRCC of that on rows that its search did not see, nan where undefined."""
 
     score: float
     configuration: Configuration
@@ -496,11 +477,6 @@ def spec_of_study(
     ----------
     training : DataFrame
         Rows that the search sees, by image, with ``mos`` and ``group``.
-
-    Returns
-    -------
-    dict
-        JSON-able.
     """
     return {
         # A study is computed in one way throughout, so that two can be compared.
@@ -545,11 +521,6 @@ def document_study(
     ----------
     storage : str or None
         Database URL, None for the journal; its password is left out.
-
-    Returns
-    -------
-    dict
-        JSON-able; undefined scores are None.
     """
     winner = pick_winner(finished)
     everything = plan.everything if plan.everything is not None else space.list_feasible()
