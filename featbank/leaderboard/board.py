@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,9 +25,7 @@ from featbank.leaderboard.published import (
 from featbank.recipes.reading import AIM2024_BUDGET_GMACS
 from featbank.runs.folder import read_run
 from featbank.runs.trust import disagreements, recomputed_scores
-
-ERRORS: Final = ("mae", "rmse")
-"""Metrics where lower is better."""
+from regressors.evaluation.metrics import ERRORS
 
 
 def rank_metrics(scores: pd.DataFrame) -> pd.DataFrame:

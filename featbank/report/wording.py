@@ -6,19 +6,15 @@ import math
 import unicodedata
 from collections.abc import Iterable
 
+from featbank.runs.folder import METRIC_NAMES
+from regressors.evaluation.metrics import ERRORS
+
 MINUS = "−"
 MISSING = "–"
 UNREADABLE = 1e9  # from here on a number is written with an exponent
 
-METRIC_TITLES: dict[str, str] = {
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "plcc_logistic": "PLCC after logistic map",
-    "krcc": "KRCC",
-    "mae": "MAE",
-    "rmse": "RMSE",
-}
-CORRELATIONS = frozenset({"srcc", "plcc", "plcc_logistic", "krcc"})
+METRIC_TITLES = {name: name.upper() for name in METRIC_NAMES} | {"plcc_logistic": "PLCC after logistic map"}
+CORRELATIONS = frozenset(METRIC_NAMES) - frozenset(ERRORS)
 
 _SPLIT_TITLES = {"training_cv": "training, out of fold", "training": "training"}
 
@@ -32,7 +28,7 @@ def split_title(key: str) -> str:
 
 def score_title(select_by: str) -> str:
     """Spell the metric that chose the hyper-parameters; errors are negated there, so that greater is better."""
-    return f"negated {select_by.upper()}" if select_by in {"mae", "rmse"} else select_by.upper()
+    return f"negated {select_by.upper()}" if select_by in ERRORS else select_by.upper()
 
 
 def sentence_case(text: str) -> str:

@@ -28,6 +28,7 @@ from featbank.recipes.reading import Recipe
 from featbank.remote import Place, check_regular, read_regular
 from featbank.runs.split import name_groups
 from featbank.table import Band
+from regressors.evaluation.metrics import METRICS as SCORED
 
 MAX_JSON_BYTES = 1 << 28
 
@@ -289,7 +290,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-METRIC_NAMES = ("srcc", "plcc", "plcc_logistic", "krcc", "mae", "rmse")
+_FIRST = ("srcc", "plcc", "plcc_logistic", "krcc", "mae", "rmse")
+METRIC_NAMES = (*_FIRST, *(name for name in SCORED if name not in _FIRST))
+"""In the order of tables."""
 SPLITS = ("training", "validation", "test")
 
 _NOT_PARAMETERS = re.compile(r"member|params|(rank|mean|std|split\d+)(_.*)?")
