@@ -1,16 +1,21 @@
-"""The subcommands by topic: their arguments, work and output. They are thin: the work is done elsewhere."""
+"""The subcommands by topic: thin, as the work is done elsewhere. Here is what they share, one word for one thing."""
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
+import math
+import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from featbank.errors import redact
+from featbank.errors import ClusterError, EncoderError, redact
 
 if TYPE_CHECKING:
-    import argparse
+    from featbank.cluster import ClusterUse
 
 SIMULATION = "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
 
@@ -55,3 +60,198 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+MAX_COUNT = 10**9
+"""Largest number of workers, trials, photos and the like that an option takes."""
+
+
+def whole(low: int, high: int = MAX_COUNT) -> Callable[[str], int]:
+    """Return a parser of whole numbers from ``low`` to ``high``, for argparse."""
+
+    def parse(text: str) -> int:
+        if not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"must be at least {low} and at most {high}, got {text}")
+        return int(text)
+
+    parse.__name__ = "int"  # which argparse names in its message
+    return parse
+
+
+def real(holds: Callable[[float], bool], rule: str) -> Callable[[str], float]:
+    """Return a parser of numbers for which a rule holds, for argparse."""
+
+    def parse(text: str) -> float:
+        if not holds(float(text)):
+            raise argparse.ArgumentTypeError(f"must be {rule}, got {text}")
+        return float(text)
+
+    parse.__name__ = "float"
+    return parse
+
+
+positive_int, non_negative_int, seed = whole(1), whole(0), whole(0, 2**32 - 1)
+fraction = real(lambda number: 0 <= number < 1, "at least 0 and below 1")
+positive_number = real(lambda number: 0 < number < math.inf, "above 0 and finite")
+non_negative_number = real(lambda number: 0 <= number < math.inf, "finite and not negative")
+
+
+def shard_spec(text: str) -> tuple[int, int]:
+    """Parse ``I/N``, part I (from 0) of N, for argparse."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isascii() and index.isdigit() and count.isascii() and count.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be spelt I/N, such as 0/2, got {text!r}")
+    if not int(index) < int(count):
+        raise argparse.ArgumentTypeError(
+            f"parts are counted from 0: I must be below N, such as 0/2 and 1/2, got {text!r}"
+        )
+    return int(index), int(count)
+
+
+def argument(name: str, text: str = "", **details: Any) -> Callable[[argparse.ArgumentParser], object]:  # noqa: ANN401
+    """Declare an argument; its help ends in its default."""
+    default = details.get("default")
+    if default is not None and default != []:
+        text = f"{text} (default: {default})" if text else f"default: {default}"
+    return lambda parser: parser.add_argument(name, help=text or None, **details)
+
+
+def switch(name: str, text: str, **details: Any) -> Callable[[argparse.ArgumentParser], object]:  # noqa: ANN401
+    """Declare an option that is there or not."""
+    return lambda parser: parser.add_argument(name, action="store_true", help=text, **details)
+
+
+IMAGES = argument("--images", "folder of the images, if they do not lie beside the metadata", metavar="DIR")
+DATA = argument(
+    "data",
+    "dataset folder in a known layout, or CSV with columns path,mos[,split,subset,group]; or the URL of one, such "
+    "as s3://bucket/photos",
+    metavar="DATA",
+)
+CODE = switch(
+    "--allow-code",
+    "run the Python files that the recipe or model names as encoders (file:...); they are programs of whoever wrote "
+    "them",
+)
+RECIPE = argument("--recipe", "name of a built-in recipe or a TOML file", metavar="R", default="starter")
+BANK = argument(
+    "--bank",
+    "folder of the feature bank, or its URL in an object store, s3://bucket/bank",
+    metavar="DIR",
+    default="bank",
+)
+WORKERS = argument(
+    "--workers", "processes (default: the processors this process may use)", metavar="N", type=positive_int
+)
+CLUSTER = argument(
+    "--cluster",
+    "let the workers of a Dask scheduler compute the folds",
+    metavar="dask://HOST:PORT",
+)
+MEMORY_LIMIT = argument(
+    "--memory-limit",
+    "gigabytes that the fit may take; a larger table of ridges is read by blocks from the bank, which gives the "
+    "same numbers, and kernels without room are refused (default: four fifths of the memory that is free)",
+    metavar="GB",
+    type=positive_number,
+)
+TEST_FRACTION = argument(
+    "--test-fraction",
+    "for a dataset without a split: share of images held out for the test, by group",
+    metavar="F",
+    type=fraction,
+    default=0.2,
+)
+REFERENCE = switch("--reference", "search with plain scikit-learn: the same numbers, slower")
+SEED = argument("--seed", metavar="S", type=seed, default=0)
+DEVICE = argument("--device", "where networks run", choices=("auto", "cpu", "cuda"), default="auto")
+ENGINE = argument(
+    "--engine",
+    "what runs networks on processors; compared with torch before it is used (default: torch)",
+    choices=("torch", "onnxruntime", "openvino"),
+)
+PRECISION = argument(
+    "--precision",
+    "numerics of networks; weight-free encoders always use fp32",
+    choices=("fp32", "bf16"),
+    default="fp32",
+)
+
+
+def add(parser: argparse.ArgumentParser, *arguments: Callable[[argparse.ArgumentParser], object]) -> None:
+    """Add declared arguments in order."""
+    for declared in arguments:
+        declared(parser)
+
+
+def add_actions(
+    parser: argparse.ArgumentParser, dest: str, actions: dict[str, str]
+) -> dict[str, argparse.ArgumentParser]:
+    """Add the parsers of a command's actions, each with its one-line help."""
+    kinds = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
+    parsers = {}
+    for name, text in actions.items():
+        parsers[name] = kinds.add_parser(name, help=text, description=text, allow_abbrev=False)
+        # The outer parser adds --json before the action; people write it after.
+        parsers[name].add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+    return parsers
+
+
+def features_command(options: argparse.Namespace, data: str) -> str:
+    """Spell the command that computes what the bank lacks, for messages."""
+    return f"featbank features {data} --recipe {options.recipe} --bank {options.bank}"
+
+
+def cluster_of(options: argparse.Namespace) -> AbstractContextManager[ClusterUse | None]:
+    """Return the context in which a cluster computes folds, or one that changes nothing.
+
+    Raises
+    ------
+    ClusterError
+        If the address is misspelt, or ``--workers`` is given as well; on entering, if the cluster cannot be used.
+    """
+    if options.cluster is None:
+        return nullcontext()
+    from featbank.cluster import check_cluster, on_cluster
+
+    check_cluster(options.cluster)
+    if options.workers is not None:
+        raise ClusterError(
+            f"--workers {options.workers} means this machine, but the workers of {options.cluster} compute the folds. "
+            "Leave it out, and start as many workers there."
+        )
+    return on_cluster(options.cluster, packages=("regressors",))
+
+
+def apply_compute(options: argparse.Namespace) -> None:
+    """Check where and how encoders run, and tell the encoders of this process and of its workers.
+
+    Raises
+    ------
+    EncoderError
+        If the device or the engine is not there.
+    """
+    from featbank.encoders.engine import check_engine
+
+    check_device(options.device)
+    if options.engine is not None:
+        check_engine(options.engine)
+        os.environ["FEATBANK_ENGINE"] = options.engine
+    if options.device != "auto":
+        os.environ["FEATBANK_DEVICE"] = options.device
+
+
+def check_device(device: str) -> None:
+    """Refuse ``cuda`` where torch or a CUDA device is missing (EncoderError): running elsewhere would surprise."""
+    if device != "cuda":
+        return
+    found = "torch is not installed"
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        if torch.cuda.is_available():
+            return
+        found = "torch sees no CUDA device"
+    raise EncoderError(f"--device cuda: {found}. Use --device auto or cpu, or install torch with CUDA.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from featbank import commands as opt
 from featbank.commands import Command, Output
-from featbank.commands import options as opt
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:

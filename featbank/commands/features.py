@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from featbank import commands as opt
 from featbank.commands import Command, Output, render_rows
-from featbank.commands import options as opt
 
 
 def _features_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from featbank import commands as opt
 from featbank.commands import SIMULATION, Command, Output, say
-from featbank.commands import options as opt
 
 _STEPS = 1500
 """Of a student on crops, where no trunk has learned yet."""

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featbank import commands as opt
 from featbank.commands import SIMULATION, Command, Output, say
-from featbank.commands import options as opt
 from featbank.commands.fit import render_metrics
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featbank import commands as opt
 from featbank.commands import Command, Output, render_rows
-from featbank.commands import options as opt
 from featbank.errors import EncoderError
 
 if TYPE_CHECKING:
