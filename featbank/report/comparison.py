@@ -13,9 +13,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from featbank.atomic import FolderKind, replacing_folder
-from featbank.report.drawing import DotRow, Drawing, Mark, Theme, paint_dots
 from featbank.report.figures import WIDTH
 from featbank.report.page import page_environment
+from featbank.report.style import (
+    CORRELATIONS,
+    METRIC_TITLES,
+    DotRow,
+    Drawing,
+    Mark,
+    Theme,
+    decimals_for,
+    duration,
+    fixed,
+    interval,
+    number,
+    paint_dots,
+    percent,
+    plain_label,
+    plural,
+    split_title,
+)
 from featbank.report.summary import (
     SIMULATION_NOTE,
     ScoreRow,
@@ -25,19 +42,6 @@ from featbank.report.summary import (
     markdown_text,
     score_lines,
     spelled,
-)
-from featbank.report.wording import (
-    CORRELATIONS,
-    METRIC_TITLES,
-    decimals_for,
-    duration,
-    fixed,
-    interval,
-    number,
-    percent,
-    plain_label,
-    plural,
-    split_title,
 )
 from featbank.runs.comparison import TRAINING, Comparison
 from featbank.runs.folder import METRIC_NAMES, Scores, write_text

@@ -13,8 +13,21 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.stats import gaussian_kde
 
-from featbank.report.drawing import DotRow, Drawing, Mark, Theme, paint_bars, paint_dots
-from featbank.report.wording import count, fixed, number, percent, plain_label, plural, score_title
+from featbank.report.style import (
+    DotRow,
+    Drawing,
+    Mark,
+    Theme,
+    count,
+    fixed,
+    number,
+    paint_bars,
+    paint_dots,
+    percent,
+    plain_label,
+    plural,
+    score_title,
+)
 from featbank.runs.folder import RunData, as_float, mos_groups
 
 WIDTH = 4.9  # inches; 353 units, about the width of a phone, so that text keeps its size there

@@ -13,7 +13,6 @@ from markupsafe import Markup
 from featbank.atomic import FolderKind, check_folder, replacing_files, replacing_folder
 from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import FeatbankError
-from featbank.report.drawing import DARK, LIGHT, Drawing, css_variables, make_thumbnail
 from featbank.report.figures import (
     band_share_figure,
     comparison,
@@ -22,8 +21,16 @@ from featbank.report.figures import (
     mos_density,
     predicted_against_mos,
 )
+from featbank.report.style import (
+    DARK,
+    LIGHT,
+    Drawing,
+    css_variables,
+    make_thumbnail,
+    sentence_case,
+    split_title,
+)
 from featbank.report.summary import predictors, summarise, table_markdown, tables_csv
-from featbank.report.wording import sentence_case, split_title
 from featbank.runs.folder import RECEIPT, RunData, kind_of, read_json, read_run, telling_damage, write_text
 
 PAGE_NAME = "report.html"

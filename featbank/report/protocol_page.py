@@ -11,11 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from featbank.protocols.preparation import Outcome
-from featbank.report.drawing import Drawing, Theme, paint_bars
 from featbank.report.figures import WIDTH, density_levels
 from featbank.report.page import page_environment
+from featbank.report.style import (
+    CORRELATIONS,
+    METRIC_TITLES,
+    Drawing,
+    Theme,
+    count,
+    decimals_for,
+    fixed,
+    paint_bars,
+    plural,
+)
 from featbank.report.summary import SIMULATION_NOTE
-from featbank.report.wording import CORRELATIONS, METRIC_TITLES, count, decimals_for, fixed, plural
 from featbank.runs.folder import write_text
 from featbank.search.study import Finished, pareto_front, pick_winner
 

@@ -23,7 +23,7 @@ from featbank.report.figures import (
     share_title,
     short_parameter,
 )
-from featbank.report.wording import (
+from featbank.report.style import (
     AGAINST_NOTE,
     CORRELATIONS,
     METRIC_TITLES,

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from featbank.report.drawing import LIGHT, Drawing, Theme, paint_bars
+from featbank.report.style import LIGHT, Drawing, Theme, paint_bars
 from tests.support.page import read_page
 
 HOSTILE = "<script>alert(1)</script> \"&' $x^2$ \\frac"

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from featbank.report.drawing import LIGHT, Drawing, drawing_settings
 from featbank.report.figures import (
     MAX_BARS,
     MAX_CURVES,
@@ -21,6 +20,7 @@ from featbank.report.figures import (
     member_weights,
     short_parameter,
 )
+from featbank.report.style import LIGHT, Drawing, drawing_settings
 from featbank.runs.folder import RunData, read_run
 from tests.support.run_folder import edit_json
 

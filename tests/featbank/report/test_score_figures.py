@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 
 from featbank.report import figures
-from featbank.report.drawing import LIGHT, Drawing, drawing_settings
 from featbank.report.figures import (
     comparison,
     density_levels,
@@ -20,6 +19,7 @@ from featbank.report.figures import (
     predicted_against_mos,
     quadratic_fit,
 )
+from featbank.report.style import LIGHT, Drawing, drawing_settings
 from featbank.runs.folder import RunData, read_run
 
 

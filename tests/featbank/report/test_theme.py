@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featbank.report.drawing import DARK, LIGHT, Theme, css_variables, drawing_settings
+from featbank.report.style import DARK, LIGHT, Theme, css_variables, drawing_settings
 
 # Machado, Oliveira and Fernandes, "A physiologically-based model for simulation of color vision deficiency",
 # IEEE TVCG 15(6), 2009, table 1, severity 1.0; they act on linear RGB.

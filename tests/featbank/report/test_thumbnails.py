@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from featbank.images import REASONS
-from featbank.report.drawing import LONG_SIDE_PX, Thumbnail, make_thumbnail
+from featbank.report.style import LONG_SIDE_PX, Thumbnail, make_thumbnail
 
 
 def _decode(thumbnail: Thumbnail) -> Image.Image:

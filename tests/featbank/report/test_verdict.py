@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from featbank.report.style import AGAINST_NOTE
 from featbank.report.summary import best_single_band, verdict_notes, word_verdict
-from featbank.report.wording import AGAINST_NOTE
 from featbank.runs.folder import METRIC_NAMES, RunData, Scores, read_run
 
 

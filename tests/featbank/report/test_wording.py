@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featbank.report.wording import (
+from featbank.report.style import (
     AGAINST_NOTE,
     MINUS,
     MISSING,
