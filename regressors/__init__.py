@@ -31,7 +31,9 @@ _NAMES = {
     "subset_scores": "SubsetScorer",
     "svr": "UnitSVR",
 }
-_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+_HOMES: dict[str, str] = {}
+for _module, _names in _NAMES.items():
+    _HOMES |= dict.fromkeys(_names.split(), _module)
 
 __all__ = sorted(_HOMES)
 
