@@ -205,13 +205,18 @@ def test_arrays_that_do_not_fit_each_other_are_refused(change: Any, saved: Path,
         load_model(disguise(model, saved))
 
 
-def test_what_would_unpack_to_too_much_is_not_unpacked(saved: Path, fitted: tuple) -> None:
+def test_what_would_unpack_to_too_much_is_not_unpacked(
+    saved: Path, fitted: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (persistence._JSON_BYTES, persistence._ARRAY_BYTES) == (16 << 20, 256 << 20)
+    monkeypatch.setattr(persistence, "_JSON_BYTES", 1 << 20)
+    monkeypatch.setattr(persistence, "_ARRAY_BYTES", 16 << 20)
     model, honest = fitted[0], saved.read_bytes()
-    parts = b"[" + b"[]," * (5 << 20) + b"[]]"
+    parts = b"[" + b"[]," * (5 << 16) + b"[]]"
     for name, data, said in (
-        (HEADER, bytes(20 << 20), "bytes for featbank.json.*nothing of it was unpacked"),
-        ("schema.json", bytes(30 << 20), "bytes for schema.json.*nothing of it was unpacked"),
-        ("0.npy", bytes(300 << 20), "bytes for its arrays.*nothing of it was unpacked"),
+        (HEADER, bytes(2 << 20), "bytes for featbank.json.*nothing of it was unpacked"),
+        ("schema.json", bytes(3 << 20), "bytes for schema.json.*nothing of it was unpacked"),
+        ("0.npy", bytes(20 << 20), "bytes for its arrays.*nothing of it was unpacked"),
         (HEADER, parts, "too many parts"),
         ("schema.json", parts, "too many parts"),
         ("schema.json", b"[" * 10**5 + b"]" * 10**5, "damaged"),
