@@ -152,10 +152,7 @@ def make_weak_set(photographs: Sequence[Path], folder: Path, plan: WeakSetPlan, 
 
     Photographs that cannot be read or are too small are left out.
 
-    Raises
-    ------
-    DatasetError
-        If no photograph gave a patch.
+    Raises DatasetError if no photograph gave a patch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = Parallel(n_jobs=workers)(delayed(_make_shard)(path, plan, folder) for path in photographs)

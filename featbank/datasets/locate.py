@@ -44,10 +44,7 @@ def name_inside(name: str, base: Place) -> str:
     path outside ``base`` is refused, so that metadata from elsewhere cannot make us read other files. Links inside the
     dataset folder are followed, because only its owner can have put them there.
 
-    Raises
-    ------
-    DatasetError
-        If the name is empty, holds a NUL character, or leads out of ``base``.
+    Raises DatasetError if the name is empty, holds a NUL character, or leads out of ``base``.
     """
     plain = name.replace("\\", "/")
     windows = PureWindowsPath(name)
@@ -83,10 +80,7 @@ class ImageFinder:
     def entry(self, relative: str) -> Place | None:
         """Return the file or folder at a relative path, each part compared as the module describes, or None.
 
-        Raises
-        ------
-        DatasetError
-            If two entries differ from a part only in case or Unicode form.
+        Raises DatasetError if two entries differ from a part only in case or Unicode form.
         """
         place = self.base
         for part in relative.split("/"):
@@ -101,10 +95,7 @@ class ImageFinder:
     def home(self, names: Sequence[str], folders: Sequence[str]) -> str | None:
         """Return the first folder that holds any of the images, so that all come from one place, or None.
 
-        Raises
-        ------
-        DatasetError
-            If a name leads out of ``base``, or fits several files.
+        Raises DatasetError if a name leads out of ``base``, or fits several files.
         """
         inside = [name_inside(name, self.base) for name in names]
         for folder in folders:
@@ -121,10 +112,7 @@ class ImageFinder:
         none of them
         is looked for by its name in all folders down to `MAX_DEPTH` levels, and counted in ``elsewhere``.
 
-        Raises
-        ------
-        DatasetError
-            If a name leads out of ``base``, or fits several files.
+        Raises DatasetError if a name leads out of ``base``, or fits several files.
         """
         paths: list[str] = []
         for name, folders in zip(names, places, strict=True):
@@ -181,10 +169,7 @@ class ImageFinder:
 def list_folder(folder: Place) -> list[Entry]:
     """List a folder in the order of its names.
 
-    Raises
-    ------
-    DatasetError
-        If the folder cannot be listed: skipping it would silently lose images.
+    Raises DatasetError if the folder cannot be listed: skipping it would silently lose images.
     """
     if isinstance(folder, RemotePath):
         return list[Entry](folder.scan())
@@ -202,10 +187,7 @@ def walk_files(folder: Place, *, max_depth: int | None = None) -> Iterator[Place
 
     Linked folders are entered, each real folder once, so that a link to a parent does not run for ever.
 
-    Raises
-    ------
-    DatasetError
-        If a folder cannot be listed.
+    Raises DatasetError if a folder cannot be listed.
     """
     yield from _walk(folder, max_depth, set())
 

@@ -547,10 +547,8 @@ RELEASES = (
 def known_releases() -> tuple[Release, ...]:
     """Return the published datasets of this package, then those that installed packages declare.
 
-    Raises
-    ------
-    DatasetError
-        If a declared one cannot be loaded, is no `Release`, or bears a name that is taken.
+    Raises DatasetError if a declared one cannot be loaded, is no `Release`, or bears a name that is
+    taken.
     """
     found = list(RELEASES)
     for point in metadata.entry_points(group=GROUP):

@@ -30,12 +30,8 @@ MAX_CELLS = 10_000_000
 def read_text(path: Place) -> str:
     """Read a text file in UTF-8 (with or without a byte order mark) or, if its mark says so, UTF-16.
 
-    Raises
-    ------
-    DatasetNotFoundError
-        If there is no such file.
-    DatasetError
-        If the bytes are in another encoding, or the file is none, too large, or cannot be read.
+    Raises DatasetNotFoundError if there is no such file; DatasetError if the bytes are in another
+    encoding, or the file is none, too large, or cannot be read.
     """
     data = _read_bytes(path)
     try:
@@ -83,10 +79,7 @@ class TextTable:
     def require(self, names: Iterable[str]) -> None:
         """Make sure that columns exist.
 
-        Raises
-        ------
-        DatasetError
-            If one is missing; the message lists what is there.
+        Raises DatasetError if one is missing; the message lists what is there.
         """
         missing = [name for name in names if name not in self.columns]
         if missing:
@@ -98,10 +91,7 @@ class TextTable:
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Parse a column of numbers; empty cells, ``nan``, ``NA`` and the like become NaN.
 
-        Raises
-        ------
-        DatasetError
-            If a cell is neither, or is infinite.
+        Raises DatasetError if a cell is neither, or is infinite.
         """
         values = np.full(len(self), np.nan)
         wrong: list[str] = []
@@ -126,10 +116,7 @@ class TextTable:
     def words(self, name: str, known: Collection[str]) -> list[str]:
         """Return a column whose cells must be among ``known``.
 
-        Raises
-        ------
-        DatasetError
-            If a cell is another word.
+        Raises DatasetError if a cell is another word.
         """
         cells = self.columns[name]
         wrong = [
@@ -148,10 +135,7 @@ class TextTable:
     def unique(self, name: str) -> list[str]:
         """Return a column whose cells must be neither empty nor repeated.
 
-        Raises
-        ------
-        DatasetError
-            If a cell is empty, or occurs twice; the message gives the lines.
+        Raises DatasetError if a cell is empty, or occurs twice; the message gives the lines.
         """
         cells = self.columns[name]
         first: dict[str, int] = {}
@@ -247,10 +231,7 @@ def read_header(path: Place) -> frozenset[str]:
 
     Returns an empty set where the beginning is not text; `read_delimited` then gives the reason.
 
-    Raises
-    ------
-    DatasetError
-        If it is no regular file, empty or too large.
+    Raises DatasetError if it is no regular file, empty or too large.
     """
     check_regular(path, MAX_TEXT_BYTES, DatasetError)
     with path.open("rb") as file:

@@ -192,10 +192,7 @@ def to_onnx(network: StudentNetwork, *, half: bool) -> bytes:
 def describe_network(network: StudentNetwork, facts: StudentDescription) -> StudentDescription:
     """Fill in what follows from the network itself: widths, counts, sizes; the digest stays as it is.
 
-    Raises
-    ------
-    RunError
-        If the layers do not add up to what torch's counter sees.
+    Raises RunError if the layers do not add up to what torch's counter sees.
     """
     meta = network.like().to("meta").eval()
     side = 2 * MIN_SIZE

@@ -93,10 +93,7 @@ def take_lesson(
 ) -> Lesson:
     """Let the teacher, a run folder or its model, see every photograph; features that the bank lacks are computed.
 
-    Raises
-    ------
-    RunError
-        If the teacher cannot be loaded, or uses features that were imported.
+    Raises RunError if the teacher cannot be loaded, or uses features that were imported.
     """
     ensemble, manifest = load_run_model(teacher / MODEL if teacher.is_dir() else teacher)
     imported = [band["name"] for band in manifest["bands"] if band["encoder"].startswith("imported:")]

@@ -265,10 +265,7 @@ class CropFile:
 def crop_size(view: View) -> tuple[int, int]:
     """Return height and width of a view's crops.
 
-    Raises
-    ------
-    RunError
-        If they are not the same on every photograph, or the view has a second scale.
+    Raises RunError if they are not the same on every photograph, or the view has a second scale.
     """
     sizes = {
         view.geometry(h, w)[0][1:] for h, w in ((UHD_HEIGHT_PX, UHD_WIDTH_PX), (3000, 2000), (900, 1600))

@@ -75,10 +75,7 @@ def code_is_allowed() -> bool:
 def check_code_allowed(name: str) -> None:
     """Refuse to run a file that an encoder's name points to, unless the user said that it may be run.
 
-    Raises
-    ------
-    EncoderError
-        Naming the file and its digest.
+    Raises EncoderError: Naming the file and its digest.
     """
     if name.partition(":")[0] == "file" and not code_is_allowed():
         path, _ = _locate(name)
@@ -135,10 +132,7 @@ class CustomEncoder(Encoder):
     def check_size(self, height: int, width: int) -> None:
         """Ask the user's encoder.
 
-        Raises
-        ------
-        EncoderError
-            If it refuses the size.
+        Raises EncoderError if it refuses the size.
         """
         super().check_size(height, width)
         self.inner.check_size(height, width)
@@ -163,12 +157,8 @@ class CustomEncoder(Encoder):
 def build_custom_encoder(name: str) -> Encoder:
     """Build ``file:PATH.py:Class`` or ``plugin:NAME``.
 
-    Raises
-    ------
-    EncoderError
-        If the file or the class is missing, it must not be run, its code fails, or the class is no encoder.
-    UnknownNameError
-        If no installed package offers the plugin.
+    Raises EncoderError if the file or the class is missing, it must not be run, its code fails, or the
+    class is no encoder; UnknownNameError if no installed package offers the plugin.
     """
     family, _, rest = name.partition(":")
     if family == "file":

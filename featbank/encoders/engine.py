@@ -29,10 +29,8 @@ def choose_engine(precision: str = "fp32", device: str = "cpu") -> str:
 
     It must offer the class of numerics ``precision`` (fp32, bf16) and run on ``device`` (cpu, cuda).
 
-    Raises
-    ------
-    EncoderSetupError
-        If the name is unknown, the library is not installed, or the engine cannot do what is asked.
+    Raises EncoderSetupError if the name is unknown, the library is not installed, or the engine cannot
+    do what is asked.
     """
     engine = os.environ.get(ENGINE_VARIABLE) or "torch"
     check_engine(engine)
@@ -52,10 +50,7 @@ def choose_engine(precision: str = "fp32", device: str = "cpu") -> str:
 def check_engine(engine: str) -> None:
     """Refuse an engine that is unknown or not installed.
 
-    Raises
-    ------
-    EncoderSetupError
-        With the command that installs it.
+    Raises EncoderSetupError: With the command that installs it.
     """
     if engine not in ENGINES:
         raise EncoderSetupError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}.")

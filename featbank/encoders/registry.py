@@ -90,11 +90,8 @@ class EncoderRegistry:
     def register(self, spec: EncoderSpec, path: str) -> None:
         """Add an encoder under ``spec.name``, built by ``"package.module:Class"`` from the spec; nothing is imported.
 
-        Raises
-        ------
-        EncoderError
-            If the name is taken by another spec or path, or the path is not spelt so. Registering the same entry again
-            changes nothing.
+        Raises EncoderError if the name is taken by another spec or path, or the path is not spelt
+        so. Registering the same entry again changes nothing.
         """
         module, colon, attribute = path.partition(":")
         if not (module and colon and attribute):
@@ -112,10 +109,7 @@ class EncoderRegistry:
     def register_family(self, family: str, path: str) -> None:
         """Add a family, whose names ``"package.module:function"`` builds; nothing is imported.
 
-        Raises
-        ------
-        EncoderError
-            If the family is taken by another path, or the path is not spelt so.
+        Raises EncoderError if the family is taken by another path, or the path is not spelt so.
         """
         module, colon, attribute = path.partition(":")
         if not (module and colon and attribute):
@@ -130,12 +124,9 @@ class EncoderRegistry:
     def make(self, name: str) -> Encoder:
         """Import and build the encoder called ``name``.
 
-        Raises
-        ------
-        UnknownNameError
-            If no encoder has this name; the message lists near names.
-        EncoderError
-            If the import path does not lead to an `Encoder`, or an open family refuses the name.
+        Raises UnknownNameError if no encoder has this name; the message lists near names;
+        EncoderError if the import path does not lead to an `Encoder`, or an open family refuses the
+        name.
         """
         family = name.partition(":")[0]
         if name not in self._entries and family in self._families:

@@ -117,10 +117,7 @@ class Encoder(ABC):
     def count_macs(self, height: int, width: int) -> int:
         """Return the multiply-accumulates for one crop of ``height`` by ``width`` pixels.
 
-        Raises
-        ------
-        EncoderError
-            If the encoder does not take this size.
+        Raises EncoderError if the encoder does not take this size.
         """
 
     @abstractmethod
@@ -135,10 +132,7 @@ class Encoder(ABC):
     def check_size(self, height: int, width: int) -> None:
         """Refuse a crop size that this encoder cannot take; by default any size of at least one pixel.
 
-        Raises
-        ------
-        EncoderError
-            If the size is not accepted.
+        Raises EncoderError if the size is not accepted.
         """
         if height < 1 or width < 1:
             raise EncoderError(

@@ -98,10 +98,7 @@ class StudentDescription:
 def parse_description(text: str, where: str) -> StudentDescription:
     """Read a description from JSON; ``where`` is the file, for messages.
 
-    Raises
-    ------
-    EncoderError
-        If it is not a description of this version.
+    Raises EncoderError if it is not a description of this version.
     """
     try:
         fields: Any = json.loads(text)
@@ -158,12 +155,8 @@ def _file(name: str, file: str) -> Any:  # noqa: ANN401 - a path, or a resource 
 def describe_student(name: str) -> StudentDescription:
     """Read the description of the student called ``name``.
 
-    Raises
-    ------
-    UnknownNameError
-        If there is none of this name, shipped or distilled.
-    EncoderError
-        If its description cannot be read.
+    Raises UnknownNameError if there is none of this name, shipped or distilled; EncoderError if its
+    description cannot be read.
     """
     path = _file(name, DESCRIPTION_FILE)
     try:
@@ -182,10 +175,7 @@ def describe_student(name: str) -> StudentDescription:
 def read_network(description: StudentDescription) -> bytes:
     """Read a student's graph after checking its digest.
 
-    Raises
-    ------
-    EncoderError
-        If the file is missing, too large, or another one than described.
+    Raises EncoderError if the file is missing, too large, or another one than described.
     """
     path = _file(description.name, NETWORK_FILE)
     try:
@@ -252,10 +242,7 @@ class StudentEncoder(Encoder):
     def count_macs(self, height: int, width: int) -> int:
         """Return the multiply-accumulates for one crop, by the description's layers.
 
-        Raises
-        ------
-        EncoderError
-            If the network does not take this size.
+        Raises EncoderError if the network does not take this size.
         """
         self.check_size(height, width)
         return self.description.count_macs(height, width)
@@ -263,10 +250,7 @@ class StudentEncoder(Encoder):
     def check_size(self, height: int, width: int) -> None:
         """Refuse sides that are too short or not a multiple of the stem's block.
 
-        Raises
-        ------
-        EncoderError
-            If a side does not fit.
+        Raises EncoderError if a side does not fit.
         """
         super().check_size(height, width)
         least, multiple = self.description.min_size, self.description.size_multiple

@@ -92,10 +92,7 @@ def weights_path(source: WeightsSource) -> Path:
 def read_record(source: WeightsSource) -> dict[str, Any] | None:
     """Return what was recorded when the file came in, or None if nothing was.
 
-    Raises
-    ------
-    EncoderError
-        If the record cannot be read: without it the weights cannot be trusted.
+    Raises EncoderError if the record cannot be read: without it the weights cannot be trusted.
     """
     path = weights_path(source).with_suffix(".json")
     if not path.is_file():
@@ -123,10 +120,7 @@ def is_present(source: WeightsSource) -> bool:
 def content_digest(source: WeightsSource) -> str:
     """Return the digest of the tensors that a source gave; the file itself may lie on another machine.
 
-    Raises
-    ------
-    EncoderError
-        If nothing is recorded here.
+    Raises EncoderError if nothing is recorded here.
     """
     record = read_record(source)
     if record is None:

@@ -74,10 +74,7 @@ class Raster:
 def check_size(width: int, height: int) -> None:
     """Refuse a header that claims no pixels, or more than `MAX_PIXELS`.
 
-    Raises
-    ------
-    ImageError
-        ``corrupt`` for a side below one pixel, ``too-large`` above the limit.
+    Raises ImageError: ``corrupt`` for a side below one pixel, ``too-large`` above the limit.
     """
     if width < 1 or height < 1:
         raise ImageError("corrupt", f"claims a size of {width} x {height} pixels")
@@ -182,10 +179,7 @@ class CleanTiff:
 def read_orientation(exif: bytes) -> int | None:
     """Read the orientation from an EXIF block, with or without its six-byte mark; may be out of range, None if absent.
 
-    Raises
-    ------
-    ImageError
-        If the block is no readable directory.
+    Raises ImageError if the block is no readable directory.
     """
     block = exif[6:] if exif.startswith(b"Exif\0\0") else exif
     return next(iter(_Directory(block, frozenset({ORIENTATION})).integers(ORIENTATION)), None)
@@ -194,13 +188,10 @@ def read_orientation(exif: bytes) -> int | None:
 def clean_tiff(data: bytes) -> CleanTiff:
     """Rewrite a TIFF file so that it holds the first page and its imaging tags alone.
 
-    Raises
-    ------
-    ImageError
-        ``unsupported`` for what Pillow does not read right: BigTIFF, signed or 32-bit integers, deep planes apart,
-        more than six samples, rare compressions, and camera raw files, whose first page is a thumbnail;
-        ``truncated`` or ``corrupt`` where the directory points outside the file, lacks its size, or lists less data
-        than the image has.
+    Raises ImageError: ``unsupported`` for what Pillow does not read right: BigTIFF, signed or 32-bit
+    integers, deep planes apart, more than six samples, rare compressions, and camera raw files, whose
+    first page is a thumbnail; ``truncated`` or ``corrupt`` where the directory points outside the file,
+    lacks its size, or lists less data than the image has.
     """
     if data[2:4] in {b"+\0", b"\0+"}:
         raise ImageError("unsupported", "is a BigTIFF file; save it as an ordinary TIFF or PNG")
@@ -314,11 +305,9 @@ class Loaded:
 def decode_foreign(data: bytes, image_format: str) -> Raster:
     """Decode the first frame of a TIFF, WebP, GIF, BMP, PPM, JPEG 2000 or AVIF file, as `sniff` names its format.
 
-    Raises
-    ------
-    ImageError
-        ``too-large``, ``truncated``, ``corrupt``, ``memory``, or ``unsupported`` for variants without an
-        agreed meaning as a picture (signed or 32-bit integers, floats outside [0, 1], Lab).
+    Raises ImageError: ``too-large``, ``truncated``, ``corrupt``, ``memory``, or ``unsupported`` for
+    variants without an agreed meaning as a picture (signed or 32-bit integers, floats outside [0, 1],
+    Lab).
     """
     if image_format == "TIFF":
         return _decode_tiff(data)
@@ -344,12 +333,8 @@ def decode_foreign(data: bytes, image_format: str) -> Raster:
 def load_foreign(data: bytes, image_format: str) -> Loaded:
     """Open and decode the first frame with one named Pillow plug-in.
 
-    Raises
-    ------
-    ImageError
-        As `decode_foreign`.
-    FeatbankError
-        If the process has told Pillow to accept truncated files: then damage could not be noticed.
+    Raises ImageError as `decode_foreign`; FeatbankError if the process has told Pillow to accept
+    truncated files: then damage could not be noticed.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise FeatbankError(
@@ -431,10 +416,7 @@ def from_pillow(image: Image.Image, bits: int) -> Raster:
 
     Eight bits per sample: of deeper ones the high byte, so that gray and RGB, PNG and TIFF, agree.
 
-    Raises
-    ------
-    ImageError
-        ``unsupported`` for modes without an agreed meaning as a picture.
+    Raises ImageError: ``unsupported`` for modes without an agreed meaning as a picture.
     """
     mode = image.mode
     suffix = "" if bits == 8 else f";{bits}"

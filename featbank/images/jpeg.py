@@ -112,11 +112,8 @@ def decode_jpeg(data: bytes) -> Raster:
 def read_header(data: bytes) -> JpegHeader:
     """Read the markers of a JPEG file up to its image data.
 
-    Raises
-    ------
-    ImageError
-        ``truncated`` when the file ends before the image data, ``corrupt`` when the markers make no sense,
-        ``too-large`` when there are more of them than any writer makes.
+    Raises ImageError: ``truncated`` when the file ends before the image data, ``corrupt`` when the
+    markers make no sense, ``too-large`` when there are more of them than any writer makes.
     """
     header = JpegHeader()
     parts: dict[int, bytes] = {}

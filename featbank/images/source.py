@@ -108,12 +108,8 @@ _NOT_IMAGES: tuple[tuple[bytes, str], ...] = (
 def read_bytes(path: Place) -> bytes:
     """Read a whole image file, 1 to `MAX_FILE_BYTES` bytes, refusing what is no file or too large before reading it.
 
-    Raises
-    ------
-    ImageError
-        ``missing``, ``not-a-file``, ``unreadable``, ``empty`` or ``too-large``.
-    StoreError
-        If a store cannot be reached, which is no fault of this image.
+    Raises ImageError: ``missing``, ``not-a-file``, ``unreadable``, ``empty`` or ``too-large``;
+    StoreError if a store cannot be reached, which is no fault of this image.
     """
     with _explained():
         check_place(path)
@@ -132,12 +128,8 @@ def read_bytes(path: Place) -> bytes:
 def check_place(path: Place) -> None:
     """Refuse what is no file, empty or too large, without opening it.
 
-    Raises
-    ------
-    ImageError
-        With reason ``missing``, ``not-a-file``, ``unreadable``, ``empty`` or ``too-large``.
-    StoreError
-        If a store cannot be reached.
+    Raises ImageError: With reason ``missing``, ``not-a-file``, ``unreadable``, ``empty`` or
+    ``too-large``; StoreError if a store cannot be reached.
     """
     with _explained():
         status = path.stat()
@@ -171,10 +163,8 @@ def _explained() -> Iterator[None]:
 def sniff(head: bytes) -> str:
     """Name the format of a file by its first 32 bytes or more, a key of `SUFFIXES`.
 
-    Raises
-    ------
-    ImageError
-        ``unsupported`` for image formats off the allow list, ``not-an-image`` for anything else.
+    Raises ImageError: ``unsupported`` for image formats off the allow list, ``not-an-image`` for
+    anything else.
     """
     for magic, image_format in _MAGIC:
         if head.startswith(magic):

@@ -29,10 +29,7 @@ def resize_fast(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     then differ by more, up to 11 levels on photographs of some 500 pixels. Here rows come first on all images:
     what a view shows must not follow the release of a library.
 
-    Raises
-    ------
-    ViewError
-        If torch is not installed.
+    Raises ViewError if torch is not installed.
     """
     torch = _torch()
     # torch takes no read-only memory, and its fast path no gaps between rows.
@@ -79,10 +76,7 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int, filter_name: str)
 
     Of a slice of a larger image only the slice is read. ``pixels`` itself is returned where the size is already right.
 
-    Raises
-    ------
-    ViewError
-        If the filter's library is not installed.
+    Raises ViewError if the filter's library is not installed.
     """
     if pixels.shape[:2] == (height, width):
         return pixels
@@ -126,10 +120,7 @@ def size_to_hold(height: int, width: int, min_height: int, min_width: int) -> tu
 def check_output(step: str, height: int, width: int, new_height: int, new_width: int) -> None:
     """Refuse a resize whose result would be beyond any use.
 
-    Raises
-    ------
-    ViewError
-        If the result exceeds `MAX_OUTPUT_PIXELS`.
+    Raises ViewError if the result exceeds `MAX_OUTPUT_PIXELS`.
     """
     if new_height * new_width > MAX_OUTPUT_PIXELS:
         raise ViewError(

@@ -185,10 +185,7 @@ class ClassicEncoder(Encoder):
     def check_size(self, height: int, width: int) -> None:
         """Refuse crops with a side of less than 8 pixels.
 
-        Raises
-        ------
-        EncoderError
-            If either side is shorter.
+        Raises EncoderError if either side is shorter.
         """
         if min(height, width) < MIN_SIDE_PX:
             raise EncoderError(

@@ -515,12 +515,8 @@ _LISTING = "featbank list encoders"
 def sources_of(name: EncoderName) -> tuple[WeightsSource, ...]:
     """Return the files that an encoder needs, the network's first.
 
-    Raises
-    ------
-    UnknownNameError
-        If the family does not know the model.
-    EncoderError
-        If the family's library is not installed.
+    Raises UnknownNameError if the family does not know the model; EncoderError if the family's library
+    is not installed.
     """
     source = _network_source(name)
     return (source, LEARNED_PROMPTS) if name.options.get("prompts") == LEARNED else (source,)
@@ -529,10 +525,7 @@ def sources_of(name: EncoderName) -> tuple[WeightsSource, ...]:
 def checkpoint_source(name: str) -> WeightsSource:
     """Return the source of ``checkpoint:name``.
 
-    Raises
-    ------
-    UnknownNameError
-        If there is no such checkpoint.
+    Raises UnknownNameError if there is no such checkpoint.
     """
     if f"checkpoint:{name}" == LEARNED_PROMPTS.name:
         return LEARNED_PROMPTS

@@ -44,12 +44,8 @@ def _quiet() -> Iterator[None]:
 def build_clip(model: str) -> nn.Module:
     """Build both towers of an open_clip architecture on the default device, weights as initialised.
 
-    Raises
-    ------
-    UnknownNameError
-        If open_clip has no architecture of this name.
-    EncoderError
-        If the text tower belongs to a library that would have to download its configuration.
+    Raises UnknownNameError if open_clip has no architecture of this name; EncoderError if the text
+    tower belongs to a library that would have to download its configuration.
     """
     config = open_clip.get_model_config(model)
     if config is None:

@@ -112,10 +112,8 @@ class NetworkEncoder(Encoder):
     def identity(self) -> dict[str, Any]:
         """Return everything that can change the numbers.
 
-        Raises
-        ------
-        EncoderError
-            If nothing is known of the weights here, so that their digest cannot be stated.
+        Raises EncoderError if nothing is known of the weights here, so that their digest cannot be
+        stated.
         """
         identity: dict[str, Any] = {
             "name": self.blueprint.base,
@@ -159,10 +157,7 @@ class NetworkEncoder(Encoder):
     def count_macs(self, height: int, width: int) -> int:
         """Return the multiply-accumulates for one crop; see `featbank.encoders.macs`.
 
-        Raises
-        ------
-        EncoderError
-            If the network does not take this size.
+        Raises EncoderError if the network does not take this size.
         """
         super().check_size(height, width)  # some releases of torch count an empty crop without a word
         return self._try(height, width).count.macs
@@ -170,10 +165,7 @@ class NetworkEncoder(Encoder):
     def check_size(self, height: int, width: int) -> None:
         """Ask the network itself, on the meta device, whether it takes crops of this size.
 
-        Raises
-        ------
-        EncoderError
-            If it does not.
+        Raises EncoderError if it does not.
         """
         super().check_size(height, width)
         self._try(height, width)
@@ -187,10 +179,7 @@ class NetworkEncoder(Encoder):
     ) -> list[NDArray[np.float32]]:
         """Run the network once for several encoders of the same pass; see `Encoder.encode_together`.
 
-        Raises
-        ------
-        EncoderError
-            If one of them belongs to another pass.
+        Raises EncoderError if one of them belongs to another pass.
         """
         networks = [encoder for encoder in encoders if isinstance(encoder, NetworkEncoder)]
         if len(networks) < len(encoders) or any(e.pass_identity() != self.pass_identity() for e in networks):
@@ -308,10 +297,7 @@ class NetworkEncoder(Encoder):
 def choose_device() -> torch.device:
     """Return the device named by ``FEATBANK_DEVICE`` (auto, cpu or cuda; auto where it is not set).
 
-    Raises
-    ------
-    EncoderSetupError
-        If cuda was asked for and there is none.
+    Raises EncoderSetupError if cuda was asked for and there is none.
     """
     wanted = os.environ.get(DEVICE_VARIABLE, "auto")
     if wanted == "cuda" and not torch.cuda.is_available():

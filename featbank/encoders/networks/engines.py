@@ -65,10 +65,8 @@ def open_engine(
     ``reader`` builds the network in fp32 on the processor and is called only if its graph is not kept yet;
     ``identity`` is what decides the numbers besides ``size`` (height, width): network, weights, layers, pooling.
 
-    Raises
-    ------
-    EncoderSetupError
-        If the network cannot be exported, the engine cannot run it, or it gives other numbers than torch.
+    Raises EncoderSetupError if the network cannot be exported, the engine cannot run it, or it gives
+    other numbers than torch.
     """
     who = f"engine {engine}: {identity['name']} at {size[0]} x {size[1]}"
     exported = _export_once(reader, digest_json({**identity, "size": list(size), "epoch": EPOCH}), size, who)

@@ -64,10 +64,7 @@ def _config(model: str) -> Any:  # noqa: ANN401 - timm.models.PretrainedCfg
 def timm_source(model: str) -> WeightsSource:
     """Return where the weights of a tag are published.
 
-    Raises
-    ------
-    UnknownNameError
-        If timm knows no such architecture or tag.
+    Raises UnknownNameError if timm knows no such architecture or tag.
     """
     config = _config(model)
     licence = config.license if config.license not in _NO_LICENCES else "unstated"
@@ -86,10 +83,7 @@ def timm_source(model: str) -> WeightsSource:
 def timm_blueprint(model: str) -> Blueprint:
     """Describe the network of a tag; builds it on the meta device to see its layout.
 
-    Raises
-    ------
-    UnknownNameError
-        If timm knows no such architecture or tag.
+    Raises UnknownNameError if timm knows no such architecture or tag.
     """
     config = _config(model)
     source = timm_source(model)
@@ -164,10 +158,7 @@ def _weights(model: str) -> tuple[str, Any]:
 def torchvision_source(model: str) -> WeightsSource:
     """Return where the weights of ``ARCHITECTURE/WEIGHTS`` are published; the file's name begins its digest.
 
-    Raises
-    ------
-    UnknownNameError
-        If torchvision knows no such architecture or weights.
+    Raises UnknownNameError if torchvision knows no such architecture or weights.
     """
     _, weights = _weights(model)
     found = re.search(r"-([0-9a-f]{8})\.pth$", weights.url)
@@ -186,12 +177,8 @@ def torchvision_source(model: str) -> WeightsSource:
 def torchvision_blueprint(model: str) -> Blueprint:
     """Describe the network of ``ARCHITECTURE/WEIGHTS``.
 
-    Raises
-    ------
-    UnknownNameError
-        If torchvision knows no such architecture or weights.
-    EncoderError
-        If the architecture has no head that could be taken off.
+    Raises UnknownNameError if torchvision knows no such architecture or weights; EncoderError if the
+    architecture has no head that could be taken off.
     """
     architecture, weights = _weights(model)
     source = torchvision_source(model)
@@ -218,10 +205,7 @@ def torchvision_blueprint(model: str) -> Blueprint:
 def build_headless(architecture: str) -> nn.Module:
     """Build a classification network whose forward ends before the last linear layer.
 
-    Raises
-    ------
-    EncoderError
-        If the architecture keeps its head in another place than the known ones.
+    Raises EncoderError if the architecture keeps its head in another place than the known ones.
     """
     network = torchvision.models.get_model(architecture, weights=None)
     name = next((head for head in _HEADS if isinstance(getattr(network, head, None), nn.Module)), None)
@@ -242,10 +226,7 @@ def build_headless(architecture: str) -> nn.Module:
 def convert_torchvision(model: str, path: Path) -> State:
     """Turn a published torchvision file into the state of the headless network.
 
-    Raises
-    ------
-    EncoderError
-        If its tensors are not exactly those of the whole network.
+    Raises EncoderError if its tensors are not exactly those of the whole network.
     """
     architecture, _ = _weights(model)
     published = _read_dictionary(f"torchvision:{model}", path)
@@ -301,12 +282,8 @@ def _split(model: str) -> tuple[str, str, dict[str, Any]]:
 def open_clip_source(model: str) -> WeightsSource:
     """Return where the weights of ``ARCHITECTURE/TAG`` are published.
 
-    Raises
-    ------
-    UnknownNameError
-        If open_clip knows no such architecture or tag.
-    EncoderError
-        If the tag was trained with the other GELU, or its publisher offers no file that can be read.
+    Raises UnknownNameError if open_clip knows no such architecture or tag; EncoderError if the tag was
+    trained with the other GELU, or its publisher offers no file that can be read.
     """
     _, tag, config = _split(model)
     licence, terms = _LICENCES.get(tag, ("unstated", "unstated"))
@@ -323,10 +300,7 @@ def open_clip_source(model: str) -> WeightsSource:
 def open_clip_blueprint(model: str) -> Blueprint:
     """Describe the model of ``ARCHITECTURE/TAG``.
 
-    Raises
-    ------
-    UnknownNameError, EncoderError
-        As `open_clip_source`.
+    Raises UnknownNameError, EncoderError as `open_clip_source`.
     """
     architecture, tag, config = _split(model)
     source = open_clip_source(model)
@@ -512,12 +486,8 @@ _NATIVE_SIZE = (224, 224)
 def checkpoint_blueprint(name: str) -> Blueprint:
     """Describe the network of a published checkpoint.
 
-    Raises
-    ------
-    UnknownNameError
-        If there is no such checkpoint.
-    EncoderError
-        If the file is no network of its own.
+    Raises UnknownNameError if there is no such checkpoint; EncoderError if the file is no network of
+    its own.
     """
     source = checkpoint_source(name)
     if source == LEARNED_PROMPTS:
@@ -550,10 +520,7 @@ def checkpoint_blueprint(name: str) -> Blueprint:
 def convert_checkpoint(name: str, path: Path) -> State:
     """Turn a published checkpoint into the state that is kept.
 
-    Raises
-    ------
-    EncoderError
-        If the file is refused or its tensors do not fit exactly.
+    Raises EncoderError if the file is refused or its tensors do not fit exactly.
     """
     if checkpoint_source(name) == LEARNED_PROMPTS:
         return _convert_context(path)
@@ -599,10 +566,8 @@ FAMILIES: Final = {
 def blueprint_of(base: str) -> Blueprint:
     """Return the blueprint of ``family:model``.
 
-    Raises
-    ------
-    UnknownNameError, EncoderError
-        If the family does not know the model, or cannot read it as an encoder.
+    Raises UnknownNameError, EncoderError if the family does not know the model, or cannot read it as an
+    encoder.
     """
     name = parse_encoder_name(base)
     return FAMILIES[name.family].blueprint(name.model)
@@ -611,10 +576,8 @@ def blueprint_of(base: str) -> Blueprint:
 def build_network_encoder(text: str) -> NetworkEncoder:
     """Build the encoder called ``text``; loads no weights.
 
-    Raises
-    ------
-    UnknownNameError, EncoderError
-        If the name breaks the grammar, is not known, or an option does not fit.
+    Raises UnknownNameError, EncoderError if the name breaks the grammar, is not known, or an option
+    does not fit.
     """
     return _build(parse_encoder_name(text).text)
 
@@ -631,10 +594,7 @@ def take_in_weights(base: str, path: Path, accepted: str = "") -> dict[str, obje
 
     ``base`` is an encoder's name, whose options are ignored, ``accepted`` the licence that was accepted by name.
 
-    Raises
-    ------
-    EncoderError
-        If the licence was not accepted or the file does not fit.
+    Raises EncoderError if the licence was not accepted or the file does not fit.
     """
     name: EncoderName = parse_encoder_name(parse_encoder_name(base).base)
     sources = find_sources(name.text)

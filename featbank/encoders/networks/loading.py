@@ -34,10 +34,7 @@ MAX_WEIGHTS_BYTES = 1 << 36
 def read_published(path: Path) -> object:
     """Read a weights file as published: safetensors, or a torch file of tensors and plain values.
 
-    Raises
-    ------
-    EncoderError
-        If the file cannot be read, or would run code.
+    Raises EncoderError if the file cannot be read, or would run code.
     """
     check_regular(path, MAX_WEIGHTS_BYTES, EncoderError)
     with path.open("rb") as file:
@@ -73,10 +70,7 @@ def read_published(path: Path) -> object:
 def check_published(path: Path, source: WeightsSource) -> str:
     """Compare a file's digest with the published one and return it.
 
-    Raises
-    ------
-    EncoderError
-        If they differ: the file is damaged, changed, or another one.
+    Raises EncoderError if they differ: the file is damaged, changed, or another one.
     """
     check_regular(path, MAX_WEIGHTS_BYTES, EncoderError)
     found = digest_file(path)
@@ -92,10 +86,7 @@ def check_published(path: Path, source: WeightsSource) -> str:
 def map_checkpoint(sheet: CheckpointSheet, published: object, expected: Mapping[str, torch.Tensor]) -> State:
     """Turn what `read_published` gave into the state of the network: the keys of ``expected``, floats as float32.
 
-    Raises
-    ------
-    EncoderError
-        If a key is missing, left over, or of another shape; the message lists them.
+    Raises EncoderError if a key is missing, left over, or of another shape; the message lists them.
     """
     name = sheet.source.name
     if sheet.state_path:
@@ -141,10 +132,7 @@ def match_state(
 ) -> State:
     """Demand the same keys and shapes; see `map_checkpoint`.
 
-    Raises
-    ------
-    EncoderError
-        Listing what is missing, left over, or of another shape.
+    Raises EncoderError: Listing what is missing, left over, or of another shape.
     """
     missing = [key for key in expected if key not in state]
     left_over = [*unexpected, *(key for key in state if key not in expected)]
@@ -206,10 +194,7 @@ def take_in(
 ) -> dict[str, object]:
     """Check a published file, convert it, and put the copy and its record into the weights folder; returns the record.
 
-    Raises
-    ------
-    EncoderError
-        If the licence was not accepted, the digest differs, or the tensors do not fit.
+    Raises EncoderError if the licence was not accepted, the digest differs, or the tensors do not fit.
     """
     if source.terms != "open" and accepted != source.licence:
         said = f"got {accepted!r}" if accepted else "which was not given"
@@ -255,10 +240,8 @@ def _holds(path: Path, record: Mapping[str, object]) -> bool:
 def load_stored(source: WeightsSource, digest: str = "") -> State:
     """Load the converted copy and compare it with its record, or with the digest that the caller relies on.
 
-    Raises
-    ------
-    EncoderSetupError
-        If it is not there, cannot be read, or its tensors are not the recorded ones.
+    Raises EncoderSetupError if it is not there, cannot be read, or its tensors are not the recorded
+    ones.
     """
     from featbank.encoders.weights import describe_missing
 

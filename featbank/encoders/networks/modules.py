@@ -35,10 +35,7 @@ class _Stop(Exception):  # noqa: N818 - a signal, not an error
 def expand_taps(module: nn.Module, taps: Sequence[str], who: str) -> tuple[str, ...]:
     """Replace patterns, where ``*`` stands for any text without a dot, by layer names in the network's own order.
 
-    Raises
-    ------
-    EncoderError
-        If a pattern fits no layer; the message gives near names.
+    Raises EncoderError if a pattern fits no layer; the message gives near names.
     """
     names = [name for name, _ in module.named_modules() if name]
     found: dict[str, None] = {}
@@ -65,10 +62,7 @@ def run_taps(
 ) -> dict[str, torch.Tensor]:
     """Run the network once on crops (n, 3, height, width), up to the layer ``until``, and keep the tapped layers.
 
-    Raises
-    ------
-    EncoderError
-        If a tapped layer did not run, or gives something else than one tensor.
+    Raises EncoderError if a tapped layer did not run, or gives something else than one tensor.
     """
     kept: dict[str, torch.Tensor] = {}
 
