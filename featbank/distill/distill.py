@@ -480,7 +480,7 @@ def distill(
     if plan.n_steps:
         crops = keep_crops(
             photos, view, work, n_crops=plan.n_crops, seed=plan.seed, workers=workers or 2, show_progress=True
-        ).crops
+        )
 
         def show(step: int, losses: dict[str, float]) -> None:
             if log is None or ((step + 1) % _EVALUATE_EVERY and step + 1 != plan.n_steps):

@@ -249,19 +249,6 @@ _TRIM: Final = 0.12
 """Largest share of a side that is trimmed."""
 
 
-@dataclass(frozen=True)
-class CropFile:
-    """Crops of several photographs.
-
-    Attributes
-    ----------
-    crops : uint8 array of shape (n_photos, n_crops, height, width, 3)
-        Memory-mapped; the first crops of each photograph are those of the untrimmed view.
-    """
-
-    crops: NDArray[np.uint8]
-
-
 def crop_size(view: View) -> tuple[int, int]:
     """Return height and width of a view's crops.
 
@@ -307,7 +294,7 @@ def keep_crops(
     seed: int = 0,
     workers: int = 1,
     show_progress: bool = False,
-) -> CropFile:
+) -> NDArray[np.uint8]:
     """Cut crops of photographs, or open the file where that was done; each photograph is decoded once.
 
     Half of them are crops of the view itself, half of it on randomly trimmed copies: trimming moves every crop and
@@ -340,7 +327,7 @@ def keep_crops(
         "n": n_crops,
         "seed": seed,
     }
-    crops = keep_blocks(
+    return keep_blocks(
         folder,
         "crops",
         request,
@@ -352,4 +339,3 @@ def keep_crops(
         cure="Make room, or ask for fewer with --crops.",
         show_progress=show_progress,
     )
-    return CropFile(crops)

@@ -27,7 +27,7 @@ def _find(pixels, crop):
 
 
 def test_every_crop_is_a_piece_of_its_photograph_untouched(photos, tmp_path):
-    kept = keep_crops(photos, VIEW, tmp_path, n_crops=4).crops
+    kept = keep_crops(photos, VIEW, tmp_path, n_crops=4)
     assert kept.shape == (4, 4, 64, 64, 3)
     for (path, _), crops in zip(photos, kept, strict=True):
         pixels = read_photo(path).pixels
@@ -35,7 +35,7 @@ def test_every_crop_is_a_piece_of_its_photograph_untouched(photos, tmp_path):
 
 
 def test_the_first_half_are_crops_of_the_view_itself(photos, tmp_path):
-    kept = keep_crops(photos, VIEW, tmp_path, n_crops=4).crops
+    kept = keep_crops(photos, VIEW, tmp_path, n_crops=4)
     for (path, _), crops in zip(photos, kept, strict=True):
         whole = VIEW.scales(read_photo(path).pixels, 0)[0]
         assert all(any(np.array_equal(crop, own) for own in whole) for crop in crops[:2])
@@ -43,19 +43,19 @@ def test_the_first_half_are_crops_of_the_view_itself(photos, tmp_path):
 
 
 def test_the_file_is_made_once_and_again_for_another_request(photos, tmp_path):
-    first = np.array(keep_crops(photos, VIEW, tmp_path, n_crops=4).crops)
+    first = np.array(keep_crops(photos, VIEW, tmp_path, n_crops=4))
     stamp = (tmp_path / "crops.npy").stat().st_mtime_ns
-    assert np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4).crops, first)
+    assert np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4), first)
     assert (tmp_path / "crops.npy").stat().st_mtime_ns == stamp
-    assert not np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4, seed=1).crops, first)
-    assert np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4, workers=2).crops, first)
+    assert not np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4, seed=1), first)
+    assert np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4, workers=2), first)
 
 
 def test_a_file_that_was_not_finished_is_made_anew(photos, tmp_path):
-    first = np.array(keep_crops(photos, VIEW, tmp_path, n_crops=4).crops)
+    first = np.array(keep_crops(photos, VIEW, tmp_path, n_crops=4))
     (tmp_path / "crops.json").unlink()
     (tmp_path / "crops.npy").write_bytes(b"half")
-    assert np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4).crops, first)
+    assert np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4), first)
 
 
 def test_no_room_for_the_file_says_how_much_is_needed(photos, tmp_path):
@@ -66,7 +66,7 @@ def test_no_room_for_the_file_says_how_much_is_needed(photos, tmp_path):
             keep_crops(photos, VIEW, tmp_path, n_crops=4)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert keep_crops(photos, VIEW, tmp_path, n_crops=4).crops.shape[0] == 4
+    assert keep_crops(photos, VIEW, tmp_path, n_crops=4).shape[0] == 4
 
 
 def test_a_photograph_that_cannot_be_read_is_named(photographs, tmp_path):
