@@ -63,21 +63,13 @@ def describe_error(error: OSError) -> str:
 
 @dataclass(frozen=True)
 class FolderKind:
-    """How the folders of one kind of output are known.
+    """How the folders of one kind of output are known."""
 
-    Attributes
-    ----------
-    name : str
-        Stands in the marker and in messages: ``"run"``, ``"student"``.
-    own : callable
-        Takes a folder without a marker and returns the names that an earlier version, or an unfinished work, has
-        written there; empty if it is none.
-    shared : frozenset of str
-        Names that other processes may be using; they stay, and count as featbank's.
-    """
-
-    name: str
+    name: str  # stands in the marker and in messages: ``"run"``, ``"student"``
+    # Takes a folder without a marker and returns the names that an earlier version, or an unfinished work, has
+    # written there; empty if it is none
     own: Callable[[Path], Iterable[str]] = lambda folder: ()
+    # Names that other processes may be using; they stay, and count as featbank's
     shared: frozenset[str] = frozenset()
 
 

@@ -57,17 +57,10 @@ _Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class ClusterUse:
-    """A cluster that computes for this process.
+    """A cluster that computes for this process."""
 
-    Attributes
-    ----------
-    address : str
-        As the user wrote it.
-    hosts, processors : Counter of str
-        How many tasks each machine, and each kind of processor, has computed so far.
-    """
-
-    address: str
+    address: str  # as the user wrote it
+    # hosts, processors: How many tasks each machine, and each kind of processor, has computed so far
     hosts: Counter[str]
     processors: Counter[str]
 

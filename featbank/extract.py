@@ -55,30 +55,21 @@ FLUSH_S = 30.0
 
 @dataclass
 class ExtractionSummary:
-    """What one extraction did.
+    """What one extraction did."""
 
-    Attributes
-    ----------
-    n_images, n_computed, n_cached : int
-        Distinct images asked for; whose features were all computed now; already complete in the bank.
-    missing : list of str
-        Images without a readable file.
-    copies : list of (str, str)
-        Images whose file equals that of an earlier one byte for byte, and that one: computed once.
-    failures : list of dict
-        ``image``, ``reason`` and ``message`` of every image that gave no feature, now or earlier, and of every
-        feature of a readable image that could not be computed now.
-    seconds : dict
-        Wall seconds under ``wall``; seconds of work summed over workers under ``decode``, ``views``,
-        ``write`` and one entry for each feature label.
-    """
-
+    # n_images, n_computed, n_cached: Distinct images asked for; whose features were all computed now; already
+    # complete in the bank
     n_images: int = 0
     n_computed: int = 0
     n_cached: int = 0
-    missing: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # images without a readable file
+    # Images whose file equals that of an earlier one byte for byte, and that one: computed once
     copies: list[tuple[str, str]] = field(default_factory=list)
+    # ``image``, ``reason`` and ``message`` of every image that gave no feature, now or earlier, and of every feature
+    # of a readable image that could not be computed now
     failures: list[dict[str, str]] = field(default_factory=list)
+    # Wall seconds under ``wall``; seconds of work summed over workers under ``decode``, ``views``, ``write`` and one
+    # entry for each feature label
     seconds: dict[str, float] = field(default_factory=dict)
 
 

@@ -232,57 +232,33 @@ class FeatureRequest:
 
 @dataclass(frozen=True)
 class Job:
-    """One photo with the features it lacks.
+    """One photo with the features it lacks."""
 
-    Attributes
-    ----------
-    path, image_id : str
-        The file, and its name in the dataset.
-    key : str
-        SHA-256 of its bytes when it was listed.
-    wanted : tuple of FeatureRequest
-    digests : tuple of str
-        For each of them the digest of the identity under which it will be stored.
-    allow_code : bool
-        Whether the caller lets encoders that are files of its own run.
-    """
-
+    # path, image_id: The file, and its name in the dataset
     path: str
     image_id: str
-    key: str
+    key: str  # SHA-256 of its bytes when it was listed
     wanted: tuple[FeatureRequest, ...]
-    digests: tuple[str, ...]
-    allow_code: bool = False
+    digests: tuple[str, ...]  # for each of them the digest of the identity under which it will be stored
+    allow_code: bool = False  # whether the caller lets encoders that are files of its own run
 
 
 @dataclass
 class Outcome:
-    """What became of a job.
-
-    Attributes
-    ----------
-    job : Job
-    key : str or None
-        SHA-256 of the bytes that were decoded; None where nothing could be.
-    vectors : dict of FeatureRequest to float32 array of shape (n_features,)
-    failures : dict of FeatureRequest to ImageRecord
-        Why the other features are not there.
-    record : ImageRecord or None
-        What is known of the photo itself; without a key where no bytes could be read.
-    decode_s, views_s : float
-        Seconds of work.
-    encode_s : dict of str to float
-        Seconds of work by feature label.
-    """
+    """What became of a job."""
 
     job: Job
-    key: str | None = None
+    key: str | None = None  # SHA-256 of the bytes that were decoded; None where nothing could be
+    # dict of FeatureRequest to float32 array of shape (n_features,)
     vectors: dict[FeatureRequest, NDArray[np.float32]] = field(default_factory=dict)
+    # Why the other features are not there
     failures: dict[FeatureRequest, ImageRecord] = field(default_factory=dict)
+    # What is known of the photo itself; without a key where no bytes could be read
     record: ImageRecord | None = None
+    # decode_s, views_s: Seconds of work
     decode_s: float = 0.0
     views_s: float = 0.0
-    encode_s: dict[str, float] = field(default_factory=dict)
+    encode_s: dict[str, float] = field(default_factory=dict)  # seconds of work by feature label
 
 
 def built(request: FeatureRequest) -> Feature:

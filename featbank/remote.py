@@ -34,18 +34,12 @@ _LIST_FROM = 8
 
 @dataclass(frozen=True)
 class RemoteStatus:
-    """What a store says of one object.
+    """What a store says of one object."""
 
-    Attributes
-    ----------
-    st_mode, st_size : int
-        As of a file or folder on a disk; the size in bytes.
-    identity : str
-        The store's own mark of the content (ETag, generation or checksum); empty where it keeps none.
-    """
-
+    # st_mode, st_size: As of a file or folder on a disk; the size in bytes
     st_mode: int
     st_size: int
+    # The store's own mark of the content (ETag, generation or checksum); empty where it keeps none
     identity: str = ""
 
 

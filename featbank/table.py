@@ -27,58 +27,34 @@ from featbank.remote import as_place
 
 @dataclass(frozen=True)
 class Band:
-    """One feature under the name that a recipe gives it, with what it costs and where it comes from.
+    """One feature under the name that a recipe gives it, with what it costs and where it comes from."""
 
-    Attributes
-    ----------
-    name : str
-        Name in the recipe; the table's columns are ``name:0000``, ``name:0001``, ...
-    encoder, view, aggregate : str
-        As in the recipe; an imported band has encoder ``imported:NAME`` and view ``none``.
-    folder : FeatureFolder
-        Where its rows lie.
-    role, licence, weights : str
-        Of the encoder; ``imported`` and ``stated by the user`` for imported bands.
-    gmacs : float
-        GMACs for one UHD-1 image (2160 x 3840 pixels) through all crops; NaN when an import did not state it.
-    params_m : float
-        Parameters of the encoder in millions.
-    pass_id : str
-        Bands with equal pass pay their GMACs once.
-    """
-
-    name: str
+    name: str  # name in the recipe; the table's columns are ``name:0000``, ``name:0001``,
+    # encoder, view, aggregate: As in the recipe; an imported band has encoder ``imported:NAME`` and view ``none``
     encoder: str
     view: str
     aggregate: str
-    folder: FeatureFolder
+    folder: FeatureFolder  # where its rows lie
+    # role, licence, weights: Of the encoder; ``imported`` and ``stated by the user`` for imported bands
     role: str
     licence: str
     weights: str
+    # GMACs for one UHD-1 image (2160 x 3840 pixels) through all crops; NaN when an import did not state it
     gmacs: float
-    params_m: float
-    pass_id: str
+    params_m: float  # parameters of the encoder in millions
+    pass_id: str  # bands with equal pass pay their GMACs once
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features and what is known of their images, in the same order.
+    """Features and what is known of their images, in the same order."""
 
-    Attributes
-    ----------
-    X : DataFrame of shape (n_images, n_features), float64
-        Columns ``band:0000``, index ``image_id``.
-    rows : DataFrame
-        The image table's columns for the same images, same index.
-    left_out : DataFrame
-        ``image``, ``reason``, ``message`` of images that have no features for a stated reason.
-    copies : list of (str, str)
-        Images whose file equals that of an earlier one byte for byte, and that one; each is a row all the same.
-    """
-
+    # DataFrame of shape (n_images, n_features), float64; Columns ``band:0000``, index ``image_id``
     X: pd.DataFrame
-    rows: pd.DataFrame
+    rows: pd.DataFrame  # the image table's columns for the same images, same index
+    # ``image``, ``reason``, ``message`` of images that have no features for a stated reason
     left_out: pd.DataFrame
+    # Images whose file equals that of an earlier one byte for byte, and that one; each is a row all the same
     copies: list[tuple[str, str]] = field(default_factory=list)
 
 

@@ -1,31 +1,21 @@
 """What the processes of one command owe each other: a clean module path, an end with their parent, memory that is kept.
 
 A command starts worker processes through joblib. They must not import what happens to lie in the current folder, and
-must not live on when the command is killed. Files that a library in C takes apart are read in a process of their own:
-one changed byte can end such a process, or make it ask for all memory there is.
+must not live on when the command is killed.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-from featbank import errors
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
 KEPT_BYTES = 64 << 20
@@ -35,7 +25,6 @@ Enough for a 4K photo and most activations. With 1 GiB, holes between larger blo
 recipe from 3.1 to 4.9 GiB.
 """
 
-_READY = b"ready\n"
 
 ORPHAN_S = 0.5
 """How often a worker process looks whether the process that started it still lives, in seconds."""
@@ -132,131 +121,3 @@ def keep_freed_memory() -> bool:
     # Some releases limit the threshold to 32 MiB; there blocks outside the heap are forbidden altogether.
     is_set = mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES) or mallopt(_M_MMAP_MAX, 0)
     return bool(is_set and mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES))
-
-
-def call_apart(
-    function: str, request: object, *, seconds: float, n_bytes: int, data: bytes = b""
-) -> tuple[dict[str, Any], NDArray[Any] | None]:
-    """Call a function in a process of its own, which may die of what it reads or be stopped; nothing is unpickled.
-
-    Parameters
-    ----------
-    function : str
-        Such as ``featbank.bank.imported:read_here``; takes ``request`` and ``data``, and returns a dict for JSON and an
-        array or None.
-    request : object
-        Can be written as JSON.
-    seconds : float
-        How long it may take.
-    n_bytes : int
-        How much memory it may take beyond what its imports took.
-    data : bytes
-        Sent to it as they are.
-
-    Raises
-    ------
-    FeatbankError
-        What the function raised.
-    ChildProcessError, TimeoutError
-        If the process ended before it answered, or was stopped.
-    """
-    here = str(Path(__file__).parents[1])
-    program = f"import sys; sys.path.append({here!r}); from featbank.workers import serve; serve()"
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    arguments = json.dumps([function, request, n_bytes, len(data)])
-    # Its standard input stays open: the end of it tells the child that this process has ended.
-    with subprocess.Popen(  # noqa: S603 (this very interpreter)
-        [sys.executable, "-P", "-c", program, arguments],  # -P: nothing is imported from the current folder
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | one_thread | {"ARROW_DEFAULT_MEMORY_POOL": "system"},
-    ) as child:
-        timer = threading.Timer(seconds, child.kill)
-        timer.start()
-        try:
-            assert child.stdout is not None
-            assert child.stdin is not None
-            is_ready = child.stdout.readline() == _READY
-            if not is_ready and timer.is_alive():
-                raise errors.FeatbankError(f"{sys.executable} cannot be started; see `featbank doctor`.")
-            with suppress(BrokenPipeError):
-                child.stdin.write(data)
-                child.stdin.flush()
-            found = _receive(child.stdout) if is_ready else None
-        finally:
-            is_late = not timer.is_alive()
-            timer.cancel()
-            child.kill()
-    if found is not None:
-        return found
-    raise (
-        TimeoutError(f"took more than {seconds:.0f} s to read")
-        if is_late
-        else ChildProcessError("ended the process that read it")
-    )
-
-
-def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], NDArray[Any] | None] | None:
-    """Take what `serve` sends; None where it ended before."""
-    import numpy as np
-
-    line = pipe.readline()
-    if not line.endswith(b"\n"):
-        return None
-    answer = json.loads(line)
-    if "error" in answer:
-        raise getattr(errors, answer["kind"], errors.FeatbankError)(answer["error"])
-    if "dtype" not in answer:
-        return answer, None
-    array = np.empty(answer.pop("shape"), dtype=answer.pop("dtype"))
-    rest = array.data.cast("B") if array.size else memoryview(b"")
-    while rest:
-        n_bytes = pipe.readinto(rest)  # type: ignore[attr-defined]
-        if not n_bytes:
-            return None
-        rest = rest[n_bytes:]
-    return answer, array
-
-
-def serve() -> None:
-    """Call the function named by the argument and send what it returns to standard output; the child's work."""
-    function, request, n_bytes, n_sent = json.loads(sys.argv[1])
-    module, _, name = function.partition(":")
-    call = getattr(import_module(module), name)
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints goes nowhere
-    out.write(_READY)
-    out.flush()
-    data = sys.stdin.buffer.read(n_sent)
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    _limit_memory(n_bytes)
-    content: memoryview | bytes = b""
-    try:
-        answer, array = call(request, data)
-        if array is not None:
-            answer = {**answer, "shape": array.shape, "dtype": array.dtype.str}
-            content = array.data.cast("B") if array.size else b""
-    except errors.FeatbankError as error:
-        answer = {"error": str(error), "kind": type(error).__name__}
-    out.write(json.dumps(answer).encode() + b"\n")
-    out.write(content)
-    out.flush()
-    os._exit(0)
-
-
-def _end_with_input() -> None:
-    """Wait for the end of standard input, which comes when the parent dies, however it dies."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
-def _limit_memory(n_bytes: int) -> None:
-    """Allow this process so many bytes more than it has, where the system tells how many it has."""
-    statm = Path("/proc/self/statm")
-    if statm.is_file():
-        import resource
-
-        limit = int(statm.read_text().split()[0]) * resource.getpagesize() + n_bytes
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))

@@ -51,44 +51,23 @@ RECORD_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What is known of one image.
+    """What is known of one image."""
 
-    Parameters
-    ----------
-    key : str
-        SHA-256 of its bytes, 64 hexadecimal digits; empty when they could not be read, then ``path`` stands in.
-    status : str
-        ``"ok"`` or ``"failed"``.
-    path : str
-        Where it was seen; may be empty when there is a key.
-    reason : str
-        One word for counting when failed, such as ``truncated``; empty when ok.
-    message : str
-        The full sentence for people when failed.
-    n_bytes : int
-        File size in bytes, 0 when unknown.
-    width, height : int
-        In pixels as delivered to the views, 0 when unknown.
-    format, mode : str
-        As stored in the file, for example ``"JPEG"`` and ``"RGB"``.
-    actions : tuple of str
-        What decoding did beyond the plain, for example ``("orientation:6",)``.
-    epoch : int
-        Version of the decoding rules; records of a higher one replace those of a lower one.
-    """
-
+    # SHA-256 of its bytes, 64 hexadecimal digits; empty when they could not be read, then ``path`` stands in
     key: str
-    status: str
-    path: str = ""
-    reason: str = ""
-    message: str = ""
-    n_bytes: int = 0
+    status: str  # ``"ok"`` or ``"failed"``
+    path: str = ""  # where it was seen; may be empty when there is a key
+    reason: str = ""  # one word for counting when failed, such as ``truncated``; empty when ok
+    message: str = ""  # the full sentence for people when failed
+    n_bytes: int = 0  # file size in bytes, 0 when unknown
+    # width, height: In pixels as delivered to the views, 0 when unknown
     width: int = 0
     height: int = 0
+    # format, mode: As stored in the file, for example ``"JPEG"`` and ``"RGB"``
     format: str = ""
     mode: str = ""
-    actions: tuple[str, ...] = ()
-    epoch: int = 0
+    actions: tuple[str, ...] = ()  # what decoding did beyond the plain, for example ``("orientation:6",)``
+    epoch: int = 0  # version of the decoding rules; records of a higher one replace those of a lower one
 
     def __post_init__(self) -> None:
         if self.status not in {"ok", "failed"}:

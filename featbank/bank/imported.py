@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featbank.apart import call_apart
 from featbank.bank.imported_arrays import (
     FoundMatrix,
     Wishes,
@@ -38,7 +39,6 @@ from featbank.bank.imported_arrays import (
 )
 from featbank.bank.place import explain
 from featbank.errors import BankError
-from featbank.workers import call_apart
 
 _APART = frozenset({".mat", ".parquet"})
 _MIB_PER_S = 4  # no reader is slower than this; one that takes longer is caught in a loop
@@ -47,27 +47,15 @@ _LEAST_S = 60.0
 
 @dataclass(frozen=True)
 class ImportedFeatures:
-    """What was read from a file of features.
+    """What was read from a file of features."""
 
-    Attributes
-    ----------
-    names : list of str or None
-        Image name of each row, distinct; None where the file has none.
-    matrix : float array of shape (n_rows, n_features)
-        float64, float32 where the file holds float32 or small integers, float16 where it holds that; finite.
-    columns : list of str or None
-        Name of each column; None where the file has none.
-    n_nonfinite : int
-        NaN and infinite values that were replaced by 0.
-    description : str
-        Which variable or columns were taken, what was left out, what was replaced.
-    """
-
-    names: list[str] | None
+    names: list[str] | None  # image name of each row, distinct; None where the file has none
+    # float array of shape (n_rows, n_features); float64, float32 where the file holds float32 or small integers,
+    # float16 where it holds that; finite
     matrix: NDArray[np.floating[Any]]
-    columns: list[str] | None
-    n_nonfinite: int
-    description: str
+    columns: list[str] | None  # name of each column; None where the file has none
+    n_nonfinite: int  # naN and infinite values that were replaced by 0
+    description: str  # which variable or columns were taken, what was left out, what was replaced
 
 
 def read_feature_file(

@@ -44,52 +44,24 @@ _TEXT_CURE = (
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user says of a file that leaves a choice.
+    """What the user says of a file that leaves a choice."""
 
-    Attributes
-    ----------
-    variable : str or None
-        Array, variable, list column, or pattern for columns.
-    names : str or None
-        What holds the image names.
-    exclude : tuple of str
-        Columns that are not features.
-    transpose : bool
-        Images are the columns.
-    own_names : bool
-        False where the names come from elsewhere: those in the file are left alone.
-    """
-
-    variable: str | None = None
-    names: str | None = None
-    exclude: tuple[str, ...] = ()
-    transpose: bool = False
-    own_names: bool = True
+    variable: str | None = None  # array, variable, list column, or pattern for columns
+    names: str | None = None  # what holds the image names
+    exclude: tuple[str, ...] = ()  # columns that are not features
+    transpose: bool = False  # images are the columns
+    own_names: bool = True  # false where the names come from elsewhere: those in the file are left alone
 
 
 @dataclass(frozen=True)
 class FoundMatrix:
-    """A matrix as it lies in a file.
+    """A matrix as it lies in a file."""
 
-    Attributes
-    ----------
-    matrix : array of shape (n_rows, n_columns)
-        Numbers of any real type.
-    names : list of str or None
-        One name for each row.
-    columns : list of str or None
-        One name for each column.
-    taken : str
-        What was taken, in words.
-    left_out : tuple of str
-        What was not.
-    """
-
-    matrix: NDArray[Any]
-    names: list[str] | None
-    columns: list[str] | None
-    taken: str
-    left_out: tuple[str, ...] = ()
+    matrix: NDArray[Any]  # array of shape (n_rows, n_columns); Numbers of any real type
+    names: list[str] | None  # one name for each row
+    columns: list[str] | None  # one name for each column
+    taken: str  # what was taken, in words
+    left_out: tuple[str, ...] = ()  # what was not
 
 
 def room(path: Path) -> int:

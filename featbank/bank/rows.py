@@ -18,24 +18,13 @@ from featbank.remote import Place
 
 @dataclass(frozen=True)
 class KeyIndex:
-    """Where each key's row lies, over all shards of a folder.
+    """Where each key's row lies, over all shards of a folder."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        Shard names, ascending.
-    keys : array of shape (n_rows,) and dtype S32
-        Distinct keys, ascending.
-    shard : int32 array of shape (n_rows,)
-        Position in ``names`` of the shard that serves the key.
-    row : int32 array of shape (n_rows,)
-        Row inside that shard.
-    """
-
-    names: tuple[str, ...]
-    keys: Keys
+    names: tuple[str, ...]  # shard names, ascending
+    keys: Keys  # array of shape (n_rows,) and dtype S32; Distinct keys, ascending
+    # int32 array of shape (n_rows,); Position in ``names`` of the shard that serves the key
     shard: NDArray[np.int32]
-    row: NDArray[np.int32]
+    row: NDArray[np.int32]  # int32 array of shape (n_rows,); Row inside that shard
 
     @classmethod
     def build(cls, columns: Mapping[str, Keys]) -> KeyIndex:

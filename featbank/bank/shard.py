@@ -62,24 +62,13 @@ STORED_DTYPES = ("float32", "float16")
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """The full description of one feature.
+    """The full description of one feature."""
 
-    Parameters
-    ----------
-    identity : dict
-        Everything that can change the numbers, as JSON with string keys; its digest names the folder.
-    n_features : int
-        Numbers per image, at least 1.
-    dtype : str
-        How they are stored, ``"float32"`` or ``"float16"``.
-    label : str
-        A name for people, not part of the identity: two recipes may call one feature differently.
-    """
-
+    # Everything that can change the numbers, as JSON with string keys; its digest names the folder
     identity: dict[str, Any]
-    n_features: int
-    dtype: str
-    label: str
+    n_features: int  # numbers per image, at least 1
+    dtype: str  # how they are stored, ``"float32"`` or ``"float16"``
+    label: str  # A name for people, not part of the identity: two recipes may call one feature differently
 
     def __post_init__(self) -> None:
         text = canonical_json(self.identity)

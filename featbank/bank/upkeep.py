@@ -128,25 +128,13 @@ def _gather(index: KeyIndex, part: slice, shards: dict[str, Shard], spec: Featur
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding of ``verify``.
+    """One finding of ``verify``."""
 
-    Attributes
-    ----------
-    where : str
-        Label and folder of the feature, or ``"images"``.
-    path : Path or RemotePath
-        The file, or the folder when it is about several.
-    kind : str
-        One of ``specification``, ``checksum``, ``unreadable``, ``not-finite``, ``order``, ``disagreement``,
-        ``stray``.
-    message : str
-        The full sentence for people, with the cure.
-    """
-
-    where: str
-    path: Place
+    where: str  # label and folder of the feature, or ``"images"``
+    path: Place  # the file, or the folder when it is about several
+    # One of ``specification``, ``checksum``, ``unreadable``, ``not-finite``, ``order``, ``disagreement``, ``stray``
     kind: str
-    message: str
+    message: str  # the full sentence for people, with the cure
 
 
 def name_of(spec: FeatureSpec) -> str:

@@ -7,7 +7,6 @@ A new dataset is one more `Release` in `RELEASES`. A package of one's own adds o
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -411,34 +410,12 @@ def _mat_variable(path: Place, name: str) -> tuple[str, list[Any]]:
         data = read_regular(path, _MAX_MAT_BYTES, DatasetError)
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"no file at {path}.") from error
-    answer = read_apart(f"{__name__}:read_variable", path, data, name)
+    answer = read_apart("featbank.apart:read_variable", path, data, name)
     if "refused" in answer:
         raise DatasetError(f"{path} is not a MATLAB file of version 7 or older: {answer['refused']}.")
     if "found" in answer:
         raise DatasetError(f"{path} must hold the variable {name!r}, got {answer['found']}.")
     return answer["type"], answer["values"]
-
-
-def read_variable(name: str, data: bytes) -> tuple[dict[str, Any], None]:
-    """Read one variable of a MAT file in the process that exists for it; called by `call_apart`."""
-    from scipy.io import loadmat, whosmat
-
-    file = io.BytesIO(data)
-    try:
-        content = loadmat(file, variable_names=[name])
-        if name not in content:
-            return {"found": [variable for variable, _, _ in whosmat(file)]}, None
-    except Exception as error:  # noqa: BLE001 - scipy has no error of its own: the parent tells this one
-        return {"refused": str(error)[:200] or type(error).__name__}, None
-    array = np.asarray(content[name]).ravel()
-    # A cell array arrives as an object array whose elements are arrays of one string.
-    values = array.tolist() if array.dtype.kind in "fiu" else [_only_text(cell) for cell in array]
-    return {"type": str(array.dtype), "values": values}, None
-
-
-def _only_text(cell: object) -> str:
-    values = np.asarray(cell).ravel()
-    return str(values[0]).strip() if len(values) == 1 else ""
 
 
 RELEASES = (

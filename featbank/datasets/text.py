@@ -14,9 +14,9 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from featbank.apart import call_apart
 from featbank.errors import DatasetError, DatasetNotFoundError, first_few
 from featbank.remote import Place, check_regular, read_regular
-from featbank.workers import call_apart
 
 UNKNOWN_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 
@@ -283,7 +283,7 @@ def read_xlsx(path: Place) -> TextTable:
         the header, or a row is longer than the header.
     """
     data = read_regular(path, MAX_WORKBOOK_BYTES, DatasetError)
-    answer = read_apart("featbank.datasets._workbook:read_sheet", path, data)
+    answer = read_apart("featbank.apart:read_sheet", path, data)
     if "refused" in answer:
         raise DatasetError(
             f"{path} is not a workbook that can be read ({answer['refused']}). "

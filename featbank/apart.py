@@ -1,0 +1,216 @@
+"""Reads files that a library in C takes apart in a process of its own, under a limit on memory and time.
+
+One changed byte can end such a process, or make it ask for all memory there is. The functions called there for
+datasets stand here as well, where they import little.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from featbank import errors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_READY = b"ready\n"
+MAX_TEXT_BYTES = 1 << 26
+MAX_CELLS = 2_000_000
+"""What a sheet of scores stays far below."""
+
+
+def call_apart(
+    function: str, request: object, *, seconds: float, n_bytes: int, data: bytes = b""
+) -> tuple[dict[str, Any], NDArray[Any] | None]:
+    """Call a function in a process of its own, which may die of what it reads or be stopped; nothing is unpickled.
+
+    Parameters
+    ----------
+    function : str
+        Such as ``featbank.bank.imported:read_here``; takes ``request`` and ``data``, and returns a dict for JSON and an
+        array or None.
+    request : object
+        Can be written as JSON.
+    seconds : float
+        How long it may take.
+    n_bytes : int
+        How much memory it may take beyond what its imports took.
+    data : bytes
+        Sent to it as they are.
+
+    Raises
+    ------
+    FeatbankError
+        What the function raised.
+    ChildProcessError, TimeoutError
+        If the process ended before it answered, or was stopped.
+    """
+    here = str(Path(__file__).parents[1])
+    program = f"import sys; sys.path.append({here!r}); from featbank.apart import serve; serve()"
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    arguments = json.dumps([function, request, n_bytes, len(data)])
+    # Its standard input stays open: the end of it tells the child that this process has ended.
+    with subprocess.Popen(  # noqa: S603 (this very interpreter)
+        [sys.executable, "-P", "-c", program, arguments],  # -P: nothing is imported from the current folder
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | one_thread | {"ARROW_DEFAULT_MEMORY_POOL": "system"},
+    ) as child:
+        timer = threading.Timer(seconds, child.kill)
+        timer.start()
+        try:
+            assert child.stdout is not None
+            assert child.stdin is not None
+            is_ready = child.stdout.readline() == _READY
+            if not is_ready and timer.is_alive():
+                raise errors.FeatbankError(f"{sys.executable} cannot be started; see `featbank doctor`.")
+            with suppress(BrokenPipeError):
+                child.stdin.write(data)
+                child.stdin.flush()
+            found = _receive(child.stdout) if is_ready else None
+        finally:
+            is_late = not timer.is_alive()
+            timer.cancel()
+            child.kill()
+    if found is not None:
+        return found
+    raise (
+        TimeoutError(f"took more than {seconds:.0f} s to read")
+        if is_late
+        else ChildProcessError("ended the process that read it")
+    )
+
+
+def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], NDArray[Any] | None] | None:
+    """Take what `serve` sends; None where it ended before."""
+    import numpy as np
+
+    line = pipe.readline()
+    if not line.endswith(b"\n"):
+        return None
+    answer = json.loads(line)
+    if "error" in answer:
+        raise getattr(errors, answer["kind"], errors.FeatbankError)(answer["error"])
+    if "dtype" not in answer:
+        return answer, None
+    array = np.empty(answer.pop("shape"), dtype=answer.pop("dtype"))
+    rest = array.data.cast("B") if array.size else memoryview(b"")
+    while rest:
+        n_bytes = pipe.readinto(rest)  # type: ignore[attr-defined]
+        if not n_bytes:
+            return None
+        rest = rest[n_bytes:]
+    return answer, array
+
+
+def serve() -> None:
+    """Call the function named by the argument and send what it returns to standard output; the child's work."""
+    function, request, n_bytes, n_sent = json.loads(sys.argv[1])
+    module, _, name = function.partition(":")
+    call = getattr(import_module(module), name)
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints goes nowhere
+    out.write(_READY)
+    out.flush()
+    data = sys.stdin.buffer.read(n_sent)
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    _limit_memory(n_bytes)
+    content: memoryview | bytes = b""
+    try:
+        answer, array = call(request, data)
+        if array is not None:
+            answer = {**answer, "shape": array.shape, "dtype": array.dtype.str}
+            content = array.data.cast("B") if array.size else b""
+    except errors.FeatbankError as error:
+        answer = {"error": str(error), "kind": type(error).__name__}
+    out.write(json.dumps(answer).encode() + b"\n")
+    out.write(content)
+    out.flush()
+    os._exit(0)
+
+
+def _end_with_input() -> None:
+    """Wait for the end of standard input, which comes when the parent dies, however it dies."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _limit_memory(n_bytes: int) -> None:
+    """Allow this process so many bytes more than it has, where the system tells how many it has."""
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        import resource
+
+        limit = int(statm.read_text().split()[0]) * resource.getpagesize() + n_bytes
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
+
+
+def read_variable(name: str, data: bytes) -> tuple[dict[str, Any], None]:
+    """Read one variable of a MAT file in the process that exists for it; called by `call_apart`."""
+    import numpy as np
+    from scipy.io import loadmat, whosmat
+
+    file = io.BytesIO(data)
+    try:
+        content = loadmat(file, variable_names=[name])
+        if name not in content:
+            return {"found": [variable for variable, _, _ in whosmat(file)]}, None
+    except Exception as error:  # noqa: BLE001 - scipy has no error of its own: the parent tells this one
+        return {"refused": str(error)[:200] or type(error).__name__}, None
+    array = np.asarray(content[name]).ravel()
+    # A cell array arrives as an object array whose elements are arrays of one string.
+    values = array.tolist() if array.dtype.kind in "fiu" else [_only_text(cell) for cell in array]
+    return {"type": str(array.dtype), "values": values}, None
+
+
+def _only_text(cell: object) -> str:
+    import numpy as np
+
+    values = np.asarray(cell).ravel()
+    return str(values[0]).strip() if len(values) == 1 else ""
+
+
+def read_sheet(request: object, data: bytes) -> tuple[dict[str, Any], None]:
+    """Read the rows that are not empty, with their numbers, in the process that exists for it."""
+    try:
+        return {"rows": _rows(data)}, None
+    except BaseException as error:  # noqa: BLE001 - the library's panics are no exceptions
+        return {"refused": f"{type(error).__name__}: {str(error)[:200]}"}, None
+
+
+def _rows(data: bytes) -> list[tuple[int, list[str]]]:
+    from python_calamine import CalamineWorkbook
+
+    sheet = CalamineWorkbook.from_filelike(io.BytesIO(data)).get_sheet_by_index(0)
+    rows: list[tuple[int, list[str]]] = []
+    n_cells = n_bytes = 0
+    for number, row in enumerate(sheet.to_python(skip_empty_area=False), start=1):
+        cells = [_text(value) for value in row]
+        n_cells, n_bytes = n_cells + len(cells), n_bytes + sum(map(len, cells))
+        if n_cells > MAX_CELLS or n_bytes > MAX_TEXT_BYTES:
+            raise ValueError(
+                f"its first sheet has more than {MAX_CELLS:,} cells or {MAX_TEXT_BYTES:,} characters"
+            )
+        if any(cells):
+            rows.append((number, cells))
+    return rows
+
+
+def _text(value: object) -> str:
+    """Write a cell as a CSV would have it, a whole number without ``.0``."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    return str(value).strip()
