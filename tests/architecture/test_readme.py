@@ -23,6 +23,7 @@ COMMAND_LINES = [
     if line.startswith("$ ")
 ]
 FEATBANK_LINES = [line for line in COMMAND_LINES if line.startswith("featbank ")]
+N_PHOTOS = 42
 MAKE_LINES = [line for line in COMMAND_LINES if line.startswith("make ")]
 
 
@@ -44,9 +45,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     rng = np.random.default_rng(0)
     names, rows, scores = [], [], ["path,mos"]
-    for number in range(60):
+    for number in range(N_PHOTOS):
         radius = float(rng.uniform(0, 3))
-        split = "training" if number < 36 else "validation" if number < 48 else "test"
+        split = "training" if number < 26 else "validation" if number < 34 else "test"
         subset = "exclusive" if split != "training" and number % 3 == 0 else ""
         name = f"{number + 1}.jpg"
         write_photo(folder / "home/uhd-iqa" / split / name, radius, number)
@@ -57,7 +58,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         names.append(name)
     write_uhd(folder / "home/uhd-iqa", rows)
     (folder / "scores.csv").write_text("\n".join(scores))
-    np.save(folder / "features.npy", rng.normal(size=(60, 8)))
+    np.save(folder / "features.npy", rng.normal(size=(N_PHOTOS, 8)))
     (folder / "mine.toml").write_text(re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)[0])
     for number in range(3):
         write_photo(folder / "photos" / f"holiday {number}.jpg", 1.0, 100 + number)
