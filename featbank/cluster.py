@@ -152,7 +152,7 @@ def _connect(address: str) -> Iterator[Any]:
             "pip install 'featbank[cluster]'."
         ) from error
     # Its logs repeat with tracebacks what our own messages say in a sentence; each has a level of its own.
-    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    names = ["asyncio", *(name for name in logging.root.manager.loggerDict if name.startswith("distributed"))]
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.CRITICAL)
