@@ -174,6 +174,9 @@ def _connect(address: str) -> Iterator[Any]:
         # A table is sent as it is, once.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
             yield client
+    except ClusterError:
+        del levels["asyncio"]  # it tells of what was lost once more when the process ends and collects its tasks
+        raise
     finally:
         if client is not None:
             client.close(timeout=5)
