@@ -18,8 +18,9 @@ FEATBANK := $(BIN)/featbank
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-# Tests of one file share costly fixtures and stay together; each process may load torch, so that memory bounds their number.
-SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Tests of one file share costly fixtures and stay together, the files in their order: by default those of few tests, which
+# are the long ones, would come last. Each process may load torch, so that memory bounds their number.
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-encoders demo features fit search distill report notebooks test test-slow lint format types imports check bench clean

@@ -72,6 +72,7 @@ def assert_close(found: Any, known: Any, where: str = "") -> None:
         assert found == known, where
 
 
+@pytest.mark.slow
 def test_a_run_by_blocks_has_the_numbers_of_a_run_in_memory(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

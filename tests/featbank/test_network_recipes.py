@@ -198,7 +198,7 @@ def read_scores(text: str) -> list[dict]:
     return json.loads(text)["scores"]
 
 
-# Recipes of every family and of every special kind, on crops small enough for each commit: four networks and five
+# Recipes of every family and of every special kind, on small crops; one at each commit, all in the slow suite: four networks and five
 # regressors; crops as rows; draws averaged; seven crops on three scales; similarities with prompts.
 SMALL = {
     "icl": {"center_320+half": "center_64+half", "square_320+half": "square_64+half"},
@@ -214,7 +214,7 @@ SMALL = {
 
 
 @needs_torch
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", marked(sorted(SMALL), {"arniqa"}))
 @pytest.mark.filterwarnings("ignore::regressors.ensemble.NoSkillWarning")
 def test_the_whole_chain_runs_on_small_crops_of_random_weights(
     name: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -85,6 +85,7 @@ def test_scores_within_kinds_are_centred_in_each(made):
         assert np.abs(found[kinds == kind].mean(axis=0)).max() < 0.2
 
 
+@pytest.mark.slow
 def test_a_mixed_student_is_written_and_starts_students_without_a_mixer(made, trunk, tmp_path, monkeypatch):
     from featbank.encoders import make_encoder
 
