@@ -198,8 +198,8 @@ def read_scores(text: str) -> list[dict]:
     return json.loads(text)["scores"]
 
 
-# Recipes of every family and of every special kind, on small crops; one at each commit, all in the slow suite: four networks and five
-# regressors; crops as rows; draws averaged; seven crops on three scales; similarities with prompts.
+# Recipes of every family and of every special kind, on small crops, one of them at each commit: four networks and
+# five regressors; crops as rows; draws averaged; seven crops on three scales; similarities with prompts.
 SMALL = {
     "icl": {"center_320+half": "center_64+half", "square_320+half": "square_64+half"},
     "arniqa": {"five_224+halfimage": "five_64+halfimage"},
