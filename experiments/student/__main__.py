@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from featbank.errors import FeatbankError
+from featbank.workers import own_workers
 
 if TYPE_CHECKING:
     from featbank.distill.network import StudentNetwork
@@ -48,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     try:
-        steps[options.step](options)
+        with own_workers():
+            steps[options.step](options)
     except FeatbankError as error:
         _log.error("%s", error)
         return 1
