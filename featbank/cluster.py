@@ -175,7 +175,8 @@ def _connect(address: str) -> Iterator[Any]:
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
             yield client
     except ClusterError:
-        del levels["asyncio"]  # it tells of what was lost once more when the process ends and collects its tasks
+        # It tells of what was lost once more when the process ends and collects its tasks.
+        del levels["asyncio"]
         raise
     finally:
         if client is not None:
