@@ -73,8 +73,7 @@ def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
     try:
         with torch.device("meta"):
             return build()
-    except NotImplementedError:
-        # A few constructors (torchvision's RegNet) compute their widths with tensors, which need memory.
+    except NotImplementedError:  # as torch says where a constructor (RegNet's) computes with values
         with torch.random.fork_rng(devices=[]):
             return build().to("meta")
 
