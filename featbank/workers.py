@@ -62,12 +62,16 @@ def own_workers() -> Iterator[None]:
     """Let joblib's worker processes import nothing from the current folder, and end with this process, however it ends.
 
     Holds for those that libraries start as well. Another backend that a caller has chosen, such as a cluster, is left.
+    joblib keeps its processes for the next call: after a change of the current folder, in which relative paths start,
+    it starts new ones, since their arguments differ.
     """
     from joblib import parallel_config
     from joblib.parallel import LokyBackend, get_active_backend
 
     if type(get_active_backend()[0]) is LokyBackend:
-        guarded = parallel_config(backend="loky", initializer=end_with_parent, initargs=(os.getpid(),))
+        guarded = parallel_config(
+            backend="loky", initializer=_begin, initargs=(os.getpid(), _current_folder())
+        )
     else:
         guarded = nullcontext()
     with without_current_folder(), guarded:
@@ -90,6 +94,19 @@ def starting_workers() -> Iterator[None]:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _current_folder() -> str:
+    """Return the current folder, empty when it was removed meanwhile."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""
+
+
+def _begin(parent: int, folder: str) -> None:
+    """Begin a worker process that ``parent`` started in ``folder``."""
+    end_with_parent(parent)
 
 
 @cache

@@ -1,11 +1,15 @@
-"""Freed memory is kept: the second photo faults no page that the first one had."""
+"""Freed memory is kept: the second photo faults no page that the first one had. Workers follow a change of folder."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import joblib
 import pytest
+
+from featbank.workers import starting_workers
 
 CODE = """
 import resource, sys
@@ -33,3 +37,14 @@ def faults(mode: str) -> int:
 def test_large_blocks_are_not_faulted_in_again() -> None:
     kept = faults("keep")
     assert kept < faults("leave") / 20
+
+
+def test_workers_kept_for_the_next_call_follow_a_change_of_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        with starting_workers():
+            folders = joblib.Parallel(n_jobs=2)(joblib.delayed(Path.cwd)() for _ in range(4))
+        assert set(folders) == {tmp_path / name}
