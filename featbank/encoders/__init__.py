@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from featbank.encoders.custom import allow_code
-from featbank.encoders.registry import EncoderRegistry, list_encoders, make_encoder, register
+from featbank.encoders.registry import list_encoders, make_encoder
 from featbank.encoders.spec import ROLES, Encoder, EncoderSpec
 from featbank.encoders.weights import (
     check_weights,
@@ -16,7 +16,6 @@ from featbank.encoders.weights import (
 __all__ = [
     "ROLES",
     "Encoder",
-    "EncoderRegistry",
     "EncoderSpec",
     "allow_code",
     "check_weights",
@@ -26,5 +25,4 @@ __all__ = [
     "make_encoder",
     "missing_weights",
     "random_weights_note",
-    "register",
 ]

@@ -168,7 +168,7 @@ def _run(blueprint: Blueprint, prompts: str, seed: int | None) -> torch.Tensor:
     context = None
     if seed is None:
         stored = load_stored(blueprint.source)
-        clip.load_state_dict(match_state(blueprint.base, stored, clip.state_dict(), []), strict=True)
+        clip.load_state_dict(match_state(blueprint.base, stored, clip.state_dict()), strict=True)
         if prompts == LEARNED:
             context = load_stored(LEARNED_PROMPTS)["ctx"]
     else:

@@ -18,7 +18,7 @@ from torch import nn
 
 from featbank.encoders.engine import choose_engine
 from featbank.encoders.networks import modules
-from featbank.encoders.networks.catalogue import LEARNED, PROMPTS, STORED, Blueprint
+from featbank.encoders.networks.catalogue import LEARNED, LEARNED_PROMPTS, PROMPTS, STORED, Blueprint
 from featbank.encoders.networks.clip import EPOCH as TEXT_EPOCH
 from featbank.encoders.networks.clip import N_LEARNED, encode_prompts
 from featbank.encoders.networks.engines import Forward, open_engine
@@ -88,7 +88,7 @@ class NetworkEncoder(Encoder):
                 role=blueprint.role,
                 title=blueprint.title,
                 reference=blueprint.reference,
-                licence=blueprint.licence if name.seed is None else "none (random weights)",
+                licence=blueprint.source.licence if name.seed is None else "none (random weights)",
                 weights=self._weights_name,
                 n_features=n_features,
             )
@@ -138,8 +138,6 @@ class NetworkEncoder(Encoder):
 
     def _prompts_identity(self) -> Any:  # noqa: ANN401 - JSON value
         if self.prompts == LEARNED and self.name.seed is None:
-            from featbank.encoders.networks.catalogue import LEARNED_PROMPTS
-
             return {LEARNED: content_digest(LEARNED_PROMPTS)}
         return list(PROMPTS.get(self.prompts, (self.prompts,)))
 

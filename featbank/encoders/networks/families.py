@@ -20,15 +20,15 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from featbank.encoders.macs import build_on_meta
 from featbank.encoders.networks.catalogue import (
     LEARNED_PROMPTS,
+    NORMALISATIONS,
     SHEETS,
     Blueprint,
     checkpoint_source,
-    role_of,
 )
 from featbank.encoders.networks.clip import N_CONTEXT, build_clip, build_image_tower
 from featbank.encoders.networks.encoder import NetworkEncoder
 from featbank.encoders.networks.loading import State, map_checkpoint, match_state, read_published, take_in
-from featbank.encoders.spec import EncoderName, parse_encoder_name
+from featbank.encoders.spec import parse_encoder_name
 from featbank.encoders.weights import WeightsSource, find_sources
 from featbank.errors import EncoderError, unknown_name
 
@@ -96,9 +96,7 @@ def timm_blueprint(model: str) -> Blueprint:
     return Blueprint(
         base=f"timm:{model}",
         title=f"timm {architecture}" + (f", {config.notes[0]}" if config.notes else ""),
-        role=role_of(f"timm:{model}"),
         reference=config.paper_name or "timm",
-        licence=source.licence,
         source=source,
         build=partial(_create, architecture, **options),
         mean=tuple(config.mean),
@@ -125,16 +123,21 @@ def convert_timm(model: str, path: Path) -> State:
     architecture = model.partition(".")[0]
     whole = build_on_meta(partial(_create, architecture, num_classes=config.num_classes))
     headless = build_on_meta(partial(_create, architecture))
-    expected = whole.state_dict()
-    if set(state) != set(expected):
+    if set(state) != set(whole.state_dict()):
         entrypoint = timm.models.model_entrypoint(architecture)
         convert = getattr(sys.modules[entrypoint.__module__], "checkpoint_filter_fn", None)
         if convert is not None:
             state = convert(dict(state), whole)
-    state = match_state(f"timm:{model}", state, expected, [])
-    return match_state(
-        f"timm:{model}", {k: state[k] for k in headless.state_dict() if k in state}, headless.state_dict(), []
-    )
+    return _take_off_head(f"timm:{model}", state, whole, headless)
+
+
+def _take_off_head(
+    name: str, state: Mapping[str, torch.Tensor], whole: nn.Module, headless: nn.Module
+) -> State:
+    """Demand exactly the tensors of the whole network, and keep those of the headless one."""
+    state = match_state(name, state, whole.state_dict())
+    expected = headless.state_dict()
+    return match_state(name, {key: state[key] for key in expected if key in state}, expected)
 
 
 _HEADS = ("fc", "head", "heads", "classifier")
@@ -188,9 +191,7 @@ def torchvision_blueprint(model: str) -> Blueprint:
     return Blueprint(
         base=f"torchvision:{model}",
         title=f"torchvision {architecture}, {weights.name}",
-        role=role_of(f"torchvision:{model}"),
         reference="torchvision model zoo",
-        licence=source.licence,
         source=source,
         build=partial(build_headless, architecture),
         mean=tuple(contract.mean),
@@ -202,12 +203,12 @@ def torchvision_blueprint(model: str) -> Blueprint:
     )
 
 
-def build_headless(architecture: str) -> nn.Module:
+def build_headless(architecture: str, **options: object) -> nn.Module:
     """Build a classification network whose forward ends before the last linear layer.
 
     Raises EncoderError if the architecture keeps its head in another place than the known ones.
     """
-    network = torchvision.models.get_model(architecture, weights=None)
+    network = torchvision.models.get_model(architecture, weights=None, **options)
     name = next((head for head in _HEADS if isinstance(getattr(network, head, None), nn.Module)), None)
     if name is None:
         raise EncoderError(
@@ -230,17 +231,15 @@ def convert_torchvision(model: str, path: Path) -> State:
     """
     architecture, _ = _weights(model)
     published = _read_dictionary(f"torchvision:{model}", path)
-    whole = build_on_meta(partial(torchvision.models.get_model, architecture, weights=None)).state_dict()
-    headless = build_on_meta(partial(build_headless, architecture)).state_dict()
+    whole = build_on_meta(partial(torchvision.models.get_model, architecture, weights=None))
+    headless = build_on_meta(partial(build_headless, architecture))
     # Files older than torch 0.4 do not count batches; the counter plays no part in evaluation.
-    state = {
-        key: published.get(key, torch.zeros(tensor.shape, dtype=tensor.dtype))
-        for key, tensor in whole.items()
-        if key in published or key.endswith("num_batches_tracked")
+    counters = {
+        key: torch.zeros(tensor.shape, dtype=tensor.dtype)
+        for key, tensor in whole.state_dict().items()
+        if key.endswith("num_batches_tracked")
     }
-    left_over = [str(key) for key in published if key not in whole]
-    state = match_state(f"torchvision:{model}", state, whole, left_over)
-    return {key: state[key] for key in headless}
+    return _take_off_head(f"torchvision:{model}", counters | published, whole, headless)
 
 
 # open_clip's configurations name no licence; these are the publishers' statements by tag.
@@ -311,10 +310,8 @@ def open_clip_blueprint(model: str) -> Blueprint:
     return Blueprint(
         base=f"open_clip:{model}",
         title=f"CLIP {architecture}, {tag}",
-        role=role_of(f"open_clip:{model}"),
         reference="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021; "
         "Ilharco et al., OpenCLIP, 2021",
-        licence=source.licence,
         source=source,
         build=partial(build_image_tower, architecture),
         mean=tuple(config.get("mean") or open_clip.OPENAI_DATASET_MEAN),
@@ -343,7 +340,7 @@ def convert_open_clip(model: str, path: Path) -> State:
             and state[key].numel() == tensor.numel() == 1
         ):
             state[key] = state[key].reshape(tensor.shape)
-    return match_state(name, state, expected, [])
+    return match_state(name, state, expected)
 
 
 N_STORED_PROMPTS: Final = 14
@@ -414,7 +411,7 @@ class DistortionAwareResNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = _resnet("resnet50")
+        self.trunk = build_headless("resnet50")
         # Of each stage: channels after its 1 x 1 convolution and cells of its grid; the last has no convolution.
         for level, (n_channels, n_squeezed, n_cells) in enumerate(_LOCAL_STAGES, start=1):
             squeeze = nn.Conv2d(n_channels, n_squeezed, 1, bias=False)
@@ -436,18 +433,6 @@ class DistortionAwareResNet(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-def _resnet(name: str, **options: object) -> nn.Module:
-    network = torchvision.models.get_model(name, weights=None, **options)
-    network.fc = nn.Identity()
-    return network
-
-
-def _headless(name: str, head: str, **options: object) -> nn.Module:
-    network = torchvision.models.get_model(name, weights=None, **options)
-    setattr(network, head, nn.Identity())
-    return network
-
-
 def _clip_rn50(*, with_prompts: bool = False) -> nn.Module:
     tower = build_image_tower("RN50-quickgelu")
     tower.attnpool = PositionFreeAttentionPool(2048, 32, 1024)
@@ -457,16 +442,13 @@ def _clip_rn50(*, with_prompts: bool = False) -> nn.Module:
 
 
 ARCHITECTURES: Final[dict[str, Callable[[], nn.Module]]] = {
-    "resnet18": partial(_resnet, "resnet18"),
-    "resnet50": partial(_resnet, "resnet50"),
+    **{name: partial(build_headless, name) for name in ("resnet18", "resnet50", "densenet161", "swin_t")},
     "resnet50-distortion-aware": DistortionAwareResNet,
     # The detection models were trained and are published with a normalisation that adds no epsilon.
-    "resnet50-frozen-norm": partial(_resnet, "resnet50", norm_layer=partial(FrozenBatchNorm2d, eps=0.0)),
-    "mobilenet-v3-frozen-norm": partial(
-        _headless, "mobilenet_v3_large", "classifier", norm_layer=FrozenBatchNorm2d
+    "resnet50-frozen-norm": partial(
+        build_headless, "resnet50", norm_layer=partial(FrozenBatchNorm2d, eps=0.0)
     ),
-    "densenet161": partial(_headless, "densenet161", "classifier"),
-    "swin_t": partial(_headless, "swin_t", "head"),
+    "mobilenet-v3-frozen-norm": partial(build_headless, "mobilenet_v3_large", norm_layer=FrozenBatchNorm2d),
     "clip-rn50": partial(_clip_rn50, with_prompts=True),
     "clip-rn50-with-text": _clip_rn50,
     "clip-vit-b32": partial(build_image_tower, "ViT-B-32-quickgelu"),
@@ -478,9 +460,6 @@ STORED: Final[dict[str, Callable[[], nn.Module]]] = {
     "clip-rn50-with-text": partial(build_clip, "RN50-quickgelu"),
 }
 """Builders of what is kept on disk, where that is more than the image network."""
-
-
-_NATIVE_SIZE = (224, 224)
 
 
 def checkpoint_blueprint(name: str) -> Blueprint:
@@ -496,17 +475,16 @@ def checkpoint_blueprint(name: str) -> Blueprint:
         )
     sheet = SHEETS[name]
     has_text = sheet.architecture in STORED
+    mean, std = NORMALISATIONS[sheet.normalisation]
     return Blueprint(
         base=source.name,
         title=sheet.title,
-        role=sheet.role,
         reference=sheet.reference,
-        licence=source.licence,
         source=source,
         build=ARCHITECTURES[sheet.architecture],
-        mean=sheet.normalisation[0],
-        std=sheet.normalisation[1],
-        native_size=_NATIVE_SIZE,
+        mean=mean,
+        std=std,
+        native_size=(224, 224),
         channels_last=sheet.architecture == "swin_t",
         n_prefix_tokens=1 if sheet.architecture == "clip-vit-b32" else 0,
         l2=sheet.l2,
@@ -543,7 +521,7 @@ def _convert_context(path: Path) -> State:
             "This is another file than the published one."
         )
     expected = {"ctx": torch.empty(N_CONTEXT, 512, device="meta")}
-    return match_state(LEARNED_PROMPTS.name, {"ctx": tensor}, expected, [])
+    return match_state(LEARNED_PROMPTS.name, {"ctx": tensor}, expected)
 
 
 class Family(NamedTuple):
@@ -573,18 +551,13 @@ def blueprint_of(base: str) -> Blueprint:
     return FAMILIES[name.family].blueprint(name.model)
 
 
+@lru_cache(maxsize=256)
 def build_network_encoder(text: str) -> NetworkEncoder:
-    """Build the encoder called ``text``; loads no weights.
+    """Build the encoder called ``text``, one for the whole process; loads no weights.
 
     Raises UnknownNameError, EncoderError if the name breaks the grammar, is not known, or an option
     does not fit.
     """
-    return _build(parse_encoder_name(text).text)
-
-
-@lru_cache(maxsize=256)
-def _build(text: str) -> NetworkEncoder:
-    # Encoders keep no state of their own, so one of each name serves the whole process.
     name = parse_encoder_name(text)
     return NetworkEncoder(name, blueprint_of(name.base))
 
@@ -596,9 +569,8 @@ def take_in_weights(base: str, path: Path, accepted: str = "") -> dict[str, obje
 
     Raises EncoderError if the licence was not accepted or the file does not fit.
     """
-    name: EncoderName = parse_encoder_name(parse_encoder_name(base).base)
-    sources = find_sources(name.text)
+    name = parse_encoder_name(base)
+    sources = find_sources(name.base)
     if not sources:
         raise EncoderError(f"weights: encoder {base!r} needs no weights file.")
-
     return take_in(path, sources[0], partial(FAMILIES[name.family].convert, name.model), accepted)

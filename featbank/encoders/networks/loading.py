@@ -11,7 +11,7 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -128,7 +128,10 @@ def _map_key(sheet: CheckpointSheet, key: str) -> str | None:
 
 
 def match_state(
-    name: str, state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], unexpected: list[str]
+    name: str,
+    state: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    unexpected: Sequence[str] = (),
 ) -> State:
     """Demand the same keys and shapes; see `map_checkpoint`.
 
@@ -270,4 +273,4 @@ def image_state(
     """Pick the image network's tensors out of a stored state."""
     prefix = blueprint.stored_prefix
     picked = {key: state[prefix + key] for key in expected if prefix + key in state}
-    return match_state(blueprint.base, picked, expected, [])
+    return match_state(blueprint.base, picked, expected)
