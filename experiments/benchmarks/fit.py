@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from regressors.checks import FloatArray
 from regressors.ensemble import BandEnsemble
-from regressors.evaluation.metrics import SCORERS
+from regressors.evaluation.metrics import SCORERS, srcc
 from regressors.folds import Fold, make_folds
 from regressors.pipelines import DEFAULT_GRID, make_pipeline
 from regressors.search import BandGridSearchCV
@@ -214,15 +214,16 @@ def _subsets_row(n_rows: int, n_columns: int, n_bands: int, rate: float) -> dict
     bands, alphas = _bands(n_bands), np.array(DEFAULT_GRID["alpha"])
     subsets = [list(chosen) for size in range(1, n_bands + 1) for chosen in combinations(bands, size)]
     model = BandEnsemble("all", cv=_folds(y), n_jobs=cpu_count())
-    scorer = SubsetScorer(X, y, model=model)
+    scorer = SubsetScorer(X, y, model)
     ours = _timed(lambda: scorer.score(subsets))
     plain, differences = 0.0, []
     for size in range(1, n_bands + 1):
         one = bands[:size]
         seconds, reference = _run_plain(X, y, [one], {"regress__alpha": list(alphas)}, "ridge", refit=False)
         plain += comb(n_bands, size) * seconds
-        [score] = scorer.score([one])
-        differences.append(abs(reference.cv_results_["mean_test_score"].max() - score.splits.mean()))
+        [held_out] = scorer.score([one])
+        own = np.mean([srcc(y[test], held_out[test]) for _, test in scorer.folds])
+        differences.append(abs(reference.cv_results_["mean_test_score"].max() - own))
     width = n_columns / n_bands
     flops = _shared_flops(n_rows, n_columns) + sum(_ridge_flops(n_rows, len(s) * width) for s in subsets)
     return _row(

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featbank.errors import RunError
-from featbank.recipes.reading import Recipe, RegressionRequest, SearchRequest, list_variants
+from featbank.recipes.reading import Recipe, SearchRequest, list_variants
 from featbank.runs.model import build_ensemble, folds_of
 from regressors.bands import take_columns
 from regressors.checks import Table, is_within, sum_gmacs
@@ -351,31 +351,20 @@ class Evaluator:
         RunError
             If a configuration is over the budget, or the rows cannot be fitted.
         """
-        members = {}
         for configuration in configurations:
             if not self.space.is_feasible(configuration):
                 raise RunError(f"search: {configuration} is over the budget and must not be evaluated.")
-            members[configuration] = self._members(configuration)
         try:
             with warnings.catch_warnings():
                 # The winner's own fit says both again.
                 warnings.simplefilter("ignore", NoSkillWarning)
                 warnings.simplefilter("ignore", PrecisionWarning)
                 for kind in dict.fromkeys((c.estimator, c.unit_band) for c in configurations):
-                    wanted = [m for c, m in members.items() if (c.estimator, c.unit_band) == kind]
-                    self._scorer(*kind).score(dict.fromkeys(bands for row in wanted for bands in row))
-                return [self._judge(c, members[c]) for c in configurations]
+                    wanted = [c for c in configurations if (c.estimator, c.unit_band) == kind]
+                    self._scorer(*kind).score(member for c in wanted for member in self._members(c))
+                return [self._judge(configuration) for configuration in configurations]
         except ValueError as error:
             raise RunError(f"search: the {len(self.y)} training rows cannot be fitted: {error}") from error
-
-    def held_out(self, configuration: Configuration) -> NDArray[np.float64]:
-        """Return the held-out predictions of a configuration, nan in rows that no fold tests.
-
-        Returns
-        -------
-        float64 array of shape (n_images,)
-        """
-        return self._held_out(configuration, self._members(configuration))
 
     def fit_predict(self, configuration: Configuration, table: Table) -> NDArray[np.float64]:
         """Fit a configuration on all rows, by the way of a run, and predict others.
@@ -404,18 +393,17 @@ class Evaluator:
         names = {c: f"{owner[c.rpartition(':')[0]]}:{c.rpartition(':')[2]}" for c in taken}
         return take_columns(table, taken, names=names)
 
-    def _judge(self, configuration: Configuration, members: list[tuple[str, ...]]) -> Evaluation:
-        predicted = self._held_out(configuration, members)
+    def _judge(self, configuration: Configuration) -> Evaluation:
         # Equal photos have equal predictions up to rounding errors, which must not decide about their ranks.
-        predicted = np.round(predicted / (np.ptp(self.y) or 1.0), _DIGITS)
+        predicted = np.round(self.held_out(configuration) / (np.ptp(self.y) or 1.0), _DIGITS)
         splits = [srcc(self.y[test], predicted[test]) for _, test in self.folds]
         return Evaluation(tuple(map(float, splits)), self.space.gmacs(configuration))
 
-    def _held_out(self, configuration: Configuration, members: list[tuple[str, ...]]) -> NDArray[np.float64]:
-        scores = self._scorer(configuration.estimator, configuration.unit_band).score(members)
-        columns = np.column_stack([score.oof_predictions for score in scores])
-        combined, _ = cross_combine(configuration.combine, self.y, columns, self.folds)
-        return combined
+    def held_out(self, configuration: Configuration) -> NDArray[np.float64]:
+        """Return the held-out predictions of a configuration, shape (n_images,), nan in rows that no fold tests."""
+        scorer = self._scorer(configuration.estimator, configuration.unit_band)
+        columns = np.column_stack(scorer.score(self._members(configuration)))
+        return cross_combine(configuration.combine, self.y, columns, self.folds)[0]
 
     def _members(self, configuration: Configuration) -> list[tuple[str, ...]]:
         if isinstance(configuration.members, str):
@@ -427,20 +415,16 @@ class Evaluator:
     def _scorer(self, estimator: str, unit_band: bool) -> SubsetScorer:
         kind = (estimator, unit_band)
         if kind not in self._scorers:
-            request = replace(
-                self.space.recipe.regression,
-                estimator=estimator,
-                unit_band=unit_band,
-                members="all",
-                combine="uniform",
-                band_weights=self._variant_weights(self.space.recipe.regression),
+            regression = self.space.recipe.regression
+            weights = tuple(
+                {
+                    variant.name: weight
+                    for band, weight in row.items()
+                    for variant in self.space.variants[band]
+                }
+                for row in regression.band_weights
             )
+            request = replace(regression, estimator=estimator, unit_band=unit_band, band_weights=weights)
             model = build_ensemble(request, self.folds, self._workers, reference=self._reference)
-            self._scorers[kind] = SubsetScorer(self.table, self.y, model=model)
+            self._scorers[kind] = SubsetScorer(self.table, self.y, model)
         return self._scorers[kind]
-
-    def _variant_weights(self, regression: RegressionRequest) -> tuple[dict[str, float], ...]:
-        return tuple(
-            {variant.name: weight for band, weight in row.items() for variant in self.space.variants[band]}
-            for row in regression.band_weights
-        )
