@@ -26,8 +26,6 @@ _CHUNK = 128
 _SIGN_ROWS = 1024
 # From here on scipy's n log n algorithm per resample beats the quadratic form.
 _MAX_QUADRATIC_ROWS = 10_000
-# The refits of the logistic map stop when a step gains less squared correlation than this.
-_LOGISTIC_TOLERANCE = 1e-7
 # A metric undefined in more than this share of the resamples has no interval.
 MAX_UNDEFINED = 0.05
 MIN_GROUPS = 10
@@ -293,11 +291,10 @@ def _resampled_plcc_logistic(y: FloatArray, y_pred: FloatArray) -> _Metric:
 
     def metric(counts: FloatArray) -> FloatArray:
         n_points = np.count_nonzero(np.add.reduceat(counts[:, order], starts, axis=1), axis=1)
-        _, _, r2 = search.fit(counts, tolerance=_LOGISTIC_TOLERANCE)
         n_rows = counts.sum(axis=1)
         spread = counts @ x**2 / n_rows - (counts @ x / n_rows) ** 2
         undefined = (spread <= ROUNDING) | (n_points < MIN_POINTS)
-        return np.where(undefined, np.nan, np.sqrt(r2))
+        return np.where(undefined, np.nan, np.sqrt(search.best_r2(counts)))
 
     return metric
 

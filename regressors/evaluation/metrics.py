@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import minimize
 from scipy.stats import kendalltau
 from sklearn.metrics import make_scorer
 
@@ -40,7 +41,7 @@ CENTRE_MARGIN = 0.5
 _WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0, 100.0)
 _N_CENTRES = 49
 _FLAT = 1e-6  # a map whose deviation over the rows is less is constant there: its shape would be rounding
-_MAX_STEPS = 40
+_N_STARTS = 4
 
 
 class Logistic4(NamedTuple):
@@ -117,14 +118,11 @@ def fit_logistic4(
         mos, predicted, weights = mos[weights > 0], predicted[weights > 0], weights[weights > 0]
     if len(mos) == 0 or np.ptp(mos) == 0 or np.ptp(predicted) == 0:
         return None
-    if _n_points(mos, predicted) < MIN_POINTS:
+    if len(np.unique(np.column_stack([mos, predicted]), axis=0)) < MIN_POINTS:
         return None
     search = LogisticSearch(mos, predicted, weights)
-    if len(mos) > LARGE_ROWS:
-        centre, width = _fit_from_drawn(search, mos, predicted, weights)
-    else:
-        centre, width, _ = search.fit(weights[np.newaxis], n_starts=len(_WIDTHS))
-    rise = 0.5 * np.tanh(0.5 * (search.x - centre[0]) / width[0])
+    centre, width = search.fit()
+    rise = 0.5 * np.tanh(0.5 * (search.x - centre) / width)
     mean_rise, mean_y = np.average(rise, weights=weights), np.average(mos, weights=weights)
     centred = rise - mean_rise
     slope = np.sum(weights * centred * (mos - mean_y)) / np.sum(weights * centred**2)
@@ -132,40 +130,15 @@ def fit_logistic4(
     return Logistic4(
         upper=float(lower + slope),
         lower=float(lower),
-        centre=float(search.shift + search.scale * centre[0]),
-        width=float(search.scale * width[0]),
+        centre=float(search.shift + search.scale * centre),
+        width=float(search.scale * width),
     )
 
 
-def _n_points(mos: FloatArray, predicted: FloatArray) -> int:
-    """Count different pairs, up to what matters."""
-    for values in (mos, predicted):
-        n_different = len(np.unique(values[:1000]))
-        if n_different >= MIN_POINTS:
-            return n_different
-    return len(np.unique(np.column_stack([mos, predicted]), axis=0))
-
-
-def _fit_from_drawn(
-    search: LogisticSearch, mos: FloatArray, predicted: FloatArray, weights: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Search the box on drawn rows; refine their best map on all."""
-    drawn = np.random.default_rng(0).choice(len(mos), LARGE_ROWS // 2, replace=False)
-    some = mos[drawn], predicted[drawn], weights[drawn]
-    if np.ptp(some[0]) == 0 or np.ptp(some[1]) == 0:
-        centre, width = np.zeros(1), np.ones(1)  # nearly all rows are alike
-    else:
-        few = LogisticSearch(*some)
-        centre, width, _ = few.fit(some[2][np.newaxis], n_starts=len(_WIDTHS))
-        centre = (few.shift + few.scale * centre - search.shift) / search.scale
-        width = few.scale * width / search.scale
-    return search.refine(weights[np.newaxis], centre, width)
-
-
 class LogisticSearch:
-    """Least-squares search of the map's centre and width, for many weightings of the same rows at once.
+    """Least-squares search of the map's centre and width in a box; the linear parameters follow from them.
 
-    ``shift`` and ``scale`` are the weighted mean and deviation of the predictions, ``x`` these standardised.
+    Both axes are shifted and scaled by the whole set first, ``x = (y_pred - shift) / scale``; weights are positive.
     """
 
     def __init__(self, y: FloatArray, x: FloatArray, weights: FloatArray) -> None:
@@ -174,177 +147,70 @@ class LogisticSearch:
         # Two steps, so that squares of tiny numbers do not vanish.
         self.scale *= float(np.sqrt(np.average(((x - self.shift) / self.scale) ** 2, weights=weights)))
         self.x = (x - self.shift) / self.scale
+        self._weights = weights / weights.sum()
         centred = y - y.mean()
-        self.y = centred / np.abs(centred).max()
+        centred /= np.abs(centred).max()
+        self._y = centred - self._weights @ centred
         margin = CENTRE_MARGIN * float(np.ptp(self.x))
-        self._centre_bounds = (float(self.x.min()) - margin, float(self.x.max()) + margin)
-        self._width_bounds = (float(np.log(_WIDTHS[0])), float(np.log(_WIDTHS[-1])))
+        self._centres = np.linspace(float(self.x.min()) - margin, float(self.x.max()) + margin, _N_CENTRES)
 
-    def fit(
-        self, weights: FloatArray, *, n_starts: int = 1, tolerance: float = 1e-12
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Find centre, width and squared correlation for weights of shape (n_weightings, n_rows).
+    def fit(self) -> tuple[float, float]:
+        """Find the best centre and width, in units of ``x``, from the best points of the grid."""
+        rows = np.arange(len(self.x))
+        if len(rows) > LARGE_ROWS:
+            rows = np.random.default_rng(0).choice(len(rows), LARGE_ROWS // 2, replace=False)
+        r2 = self._grid_r2(self._weights[np.newaxis, rows], self._grid(rows), self._y[rows])[0]
+        best = np.argsort(-r2.max(axis=0), kind="stable")[:_N_STARTS]
+        starts = [(self._centres[np.argmax(r2[:, k])], np.log(_WIDTHS[k])) for k in best]
+        if not r2.any():  # nearly all rows are alike
+            starts = [(0.0, 0.0)]
+        box = [(self._centres[0], self._centres[-1]), (np.log(_WIDTHS[0]), np.log(_WIDTHS[-1]))]
+        options = {"ftol": 1e-15, "gtol": 1e-12}
+        found = [minimize(self._unexplained, s, jac=True, bounds=box, options=options) for s in starts]
+        centre, log_width = min(found, key=lambda result: result.fun).x
+        return float(centre), float(np.exp(log_width))
 
-        The best of ``n_starts`` refinements is kept, each ended by a step that gains less than ``tolerance``; the
-        squared correlation is nan where a weighting leaves fewer than two distinct values.
-        """
-        weights = weights / weights.sum(axis=1, keepdims=True)
-        mean_y = weights @ self.y
-        ss_y = weights @ self.y**2 - mean_y**2
-        centres, log_widths = self._best_of_grid(weights, mean_y, n_starts)  # (n_weightings, n_starts)
-        r2 = np.full(centres.shape, np.nan)
-        live = np.flatnonzero(ss_y > 1e-14)
-        if live.size:
-            rows = np.repeat(live, n_starts)
-            state = _Refinement(self, weights[rows], mean_y[rows], ss_y[rows])
-            found = state.run(centres[live].ravel(), log_widths[live].ravel(), tolerance)
-            centres[live], log_widths[live], r2[live] = (part.reshape(-1, n_starts) for part in found)
-        best = np.argmax(np.nan_to_num(r2, nan=-1.0), axis=1)
-        chosen = np.arange(len(weights)), best
-        return centres[chosen], np.exp(log_widths[chosen]), r2[chosen]
-
-    def refine(
-        self, weights: FloatArray, centre: FloatArray, width: FloatArray, *, tolerance: float = 1e-12
-    ) -> tuple[FloatArray, FloatArray]:
-        """Find the best centre and width near given ones, for each weighting; shapes as in `fit`."""
-        weights = weights / weights.sum(axis=1, keepdims=True)
-        mean_y = weights @ self.y
-        state = _Refinement(self, weights, mean_y, weights @ self.y**2 - mean_y**2)
-        low, high = self.bounds
-        start = np.clip(np.column_stack([centre, np.log(width)]), low, high)
-        centre, log_width, _ = state.run(start[:, 0], start[:, 1], tolerance)
-        return centre, np.exp(log_width)
-
-    def _best_of_grid(
-        self, weights: FloatArray, mean_y: FloatArray, n_starts: int
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return the best centre at each width, for the ``n_starts`` best widths."""
-        rise, centre, log_width = self._grid
-        mean = weights @ rise  # (n_weightings, n_grid)
-        variance = weights @ rise**2 - mean**2
-        covariance = weights @ (rise * self.y[:, None]) - mean * mean_y[:, None]
-        variance = np.where(variance > 1e-9, variance, np.inf)  # flat on these rows: never the best
-        r2 = (covariance**2 / variance).reshape(len(weights), _N_CENTRES, len(_WIDTHS))
-        by_width = np.argmax(r2, axis=1)  # (n_weightings, n_widths)
-        ranked = np.argsort(-np.take_along_axis(r2, by_width[:, None], axis=1)[:, 0], axis=1, kind="stable")
-        widths = ranked[:, :n_starts]
-        flat = np.take_along_axis(by_width, widths, axis=1) * len(_WIDTHS) + widths
-        return centre[flat], log_width[flat]
+    def best_r2(self, weights: FloatArray) -> FloatArray:
+        """Return the squared correlation of the grid's best map for weights of shape (n_weightings, n_rows)."""
+        return self._grid_r2(weights, self._whole_grid, self._y).max(axis=(1, 2))
 
     @cached_property
-    def _grid(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        centres = np.linspace(*self._centre_bounds, _N_CENTRES)
-        centre, log_width = (g.ravel() for g in np.meshgrid(centres, np.log(_WIDTHS), indexing="ij"))
-        rise = np.tanh(0.5 * (self.x[:, None] - centre) / np.exp(log_width))  # (n_rows, n_grid)
-        # Centred and scaled over all rows first: the moments of a weighting then lose no digits for flat maps.
+    def _whole_grid(self) -> FloatArray:
+        return self._grid(np.arange(len(self.x)))
+
+    def _grid(self, rows: IntArray) -> FloatArray:
+        """Return the rise of every map of the grid, shape (n_rows, n_centres * n_widths)."""
+        rise = np.tanh(0.5 * (self.x[rows, None, None] - self._centres[:, None]) / np.array(_WIDTHS))
+        rise = rise.reshape(len(rows), -1)
+        # Centred and scaled first: the moments of a weighting then lose no digits for flat maps.
         rise -= rise.mean(axis=0)
         deviation = np.sqrt(np.mean(rise**2, axis=0))
         rise *= np.where(deviation > _FLAT, 1 / np.maximum(deviation, _FLAT), 0.0)
-        return rise, centre, log_width
+        return rise
 
-    @property
-    def bounds(self) -> tuple[FloatArray, FloatArray]:
-        """Lower and upper corner of the box over (centre, log width)."""
-        return (
-            np.array([self._centre_bounds[0], self._width_bounds[0]]),
-            np.array([self._centre_bounds[1], self._width_bounds[1]]),
-        )
+    def _grid_r2(self, weights: FloatArray, rise: FloatArray, y: FloatArray) -> FloatArray:
+        """Return squared correlations with MOS, shape (n_weightings, n_centres, n_widths); 0 where undefined."""
+        weights = weights / weights.sum(axis=1, keepdims=True)
+        mean, mean_y = weights @ rise, weights @ y
+        variance, ss_y = weights @ rise**2 - mean**2, weights @ y**2 - mean_y**2
+        covariance = weights @ (rise * y[:, None]) - mean * mean_y[:, None]
+        usable = (variance > 1e-9) & (ss_y > 1e-14)[:, None]  # flat on these rows: never the best
+        r2 = np.divide(covariance**2, variance * ss_y[:, None], out=np.zeros_like(variance), where=usable)
+        return r2.reshape(len(weights), _N_CENTRES, len(_WIDTHS))
 
-
-class _Refinement:
-    """Damped Gauss-Newton over (centre, log width), linear parameters projected out (reference [2], Kaufman)."""
-
-    def __init__(
-        self, search: LogisticSearch, weights: FloatArray, mean_y: FloatArray, ss_y: FloatArray
-    ) -> None:
-        self._x, self._y = search.x, search.y
-        self._low, self._high = search.bounds
-        self._weights, self._mean_y, self._ss_y = weights, mean_y, ss_y
-
-    def run(
-        self, centre: FloatArray, log_width: FloatArray, tolerance: float
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        theta = np.stack([centre, log_width], axis=1)  # (n, 2)
-        gradient, hessian, r2 = self._derivatives(theta, np.arange(len(theta)))
-        damping = np.full(len(theta), 1e-3)
-        active = np.arange(len(theta))
-        for _ in range(_MAX_STEPS):
-            step = self._step(theta[active], gradient[active], hessian[active], damping[active])
-            trial = np.clip(theta[active] + step, self._low, self._high)
-            new_gradient, new_hessian, new_r2 = self._derivatives(trial, active)
-            better = new_r2 > r2[active]
-            gain = np.where(better, new_r2 - r2[active], 0.0)
-            moved = active[better]
-            theta[moved], gradient[moved], hessian[moved] = (
-                trial[better],
-                new_gradient[better],
-                new_hessian[better],
-            )
-            r2[moved] = new_r2[better]
-            damping[active] *= np.where(better, 0.1, 10.0)
-            # Done: a good step that gained nothing, or no step that gains even when it is tiny.
-            done = (better & (gain < tolerance)) | (damping[active] > 1e8)
-            active = active[~done]
-            if not active.size:
-                break
-        return theta[:, 0], theta[:, 1], np.clip(r2, 0.0, 1.0)
-
-    def _step(
-        self, theta: FloatArray, gradient: FloatArray, hessian: FloatArray, damping: FloatArray
-    ) -> FloatArray:
-        # A coordinate at its bound that wants to leave the box is held; the other one moves alone.
-        held = ((theta <= self._low) & (gradient < 0)) | ((theta >= self._high) & (gradient > 0))
-        g = np.where(held, 0.0, gradient)
-        cross = np.where(held.any(axis=1), 0.0, hessian[:, 0, 1])
-        diagonal = np.stack([hessian[:, 0, 0], hessian[:, 1, 1]], axis=1)
-        # Where the map fits perfectly, or centre and width do the same, these are rounding of either sign.
-        floor = np.maximum(1e-12 * diagonal.max(axis=1, keepdims=True), 1e-30)
-        diagonal = np.maximum(diagonal * (1.0 + damping[:, None]), floor)
-        determinant = np.maximum(diagonal[:, 0] * diagonal[:, 1] - cross**2, floor[:, 0] ** 2)
-        step = np.stack(
-            [diagonal[:, 1] * g[:, 0] - cross * g[:, 1], diagonal[:, 0] * g[:, 1] - cross * g[:, 0]], axis=1
-        )
-        return np.clip(step / determinant[:, None], -1.0, 1.0)
-
-    def _derivatives(self, theta: FloatArray, rows: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return descent direction, Gauss-Newton matrix and r2 at ``theta`` of the weightings ``rows``.
-
-        All are weighted sums of products of the map r, its derivatives f and g by centre and log width, and y. The
-        constant and r are projected out of f and g on the sums, which loses digits of the step but none of r2, which
-        decides.
-        """
-        w, y, mean_y = self._weights[rows], self._y, self._mean_y[rows]
-        width = np.exp(theta[:, 1])[:, None]
-        v = (self._x - theta[:, :1]) / width  # (n, n_rows), as all of these
-        r = np.tanh(0.5 * v)
-        r *= 0.5
-        f = r * r
-        f -= 0.25
-        f /= width
-        g = f * v
-        g *= width
-        r -= np.einsum("ij,ij->i", w, r)[:, None]
-        wr, wf, wg = w * r, w * f, w * g
-        rr = np.einsum("ij,ij->i", wr, r)
-        usable = rr > _FLAT**2
-        rr = np.where(usable, rr, 1.0)
-        slope = np.where(usable, wr @ y / rr, 0.0)
-        r2 = slope**2 * rr / self._ss_y[rows]
-
-        sums, against_r, against_y = [], [], []
-        for weighted in (wf, wg):
-            total = weighted.sum(axis=1)
-            sums.append(total)
-            against_r.append(np.einsum("ij,ij->i", weighted, r))
-            against_y.append(weighted @ y - total * mean_y)
-        gradient = np.stack([slope * (against_y[k] - slope * against_r[k]) for k in range(2)], axis=1)
-        hessian = np.empty((len(rows), 2, 2))
-        for i, j, weighted, other in ((0, 0, wf, f), (0, 1, wf, g), (1, 1, wg, g)):
-            product = (
-                np.einsum("ij,ij->i", weighted, other) - sums[i] * sums[j] - against_r[i] * against_r[j] / rr
-            )
-            hessian[:, i, j] = hessian[:, j, i] = slope**2 * product
-        return gradient, hessian, r2
+    def _unexplained(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """Return the share of the variance of MOS that a map leaves, and its gradient by (centre, log width)."""
+        width = np.exp(theta[1])
+        v = (self.x - theta[0]) / width
+        r = 0.5 * np.tanh(0.5 * v)
+        slopes = np.stack([(r * r - 0.25) / width, (r * r - 0.25) * v])
+        r -= self._weights @ r
+        rr, ss, ry = (self._weights @ product for product in (r * r, self._y**2, r * self._y))
+        if rr <= _FLAT**2:
+            return 1.0, np.zeros(2)
+        slope = ry / rr
+        gradient = -2 * slope * (slopes @ (self._weights * (self._y - slope * r))) / ss
+        return 1.0 - slope * ry / ss, gradient
 
 
 # A vector whose deviation is below this share of its mean holds rounding, not information.
