@@ -12,9 +12,8 @@ import importlib
 
 # Public names by module; also what the tests of documentation and estimators walk.
 _NAMES = {
-    "bands": "BandScaler BlockTable SelectBands band_columns",
+    "bands": "BandScaler BlockTable SelectBands band_columns crop_rows",
     "checks": "AIM2024_BUDGET_GMACS BudgetError check_budget sum_gmacs",
-    "crops": "CropEnsemble crop_rows",
     "ensemble": "BandEnsemble NoSkillWarning fit_combination",
     "evaluation.comparison": (
         "band_parts band_shares compare_paired draw_splits holm subset_drop summarise_scores"

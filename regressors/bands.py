@@ -406,3 +406,36 @@ def take_rows(X: Table, rows: IntArray) -> Table:
     if isinstance(X, BlockTable):
         return X.take(rows)
     return X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
+
+
+def crop_rows(X: Table, n_crops: int) -> Table:
+    """Cut each row into one row for each crop; the crops of an image follow each other.
+
+    Parameters
+    ----------
+    X : data frame or float array of shape (n_images, n_features)
+        Every band holds the columns of its first crop, then those of the second, and so on. A frame keeps band names
+        and repeats the index.
+    n_crops : int
+        Crops of each image in every band; a ValueError if a band cannot be cut into so many equal parts.
+
+    Returns
+    -------
+    data frame or float array of shape (n_images * n_crops, n_features / n_crops)
+    """
+    names = list(X.columns) if isinstance(X, pd.DataFrame) else None
+    values = np.asarray(X)
+    blocks, columns = [], []
+    for band, positions in locate_bands(names, values.shape[1]).items():
+        if len(positions) % n_crops:
+            raise ValueError(
+                f"crop_rows: the columns of band {band!r} must be a multiple of n_crops={n_crops}, got "
+                f'{len(positions)}. Compute the band with aggregate = "concat" on a view of {n_crops} crops.'
+            )
+        width = len(positions) // n_crops
+        blocks.append(values[:, positions].reshape(len(values) * n_crops, width))
+        columns += [f"{band}:{column:04d}" for column in range(width)]
+    joined = np.concatenate(blocks, axis=1)
+    if not isinstance(X, pd.DataFrame):
+        return joined
+    return pd.DataFrame(joined, columns=columns, index=X.index.repeat(n_crops))

@@ -17,7 +17,15 @@ from scipy.optimize import nnls
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from regressors.bands import WHOLE_TABLE, BlockTable, as_frames, check_labels, locate_bands, unknown_bands
+from regressors.bands import (
+    WHOLE_TABLE,
+    BlockTable,
+    as_frames,
+    check_labels,
+    crop_rows,
+    locate_bands,
+    unknown_bands,
+)
 from regressors.checks import (
     Estimator,
     FloatArray,
@@ -279,6 +287,10 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         Seed of the folds and of the random candidates of "banded-ridge".
     reference : bool, default=False
         Whether scikit-learn itself makes every fit of the searches, many times slower, with the same numbers to 1e-8.
+    n_crops : int, default=1
+        Crops that each row of the table holds one after the other, see `regressors.bands.crop_rows`. Members learn
+        from crops, each with the MOS of its image; an image's prediction is the mean over its crops. Folds, groups and
+        weights are those of images: crops of one image never meet across a fold.
 
     Attributes
     ----------
@@ -318,6 +330,8 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
     ['all', 'without:a', 'without:b']
     """
 
+    n_crops = 1  # of a model file from before it was a parameter
+
     def __init__(
         self,
         members: str | Sequence[Sequence[str]] = "all+leave-one-out",
@@ -335,6 +349,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         n_jobs: int | None = None,
         random_state: int | None = 0,
         reference: bool = False,
+        n_crops: int = 1,
     ) -> None:
         self.members = members
         self.estimator = estimator
@@ -350,6 +365,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.reference = reference
+        self.n_crops = n_crops
 
     def fit(
         self,
@@ -388,40 +404,51 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         check_choice(who, "combine", self.combine, RULES)
         check_labels(who, X)
         if isinstance(X, BlockTable):
-            table, mos = self._blocks(X), check_vector(who, "y", y, min_rows=2)
+            table, mos = X, check_vector(who, "y", y, min_rows=2)
+            validate_data(
+                self, X.frame(np.arange(min(2, len(X)))), dtype=_KINDS
+            )  # learns the names of the columns
             refuse_out_of_core(self.estimator, len(mos), reference=self.reference)
+            if self.n_crops > 1:
+                raise TypeError(
+                    f"{who}: n_crops={self.n_crops} needs a table in memory, got one that is read by blocks, whose "
+                    "crops cannot be cut. Average crops first, or give a data frame."
+                )
         else:
             values, target = validate_data(self, X, y, dtype=_KINDS, y_numeric=True, ensure_min_samples=2)
             table, mos = self._named(values), np.asarray(target, dtype=np.float64)
         weights = None if sample_weight is None else check_weights(who, sample_weight, len(mos))
-        located = locate_bands(getattr(self, "feature_names_in_", None), self.n_features_in_)
-        self.bands_ = tuple(located)
+        self.bands_ = tuple(locate_bands(getattr(self, "feature_names_in_", None), self.n_features_in_))
         self.member_names_, self.member_bands_ = list_members(self.members, self.bands_)
-        self.folds_ = resolve_folds(who, self.cv, table, mos, groups, self.random_state)
+        self.folds_ = folds = resolve_folds(who, self.cv, table, mos, groups, self.random_state)
         self.n_rows_ = len(mos)
+        images, image_weights = table, np.ones(len(mos)) if weights is None else weights
+        if self.n_crops > 1:
+            table, mos = crop_rows(table, self.n_crops), np.repeat(mos, self.n_crops)
+            weights = None if weights is None else np.repeat(weights, self.n_crops)
+            places = np.arange(len(mos)).reshape(-1, self.n_crops)
+            folds = [(places[train].ravel(), places[test].ravel()) for train, test in folds]
         self.members_: list[Estimator] = []
         self.member_params_: list[dict[str, float]] = []
         self._search_results: list[dict[str, np.ndarray]] = []
-        searches = [member_search(self, bands, self.bands_, self.folds_) for bands in self.member_bands_]
+        searches = [member_search(self, bands, self.bands_, folds) for bands in self.member_bands_]
         shared: dict[str, Any] = {}
         held_out = []
         for search in fit_searches(searches, table, mos, weights, shared=shared):
             self.members_.append(search.best_estimator_)
             self.member_params_.append(readable_params(search.best_params_))
-            self._search_results.append(_keep_results(search.cv_results_, len(self.folds_)))
+            self._search_results.append(_keep_results(search.cv_results_, len(folds)))
             predicted = getattr(search, "oof_predictions_", None)
             if predicted is None:
-                predicted = predict_held_out(search.best_estimator_, table, mos, self.folds_, weights)
+                predicted = predict_held_out(search.best_estimator_, table, mos, folds, weights)
             held_out.append(predicted)
-        self._held_out = np.column_stack(held_out)
         if isinstance(table, BlockTable):
             self.column_means_ = measure(shared["table"]).centres[ALL]
         else:
-            row_weights = np.ones(len(mos)) if weights is None else weights
-            self.column_means_ = row_weights @ np.asarray(table) / row_weights.sum()
-        self.oof_predictions_, combination = cross_combine(
-            self.combine, mos, self._held_out, self.folds_, sample_weight=weights
-        )
+            self.column_means_ = image_weights @ np.asarray(images) / image_weights.sum()
+        columns = np.column_stack(held_out)
+        combined, combination = cross_combine(self.combine, mos, columns, folds, sample_weight=weights)
+        self.oof_predictions_, self._held_out = self._by_image(combined), self._by_image(columns)
         self.weights_, self.intercept_ = combination
         if not self.weights_.any():
             warnings.warn(
@@ -432,40 +459,40 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
             )
         return self
 
-    def _blocks(self, X: BlockTable) -> BlockTable:
-        """Learn the names of the columns from two rows."""
-        validate_data(self, X.frame(np.arange(min(2, len(X)))), dtype=_KINDS)
-        return X
-
     def predict(self, X: Table) -> FloatArray:
         """Predict MOS, shape (n_rows,), on the training scale and not clipped to it.
 
-        A ValueError if the columns or their order differ from those seen in `fit`, or a value is not finite.
+        A ValueError is raised for other columns than in `fit`, or values that are not finite.
         """
         check_is_fitted(self)
-        if isinstance(X, BlockTable):
-            joined = np.empty(len(X))
-            for rows, block in as_frames(X):
-                joined[rows] = self.predict(block)
-            return joined
-        table = self._named(validate_data(self, X, dtype=_KINDS, reset=False))
-        predictions = np.zeros((len(table), len(self.members_)))
-        for k in np.flatnonzero(self.weights_):
-            predictions[:, k] = self.members_[k].predict(table)
-        return Combination(self.weights_, self.intercept_)(predictions)
+        # Members without weight need not be predicted.
+        return Combination(self.weights_, self.intercept_)(self._predict(X, np.flatnonzero(self.weights_)))
 
     def predict_members(self, X: Table) -> pd.DataFrame:
         """Predict MOS by each member alone: data frame of shape (n_rows, n_members) with columns ``member_names_``."""
         check_is_fitted(self)
+        values = self._predict(X, np.arange(len(self.members_)))
+        index = X.index if isinstance(X, (pd.DataFrame, BlockTable)) else None
+        return pd.DataFrame(values, columns=self.member_names_, index=index)
+
+    def _predict(self, X: Table, members: IntArray) -> FloatArray:
+        """Predict by some of the members, shape (n_rows, n_members); 0 by the others."""
         if isinstance(X, BlockTable):
-            joined = np.empty((len(X), len(self.members_)))
+            predicted = np.zeros((len(X), len(self.members_)))
             for rows, block in as_frames(X):
-                joined[rows] = self.predict_members(block)
-            return pd.DataFrame(joined, columns=self.member_names_, index=X.index)
+                predicted[rows] = self._predict(block, members)
+            return predicted
         table = self._named(validate_data(self, X, dtype=_KINDS, reset=False))
-        values = np.column_stack([member.predict(table) for member in self.members_])
-        return pd.DataFrame(
-            values, columns=self.member_names_, index=X.index if isinstance(X, pd.DataFrame) else None
+        table = table if self.n_crops == 1 else crop_rows(table, self.n_crops)
+        predicted = np.zeros((len(table), len(self.members_)))
+        for k in members:
+            predicted[:, k] = self.members_[k].predict(table)
+        return self._by_image(predicted)
+
+    def _by_image(self, values: FloatArray) -> FloatArray:
+        """Average values of crops, given row by row, for each image."""
+        return (
+            values if self.n_crops == 1 else values.reshape(-1, self.n_crops, *values.shape[1:]).mean(axis=1)
         )
 
     @property

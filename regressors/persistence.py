@@ -41,7 +41,6 @@ _SCHEMA = "schema.json"
 TRUSTED_TYPES = (
     "regressors.bands.BandScaler",
     "regressors.bands.SelectBands",
-    "regressors.crops.CropEnsemble",
     "regressors.ensemble.BandEnsemble",
     "regressors.svr.UnitSVR",
     "sklearn.linear_model._ridge.Ridge",

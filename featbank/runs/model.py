@@ -127,15 +127,11 @@ def build_ensemble(
     members : list of list of str or None
         Other members than the recipe's, for example a single band.
     """
-    from regressors.crops import CropEnsemble
-
     own = (
         request.members if isinstance(request.members, str) else [list(member) for member in request.members]
     )
-    options: dict[str, Any] = {} if request.rows == "images" else {"n_crops": n_crops}
-    return (CropEnsemble if options else BandEnsemble)(
+    return BandEnsemble(
         members=own if members is None else members,
-        **options,
         estimator=request.estimator,
         alpha=list(request.alpha),
         C=list(request.C),
@@ -149,6 +145,7 @@ def build_ensemble(
         n_jobs=workers or -1,
         random_state=request.cv.random_state,
         reference=reference,
+        n_crops=n_crops,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regressors import BandEnsemble, CropEnsemble, SubsetScorer, bands, make_folds
+from regressors import BandEnsemble, SubsetScorer, bands, make_folds
 from regressors.bands import BlockTable, some_rows, take_columns, take_rows
 from regressors.evaluation.controls import (
     find_leaking_columns,
@@ -142,7 +142,7 @@ def test_kernels_are_refused_before_anything_is_read(y: np.ndarray) -> None:
     with pytest.raises(ValueError, match="'ridge' and 'banded-ridge', got 'linear-svr'"):
         SubsetScorer(table, y, BandEnsemble(estimator="linear-svr"))
     with pytest.raises(TypeError, match="table in memory"):
-        CropEnsemble(n_crops=2).fit(table, y)
+        BandEnsemble(n_crops=2).fit(table, y)
 
 
 def test_more_columns_than_training_rows_are_refused(y: np.ndarray) -> None:

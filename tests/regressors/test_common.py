@@ -13,7 +13,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import regressors
 from regressors.bands import BandScaler, SelectBands
-from regressors.crops import CropEnsemble
 from regressors.ensemble import BandEnsemble
 from regressors.novelty import BandNovelty
 from regressors.pipelines import make_pipeline
@@ -36,7 +35,6 @@ INSTANCES: dict[type, list[Any]] = {
         ),
         BandEnsemble("all", estimator="rbf-svr", C=[10.0], epsilon=[0.1], gamma=[0.3, 1.0], cv=2),
     ],
-    CropEnsemble: [CropEnsemble(alpha=[0.1, 10.0], cv=3)],
     BandNovelty: [BandNovelty(), BandNovelty(share=0.1, cv=2)],
 }
 

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from regressors import BandEnsemble, CropEnsemble, band_shares, crop_rows, load_model, save_model
+from regressors import BandEnsemble, band_shares, crop_rows, load_model, save_model
 
 N_CROPS = 3
 
@@ -50,16 +50,9 @@ def test_columns_that_are_no_whole_crops_are_refused() -> None:
         crop_rows(np.zeros((3, 5)), 2)
 
 
-def test_one_crop_is_the_plain_ensemble() -> None:
-    X, y = table()
-    one, plain = CropEnsemble(alpha=[1.0, 10.0]).fit(X, y), BandEnsemble(alpha=[1.0, 10.0]).fit(X, y)
-    np.testing.assert_allclose(one.predict(X), plain.predict(X))
-    np.testing.assert_allclose(one.oof_predictions_, plain.oof_predictions_)
-
-
 def test_it_learns_what_a_ridge_on_the_long_table_learns() -> None:
     X, y = table()
-    model = CropEnsemble("all", n_crops=N_CROPS, alpha=[2.0], combine="uniform").fit(X, y)
+    model = BandEnsemble("all", n_crops=N_CROPS, alpha=[2.0], combine="uniform").fit(X, y)
     long = crop_rows(X, N_CROPS).to_numpy()
     scaler = StandardScaler().fit(long)
     ridge = Ridge(2.0).fit(scaler.transform(long), np.repeat(y, N_CROPS))
@@ -73,7 +66,7 @@ def test_the_crops_of_an_image_never_meet_across_a_fold() -> None:
     crop = rng.normal(size=(60, 30))
     X = pd.DataFrame(np.tile(crop, N_CROPS), columns=[f"a:{i:04d}" for i in range(90)])
     y = rng.normal(size=60)
-    model = CropEnsemble("all", n_crops=N_CROPS, alpha=[1e-3], combine="uniform").fit(X, y)
+    model = BandEnsemble("all", n_crops=N_CROPS, alpha=[1e-3], combine="uniform").fit(X, y)
     assert abs(np.corrcoef(model.oof_predictions_, y)[0, 1]) < 0.35
     assert sorted(np.concatenate([test for _, test in model.folds_])) == list(range(60))
     for train, test in model.folds_:
@@ -83,11 +76,11 @@ def test_the_crops_of_an_image_never_meet_across_a_fold() -> None:
 def test_groups_and_given_folds_are_those_of_images() -> None:
     X, y = table()
     groups = np.arange(40) // 4
-    model = CropEnsemble(n_crops=N_CROPS, alpha=[1.0]).fit(X, y, groups=groups)
+    model = BandEnsemble(n_crops=N_CROPS, alpha=[1.0]).fit(X, y, groups=groups)
     for train, test in model.folds_:
         assert not set(groups[train]) & set(groups[test])
     folds = [(np.arange(20), np.arange(20, 40)), (np.arange(20, 40), np.arange(20))]
-    given = CropEnsemble(n_crops=N_CROPS, alpha=[1.0], cv=folds).fit(X, y)
+    given = BandEnsemble(n_crops=N_CROPS, alpha=[1.0], cv=folds).fit(X, y)
     for (train, test), (own_train, own_test) in zip(folds, given.folds_, strict=True):
         np.testing.assert_array_equal(train, own_train)
         np.testing.assert_array_equal(test, own_test)
@@ -96,7 +89,7 @@ def test_groups_and_given_folds_are_those_of_images() -> None:
 
 def test_every_output_has_one_row_for_each_image() -> None:
     X, y = table()
-    model = CropEnsemble(n_crops=N_CROPS, alpha=[1.0]).fit(X, y)
+    model = BandEnsemble(n_crops=N_CROPS, alpha=[1.0]).fit(X, y)
     assert model.predict_members(X).shape == (40, 3)
     assert list(model.predict_members(X).index) == list(X.index)
     assert model.oof_members_.shape == (40, 3)
@@ -109,8 +102,8 @@ def test_every_output_has_one_row_for_each_image() -> None:
 
 def test_a_model_file_gives_the_same_predictions(tmp_path: object) -> None:
     X, y = table()
-    model = CropEnsemble(n_crops=N_CROPS, alpha=[1.0]).fit(X, y)
+    model = BandEnsemble(n_crops=N_CROPS, alpha=[1.0]).fit(X, y)
     save_model(tmp_path / "model.skops", model, {"kind": "test"})
     loaded, _ = load_model(tmp_path / "model.skops")
-    assert isinstance(loaded, CropEnsemble)
+    assert loaded.n_crops == N_CROPS
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
