@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -53,8 +53,6 @@ class ImportedFeatures:
     # float array of shape (n_rows, n_features); float64, float32 where the file holds float32 or small integers,
     # float16 where it holds that; finite
     matrix: NDArray[np.floating[Any]]
-    columns: list[str] | None  # name of each column; None where the file has none
-    n_nonfinite: int  # naN and infinite values that were replaced by 0
     description: str  # which variable or columns were taken, what was left out, what was replaced
 
 
@@ -63,9 +61,7 @@ def read_feature_file(
     *,
     variable: str | None = None,
     names: str | None = None,
-    exclude: Sequence[str] = (),
     transpose: bool = False,
-    n_rows: int | None = None,
     nonfinite: str = "refuse",
     own_names: bool = True,
 ) -> ImportedFeatures:
@@ -80,12 +76,8 @@ def read_feature_file(
         default the only candidate.
     names : str, optional
         Which column, array or MAT variable holds the image names. By default the only one that can.
-    exclude : sequence of str
-        Columns of a table that are not features.
     transpose : bool
         The file has one column for each image.
-    n_rows : int, optional
-        How many images there must be.
     nonfinite : str
         ``"refuse"``, or ``"zero"`` to replace NaN and infinite values by 0, as some published protocols do.
     own_names : bool
@@ -98,10 +90,10 @@ def read_feature_file(
     Raises
     ------
     UnknownNameError
-        If ``variable``, ``names`` or ``exclude`` names nothing in the file.
+        If ``variable`` or ``names`` names nothing in the file.
     BankError
         If the file cannot be read, leaves a choice, holds objects or no matrix of numbers, has values that are not
-        finite, repeats a name, has names that cannot be read, has another number of rows, or would fill the memory.
+        finite, repeats a name, has names that cannot be read, or would fill the memory.
     ValueError
         If ``nonfinite`` is neither of the two.
     """
@@ -114,7 +106,7 @@ def read_feature_file(
             f"import: the file must end with {', '.join(_READERS)}, got {str(path)!r}. Save the features in one of "
             "these formats; pickled files are never read, as they can run code."
         )
-    wishes = Wishes(variable, names, tuple(exclude), transpose, own_names)
+    wishes = Wishes(variable, names, transpose, own_names)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise BankError(f"import: {path} must be a file, got a folder, a device or a pipe.")
@@ -124,13 +116,16 @@ def read_feature_file(
             raise
         raise explain("read", path, error) from error
     matrix = found.matrix
-    _check_shape(path, matrix, n_rows)
+    if 0 in matrix.shape:
+        raise BankError(f"import: {path} must hold at least one row and one column, got {matrix.shape}.")
     described = (
         f"{found.taken} of {path.name}: {matrix.shape[0]} rows x {matrix.shape[1]} columns, {matrix.dtype}"
     )
     if found.left_out:
         described += f"; left out: {', '.join(found.left_out)}"
-    matrix = np.ascontiguousarray(matrix, dtype=_kept_type(matrix.dtype))
+    # The smallest type of ours that holds every number of the file's.
+    wider = min(np.result_type(matrix.dtype, np.float32), np.dtype(np.float64))
+    matrix = np.ascontiguousarray(matrix, dtype=np.float16 if matrix.dtype == np.float16 else wider)
     bad = ~np.isfinite(matrix)
     n_bad = int(np.count_nonzero(bad))
     if n_bad and nonfinite == "refuse":
@@ -144,28 +139,7 @@ def read_feature_file(
         matrix = np.where(bad, matrix.dtype.type(0), matrix)
         described += f"; {n_bad} NaN or infinite values replaced by 0"
     _check_names(path, found.names, len(matrix))
-    return ImportedFeatures(found.names, matrix, found.columns, n_bad, described)
-
-
-def _kept_type(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
-    """Return the smallest type of ours that holds every number of another."""
-    if dtype == np.float16:
-        return np.float16
-    return np.float32 if np.can_cast(dtype, np.float32, casting="safe") else np.float64
-
-
-def _check_shape(path: Path, matrix: NDArray[Any], n_rows: int | None) -> None:
-    if 0 in matrix.shape:
-        raise BankError(f"import: {path} must hold at least one row and one column, got {matrix.shape}.")
-    if n_rows is not None and len(matrix) != n_rows:
-        hint = (
-            "It has that many columns: are images its columns? Then give `--transpose`."
-            if matrix.shape[1] == n_rows
-            else "Rows and images must correspond one to one."
-        )
-        raise BankError(
-            f"import: {path} must hold one row for each of the {n_rows} images, got {len(matrix)}. {hint}"
-        )
+    return ImportedFeatures(found.names, matrix, described)
 
 
 def _read_apart(path: Path, wishes: Wishes) -> FoundMatrix:
@@ -185,7 +159,7 @@ def _read_apart(path: Path, wishes: Wishes) -> FoundMatrix:
 
 def read_here(request: tuple[str, dict[str, Any]], data: bytes) -> tuple[dict[str, Any], NDArray[Any]]:
     """Read a file in the process that exists for it; called by `call_apart`."""
-    path, wishes = Path(request[0]), Wishes(**request[1] | {"exclude": tuple(request[1]["exclude"])})
+    path, wishes = Path(request[0]), Wishes(**request[1])
     try:
         found = _READERS[path.suffix.lower()](path, wishes)
         matrix = np.ascontiguousarray(found.matrix)
@@ -193,7 +167,7 @@ def read_here(request: tuple[str, dict[str, Any]], data: bytes) -> tuple[dict[st
         raise too_large(path) from error
     except OSError as error:
         raise error if isinstance(error, BankError) else explain("read", path, error) from error
-    return {name: getattr(found, name) for name in ("names", "columns", "taken", "left_out")}, matrix
+    return {name: getattr(found, name) for name in ("names", "taken", "left_out")}, matrix
 
 
 def _check_names(path: Path, names: list[str] | None, n_rows: int) -> None:
@@ -302,12 +276,9 @@ def _find(
     if len(set(titles)) != len(titles):
         again = next(title for title in titles if titles.count(title) > 1)
         raise BankError(f"import: {path} must name each column once, got {again!r} more than once.")
-    for title in wishes.exclude:
-        if title not in titles:
-            raise not_in_file(path, "column", title, titles)
     if not n_rows:
         raise BankError(f"import: {path} must hold at least one row, got a header alone.")
-    usable = [f for f in schema if f.name not in wishes.exclude and not _INDEX_COLUMN.fullmatch(f.name)]
+    usable = [f for f in schema if not _INDEX_COLUMN.fullmatch(f.name)]
     lists = [field.name for field in usable if _is_list(field.type) and _is_number(field.type.value_type)]
     numbers = [field.name for field in usable if _is_number(field.type)]
     others = [field.name for field in usable if field.name not in {*lists, *numbers}]
@@ -322,10 +293,9 @@ def _find(
     )
     table = read(chosen, source)
     if is_list:
-        columns, matrix = None, _stack(path, chosen[0], table[chosen[0]].combine_chunks())
+        matrix = _stack(path, chosen[0], table[chosen[0]].combine_chunks())
         taken = f"list column {chosen[0]!r}"
     else:
-        columns = chosen
         matrix = np.stack(
             [table[title].cast(_numeric(table[title].type)).to_numpy() for title in chosen], axis=1
         )
@@ -335,7 +305,7 @@ def _find(
         names = read_names(path, f"column {source!r}", table[source].to_pylist())
         taken += f", names from {source!r}"
     rest = tuple(title for title in titles if title not in chosen and title != source)
-    return FoundMatrix(matrix, names, columns, taken, rest)
+    return FoundMatrix(matrix, names, taken, rest)
 
 
 def _numeric(kind: pa.DataType) -> pa.DataType:

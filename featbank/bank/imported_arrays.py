@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,13 +29,15 @@ ROOM_BYTES = 128 << 20
 ROOM_RATIO = 50
 """A file may unpack to so many bytes, plus so many times its own size; features hardly compress at all."""
 
-_MAT_NUMBERS = {
-    "double",
-    "single",
-    "logical",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-}
-_MAT_OBJECTS = {"cell", "struct", "object", "opaque", "function"}
+_UNKNOWN = "?"
+_MAT_KINDS = (
+    dict.fromkeys(("cell", "struct", "object", "function", "char"), "O")
+    | dict.fromkeys(("double", "single", "logical"), "f")
+    | {f"{sign}int{bits}": "i" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+    | {"opaque": _UNKNOWN}  # a string of MATLAB's newer kind, whose shape is not told
+)
+"""Kinds of MATLAB's variables as NumPy spells them."""
+
 _TEXT_CURE = (
     "Save them as plain text (NumPy: np.array(names, dtype=str); MATLAB: cellstr(names); tables: UTF-8), or give them "
     "in a text file with `--names FILE`."
@@ -48,7 +50,6 @@ class Wishes:
 
     variable: str | None = None  # array, variable, list column, or pattern for columns
     names: str | None = None  # what holds the image names
-    exclude: tuple[str, ...] = ()  # columns that are not features
     transpose: bool = False  # images are the columns
     own_names: bool = True  # false where the names come from elsewhere: those in the file are left alone
 
@@ -59,7 +60,6 @@ class FoundMatrix:
 
     matrix: NDArray[Any]  # array of shape (n_rows, n_columns); Numbers of any real type
     names: list[str] | None  # one name for each row
-    columns: list[str] | None  # one name for each column
     taken: str  # what was taken, in words
     left_out: tuple[str, ...] = ()  # what was not
 
@@ -96,14 +96,9 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def is_numeric(dtype: np.dtype[Any]) -> bool:
-    """Tell whether an array of this type holds real numbers."""
-    return dtype.kind in "fiub" and dtype.names is None
-
-
 def check_matrix(path: Path, what: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
     """Refuse what is not a matrix of real numbers."""
-    if not is_numeric(dtype):
+    if dtype.kind not in "fiub":
         raise BankError(
             f"import: {what} of {path} must hold real numbers, got {dtype}. Save it as a plain float array; "
             "Python objects are never read, as they can run code."
@@ -124,26 +119,6 @@ def not_in_file(path: Path, kind: str, name: str, known: Iterable[str]) -> Unkno
     return UnknownNameError(
         f"import: {path} must have the {kind} {name!r}, got {len(names)}: {listed or 'none'}.{hint}"
     )
-
-
-def choose(path: Path, variable: str | None, shapes: Mapping[str, str], known: Sequence[str]) -> str:
-    """Choose one of several arrays."""
-    if variable is not None:
-        if variable not in known:
-            raise not_in_file(path, "variable", variable, known)
-        return variable
-    if not shapes:
-        raise BankError(
-            f"import: {path} must hold a matrix of numbers, got {', '.join(known) or 'nothing'}. Save the features as "
-            "one two-dimensional array."
-        )
-    if len(shapes) > 1:
-        listed = ", ".join(f"{name} ({shape})" for name, shape in sorted(shapes.items())[:20])
-        raise BankError(
-            f"import: {path} holds {len(shapes)} matrices and any of them could be the features: {listed}. Say which "
-            "one with `--variable NAME`."
-        )
-    return next(iter(shapes))
 
 
 def is_telling(title: str) -> bool:
@@ -217,7 +192,9 @@ def _rows_of_text(array: NDArray[Any], n_rows: int) -> Iterable[Any]:
 def _can_be_names(title: str, shape: Sequence[int], kind: str, matrix: Sequence[int]) -> bool:
     """Tell by title, shape and kind of array (as NumPy spells it) whether it could name the rows of a matrix."""
     n_entries = math.prod(shape)
-    if kind not in "USO" and not (kind in "iuf" and is_telling(title)):
+    if kind == _UNKNOWN:
+        return True
+    if kind not in "USO" and not (kind in "iufb" and is_telling(title)):
         return False
     if n_entries == matrix[0]:
         return n_entries == max(shape, default=1)
@@ -226,9 +203,11 @@ def _can_be_names(title: str, shape: Sequence[int], kind: str, matrix: Sequence[
 
 def read_npy(path: Path, wishes: Wishes) -> FoundMatrix:
     """Read the array of an NPY file."""
-    _refuse_names(
-        path, "an NPY file holds one array without a name", wishes.variable, wishes.names, *wishes.exclude
-    )
+    for name in filter(None, (wishes.variable, wishes.names)):
+        raise BankError(
+            f"import: {name!r} cannot be looked up in {path}: an NPY file holds one array without a name. Leave the "
+            "option out."
+        )
     with reading(path), path.open("rb") as file:
         if file.read(2) == b"PK":
             raise BankError(
@@ -241,7 +220,7 @@ def read_npy(path: Path, wishes: Wishes) -> FoundMatrix:
             raise ValueError(f"it is too short for its shape {shape}")
         file.seek(0)
         array = npy.read_array(file, allow_pickle=False)
-    return FoundMatrix(array.T if wishes.transpose else array, None, None, "the array")
+    return FoundMatrix(array.T if wishes.transpose else array, None, "the array")
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -255,114 +234,104 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def read_npz(path: Path, wishes: Wishes) -> FoundMatrix:
     """Read one matrix of an NPZ file, and the names beside it if there is one array that can be them."""
-    _refuse_names(path, "an NPZ file has no columns", *wishes.exclude)
     with reading(path), path.open("rb") as file:
         if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
             raise BankError(
                 f"import: {path} is a single array, got the name of an archive. Rename it to .npy."
             )
         with zipfile.ZipFile(file) as archive:
-            return _find_in_archive(path, archive, wishes)
+            headers = {}
+            for member in archive.namelist():
+                if member.endswith(".npy"):
+                    with archive.open(member) as entry:
+                        headers[member.removesuffix(".npy")] = _read_header(entry)
 
+            def load(title: str) -> NDArray[Any]:
+                member, (shape, dtype) = f"{title}.npy", headers[title]
+                if dtype.hasobject:
+                    raise BankError(
+                        f"import: array {title!r} of {path} should hold numbers, or name the images, and holds Python "
+                        f"objects, which are never read, as they can run code. {_TEXT_CURE}"
+                    )
+                n_bytes = math.prod(shape) * dtype.itemsize
+                if n_bytes > room(path):
+                    raise too_large(path)
+                if n_bytes > archive.getinfo(member).file_size:
+                    raise ValueError(f"array {title!r} is too short for its shape {shape}")
+                with archive.open(member) as entry:
+                    return np.asarray(npy.read_array(entry, allow_pickle=False))
 
-def _find_in_archive(path: Path, archive: zipfile.ZipFile, wishes: Wishes) -> FoundMatrix:
-    headers = {}
-    for member in archive.namelist():
-        if member.endswith(".npy"):
-            with archive.open(member) as file:
-                headers[member.removesuffix(".npy")] = _read_header(file)
-
-    def load(title: str) -> NDArray[Any]:
-        member, (shape, dtype) = f"{title}.npy", headers[title]
-        n_bytes = math.prod(shape) * dtype.itemsize
-        if n_bytes > room(path):
-            raise too_large(path)
-        if n_bytes > archive.getinfo(member).file_size:
-            raise ValueError(f"array {title!r} is too short for its shape {shape}")
-        with archive.open(member) as file:
-            array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-            return array
-
-    shapes = {
-        title: "x".join(map(str, shape))
-        for title, (shape, dtype) in headers.items()
-        if len(shape) == 2 and is_numeric(dtype)
-    }
-    known = list(headers)
-    chosen = choose(path, wishes.variable, shapes, known)
-    check_matrix(path, f"array {chosen!r}", *headers[chosen])
-    matrix_shape = headers[chosen][0][::-1] if wishes.transpose else headers[chosen][0]
-    candidates = []
-    for title, (shape, dtype) in headers.items():
-        # A matrix of characters has a name in each row.
-        is_characters = dtype.str[1:] in {"U1", "S1"} and len(shape) == 2 and min(shape) > 1
-        entries = shape[:1] if is_characters else shape
-        if title != chosen and _can_be_names(title, entries, dtype.kind, matrix_shape):
-            candidates.append(title)
-    source = choose_names(path, wishes, candidates, known)
-    names = None
-    if source is not None:
-        if headers[source][1].hasobject:
-            raise BankError(
-                f"import: array {source!r} of {path} should name the images and holds Python objects, which are never "
-                f"read, as they can run code. {_TEXT_CURE}"
-            )
-        names = read_names(path, f"array {source!r}", _rows_of_text(load(source), matrix_shape[0]))
-    array = load(chosen)
-    taken = f"array {chosen!r}" + (f", names from {source!r}" if source else "")
-    rest = tuple(title for title in known if title not in {chosen, source})
-    return FoundMatrix(array.T if wishes.transpose else array, names, None, taken, rest)
+            listing = {}
+            for title, (shape, dtype) in headers.items():
+                # A matrix of characters has a name in each row.
+                is_characters = dtype.str[1:] in {"U1", "S1"} and len(shape) == 2 and min(shape) > 1
+                listing[title] = (shape[:1] if is_characters else shape, dtype.kind)
+            return _find(path, "array", listing, load, wishes)
 
 
 def read_mat(path: Path, wishes: Wishes) -> FoundMatrix:
     """Read one matrix of a MATLAB file of version 4 to 7, and the names beside it; best in a process of its own."""
     from scipy.io import loadmat, whosmat
 
-    _refuse_names(path, "a MAT file has no columns", *wishes.exclude)
+    def load(title: str) -> NDArray[Any]:
+        return np.asarray(loadmat(str(path), appendmat=False, variable_names=[title])[title])
+
     with reading(path):
         try:
-            listing = [
-                (str(name), tuple(shape or ()), kind) for name, shape, kind in whosmat(str(path), False)
-            ]
+            listing = {
+                str(name): (tuple(shape or ()), _MAT_KINDS.get(kind, ""))
+                for name, shape, kind in whosmat(str(path), False)
+            }
         except NotImplementedError as error:  # how SciPy answers to version 7.3, which is another format
             raise BankError(
                 f"import: {path} is a MATLAB file of version 7.3 (HDF5), expected version 7 or below. In MATLAB: "
                 "save('features.mat', 'feats', '-v7'); or read it with h5py and save it with numpy.save."
             ) from error
-        known = [name for name, _, _ in listing]
-        shapes = {
-            name: "x".join(map(str, shape))
-            for name, shape, kind in listing
-            if kind in _MAT_NUMBERS and len(shape) == 2 and min(shape) > 0 and max(shape) > 1
-        }
-        chosen = choose(path, wishes.variable, shapes, known)
-        if max(8 * math.prod(shape) for _, shape, _ in listing) > room(path):
+        if max((8 * math.prod(shape) for shape, _ in listing.values()), default=0) > room(path):
             raise too_large(path)
-        array = loadmat(str(path), appendmat=False, variable_names=[chosen])[chosen]
-    if not isinstance(array, np.ndarray):  # scipy.sparse
+        return _find(path, "variable", listing, load, wishes)
+
+
+def _find(
+    path: Path,
+    noun: str,
+    listing: Mapping[str, tuple[tuple[int, ...], str]],
+    load: Callable[[str], NDArray[Any]],
+    wishes: Wishes,
+) -> FoundMatrix:
+    """Choose the matrix, and what names its rows, by titles, shapes and kinds (as NumPy spells them); load no more."""
+    shapes = {
+        title: "x".join(map(str, shape))
+        for title, (shape, kind) in listing.items()
+        if kind in "fiub" and kind and len(shape) == 2 and min(shape) > 0 and max(shape) > 1
+    }
+    if wishes.variable is not None and wishes.variable not in listing:
+        raise not_in_file(path, "variable", wishes.variable, listing)
+    if wishes.variable is None and not shapes:
         raise BankError(
-            f"import: variable {chosen!r} of {path} must be a full matrix, got a sparse one. Save full({chosen})."
+            f"import: {path} must hold a matrix of numbers, got {', '.join(listing) or 'nothing'}. Save the features "
+            "as one two-dimensional array."
         )
-    check_matrix(path, f"variable {chosen!r}", array.shape, array.dtype)
-    matrix = array.T if wishes.transpose else array
-    candidates = []
-    for name, shape, kind in listing:
-        letter = "O" if kind in _MAT_OBJECTS or kind == "char" else "f" if kind in _MAT_NUMBERS else ""
-        # A string of MATLAB's newer kind is opaque, its shape unknown.
-        if name != chosen and (kind == "opaque" or _can_be_names(name, shape, letter or "?", matrix.shape)):
-            candidates.append(name)
-    source = choose_names(path, wishes, candidates, known)
-    names = None
+    if wishes.variable is None and len(shapes) > 1:
+        listed = ", ".join(f"{name} ({shape})" for name, shape in sorted(shapes.items())[:20])
+        raise BankError(
+            f"import: {path} holds {len(shapes)} matrices and any of them could be the features: {listed}. Say which "
+            "one with `--variable NAME`."
+        )
+    chosen = wishes.variable or next(iter(shapes))
+    matrix = load(chosen)
+    check_matrix(path, f"{noun} {chosen!r}", matrix.shape, matrix.dtype)
+    matrix = matrix.T if wishes.transpose else matrix
+    candidates = [
+        title
+        for title, (shape, kind) in listing.items()
+        if title != chosen and _can_be_names(title, shape, kind, matrix.shape)
+    ]
+    source = choose_names(path, wishes, candidates, listing)
+    names, taken = None, f"{noun} {chosen!r}"
     if source is not None:
-        with reading(path):
-            values = loadmat(str(path), appendmat=False, variable_names=[source]).get(source)
-        names = read_names(path, f"variable {source!r}", _rows_of_text(np.asarray(values), len(matrix)))
-    taken = f"variable {chosen!r}" + (f", names from {source!r}" if source else "")
-    rest = tuple(name for name in known if name not in {chosen, source})
-    return FoundMatrix(matrix, names, None, taken, rest)
-
-
-def _refuse_names(path: Path, fact: str, *given: str | None) -> None:
-    unused = [name for name in given if name is not None]
-    if unused:
-        raise BankError(f"import: {unused[0]!r} cannot be looked up in {path}: {fact}. Leave the option out.")
+        names = read_names(path, f"{noun} {source!r}", _rows_of_text(load(source), len(matrix)))
+        taken += f", names from {source!r}"
+    return FoundMatrix(
+        matrix, names, taken, tuple(title for title in listing if title not in {chosen, source})
+    )
