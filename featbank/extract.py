@@ -45,7 +45,7 @@ from featbank.views import parse_view
 
 __all__ = ["ExtractionSummary", "FeatureRequest", "extract", "open_folder", "take_shard"]
 
-RETRIED_REASONS = ("memory", "missing", "unreadable", "not-a-file")
+RETRIED_REASONS = ("memory", "missing", "unreadable", "not-a-file", "not-installed")
 """Failures that do not lie in the image's bytes, so the image is tried again."""
 
 FLUSH_ROWS = 256

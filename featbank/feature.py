@@ -215,7 +215,8 @@ def _by_pass(features: Sequence[Feature], positions: Sequence[int]) -> list[list
     return list(groups.values())
 
 
-DECODE_EPOCH = int(DECODE_POLICY["epoch"])
+# Higher than the keys' epoch, as more kinds of files are read since: what was refused before is tried again.
+DECODE_EPOCH = int(DECODE_POLICY["epoch"]) + 1
 
 JOBS_AHEAD = 256
 """Photos sent ahead to a cluster, for the workers that it has and those that join."""

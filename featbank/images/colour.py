@@ -18,6 +18,14 @@ from featbank.images.formats import Raster, read_orientation
 _STRIP_ROWS = 256
 _PROFILE_SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 _CACHED_PROFILE_BYTES = 1 << 16
+# ITU-T H.273: x and y of red, green and blue; 2 is "unspecified". The white of all of these is D65.
+_SRGB = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+_NTSC = (0.63, 0.34, 0.31, 0.595, 0.155, 0.07)
+_PRIMARIES = {1: _SRGB, 2: _SRGB, 5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06), 6: _NTSC, 7: _NTSC}
+_PRIMARIES |= {9: (0.708, 0.292, 0.17, 0.797, 0.131, 0.046), 12: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06)}
+# Exponents; 0 is sRGB's curve, for which the curves of video are taken as well, as browsers do.
+_GAMMAS = {1: 0.0, 2: 0.0, 6: 0.0, 13: 0.0, 14: 0.0, 15: 0.0, 4: 2.2, 5: 2.8, 8: 1.0}
+_HDR = {16: "PQ", 18: "HLG"}
 # What Pillow raises for profiles it or Little CMS cannot make sense of.
 _PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
@@ -33,7 +41,7 @@ def to_srgb(raster: Raster) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
         What was done to the image from the file to here.
     """
     actions = list(raster.actions)
-    pixels = _apply_profile(raster, actions)
+    pixels = _apply_profile(raster, actions) if raster.icc is not None else _apply_cicp(raster, actions)
     if pixels is None:
         pixels = _without_profile(raster, actions)
     if raster.alpha is not None:
@@ -42,9 +50,11 @@ def to_srgb(raster: Raster) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
 
 
 def _apply_profile(raster: Raster, actions: list[str]) -> NDArray[np.uint8] | None:
-    """Convert by the embedded profile; None where there is none, it is broken, or it says sRGB."""
-    if raster.icc is None:
-        return None
+    """Convert by the embedded profile; None where it is broken, or it says sRGB."""
+    assert raster.icc is not None
+    tag = raster.icc.find(b"cicp\0\0\0\0")
+    if 0 <= tag < len(raster.icc) - 9 and raster.icc[tag + 9] in _HDR:
+        raise _hdr_error(raster.icc[tag + 9])
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(raster.icc))
         space = _PROFILE_SPACES.get(profile.profile.xcolor_space.strip())
@@ -70,6 +80,56 @@ def _apply_profile(raster: Raster, actions: list[str]) -> NDArray[np.uint8] | No
     label = "".join(c for c in name if c.isprintable()).strip()[:60]
     actions.append(f"icc:{label or 'unnamed'}")
     return out
+
+
+def _apply_cicp(raster: Raster, actions: list[str]) -> NDArray[np.uint8] | None:
+    """Convert by the signalled primaries and curve; None where there are none, or they are sRGB's."""
+    primaries, transfer = raster.cicp or (2, 2)
+    if transfer in _HDR:
+        raise _hdr_error(transfer)
+    if primaries not in _PRIMARIES or transfer not in _GAMMAS:
+        raise ImageError(
+            "unsupported",
+            f"has the colour code points {primaries}/{transfer}, which are not read; export it as sRGB",
+        )
+    gamma, matrix = _GAMMAS[transfer], _to_srgb_light(primaries)
+    if gamma == 0 and np.array_equal(matrix, np.eye(3)):
+        return None
+    pixels = _without_profile(raster, actions)
+    levels = np.arange(256) / 255
+    light = (
+        levels**gamma
+        if gamma
+        else np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    )
+    for start in range(0, len(pixels), _STRIP_ROWS):
+        strip = (light[pixels[start : start + _STRIP_ROWS]] @ matrix.T).clip(0, 1)
+        coded = np.where(strip <= 0.0031308, 12.92 * strip, 1.055 * strip ** (1 / 2.4) - 0.055)
+        pixels[start : start + _STRIP_ROWS] = np.rint(255 * coded)
+    actions.append(f"cicp:{primaries}/{transfer}")
+    return pixels
+
+
+@functools.cache
+def _to_srgb_light(primaries: int) -> NDArray[np.floating]:
+    """Matrix from linear RGB of some primaries, white D65, to that of sRGB; clipped to its gamut by the caller."""
+
+    def to_xyz(corners: tuple[float, ...]) -> NDArray[np.floating]:
+        x, y = np.array((*corners, 0.3127, 0.3290)).reshape(4, 2).T
+        columns = np.stack([x / y, np.ones(4), (1 - x - y) / y])
+        return columns[:, :3] * np.linalg.solve(columns[:, :3], columns[:, 3])
+
+    if _PRIMARIES[primaries] == _PRIMARIES[1]:
+        return np.eye(3)
+    return np.linalg.solve(to_xyz(_PRIMARIES[1]), to_xyz(_PRIMARIES[primaries]))
+
+
+def _hdr_error(transfer: int) -> ImageError:
+    return ImageError(
+        "unsupported",
+        f"is an HDR photo ({_HDR[transfer]}), for which no one rendering on a standard display is agreed; export it as "
+        "sRGB",
+    )
 
 
 def _as_image(strip: NDArray[np.uint8], kind: str) -> Image.Image:

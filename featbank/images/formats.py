@@ -3,17 +3,23 @@
 The plug-in classes are called directly: `PIL.Image.open` would apply Pillow's own, process-wide pixel limit instead of
 this package's. Nothing process-wide is changed. Pillow's TIFF reader takes tags that do not concern pixels (nested
 EXIF, maker notes, further pages) for part of opening a file, whatever their size, and turns the image by itself in some
-versions: it is given a directory with the imaging tags alone.
+versions: it is given a directory with the imaging tags alone. Formats of `EXTRAS` are read where their package is
+installed.
 
 References
 ----------
 .. [1] Aldus Corporation, "TIFF Revision 6.0", 1992, sections 2 and 8.
+.. [2] ISO/IEC 18181-1, "JPEG XL image coding system", 2024, section D.2 (size header).
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import importlib
 import io
+import re
 import struct
 import threading
 import warnings
@@ -56,6 +62,8 @@ class Raster:
         255 is opaque.
     icc : bytes, optional
         The embedded colour profile, unchecked.
+    cicp : tuple of two int, optional
+        Code points of colour primaries and transfer curve (ITU-T H.273), where the file has no profile.
     exif : bytes, optional
         The embedded EXIF block, a TIFF directory, unchecked.
     actions : list of str
@@ -67,6 +75,7 @@ class Raster:
     mode: str
     alpha: NDArray[np.uint8] | None = None
     icc: bytes | None = None
+    cicp: tuple[int, int] | None = None
     exif: bytes | None = None
     actions: list[str] = field(default_factory=list)
 
@@ -185,22 +194,32 @@ def read_orientation(exif: bytes) -> int | None:
     return next(iter(_Directory(block, frozenset({ORIENTATION})).integers(ORIENTATION)), None)
 
 
+def is_camera_raw(data: bytes) -> bool:
+    """Tell whether a TIFF file is a camera's raw file, whose first page is a preview."""
+    if data[8:10] == b"CR":
+        return True
+    try:
+        page = _Directory(data, _FACTS)
+    except ImageError:  # damaged, or no ordinary TIFF: reading it gives the reason
+        return False
+    return _DNG in page.entries or (page.integer(_SUBFILE, 0) & 1 == 1 and _SUB_IFDS in page.entries)
+
+
+def exif_of(orientation: int) -> bytes:
+    """Write the smallest EXIF block that states an orientation."""
+    return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, ORIENTATION, 3, 1, min(orientation, 65535), 0, 0)
+
+
 def clean_tiff(data: bytes) -> CleanTiff:
     """Rewrite a TIFF file so that it holds the first page and its imaging tags alone.
 
     Raises ImageError: ``unsupported`` for what Pillow does not read right: BigTIFF, signed or 32-bit
-    integers, deep planes apart, more than six samples, rare compressions, and camera raw files, whose
-    first page is a thumbnail; ``truncated`` or ``corrupt`` where the directory points outside the file,
-    lacks its size, or lists less data than the image has.
+    integers, deep planes apart, more than six samples, rare compressions; ``truncated`` or ``corrupt`` where the
+    directory points outside the file, lacks its size, or lists less data than the image has.
     """
     if data[2:4] in {b"+\0", b"\0+"}:
         raise ImageError("unsupported", "is a BigTIFF file; save it as an ordinary TIFF or PNG")
     page = _Directory(data, _IMAGING | _FACTS)
-    is_preview = page.integer(_SUBFILE, 0) & 1 == 1 and _SUB_IFDS in page.entries
-    if _DNG in page.entries or data[8:10] == b"CR" or is_preview:
-        raise ImageError(
-            "unsupported", "is a camera raw file whose first page is a preview; develop it to TIFF or JPEG"
-        )
     bits, kind, n_samples = page.integer(_BITS, 1), page.integer(_SAMPLE_FORMAT, 1), page.integer(_SAMPLES, 1)
     compression, is_apart = page.integer(_COMPRESSION, 1), page.integer(_PLANAR, 1) == 2
     if (
@@ -269,7 +288,17 @@ _PLUGINS = {
     "PPM": ("PIL.PpmImagePlugin", "PpmImageFile"),
     "JPEG2000": ("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
     "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "HEIC": ("pillow_heif.as_plugin", "HeifImageFile"),
+    "JXL": ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
 }
+
+EXTRAS = {"HEIC": "heic", "JXL": "jxl", "RAW": "raw"}
+"""Formats that a package beside Pillow reads, and the extra of featbank that installs it."""
+
+# How Pillow says that a file is whole and of a kind it has no decoder for.
+_UNSUPPORTED = re.compile(
+    "not installed|not available|unsupported|unknown (pixel|raw) mode|data organization", re.I
+)
 
 # What Pillow's plug-ins raise on damaged bytes, as found by feeding them such; MemoryError is told apart.
 _DECODER_ERRORS = (
@@ -303,9 +332,9 @@ class Loaded:
 
 
 def decode_foreign(data: bytes, image_format: str) -> Raster:
-    """Decode the first frame of a TIFF, WebP, GIF, BMP, PPM, JPEG 2000 or AVIF file, as `sniff` names its format.
+    """Decode the first frame of any file but a JPEG, PNG or camera raw, as `sniff` names its format.
 
-    Raises ImageError: ``too-large``, ``truncated``, ``corrupt``, ``memory``, or ``unsupported`` for
+    Raises ImageError: ``too-large``, ``truncated``, ``corrupt``, ``memory``, ``not-installed``, or ``unsupported`` for
     variants without an agreed meaning as a picture (signed or 32-bit integers, floats outside [0, 1],
     Lab).
     """
@@ -313,6 +342,8 @@ def decode_foreign(data: bytes, image_format: str) -> Raster:
         return _decode_tiff(data)
     if image_format == "WEBP":
         _check_webp_header(data)
+    if image_format == "JXL":
+        check_size(*_jxl_size(data))
     if image_format == "PPM" and data[1:2] in b"123" and data.count(b"#") > _MAX_PPM_COMMENTS:
         # Pillow copies the rest of its buffer for each comment: a megabyte of them takes ten seconds.
         raise ImageError(
@@ -320,7 +351,12 @@ def decode_foreign(data: bytes, image_format: str) -> Raster:
         )
     loaded = load_foreign(data, image_format)
     icc, exif = loaded.image.info.get("icc_profile"), loaded.image.info.get("exif")
-    raster = from_pillow(loaded.image, bits=16 if loaded.image.mode == "I" and image_format == "PPM" else 8)
+    bits = 16 if loaded.image.mode == "I" and image_format == "PPM" else 8
+    cicp = None
+    if image_format in {"AVIF", "HEIC"}:
+        bits, cicp = _read_boxes(data, loaded.image)
+    raster = from_pillow(loaded.image, bits=bits)
+    raster.cicp = cicp
     raster.exif = exif if isinstance(exif, bytes) and exif else None
     if isinstance(icc, bytes) and icc:
         raster.icc = icc if len(icc) <= MAX_PROFILE_BYTES else None
@@ -328,6 +364,49 @@ def decode_foreign(data: bytes, image_format: str) -> Raster:
     if loaded.n_frames != 1:
         raster.actions.append(f"first-frame-of:{loaded.n_frames or 'many'}")
     return raster
+
+
+def _read_boxes(data: bytes, image: Image.Image) -> tuple[int, tuple[int, int] | None]:
+    """Return bits per sample and the colour code points of an AVIF or HEIC file; Pillow tells neither."""
+    config, colour = data.find(b"av1C"), data.find(b"colrnclx")
+    flags = data[config + 6] if 0 <= config < len(data) - 6 else 0
+    bits = int(image.info.get("bit_depth", 12 if flags & 0x20 else 10 if flags & 0x40 else 8))
+    cicp = struct.unpack_from(">HH", data, colour + 8) if 0 <= colour < len(data) - 12 else None
+    return bits, cicp
+
+
+def _jxl_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a JPEG XL file, whose plug-in decodes it as it opens it; ref. [2]."""
+    box = re.search(rb"jxlc|jxlp....", data[: 1 << 16], re.S) if data[:1] == b"\0" else None
+    start = (box.end() if box else 0) + 2
+    bits, at = int.from_bytes(data[start : start + 12], "little"), 0
+
+    def take(n_bits: int) -> int:
+        nonlocal at
+        at += n_bits
+        return bits >> (at - n_bits) & ((1 << n_bits) - 1)
+
+    is_small = take(1)
+
+    def side() -> int:
+        return 8 * (1 + take(5)) if is_small else 1 + take((9, 13, 18, 30)[take(2)])
+
+    height = side()
+    ratio = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[take(3)]
+    return height * ratio[0] // ratio[1] or side(), height
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Stop libtiff from printing on standard error what Pillow raises as well."""
+    with contextlib.suppress(
+        OSError, AttributeError
+    ):  # AttributeError: linked into Pillow under hidden names
+        library = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = getattr(library, name)
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
 
 
 def load_foreign(data: bytes, image_format: str) -> Loaded:
@@ -351,9 +430,7 @@ def load_foreign(data: bytes, image_format: str) -> Loaded:
         image.load()
         return Loaded(image, _count_frames(image, plugin, data))
     except ImportError as error:
-        raise ImageError(
-            "unsupported", f"is {image_format}, which this Pillow cannot decode; upgrade it"
-        ) from error
+        raise missing_package(image_format) from error
     except MemoryError as error:
         raise ImageError("memory", f"needs more memory than there is: {error}") from error
     except Image.DecompressionBombError as error:
@@ -362,16 +439,27 @@ def load_foreign(data: bytes, image_format: str) -> Loaded:
         if isinstance(error, ImageError):
             raise
         text = str(error)
-        if "not installed" in text or "not available" in text:
-            reason = "unsupported"
-        else:
-            reason = "truncated" if "truncated" in text.lower() else "corrupt"
+        if _UNSUPPORTED.search(text):
+            raise ImageError(
+                "unsupported",
+                f"is a variant of {image_format} that is not read ({text}); save it as a JPEG or PNG",
+            ) from error
+        reason = "truncated" if "truncated" in text.lower() else "corrupt"
         raise ImageError(reason, f"has {image_format} data that cannot be decoded ({text})") from error
+
+
+def missing_package(image_format: str) -> ImageError:
+    """Return the error for a format whose package is not installed."""
+    extra = EXTRAS.get(image_format)
+    cure = f"pip install 'featbank[{extra}]', or convert it to JPEG or PNG" if extra else "upgrade Pillow"
+    return ImageError(
+        "not-installed", f"is a {image_format} file, and what reads those is not installed: {cure}"
+    )
 
 
 def _count_frames(image: ImageFile.ImageFile, plugin: type[ImageFile.ImageFile], data: bytes) -> int:
     """Count the frames; 0 where the later ones are too damaged to be counted."""
-    if image.format in {"WEBP", "AVIF"}:
+    if image.format in {"WEBP", "AVIF", "HEIF"}:
         return int(getattr(image, "n_frames", 1))
     if image.format != "GIF":
         return 1
@@ -395,6 +483,7 @@ def _check_webp_header(data: bytes) -> None:
 
 def _decode_tiff(data: bytes) -> Raster:
     clean = clean_tiff(data)
+    _silence_libtiff()
     raster = from_pillow(load_foreign(clean.data, "TIFF").image, bits=clean.bits)
     if clean.is_white_zero:
         np.subtract(255, raster.samples, out=raster.samples)
@@ -402,10 +491,7 @@ def _decode_tiff(data: bytes) -> Raster:
     if clean.icc is not None and len(clean.icc) <= MAX_PROFILE_BYTES:
         raster.icc = clean.icc
     if clean.orientation:
-        # As the smallest EXIF block, the form in which other formats carry it.
-        raster.exif = b"II*\0" + struct.pack(
-            "<IHHHIHHI", 8, 1, 274, 3, 1, min(clean.orientation, 65535), 0, 0
-        )
+        raster.exif = exif_of(clean.orientation)
     if clean.has_more_pages:
         raster.actions.append("first-frame-of:many")
     return raster
@@ -420,7 +506,7 @@ def from_pillow(image: Image.Image, bits: int) -> Raster:
     """
     mode = image.mode
     suffix = "" if bits == 8 else f";{bits}"
-    deep = ["16-bit-to-8"] if bits == 16 else []
+    deep = [f"{bits}-bit-to-8"] if bits > 8 else []
     if mode in {"L", "RGB", "CMYK"}:
         return Raster(np.array(image), mode, mode + suffix, actions=deep)
     if mode == "1":

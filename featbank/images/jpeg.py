@@ -2,7 +2,8 @@
 
 libjpeg-turbo decodes through simplejpeg, whose strict mode turns the library's warnings into errors; its
 pixels are those of Pillow, at a quarter of the time. The markers before the image data are read here, so that
-size, colour profile and orientation are known before anything is allocated.
+size, colour profile and orientation are known before anything is allocated. What libjpeg warns of although every
+pixel is in place is mended in a copy of the bytes, which then must decode without any warning.
 
 References
 ----------
@@ -13,8 +14,10 @@ References
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,9 +42,14 @@ _MAX_SCANS = 100
 blocks, though it may fill only a few bytes: one megabyte of scans would keep the decoder busy for minutes, a
 hundred for hours."""
 
-_FILL = re.compile(rb"\xff+")
+# Whatever stands before it is skipped, as libjpeg does.
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
 # Inside image data 0xff is followed by zero, by a restart mark, or by a marker that ends the scan.
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_SEQUENTIAL = (
+    b"\x00\x3f\x00"  # how a scan that is no part of a progression ends: coefficients 0 to 63, all bits
+)
+_MIN_PADDING = 4
 _KINDS = {1: ("L", "GRAY"), 3: ("RGB", "RGB"), 4: ("CMYK", "CMYK")}
 
 
@@ -61,15 +69,19 @@ class JpegHeader:
     icc: bytes | None = None
     icc_problem: str = ""
     icc_spans: list[tuple[int, int]] = field(default_factory=list)
+    # What libjpeg would warn of: where it begins and ends, harmless bytes instead, what to call it
+    mends: list[tuple[int, int, bytes, str]] = field(default_factory=list)
 
 
-def decode_jpeg(data: bytes) -> Raster:
+def decode_jpeg(data: bytes, *, keep_truncated: bool = False) -> Raster:
     """Decode a JPEG file.
 
     Parameters
     ----------
     data : bytes
         The whole file; bytes after the end of the image are ignored, as phones append previews and films.
+    keep_truncated : bool
+        Hand out what libjpeg-turbo makes of damaged image data, gray where data is missing.
 
     Returns
     -------
@@ -90,13 +102,23 @@ def decode_jpeg(data: bytes) -> Raster:
             f"{header.frame:#x}; convert it to an 8-bit baseline JPEG or a PNG",
         )
     check_size(header.width, header.height)
-    _check_length(header, len(data))
+    if not keep_truncated:
+        _check_length(header, len(data))
     _check_scans(header, data)
     kind, colorspace = _KINDS[header.n_components]
-    actions: list[str] = []
-    samples = _decode_strictly(
-        _without_spans(data, header.icc_spans) if header.icc_problem else data, colorspace
-    )
+    actions = [f"mended:{name}" for name in dict.fromkeys(name for *_, name in header.mends)]
+    if header.icc_problem:
+        # The strict decoder would refuse the pixels for the sake of a damaged profile.
+        header.mends += [(start, end, b"", "") for start, end in header.icc_spans]
+    data = _mended(data, header.mends)
+    try:
+        samples = _decode_padded(data, colorspace, actions)
+    except ImageError as error:
+        if not keep_truncated:
+            raise
+        samples = simplejpeg.decode_jpeg(data, colorspace=colorspace, strict=False)
+        samples = samples[:, :, 0] if samples.shape[2] == 1 else samples
+        actions.append(f"{error.reason}-kept")
     if samples is None:
         samples = _decode_unusual(data)
         actions.append("unusual-sampling")
@@ -116,11 +138,15 @@ def read_header(data: bytes) -> JpegHeader:
     markers make no sense, ``too-large`` when there are more of them than any writer makes.
     """
     header = JpegHeader()
-    parts: dict[int, bytes] = {}
-    n_parts = 0
+    parts: list[tuple[int, int, bytes]] = []
     position = 2
     for _ in range(_MAX_SEGMENTS):
-        marker, position = _next_marker(data, position)
+        found = _MARKER.search(data, position)
+        if found is None:
+            raise ImageError("truncated", "ends inside the JPEG header")
+        if data[position : found.start()].strip(b"\xff"):
+            header.mends.append((position, found.start(), b"", "bytes-between-segments"))
+        marker, position = data[found.end() - 1], found.end()
         if marker in _STANDALONE:
             continue
         if marker in {_SOI, _EOI}:
@@ -136,36 +162,27 @@ def read_header(data: bytes) -> JpegHeader:
         position += length
         if marker == _SOS:
             header.n_scan_components, header.data_at = segment[0] if segment else 0, position
+            if header.frame not in _PROGRESSIVE_FRAMES and segment[-3:] != _SEQUENTIAL:
+                header.mends.append((position - 3, position, _SEQUENTIAL, "scan-parameters"))
             break
         if marker in _FRAMES:
             _read_frame(header, marker, segment)
         elif marker == 0xE1 and segment.startswith(b"Exif\0\0") and header.exif is None:
             header.exif = segment[6:]
-        elif marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0") and len(segment) > 14:
+        elif marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0"):
             # Profiles above 64 kB come in numbered parts; ref. [2].
             header.icc_spans.append((position - length - 2, position))
-            parts[segment[12]] = segment[14:]
-            n_parts = max(n_parts, segment[13])
+            parts.append((*segment[12:14].ljust(2, b"\0"), segment[14:]))
+        elif marker == 0xE0 and segment.startswith(b"JFIF\0") and segment[5:6] not in {b"", b"\1", b"\2"}:
+            header.mends.append((position - length + 7, position - length + 8, b"\1", "jfif-version"))
         elif marker == 0xEE and segment.startswith(b"Adobe"):
             header.has_adobe_mark = True
     else:
         raise ImageError("too-large", f"has more than {_MAX_SEGMENTS} JPEG segments before its image data")
     if not header.frame:
         raise ImageError("corrupt", "has JPEG image data before its frame header")
-    _join_profile(header, parts, n_parts)
+    _join_profile(header, parts)
     return header
-
-
-def _next_marker(data: bytes, position: int) -> tuple[int, int]:
-    if position >= len(data):
-        raise ImageError("truncated", "ends inside the JPEG header")
-    if data[position] != 0xFF:
-        raise ImageError("corrupt", f"has {data[position]:#04x} where a JPEG marker should begin")
-    fill = _FILL.match(data, position)  # fill bytes are allowed before a marker
-    position = fill.end() if fill else position
-    if position >= len(data):
-        raise ImageError("truncated", "ends inside the JPEG header")
-    return data[position], position + 1
 
 
 def _read_frame(header: JpegHeader, marker: int, segment: bytes) -> None:
@@ -177,14 +194,16 @@ def _read_frame(header: JpegHeader, marker: int, segment: bytes) -> None:
     header.bits, header.height, header.width, header.n_components = struct.unpack(">BHHB", segment[:6])
 
 
-def _join_profile(header: JpegHeader, parts: dict[int, bytes], n_parts: int) -> None:
+def _join_profile(header: JpegHeader, parts: list[tuple[int, int, bytes]]) -> None:
+    """Join the numbered parts as libjpeg does; it warns of any that are missing, double, or of another total."""
     if not parts:
         return
-    if sorted(parts) != list(range(1, n_parts + 1)):
+    profile = b"".join(body for _, _, body in sorted(parts))
+    if [(i, n) for i, n, _ in sorted(parts)] != [(i, len(parts)) for i in range(1, len(parts) + 1)]:
         header.icc_problem = "incomplete"
-        return
-    profile = b"".join(parts[i] for i in sorted(parts))
-    if len(profile) > MAX_PROFILE_BYTES:
+    elif not profile:
+        header.icc_problem = "empty"
+    elif len(profile) > MAX_PROFILE_BYTES:
         header.icc_problem = "too-large"
     else:
         header.icc = profile
@@ -211,25 +230,61 @@ def _check_scans(header: JpegHeader, data: bytes) -> None:
     """Refuse more scans than any encoder writes before libjpeg walks over the image for each of them."""
     if header.frame not in _PROGRESSIVE_FRAMES and header.n_scan_components >= header.n_components:
         return  # the first scan is the whole image, and what follows is not decoded
-    n_scans, position = 1, header.data_at
-    while (end := _SCAN_END.search(data, position)) is not None:
-        marker, position = data[end.end() - 1], end.end()
-        if marker == _EOI:
-            return
-        if marker not in _STANDALONE:
-            # Tables between scans may hold any bytes; a length beyond the file leaves nothing to find.
-            position += max(2, int.from_bytes(data[position : position + 2], "big"))
-            n_scans += marker == _SOS
+    n_scans = 1
+    for marker, position in _later_markers(data, header.data_at):
+        if marker == _SOS:
+            n_scans += 1
+            end = position + int.from_bytes(data[position : position + 2], "big")
+            if header.frame not in _PROGRESSIVE_FRAMES and data[end - 3 : end] != _SEQUENTIAL:
+                header.mends.append((end - 3, end, _SEQUENTIAL, "scan-parameters"))
         if n_scans > _MAX_SCANS:
             raise ImageError(
                 "too-large", f"has more than {_MAX_SCANS} JPEG scans; save it anew with an ordinary encoder"
             )
 
 
-def _without_spans(data: bytes, spans: list[tuple[int, int]]) -> bytes:
-    """Cut out segments: the strict decoder would refuse the pixels for the sake of a damaged profile."""
-    starts, ends = [0, *(end for _, end in spans)], [*(start for start, _ in spans), len(data)]
-    return b"".join(data[start:end] for start, end in zip(starts, ends, strict=True))
+def _later_markers(data: bytes, position: int) -> Iterator[tuple[int, int]]:
+    """Yield the markers from the first scan to the end mark, and where the bytes behind each begin."""
+    while (end := _SCAN_END.search(data, position)) is not None:
+        marker, position = data[end.end() - 1], end.end()
+        if marker not in _STANDALONE:
+            yield marker, position
+            if marker == _EOI:
+                return
+            # Tables between scans may hold any bytes; a length beyond the file leaves nothing to find.
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
+
+
+def _mended(data: bytes, mends: list[tuple[int, int, bytes, str]]) -> bytes:
+    """Replace spans of bytes by others."""
+    pieces, at = [], 0
+    for start, end, instead, _ in sorted(mends):
+        pieces += [data[at:start], instead]
+        at = end
+    return b"".join([*pieces, data[at:]]) if mends else data
+
+
+def _decode_padded(data: bytes, colorspace: str, actions: list[str]) -> NDArray[np.uint8] | None:
+    """Decode strictly; where only bytes before the end mark are in the way, without them.
+
+    Padding is zeros, or at least `_MIN_PADDING` bytes of one value: what is left over after a damaged scan is neither.
+    It goes to the last byte but one of a scan that ends in that value, so that zeros in place of lost data are refused.
+    """
+    try:
+        return _decode_strictly(data, colorspace)
+    except ImageError as error:
+        ends = [at - 2 for marker, at in _later_markers(data, read_header(data).data_at) if marker == _EOI]
+        if not ends or "extraneous bytes before marker 0xd9" not in str(error):
+            raise
+        end = ends[0]
+        pad = data[end - 1 : end]
+        start = len(data[:end].rstrip(pad))
+        if pad != b"\0" and end - start < _MIN_PADDING:
+            raise
+        actions.append("mended:bytes-before-end")
+        with contextlib.suppress(ImageError):
+            return _decode_strictly(data[:start] + data[end:], colorspace)
+        return _decode_strictly(data[: start + 1] + data[end:], colorspace)
 
 
 def _decode_strictly(data: bytes, colorspace: str) -> NDArray[np.uint8] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import importlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,17 @@ from numpy.typing import NDArray
 from featbank.digest import digest_bytes
 from featbank.errors import ImageError
 from featbank.images.colour import to_srgb
-from featbank.images.formats import decode_foreign
+from featbank.images.formats import (
+    Raster,
+    decode_foreign,
+    exif_of,
+    is_camera_raw,
+    missing_package,
+    read_orientation,
+)
 from featbank.images.jpeg import decode_jpeg
 from featbank.images.png import decode_png
-from featbank.images.source import HEAD_BYTES, MAX_FILE_BYTES, RAW_SUFFIXES, SUFFIXES, read_bytes, sniff
+from featbank.images.source import HEAD_BYTES, MAX_FILE_BYTES, SUFFIXES, read_bytes, sniff
 from featbank.remote import Place, RemotePath, as_place, utf8_name
 
 
@@ -43,11 +52,12 @@ class Photo:
         ``gray-to-rgb``, ``cmyk-to-rgb``    channels replicated; inks multiplied
         ``adobe-inversion``                 CMYK stored with 255 for no ink was inverted
         ``palette-to-rgb``                  colours looked up
-        ``bilevel-to-8``, ``12-bit-to-8``,  depth changed to eight bits
+        ``bilevel-to-8``, ``10-bit-to-8``,  depth changed to eight bits
         ``16-bit-to-8``, ``float-to-8``
         ``white-is-zero``                   deep samples that counted from white were inverted
         ``icc:Display P3``                  converted by the embedded profile (none if it says sRGB)
-        ``icc-ignored:broken``              or ``incomplete``, ``mismatch``, ``too-large``: taken as sRGB
+        ``icc-ignored:broken``              or ``empty``, ``incomplete``, ``mismatch``, ``too-large``: taken as sRGB
+        ``cicp:12/13``                      converted from signalled primaries and curve (none if they are sRGB's)
         ``gamma-ignored:1``                 a PNG gamma other than sRGB's was not applied
         ``alpha-over-white``                transparency laid on white
         ``opaque-alpha-dropped``            an alpha channel without effect was left out
@@ -56,6 +66,11 @@ class Photo:
         ``orientation-ignored:9``           an EXIF value without meaning
         ``exif-ignored:broken``             an unreadable EXIF block
         ``unusual-sampling``                decoded by Pillow, without the strict check for damage
+        ``mended:bytes-before-end``         or ``bytes-between-segments``, ``scan-parameters``, ``jfif-version``: what
+                                            libjpeg warns of in a JPEG although every pixel is in place
+        ``truncated-kept``,                 a damaged JPEG, decoded because ``keep_truncated`` was asked for
+        ``corrupt-kept``
+        ``raw-preview``                     the full-size preview that a camera put into its raw file
         ==================================  ===========================================================
     """
 
@@ -76,7 +91,7 @@ class Photo:
         return int(self.pixels.shape[1])
 
 
-def read_photo(source: str | Place | bytes) -> Photo:
+def read_photo(source: str | Place | bytes, *, keep_truncated: bool = False) -> Photo:
     """Read one image file as upright 8-bit sRGB pixels.
 
     The content decides the format, never the name. Whatever can be decoded without doubt is, and everything
@@ -88,6 +103,8 @@ def read_photo(source: str | Place | bytes) -> Photo:
     ----------
     source : str, Path, RemotePath or bytes
         The file, its URL in a store, or its content.
+    keep_truncated : bool
+        Take of a JPEG with damaged or missing image data what libjpeg-turbo makes of it; by default it is refused.
 
     Raises
     ------
@@ -105,8 +122,10 @@ def read_photo(source: str | Place | bytes) -> Photo:
     Of samples deeper than eight bits the high byte is taken: a gray image and its RGB copy, a PNG and a TIFF
     agree. Transparent parts are laid on white, the page that viewers show behind them. CMYK without a profile
     becomes RGB by multiplying what each ink lets through. A profile is applied with the relative colorimetric
-    intent and black point compensation. Newer versions of Pillow refuse TIFF, WebP and GIF files above 179 million
-    pixels by themselves, below the limit of this package; the reason is ``too-large`` all the same.
+    intent and black point compensation. Colours that are signalled by code points (PNG, AVIF, HEIC) are converted
+    and clipped to sRGB; HDR photos (PQ, HLG) are refused, as no one rendering of them is agreed. Newer versions of
+    Pillow refuse TIFF, WebP and GIF files above 179 million pixels by themselves, below the limit of this package; the
+    reason is ``too-large`` all the same.
 
     Examples
     --------
@@ -120,12 +139,12 @@ def read_photo(source: str | Place | bytes) -> Photo:
         )
     label = f"{len(source)} bytes" if isinstance(source, bytes) else utf8_name(source)
     try:
-        return _read(source)
+        return _read(source, keep_truncated)
     except ImageError as error:
         raise ImageError(error.reason, f"read_photo: {label} {error}", error.digest) from error
 
 
-def _read(source: str | Place | bytes) -> Photo:
+def _read(source: str | Place | bytes, keep_truncated: bool) -> Photo:
     data = source if isinstance(source, bytes) else read_bytes(as_place(source))
     suffix = "" if isinstance(source, bytes) else as_place(source).suffix.lower()
     digest = digest_bytes(data)  # of what is decoded, whatever the file may hold by now
@@ -133,7 +152,9 @@ def _read(source: str | Place | bytes) -> Photo:
         image_format = _format_of(data, suffix)
         misnamed = (f"misnamed:{suffix}",) if suffix and suffix not in SUFFIXES[image_format] else ()
         if image_format == "JPEG":
-            raster = decode_jpeg(data)
+            raster = decode_jpeg(data, keep_truncated=keep_truncated)
+        elif image_format == "RAW":
+            raster = _decode_preview(data)
         elif image_format == "PNG":
             raster = decode_png(data)
         else:
@@ -154,9 +175,47 @@ def _format_of(data: bytes, suffix: str) -> str:
     if len(data) > MAX_FILE_BYTES:
         raise ImageError("too-large", f"are too many; at most {MAX_FILE_BYTES} are read")
     image_format = sniff(data[:HEAD_BYTES])
-    if image_format == "TIFF" and suffix in RAW_SUFFIXES:  # not every one can be told by its content
-        raise ImageError("unsupported", "is a camera raw file; develop it to TIFF or JPEG")
-    return image_format
+    # Not every raw file can be told by its content.
+    is_raw = image_format == "TIFF" and (suffix in SUFFIXES["RAW"] or is_camera_raw(data))
+    return "RAW" if is_raw else image_format
+
+
+def _decode_preview(data: bytes) -> Raster:
+    """Take the JPEG of full size that most cameras put into their raw files: what their own program makes of it."""
+    try:
+        rawpy = importlib.import_module("rawpy")
+    except ImportError as error:
+        raise missing_package("RAW") from error
+    try:
+        with rawpy.imread(io.BytesIO(data)) as raw:
+            size, flip, preview = raw.sizes, raw.sizes.flip, raw.extract_thumb()
+    except rawpy.LibRawError as error:
+        raise ImageError(
+            "unsupported",
+            f"is a camera raw file without a readable preview ({error}); develop it to TIFF or JPEG",
+        ) from error
+    if preview.format != rawpy.ThumbFormat.JPEG:
+        raise ImageError(
+            "unsupported", "is a camera raw file whose preview is no JPEG; develop it to TIFF or JPEG"
+        )
+    raster = decode_jpeg(preview.data)
+    height, width = raster.samples.shape[:2]
+    if height * width < _FULL_SIZE * size.height * size.width:
+        raise ImageError(
+            "unsupported",
+            f"is a camera raw file of {size.width} x {size.height} pixels with a preview of {width} x {height}; "
+            "develop it to TIFF or JPEG",
+        )
+    is_unturned = (height > width) == (size.height > size.width)
+    if flip in _FLIPS and is_unturned and (raster.exif is None or read_orientation(raster.exif) in {None, 1}):
+        raster.exif = exif_of(_FLIPS[flip])
+    raster.actions.insert(0, "raw-preview")
+    return raster
+
+
+# A preview is of full size with at least this share of the raw pixels: cameras crop their borders.
+_FULL_SIZE = 0.8
+_FLIPS = {3: 3, 5: 8, 6: 6}  # LibRaw's turns as EXIF orientations
 
 
 # A colour JPEG of 16 x 16 pixels with halved chroma. The digest of its pixels stands for the behaviour of the

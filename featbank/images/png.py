@@ -11,6 +11,7 @@ References
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -47,7 +48,9 @@ class _PngParts:
     n_frames: int = 1
     transparent: bytes | None = None
     icc: bytes | None = None
+    cicp: tuple[int, int] | None = None
     exif: bytes | None = None
+    raw_exif: bytes | None = None
     has_srgb_mark: bool = False
     gamma: float | None = None
     actions: list[str] = field(default_factory=list)
@@ -78,13 +81,13 @@ def decode_png(data: bytes) -> Raster:
     raw = np.asarray(loaded.image) if parts.transparent is not None else None
     raster = from_pillow(loaded.image, bits=parts.depth)
     raster.mode = channels if parts.depth == 8 else f"{channels};{parts.depth}"
-    raster.icc, raster.exif = parts.icc, parts.exif
+    raster.icc, raster.cicp, raster.exif = parts.icc, parts.cicp, parts.exif or parts.raw_exif
     raster.actions += parts.actions
     if raw is not None and parts.transparent is not None:
         _apply_transparent_color(raster, raw, parts)
     if parts.n_frames > 1:
         raster.actions.append(f"first-frame-of:{parts.n_frames}")
-    if parts.gamma is not None and parts.icc is None and not parts.has_srgb_mark:
+    if parts.gamma is not None and parts.icc is None and parts.cicp is None and not parts.has_srgb_mark:
         raster.actions.append(f"gamma-ignored:{parts.gamma:g}")
     return raster
 
@@ -167,21 +170,38 @@ def _read_extra(parts: _PngParts, kind: bytes, body: memoryview) -> None:
     elif kind == b"acTL" and len(body) == 8:
         parts.n_frames = int.from_bytes(body[:4], "big")
     elif kind == b"iCCP" and parts.icc is None:
-        _inflate_profile(parts, bytes(body))
+        parts.icc = _inflate(parts, bytes(body).partition(b"\0")[2][1:], "icc-ignored")
+    elif kind == b"cICP" and len(body) == 4:
+        if body[2] or body[3] != 1:
+            raise ImageError(
+                "unsupported", "holds PNG samples that are not RGB of full range; save it as sRGB"
+            )
+        parts.cicp = (body[0], body[1])
+    elif kind in {b"tEXt", b"zTXt"} and bytes(body[:22]) in {
+        b"Raw profile type exif\0",
+        b"Raw profile type APP1\0",
+    }:
+        text = (
+            bytes(body[22:]) if kind == b"tEXt" else _inflate(parts, bytes(body[23:]), "exif-ignored") or b""
+        )
+        # ImageMagick's form: a name, a number of bytes, and these in hexadecimal digits
+        with contextlib.suppress(ValueError):
+            block = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
+            parts.raw_exif = block if block.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")) else parts.raw_exif
 
 
-def _inflate_profile(parts: _PngParts, body: bytes) -> None:
-    _, _, rest = body.partition(b"\0")
+def _inflate(parts: _PngParts, body: bytes, action: str) -> bytes | None:
+    """Inflate what a chunk holds; None where it is damaged or larger than any profile, which is recorded."""
     inflater = zlib.decompressobj()
     try:
-        profile = inflater.decompress(rest[1:], MAX_PROFILE_BYTES)
+        content = inflater.decompress(body, MAX_PROFILE_BYTES)
     except zlib.error:
-        parts.actions.append("icc-ignored:broken")
-        return
-    if inflater.eof:
-        parts.icc = profile
-    else:
-        parts.actions.append("icc-ignored:too-large" if inflater.unconsumed_tail else "icc-ignored:broken")
+        parts.actions.append(f"{action}:broken")
+        return None
+    if not inflater.eof:
+        parts.actions.append(f"{action}:too-large" if inflater.unconsumed_tail else f"{action}:broken")
+        return None
+    return content
 
 
 def _check_rows(parts: _PngParts) -> None:

@@ -27,6 +27,7 @@ REASONS: dict[str, str] = {
     "empty": "a file of zero bytes",
     "not-an-image": "content that is no known image format",
     "unsupported": "an image, but of a format or variant that is not decoded",
+    "not-installed": "an image of a format that needs a package beside Pillow",
     "too-large": "more pixels, bytes or parts than the limit allows",
     "truncated": "the file ends before the image does",
     "corrupt": "damaged or contradictory image data",
@@ -45,20 +46,35 @@ SUFFIXES: dict[str, frozenset[str]] = {
     "PPM": frozenset({".ppm", ".pgm", ".pbm", ".pnm"}),
     "JPEG2000": frozenset({".jp2", ".j2k", ".j2c", ".jpx", ".jpc", ".jpf"}),
     "AVIF": frozenset({".avif"}),
+    "HEIC": frozenset({".heic", ".heif", ".hif"}),
+    "JXL": frozenset({".jxl"}),
+    "RAW": frozenset(
+        f".{kind}"
+        for kind in (
+            *(
+                "3fr",
+                "arw",
+                "cr2",
+                "cr3",
+                "crw",
+                "dcr",
+                "dng",
+                "erf",
+                "fff",
+                "iiq",
+                "kdc",
+                "mef",
+                "mos",
+                "mrw",
+            ),
+            *("nef", "nrw", "orf", "pef", "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw", "x3f"),
+        )
+    ),
 }
 
-RAW_SUFFIXES = frozenset(
-    f".{kind}"
-    for kind in (
-        *("3fr", "arw", "cr2", "cr3", "crw", "dcr", "dng", "erf", "fff", "iiq", "kdc", "mef", "mos", "mrw"),
-        *("nef", "nrw", "orf", "pef", "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw", "x3f"),
-    )
-)
-"""Endings of camera raw files: photographs, but not decoded, and their embedded previews are not taken for them."""
-
-IMAGE_SUFFIXES = frozenset(RAW_SUFFIXES | {".heic", ".heif", ".hif", ".jxl"}).union(*SUFFIXES.values())
-"""Endings, in lower case, of the files that a folder's listing takes for images. Formats that cannot be decoded are
-listed too: such a file is then refused by name with the reason, instead of being passed over."""
+IMAGE_SUFFIXES = frozenset().union(*SUFFIXES.values())
+"""Endings, in lower case, of the files that a folder's listing takes for images. Formats that cannot be decoded here
+are listed too: such a file is then refused by name with the reason, instead of being passed over."""
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -72,7 +88,20 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"BM", "BMP"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"\xff\x0a", "JXL"),
+    (b"\0\0\0\x0cJXL ", "JXL"),
+    (b"FUJIFILMCCD-RAW", "RAW"),
+    (b"IIU\0", "RAW"),
+    (b"IIRO", "RAW"),
+    (b"MMOR", "RAW"),
+    (b"\0MRM", "RAW"),
+    (b"FOVb", "RAW"),
+    (b"II\x1a\0\0\0HEAP", "RAW"),
 )
+
+# Brands of the container that HEIC, AVIF, Canon's raw files and films share.
+_BRANDS = dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC")
+_BRANDS |= {b"avif": "AVIF", b"avis": "AVIF", b"crx ": "RAW"}
 
 # Recognised so that the message can say what the file is instead of "not an image".
 _REFUSED_MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -84,13 +113,15 @@ _REFUSED_MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"8BPS", "a Photoshop file"),
     (b"\0\0\x01\0", "an icon file"),
     (b"\0\0\x02\0", "a cursor file"),
-    (b"\xff\x0a", "a JPEG XL file"),
-    (b"\0\0\0\x0cJXL ", "a JPEG XL file"),
     (b"v/1\x01", "an OpenEXR file"),
     (b"#?RADIANCE", "a Radiance HDR file"),
-    (b"FUJIFILMCCD-RAW", "a camera raw file"),
-    (b"IIU\0", "a camera raw file"),
-    (b"IIRO", "a camera raw file"),
+    (b"BA", "an OS/2 bitmap array"),
+    (b"\x01\xda", "an SGI image"),
+    (b"\x0a\x05\x01", "a PCX image"),
+    (b"II\xbc\x01", "a JPEG XR file"),
+    (b"AT&TFORM", "a DjVu file"),
+    (b"SIMPLE  =", "a FITS file"),
+    (b"gimp xcf", "a GIMP file"),
     (b"DDS ", "a DirectDraw surface"),
     (b"qoif", "a QOI file"),
     (b"PF\n", "a float map"),
@@ -174,15 +205,19 @@ def sniff(head: bytes) -> str:
     if len(head) > 2 and head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b" \t\r\n#":
         return "PPM"
     if head[4:8] == b"ftyp":
-        if _is_avif(head):
-            return "AVIF"
-        brand = head[8:12].decode("ascii", "replace")
-        raise ImageError(
-            "unsupported", f"is a media file of brand {brand!r} (HEIC or video); convert it to JPEG or PNG"
-        )
+        size = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = [head[8:12], *(head[i : i + 4] for i in range(16, size - 3, 4))]
+        # The general brands stand in AVIF files too, often first.
+        found = sorted({_BRANDS[brand] for brand in brands if brand in _BRANDS})
+        if found:
+            return found[0]
+        brand = brands[0].decode("ascii", "replace")
+        raise ImageError("unsupported", f"is a film or sound of brand {brand!r}; save a frame as JPEG or PNG")
+    if _is_tga(head):
+        raise ImageError("unsupported", "is a TGA image; convert it to PNG")
     for magic, name in _REFUSED_MAGIC:
         if head.startswith(magic):
-            raise ImageError("unsupported", f"is {name}; convert it to one of {', '.join(SUFFIXES)}")
+            raise ImageError("unsupported", f"is {name}; convert it to JPEG or PNG")
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
         raise ImageError("unsupported", "is an SVG drawing; convert it to PNG")
@@ -192,7 +227,14 @@ def sniff(head: bytes) -> str:
     raise ImageError("not-an-image", f"holds no known image format; it begins with {head[:8]!r}")
 
 
-def _is_avif(head: bytes) -> bool:
-    size = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = [head[8:12], *(head[i : i + 4] for i in range(16, size - 3, 4))]
-    return b"avif" in brands or b"avis" in brands
+def _is_tga(head: bytes) -> bool:
+    """Tell a Truevision image, which begins with no mark, by a header whose every field is possible."""
+    if (
+        len(head) < 18
+        or head[1] > 1
+        or head[2] not in {1, 2, 3, 9, 10, 11}
+        or head[16] not in {8, 15, 16, 24, 32}
+    ):
+        return False
+    has_map = head[1] == 1 or head[3:8] == bytes(5)  # an icon or cursor counts its pictures there
+    return has_map and head[12:14] != b"\0\0" and head[14:16] != b"\0\0" and head[17] & 0xC0 == 0

@@ -10,15 +10,19 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from featbank.bank import Bank
 from featbank.cli import main
 from featbank.datasets import read_dataset
+from featbank.errors import ImageError
+from featbank.images import read_photo
 from featbank.table import build_table, resolve_band
 from tests.support.fenced import run_fenced
 
@@ -211,6 +215,45 @@ def test_rows_go_to_the_images_they_name(
     table = read_dataset(data)
     X = build_table(table, [resolve_band(Bank(bank), table, "m", "imported:m")], Bank(bank), "").X
     assert X["m:0000"].to_dict() == {f"p{k:02d}.jpg": k for k in range(12)}
+
+
+# Most levels from the reference picture in the mean; where there is a reason too, either will do.
+IMAGES: dict[str, tuple[float | None, str]] = {
+    "*": (3, ""),
+    "avif_p3_*": (2, ""),
+    "png_cicp_*": (2, ""),
+    "png_exif*": (0, ""),
+    "avif_pq*": (None, "unsupported"),
+    "avif_hlg*": (None, "unsupported"),
+    "tiff_*": (1, "unsupported"),
+    "*.tga": (1, "unsupported"),
+    "*.bmp": (1, "unsupported"),
+    "*.hei?": (3, "not-installed"),
+    "*.jxl": (3, "not-installed"),
+}
+
+
+def test_every_wrapping_shows_the_picture_or_says_why_not(
+    cases: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open(cases / "images/base.png") as image:
+        base = np.asarray(image.convert("RGB")).astype(int)
+    for path in sorted((cases / "images").iterdir()):
+        levels, reason = [IMAGES[kind] for kind in IMAGES if fnmatch(path.name, kind)][-1]
+        refused = ""
+        try:
+            photo = read_photo(path)
+        except ImageError as error:
+            refused = error.reason
+        if refused or levels is None:
+            assert refused == reason, path
+            continue
+        assert photo.pixels.shape == base.shape, path
+        assert np.abs(photo.pixels - base).mean() <= levels, path
+        if photo.format == "JPEG" and not any(action.startswith("icc:") for action in photo.actions):
+            with Image.open(path) as image:
+                assert np.array_equal(photo.pixels, np.asarray(image)), path
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak memory of one process")

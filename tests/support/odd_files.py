@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.support import tiny_formats as tiny
@@ -79,9 +80,14 @@ def _strangers() -> Iterator[Case]:
     yield Case("postscript.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unsupported")
     yield Case("metafile.jpg", b"\xd7\xcd\xc6\x9a" + bytes(100), "unsupported")
     yield Case("photoshop.tif", b"8BPS\0\x01" + bytes(100), "unsupported")
-    yield Case("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "unsupported")
+    # Found by their marks whether or not there is a reader, and damaged.
+    heic, jxl = (
+        "not-installed" if find_spec(package) is None else "corrupt"
+        for package in ("pillow_heif", "pillow_jxl")
+    )
+    yield Case("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), heic)
     yield Case("icon.png", b"\0\0\x01\0\x01\0" + bytes(100), "unsupported")
-    yield Case("modern.jxl", b"\xff\x0a" + bytes(100), "unsupported")
+    yield Case("modern.jxl", b"\xff\x0a" + bytes(100), jxl)
 
 
 def _write_non_files(folder: Path) -> list[OddFile]:

@@ -34,6 +34,7 @@ def jpegs() -> Iterator[Case]:
     yield Case("gray.jpg", tiny.save(gray, "JPEG", quality=95), None, as_rgb(gray), 4, ("gray-to-rgb",))
     yield Case("with space ünïcode.jpg", plain, None, rgb, 6)
     yield Case("trailing_bytes.jpg", plain + b"appended film " * 99, None, rgb, 6)
+    yield from _mended_jpegs(plain)
     yield Case("fill_bytes.jpg", plain[:2] + b"\xff\xff\xff" + plain[2:], None, rgb, 6)
     yield Case("jpeg_named.png", plain, None, rgb, 6, ("misnamed:.png",))
     yield Case("jpeg_without_suffix", plain, None, rgb, 6)
@@ -52,6 +53,51 @@ def jpegs() -> Iterator[Case]:
     frame = tiny.jpeg_frame_at(data)
     widened = tiny.patched(data, frame + 11, b"\x31")
     yield Case("unusual_sampling.jpg", _five_flat_blocks(widened), None, flat, 3, ("unusual-sampling",))
+
+
+def _mended_jpegs(plain: bytes) -> Iterator[Case]:
+    """What libjpeg warns of while every pixel is in place: read with its pixels, and recorded."""
+    decoded = np.asarray(Image.open(io.BytesIO(plain)))
+    scan = plain.index(b"\xff\xda")
+    end_of_header = scan + 2 + int.from_bytes(plain[scan + 2 : scan + 4], "big")
+    old = tiny.patched(plain, plain.index(b"JFIF") + 5, b"\x03")
+    bare = tiny.save(picture(), "JPEG", quality=95, subsampling=0, progressive=True)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(bare))), decoded)
+    before_end = {
+        "few_zeros": bytes(12),
+        "zeros": bytes(700),
+        "blanks": b"\x20" * 9,
+        "sectors": b"\xf6" * 4096,
+    }
+    for name, padding in before_end.items():
+        for kind, data in (("plain", plain), ("progressive", bare)):
+            padded = data[:-2] + padding + data[-2:]
+            yield Case(
+                f"{name}_before_end_{kind}.jpg", padded, None, decoded, 0, ("mended:bytes-before-end",)
+            )
+    for name, parameters in (("se_zero", b"\0\0\0"), ("ah_al", b"\0\x3f\x11"), ("ss_one", b"\1\x3f\0")):
+        data = tiny.patched(plain, end_of_header - 3, parameters)
+        yield Case(f"scan_{name}.jpg", data, None, decoded, 0, ("mended:scan-parameters",))
+    profile = tiny.icc_rgb("Wide test space", tiny.WIDE_TO_D50, 1.8)
+    part = tiny.jpeg_icc
+    for name, segments, problem in (
+        ("empty", [part(b"")], "empty"),
+        ("no_number", [tiny.jpeg_segment(0xE2, b"ICC_PROFILE\0")], "incomplete"),
+        ("number_zero", [part(profile, 0, 1)], "incomplete"),
+        ("twice", [part(profile)] * 2, "incomplete"),
+        ("totals_differ", [part(profile[:99], 1, 2), part(profile[99:], 2, 3)], "incomplete"),
+    ):
+        yield Case(
+            f"icc_{name}.jpg", tiny.jpeg_with(plain, *segments), None, decoded, 0, (f"icc-ignored:{problem}",)
+        )
+    junk = plain[:2] + b"\xff\xe0\0\x04ab" + b"zz\xff\0z" + plain[2:]
+    actions = ("mended:bytes-between-segments",)
+    yield Case("bytes_between_segments.jpg", junk, None, decoded, 0, actions)
+    yield Case("bytes_before_scan.jpg", plain[:scan] + bytes(40) + plain[scan:], None, decoded, 0, actions)
+    yield Case("jfif_of_the_future.jpg", old, None, decoded, 0, ("mended:jfif-version",))
+    several = tiny.patched(junk[:-2] + bytes(50) + junk[-2:], junk.index(b"JFIF") + 5, b"\x09")
+    actions += ("mended:jfif-version", "mended:bytes-before-end")
+    yield Case("several_oddities.jpg", several, None, decoded, 0, actions)
 
 
 def _five_flat_blocks(data: bytes) -> bytes:
@@ -145,7 +191,7 @@ def broken_jpegs() -> Iterator[Case]:
     yield Case("ends_early.jpg", tiny.patched(plain, scan + 400, b"\xff\xd9"), "corrupt")
     yield Case("no_frame.jpg", b"\xff\xd8" + plain[plain.index(b"\xff\xda") :], "corrupt")
     yield Case("two_frames.jpg", plain[:frame] + plain[frame : frame + 19] + plain[frame:], "corrupt")
-    yield Case("not_a_marker.jpg", plain[:2] + b"\xff\xe0\0\x04ab" + b"zz" + plain[2:], "corrupt")
+    yield Case("rest_of_a_scan.jpg", plain[:-2] + plain[scan : scan + 60] + plain[-2:], "corrupt")
     yield Case("twelve_bit.jpg", tiny.patched(plain, frame + 4, b"\x0c"), "unsupported")
     yield Case("lossless.jpg", tiny.patched(plain, frame + 1, b"\xc3"), "unsupported")
     yield Case("no_height.jpg", sized(0, WIDTH), "corrupt")

@@ -88,8 +88,29 @@ def others() -> Iterator[Case]:
             )
 
 
+def avif_signalling(code_points: bytes) -> bytes:
+    """An AVIF file of the picture whose nclx box says these primaries and this curve."""
+    data = tiny.save(picture(), "AVIF", quality=95)
+    return tiny.patched(data, data.index(b"colrnclx") + 8, code_points)
+
+
 def broken_others() -> Iterator[Case]:
     rgb = picture()
+    if "avif" in features.get_supported():
+        yield Case("pq.avif", avif_signalling(b"\0\x09\0\x10"), "unsupported")
+        yield Case("hlg.avif", avif_signalling(b"\0\x09\0\x12"), "unsupported")
+    for rle in ({}, {"compression": "tga_rle"}):
+        for kind, image in (("rgb", Image.fromarray(rgb)), ("gray", Image.fromarray(gray_picture()))):
+            yield Case(f"{kind}_{len(rle)}.tga", tiny.save(image, "TGA", **rle), "unsupported")
+    yield Case("deep.bmp", tiny.patched(tiny.save(rgb, "BMP"), 28, b"\x40"), "unsupported")
+    yield Case("jpeg_inside.bmp", tiny.patched(tiny.save(rgb, "BMP"), 28, b"\0\0\4"), "unsupported")
+    for name, start in (
+        ("image.sgi", b"\x01\xda\0\1"),
+        ("image.pcx", b"\x0a\5\1\x08"),
+        ("array.bmp", b"BA\x0e\0\0\0"),
+    ):
+        yield Case(name, start + bytes(200), "unsupported")
+    yield Case("film.avif", b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(100), "unsupported")
     index = Image.fromarray(rgb).quantize(16)
     gif, webp = tiny.save(index, "GIF"), tiny.save(rgb, "WEBP", lossless=True)
     bmp, ppm = tiny.save(rgb, "BMP"), tiny.save(rgb, "PPM")

@@ -105,6 +105,43 @@ def odd_pngs() -> Iterator[Case]:
     expected = tiny.srgb_encode((rgb / 255) ** 1.8 @ matrix.T)
     data = tiny.png_bytes(rgb, 2, before=chunk(b"iCCP", b"wide\0\0" + zlib.compress(wide)))
     yield Case("wide_icc.png", data, None, expected, 3, ("icc:Wide test space",))
+    for name, code_points, gamma in (("p3_linear", b"\x0c\x08", 1.0), ("p3_gamma", b"\x0c\x04", 2.2)):
+        data = tiny.png_bytes(rgb, 2, before=chunk(b"cICP", code_points + b"\0\1"))
+        expected = tiny.srgb_encode((rgb / 255) ** gamma @ matrix.T)
+        action = f"cicp:12/{code_points[1]}"
+        yield Case(f"cicp_{name}.png", data, None, expected, 1, (action,))
+    for name, code_points, actions in (
+        ("srgb", b"\x01\x0d", ()), ("unspecified", b"\x02\x02", ()), ("video", b"\x01\x01", ())
+    ):  # fmt: skip
+        yield Case(
+            f"cicp_{name}.png",
+            tiny.png_bytes(rgb, 2, before=chunk(b"cICP", code_points + b"\0\1")),
+            None,
+            rgb,
+            0,
+            actions,
+        )
+    for name, code_points in (("pq", b"\x09\x10\0\1"), ("hlg", b"\x09\x12\0\1"), ("narrow", b"\1\x0d\0\0"),
+                              ("film", b"\x08\x0d\0\1")):  # fmt: skip
+        yield Case(
+            f"cicp_{name}.png", tiny.png_bytes(rgb, 2, before=chunk(b"cICP", code_points)), "unsupported"
+        )
+    digits = (b"Exif\0\0" + tiny.exif_bytes(6)).hex().encode()
+    text = b"\nexif\n      %d\n" % (len(digits) // 2) + digits[:72] + b"\n" + digits[72:] + b"\n"
+    for name, raw in (
+        ("text", chunk(b"tEXt", b"Raw profile type exif\0" + text)),
+        ("deflated", chunk(b"zTXt", b"Raw profile type APP1\0\0" + zlib.compress(text))),
+    ):
+        for place in ("before", "after"):
+            data = tiny.png_bytes(stored_for(rgb, 6), 2, **{place: raw})
+            yield Case(f"raw_profile_{name}_{place}.png", data, None, rgb, 0, ("orientation:6",))
+    both = chunk(b"eXIf", tiny.exif_bytes(3)) + raw
+    data = tiny.png_bytes(stored_for(rgb, 3), 2, before=both)
+    yield Case("raw_profile_and_exif.png", data, None, rgb, 0, ("orientation:3",))
+    bad = chunk(b"zTXt", b"Raw profile type exif\0\0" + b"no deflate stream")
+    yield Case(
+        "raw_profile_broken.png", tiny.png_bytes(rgb, 2, before=bad), None, rgb, 0, ("exif-ignored:broken",)
+    )
     zeros = zlib.compress(bytes(64 << 20), 9)
     data = tiny.png_bytes(rgb, 2, before=chunk(b"iCCP", b"bomb\0\0" + zeros))
     yield Case("icc_bomb.png", data, None, rgb, 0, ("icc-ignored:too-large",))

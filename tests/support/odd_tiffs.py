@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image
@@ -150,6 +151,19 @@ def broken_tiffs() -> Iterator[Case]:
     planes_apart = tiny.TiffPage(planes, page(deep, tags={284: (3, [2])}).tags)
     yield Case("planes_16.tif", tiny.tiff_bytes([planes_apart]), "unsupported")
     yield Case("webp_inside.tif", tiny.tiff_bytes([page(rgb, tags={259: (3, [50001])})]), "unsupported")
+    for depth in ("f2", "f8"):
+        yield Case(
+            f"float_{depth}.tif", tiny.tiff_bytes([tiny.tiff_page((gray / 255).astype(depth))]), "unsupported"
+        )
+    yield Case("float_rgb.tif", tiny.tiff_bytes([page((rgb / 255).astype(np.float32))]), "unsupported")
+    pair = np.dstack([gray, gray]).astype(np.uint16) * 257
+    yield Case("gray_alpha_16.tif", tiny.tiff_bytes([page(pair, tags={338: (3, [2])})]), "unsupported")
+    yield Case("lab.tif", tiny.tiff_bytes([page(rgb, photometric=8)]), "unsupported")
+    for compression in (34712, 34925, 34933, 50000, 50002):
+        data = tiny.tiff_bytes([page(rgb, tags={259: (3, [compression])})])
+        yield Case(f"compression_{compression}.tif", data, "unsupported")
     raw = page(rgb, tags={254: (4, [1]), 330: (4, [8])})
-    yield Case("camera_raw.nef", tiny.tiff_bytes([raw]), "unsupported")
-    yield Case("camera_raw.dng", tiny.tiff_bytes([page(rgb, tags={50706: (1, [1, 4, 0, 0])})]), "unsupported")
+    without_picture = "not-installed" if find_spec("rawpy") is None else "unsupported"
+    yield Case("camera_raw.nef", tiny.tiff_bytes([raw]), without_picture)
+    bare = page(rgb, tags={50706: (1, [1, 4, 0, 0])})
+    yield Case("camera_raw.dng", tiny.tiff_bytes([bare]), without_picture)

@@ -1,5 +1,6 @@
 """Laws of reading photographs, against Pillow, the standards' formulas, and every possible cut."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, features
 
 from featbank.digest import digest_bytes
 from featbank.errors import FeatbankError, ImageError
@@ -22,6 +23,7 @@ from featbank.images import DECODE_POLICY, MAX_PIXELS, Photo, read_photo
 from featbank.images.formats import check_size
 from tests.support import tiny_formats as tiny
 from tests.support.odd_cases import gray_picture, over_white, picture, stored_for
+from tests.support.odd_others import avif_signalling
 
 sides = st.integers(1, 40)
 levels = st.integers(0, 255)
@@ -110,13 +112,134 @@ def test_gray_and_its_rgb_copy_agree() -> None:
     assert np.array_equal(read_photo(one).pixels, read_photo(three).pixels)
 
 
-def test_a_preview_in_a_camera_raw_file_is_not_taken_for_the_photo(tmp_path: Path) -> None:
+def raw_file(orientation: int = 1, shrunk: int = 1) -> bytes:
+    """A DNG of 320 x 240 sensor pixels with a JPEG preview, unturned as cameras store it."""
+    height, width = 240 // shrunk, 320 // shrunk
+    shown = Image.fromarray(picture()).resize((width, height))
+    tags = {254: [0], 33421: [2, 2], 274: [orientation], 50717: [4095]}
+    own = {tag: (3, values) for tag, values in tags.items()} | {
+        33422: (1, [0, 1, 1, 2]), 50706: (1, [1, 4, 0, 0]), 271: (2, list(b"Maker\0")), 272: (2, list(b"Model\0")),
+    }  # fmt: skip
+    sensor = tiny.tiff_page(np.full((240, 320), 800, np.uint16), photometric=32803, tags=own)
+    numbers = {
+        254: [1],
+        256: [width],
+        257: [height],
+        258: [8] * 3,
+        259: [7],
+        262: [6],
+        277: [3],
+        278: [height],
+    }
+    preview = tiny.TiffPage(
+        [tiny.save(shown, "JPEG", quality=95)], {tag: (3, v) for tag, v in numbers.items()}
+    )
+    return tiny.tiff_bytes([sensor, preview])
+
+
+def test_a_preview_in_a_camera_raw_file_is_not_taken_for_the_photo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rawpy", None)
     (tmp_path / "a.tif").write_bytes(CUTTABLE["TIFF"])
     (tmp_path / "a.NEF").write_bytes(CUTTABLE["TIFF"])
     assert read_photo(tmp_path / "a.tif").format == "TIFF"
-    with pytest.raises(ImageError, match="camera raw") as caught:
-        read_photo(tmp_path / "a.NEF")
-    assert (caught.value.reason, caught.value.digest) == ("unsupported", digest_bytes(CUTTABLE["TIFF"]))
+    for source in (tmp_path / "a.NEF", raw_file()):
+        with pytest.raises(ImageError, match=r"RAW file.*pip install 'featbank\[raw\]'") as caught:
+            read_photo(source)
+        assert caught.value.reason == "not-installed"
+    assert caught.value.digest == digest_bytes(raw_file())
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_with_rawpy_the_preview_of_full_size_is_read_and_recorded(orientation: int) -> None:
+    pytest.importorskip("rawpy")
+    photo = read_photo(raw_file(orientation))
+    turned = () if orientation == 1 else (f"orientation:{orientation}",)
+    assert (photo.format, photo.actions) == ("RAW", ("raw-preview", *turned))
+    stored = Image.fromarray(picture()).resize((320, 240))
+    stored.getexif()[274] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert np.abs(photo.pixels.astype(int) - expected).mean() < 3
+    with pytest.raises(ImageError, match="preview of 80 x 60") as caught:
+        read_photo(raw_file(orientation, 4))
+    assert caught.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("package", "writer", "options"),
+    [("pillow_heif", "HEIF", {"quality": 95}), ("pillow_jxl", "JXL", {"lossless": True})],
+)
+def test_what_phones_write_is_read_by_its_package_and_named_without(
+    package: str, writer: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = pytest.importorskip(package)
+    if package == "pillow_heif":
+        module.register_heif_opener()
+    data = tiny.save(picture(), writer, exif=b"Exif\0\0" + tiny.exif_bytes(1), **options)
+    photo = read_photo(data)
+    assert photo.format in {"HEIC", "JXL"}
+    assert np.abs(photo.pixels.astype(int) - picture()).mean() < 3
+    for cut in (data[: len(data) // 2], data[:-9]):
+        with pytest.raises(ImageError):
+            read_photo(cut)
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImageError, match=r"pip install 'featbank\[(heic|jxl)\]'") as caught:
+        read_photo(data)
+    assert caught.value.reason == "not-installed"
+
+
+def test_size_of_a_jpeg_xl_file_is_known_before_it_is_opened() -> None:
+    # Signature, then: not small; 30 bits for the height; square.
+    bits = 0 | 3 << 1 | (2**25 - 1) << 3 | 1 << 33
+    with pytest.raises(ImageError, match="33554432 x 33554432") as caught:
+        read_photo(b"\xff\x0a" + bits.to_bytes(12, "little") + bytes(99))
+    assert caught.value.reason == "too-large"
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(5, 95))
+def test_zeros_in_place_of_lost_jpeg_data_are_never_padding(seed: int, percent: int) -> None:
+    data = tiny.save(noise(40, 40, 3, seed), "JPEG", quality=100)
+    start = data.index(b"\xff\xda") + 14
+    kept = start + (len(data) - start) * percent // 100
+    with pytest.raises(ImageError):
+        read_photo(data[:kept] + bytes(len(data) - 2 - kept) + data[-2:])
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.6, 0.98])
+def test_what_is_there_of_a_cut_jpeg_is_kept_when_asked_for(keep: float) -> None:
+    whole = tiny.save(picture(), "JPEG", quality=95, subsampling=0)
+    start = whole.index(b"\xff\xda") + 14
+    cut = whole[: start + round((len(whole) - start) * keep)]
+    photo = read_photo(cut, keep_truncated=True)
+    assert photo.actions == ("truncated-kept",)
+    assert photo.pixels.shape == picture().shape
+    assert np.array_equal(photo.pixels[:8], read_photo(whole).pixels[:8])
+    assert read_photo(whole, keep_truncated=True).actions == ()
+    with pytest.raises(ImageError):
+        read_photo(cut)
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xc4", b"\xff\xd9"])
+def test_tiff_decoders_print_nothing(damage: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    data = tiny.save(noise(64, 64, 3), "TIFF", compression="tiff_lzw")
+    for at in range(40, len(data) - 200, 997):
+        with contextlib.suppress(ImageError):
+            read_photo(tiny.patched(data, at, damage * 40))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif("avif" not in features.get_supported(), reason="this Pillow has no AVIF")
+def test_avif_colours_follow_the_box() -> None:
+    plain = read_photo(tiny.save(picture(), "AVIF", quality=95))
+    assert plain.actions == ()
+    photo = read_photo(avif_signalling(b"\0\x0c\0\x0d"))
+    assert photo.actions == ("cicp:12/13",)
+    coded = plain.pixels / 255
+    light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    expected = tiny.srgb_encode(light @ (np.linalg.inv(tiny.SRGB_TO_D50) @ tiny.WIDE_TO_D50).T)
+    assert np.abs(photo.pixels.astype(int) - expected).max() <= 1
 
 
 def test_identity_is_the_content_alone(tmp_path: Path) -> None:
