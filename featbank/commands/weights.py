@@ -117,9 +117,10 @@ def _budget(options: argparse.Namespace) -> Output:
         gmacs = feature.gmacs()
         passes.append((feature.pass_id, gmacs))
         executed = feature.encoder.n_params
-        published = getattr(feature.encoder, "n_params_published", 0) or None
+        blueprint = getattr(feature.encoder, "blueprint", None)
+        published = (blueprint and blueprint.n_params_published) or None
         encoders[_network(feature)] = (executed, published)
-        if getattr(feature.encoder, "blueprint", None) is not None:
+        if blueprint is not None:
             counters[COUNTER] = _counter_version()
         else:
             # A student's description lists what that counter found when it was made.

@@ -32,15 +32,15 @@ command, inside `allow_code`, or with ``FEATBANK_ALLOW_CODE=1`` in the environme
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from importlib import metadata
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from os import environ
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -48,7 +48,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbank.digest import digest_bytes, digest_file
-from featbank.encoders.spec import Encoder, EncoderSpec
+from featbank.encoders.spec import Encoder
 from featbank.errors import EncoderError, unknown_name
 
 GROUP = "featbank.encoders"
@@ -103,12 +103,7 @@ class CustomEncoder(Encoder):
     def __init__(
         self, name: str, inner: Encoder, code: str, digests: Mapping[str, str] | None = None
     ) -> None:
-        spec = inner.spec
-        super().__init__(
-            EncoderSpec(
-                name, spec.role, spec.title, spec.reference, spec.licence, spec.weights, spec.n_features
-            )
-        )
+        super().__init__(replace(inner.spec, name=name))
         self.inner = inner
         self._stamp: dict[str, Any] = {"code": code} | ({"files": dict(digests)} if digests else {})
 
@@ -194,36 +189,30 @@ def _locate(name: str) -> tuple[Path, str]:
 
 def _digest_files(name: str, path: Path, files: object) -> dict[str, str]:
     """Digest the files that a class reads; they lie beside or below its code."""
-    if not isinstance(files, tuple | list) or not all(
-        isinstance(file, str)
-        and file
-        and not PurePosixPath(file).is_absolute()
-        and ".." not in file.split("/")
-        for file in files
-    ):
+    named = files if isinstance(files, tuple | list) else (None,)
+    if not all(isinstance(file, str) and re.fullmatch(r"(?!/)(?!(.*/)?\.\.(/|$)).+", file) for file in named):
         raise EncoderError(
             f"encoder {name!r}: files must be a tuple of names of files beside {path.name}, such as ('weights.npz',), "
             f"got {files!r}."
         )
-    absent = [file for file in files if not (path.parent / file).is_file()]
+    absent = [file for file in named if not (path.parent / file).is_file()]
     if absent:
         raise EncoderError(
             f"encoder {name!r}: it reads {', '.join(absent)}, which must lie beside {str(path.resolve())!r}; there is "
             "no such file."
         )
-    return {file: digest_file(path.parent / file) for file in sorted(files)}
+    return {file: digest_file(path.parent / file) for file in sorted(named)}
 
 
 def _module(name: str, path: Path, source: bytes) -> ModuleType:
     """Run a file's source as a module, whatever compiled code lies beside it."""
     module_name = f"featbank_custom_{digest_bytes(source)[:16]}"
-    loader = SourceFileLoader(module_name, str(path.resolve()))
-    spec = spec_from_loader(module_name, loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    sys.modules[module_name] = module  # run anew each time: what it read beside itself may have changed
+    module = sys.modules[module_name] = ModuleType(
+        module_name
+    )  # anew: what it read beside itself may have changed
+    module.__file__ = str(path.resolve())
     try:
-        exec(loader.source_to_code(source, str(path)), module.__dict__)  # noqa: S102 - allowed by the user
+        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - allowed by the user
     except Exception as error:
         del sys.modules[module_name]
         raise EncoderError(

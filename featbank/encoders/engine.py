@@ -14,13 +14,13 @@ from typing import Final
 from featbank.errors import EncoderSetupError
 
 ENGINE_VARIABLE: Final = "FEATBANK_ENGINE"
-ENGINES: Final = ("torch", "onnxruntime", "openvino")
 _NEEDS: Final = {
     "torch": ("torch",),
     "onnxruntime": ("onnxruntime", "onnx"),
     "openvino": ("openvino", "onnx"),
 }
 """What each imports: torch writes graphs by ``onnx``."""
+ENGINES: Final = tuple(_NEEDS)
 _EXTRAS: Final = {"torch": "encoders", "onnxruntime": "onnx", "openvino": "openvino"}
 
 
@@ -54,8 +54,7 @@ def check_engine(engine: str) -> None:
     """
     if engine not in ENGINES:
         raise EncoderSetupError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}.")
-    absent = [name for name in _NEEDS[engine] if importlib.util.find_spec(name) is None]
-    if absent:
+    if absent := _absent(engine):
         raise EncoderSetupError(
             f"engine {engine}: {' and '.join(absent)} must be installed. "
             f"Run `pip install 'featbank[{_EXTRAS[engine]}]'`, or leave --engine out."
@@ -64,8 +63,8 @@ def check_engine(engine: str) -> None:
 
 def installed_engines() -> list[str]:
     """Return the engines that can run here, the reference first."""
-    return [
-        engine
-        for engine, needs in _NEEDS.items()
-        if all(importlib.util.find_spec(name) is not None for name in needs)
-    ]
+    return [engine for engine in ENGINES if not _absent(engine)]
+
+
+def _absent(engine: str) -> list[str]:
+    return [name for name in _NEEDS[engine] if importlib.util.find_spec(name) is None]

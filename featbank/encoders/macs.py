@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from featbank.encoders.spec import Encoder
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -28,42 +26,6 @@ class ForwardCount:
 
     macs: int
     n_params: int
-
-
-def count_gmacs(encoder: Encoder | nn.Module, height: int, width: int) -> float:
-    """Count the multiply-accumulates for one crop.
-
-    Parameters
-    ----------
-    encoder : Encoder or torch.nn.Module
-        A module takes float32 (1, 3, height, width); it is copied to the meta device and left as it is.
-    height, width : int
-        Size of the crop in pixels.
-
-    Returns
-    -------
-    float
-        GMACs (1e9 multiply-accumulates).
-
-    Raises
-    ------
-    EncoderError
-        If an encoder does not take this size.
-    TypeError
-        If ``encoder`` is neither an encoder nor a module.
-    """
-    if isinstance(encoder, Encoder):
-        return encoder.count_macs(height, width) / 1e9
-    if not hasattr(encoder, "named_parameters"):
-        raise TypeError(
-            f"count_gmacs: encoder must be an Encoder or a torch module, got {type(encoder).__name__}."
-        )
-    import copy
-
-    import torch
-
-    module = copy.deepcopy(encoder).to("meta").eval()
-    return count_forward(module, torch.empty(1, 3, height, width, device="meta")).macs / 1e9
 
 
 def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:

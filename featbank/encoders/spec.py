@@ -7,6 +7,7 @@ crops goes in, one finite vector per crop comes out, and two identities say what
 from __future__ import annotations
 
 import difflib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,16 +144,6 @@ class Encoder(ABC):
         """Return the names of the columns where they mean something, else ``None``."""
         return None
 
-    def encode_together(
-        self, encoders: Sequence[Encoder], crops: NDArray[np.uint8]
-    ) -> list[NDArray[np.float32]]:
-        """Encode the same crops with several encoders of equal `pass_identity`, this one among them, in their order.
-
-        A family whose encoders read different taps of one network overrides this to run the network once;
-        the numbers are those of ``encode``.
-        """
-        return [encoder.encode(crops) for encoder in encoders]
-
     def encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return one vector per crop.
 
@@ -172,10 +163,26 @@ class Encoder(ABC):
             If the crops are not such an array, if the size is refused, or if the features come out of another
             width or not finite (a fault of the encoder, caught before it reaches the bank).
         """
+        return self.encode_together([self], crops)[0]
+
+    def encode_together(
+        self, encoders: Sequence[Encoder], crops: NDArray[np.uint8]
+    ) -> list[NDArray[np.float32]]:
+        """Encode the same crops with several encoders of equal `pass_identity`, this one among them, in their order.
+
+        The numbers and errors are those of ``encode``.
+        """
         self._check_crops(crops)
         if len(crops) == 0:
-            return np.empty((0, self.spec.n_features), dtype=np.float32)
-        return self._checked(self._encode(crops), crops)
+            return [np.empty((0, encoder.spec.n_features), dtype=np.float32) for encoder in encoders]
+        blocks = self._encode_together(encoders, crops)
+        return [encoder._checked(block, crops) for encoder, block in zip(encoders, blocks, strict=True)]
+
+    def _encode_together(
+        self, encoders: Sequence[Encoder], crops: NDArray[np.uint8]
+    ) -> list[NDArray[np.float32]]:
+        """Compute the vectors; a family that reads several taps of one network runs it once."""
+        return [encoder._encode(crops) for encoder in encoders]
 
     def _check_crops(self, crops: NDArray[np.uint8]) -> None:
         """Refuse anything but uint8 crops of an accepted size."""
@@ -224,7 +231,7 @@ OPTIONS: Final = {
 """Options of network encoders with their meaning, in the order in which they are written."""
 
 POOLS: Final = ("mean", "std", "max", "cls")
-PRECISIONS: Final = ("fp32", "bf16")
+_CHOICES: Final = {"l2": ("0", "1"), "precision": ("fp32", "bf16")}
 
 
 @dataclass(frozen=True)
@@ -319,24 +326,14 @@ def parse_encoder_name(text: str) -> EncoderName:
 
 
 def _check_value(text: str, key: str, value: str) -> None:
-    allowed: tuple[str, ...] | None = None
-    values = [value]
-    if key == "pool":
-        allowed, values = POOLS, value.split("+")
-    elif key == "l2":
-        allowed = ("0", "1")
-    elif key == "precision":
-        allowed = PRECISIONS
-    elif key == "random" and not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise EncoderError(
-            f"encoder {text!r}: random must be a whole number of at most 9 digits, got {value!r}."
-        )
-    elif key == "taps" and (len(set(value.split(","))) < value.count(",") + 1 or "" in value.split(",")):
-        raise EncoderError(f"encoder {text!r}: taps must be distinct layer names, got {value!r}.")
-    if allowed is not None and (
-        any(item not in allowed for item in values) or len(set(values)) < len(values)
-    ):
-        joined = " (joined by '+', each once)" if key == "pool" else ""
-        raise EncoderError(
-            f"encoder {text!r}: {key} must be one of {', '.join(allowed)}{joined}, got {value!r}."
-        )
+    names, wanted = value.split("," if key == "taps" else "+"), ""
+    if key == "random" and not re.fullmatch("[0-9]{1,9}", value):
+        wanted = "a whole number of at most 9 digits"
+    elif key == "taps" and ("" in names or len(set(names)) < len(names)):
+        wanted = "distinct layer names"
+    elif key == "pool" and (not set(names) <= {*POOLS} or len(set(names)) < len(names)):
+        wanted = f"one of {', '.join(POOLS)} (joined by '+', each once)"
+    elif value not in _CHOICES.get(key, (value,)):
+        wanted = f"one of {', '.join(_CHOICES[key])}"
+    if wanted:
+        raise EncoderError(f"encoder {text!r}: {key} must be {wanted}, got {value!r}.")

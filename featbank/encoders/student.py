@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
@@ -43,6 +42,10 @@ class LayerCost:
 
     macs: int
     stride: int
+
+    def __post_init__(self) -> None:
+        if any(type(value) is not int or value < 0 for value in (self.macs, self.stride)):
+            raise ValueError(f"a layer's cost must be whole numbers, got {self}")
 
     def count(self, height: int, width: int) -> int:
         """Return the multiply-accumulates on a crop; each strided layer pads, so sizes round up."""
@@ -102,25 +105,17 @@ def parse_description(text: str, where: str) -> StudentDescription:
     """
     try:
         fields: Any = json.loads(text)
-        if not isinstance(fields, dict) or fields.pop("version", None) != DESCRIPTION_VERSION:
-            raise EncoderError(
-                f"student: {where!r} must be a description of version {DESCRIPTION_VERSION}. "
-                "Distill the student again with this version of featbank."
-            )
-        fields["layers"] = tuple(LayerCost(**_integers(layer)) for layer in fields["layers"])
-        return StudentDescription(**fields)
+        if isinstance(fields, dict) and fields.pop("version", None) == DESCRIPTION_VERSION:
+            fields["layers"] = tuple(LayerCost(**layer) for layer in fields["layers"])
+            return StudentDescription(**fields)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        if isinstance(error, EncoderError):
-            raise
         raise EncoderError(
             f"student: the description {where!r} cannot be read ({error}). Distill the student again."
         ) from error
-
-
-def _integers(layer: Mapping[str, Any]) -> dict[str, int]:
-    if any(type(value) is not int or value < 0 for value in layer.values()):
-        raise ValueError(f"a layer's cost must be whole numbers, got {dict(layer)}")
-    return dict(layer)
+    raise EncoderError(
+        f"student: {where!r} must be a description of version {DESCRIPTION_VERSION}. "
+        "Distill the student again with this version of featbank."
+    )
 
 
 def shipped_students() -> list[str]:
@@ -136,10 +131,7 @@ def students_folder() -> Path:
 
 def distilled_students() -> list[str]:
     """Return the names of the students that were distilled on this machine."""
-    folder = students_folder()
-    if not folder.is_dir():
-        return []
-    return sorted(item.name for item in folder.iterdir() if (item / DESCRIPTION_FILE).is_file())
+    return sorted(file.parent.name for file in students_folder().glob(f"*/{DESCRIPTION_FILE}"))
 
 
 def _file(name: str, file: str) -> Any:  # noqa: ANN401 - a path, or a resource of a zipped package
@@ -223,11 +215,7 @@ class StudentEncoder(Encoder):
 
     def identity(self) -> dict[str, Any]:
         """Return everything that can change the numbers."""
-        return {
-            **self.pass_identity(),
-            "taps": ["embedding"],
-            "pooling": "in the graph",
-        }
+        return {**self.pass_identity(), "taps": ["embedding"], "pooling": "in the graph"}
 
     def pass_identity(self) -> dict[str, Any]:
         """Return what can change the forward pass: a student's graph holds all of it."""
@@ -280,9 +268,9 @@ def _session(description: StudentDescription) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(
             read_network(description), options, providers=["CPUExecutionProvider"]
         )
+    except EncoderError:
+        raise
     except (RuntimeError, ValueError) as error:  # what ONNX Runtime's own errors derive from
-        if isinstance(error, EncoderError):
-            raise
         raise EncoderError(
             f"{FAMILY}:{description.name}: ONNX Runtime {onnxruntime.__version__} cannot open the network: {error}"
         ) from error

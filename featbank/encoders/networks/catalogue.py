@@ -111,6 +111,9 @@ LEARNED_PROMPTS: Final = WeightsSource(**_FACTS["learned_prompts"])
 SUGGESTIONS: Final = tuple(Suggestion(*row) for row in _FACTS["suggestions"])
 """Encoders that the recipes use or that are known to work well at their cost."""
 
+OPEN_CLIP_LICENCES: Final[dict[str, tuple[str, str]]] = _FACTS["open_clip_licences"]
+"""Licence and terms by tag, as their publishers state them: open_clip's configurations name none."""
+
 _ROLES: Final = {item.name: item.role for item in SUGGESTIONS} | {
     sheet.source.name: sheet.role for sheet in SHEETS.values()
 }
@@ -122,8 +125,8 @@ class Blueprint:
 
     Attributes
     ----------
-    base : str
-        Encoder name without options.
+    source : WeightsSource
+        Bears the encoder's name without options.
     build : callable
         Builds the headless image network, weights as its library initialises them; its forward takes float
         (n_crops, 3, height, width) and gives (n_crops, n_features). Works under any default device.
@@ -141,10 +144,9 @@ class Blueprint:
         Architecture name for the text tower, empty without one.
     """
 
-    base: str
+    source: WeightsSource
     title: str
     reference: str
-    source: WeightsSource
     build: Callable[[], nn.Module]
     mean: Triple
     std: Triple
@@ -162,6 +164,11 @@ class Blueprint:
 
     def __hash__(self) -> int:
         return hash(self.base)
+
+    @property
+    def base(self) -> str:
+        """Encoder name without options."""
+        return self.source.name
 
     @property
     def role(self) -> str:

@@ -21,7 +21,7 @@ from featbank.encoders.networks import modules
 from featbank.encoders.networks.catalogue import LEARNED, LEARNED_PROMPTS, PROMPTS, STORED, Blueprint
 from featbank.encoders.networks.clip import EPOCH as TEXT_EPOCH
 from featbank.encoders.networks.clip import N_LEARNED, encode_prompts
-from featbank.encoders.networks.engines import Forward, open_engine
+from featbank.encoders.networks.engines import Forward, first_line, open_engine
 from featbank.encoders.networks.modules import (
     DTYPES,
     OUT,
@@ -31,7 +31,6 @@ from featbank.encoders.networks.modules import (
     expand_taps,
     load_network,
     skeleton,
-    tap_reader,
     try_pass,
 )
 from featbank.encoders.spec import Encoder, EncoderName, EncoderSpec
@@ -73,7 +72,10 @@ class NetworkEncoder(Encoder):
         self.l2 = name.options.get("l2", "1" if blueprint.l2 else "0") == "1"
         bare = skeleton(blueprint)
         if self.until:
-            (self.until,) = _only(expand_taps(bare, [self.until], name.text), name.text)
+            self.until, *others = expand_taps(bare, [self.until], name.text)
+            if others:
+                names = ", ".join((self.until, *others))
+                raise EncoderError(f"encoder {name.text!r}: until must name one layer, got {names}.")
         self.taps = expand_taps(bare, name.taps or (self.until or OUT,), name.text)
         if self.until and OUT in self.taps:
             raise EncoderError(
@@ -102,12 +104,7 @@ class NetworkEncoder(Encoder):
     @property
     def n_params(self) -> int:
         """Number of parameters that the forward pass reads."""
-        return self._try(*self.blueprint.native_size).count.n_params
-
-    @property
-    def n_params_published(self) -> int:
-        """Number of parameters of the whole published network, heads included; 0 where that is not known."""
-        return self.blueprint.n_params_published
+        return self._try(*self.blueprint.native_size).cost.n_params
 
     def identity(self) -> dict[str, Any]:
         """Return everything that can change the numbers.
@@ -127,19 +124,16 @@ class NetworkEncoder(Encoder):
             "epoch": EPOCH,
         }
         if self.prompts:
-            identity["prompts"] = {"texts": self._prompts_identity(), "epoch": TEXT_EPOCH}
+            texts: Any = list(PROMPTS.get(self.prompts, (self.prompts,)))
+            if self.prompts == LEARNED and self.name.seed is None:
+                texts = {LEARNED: content_digest(LEARNED_PROMPTS)}
+            identity["prompts"] = {"texts": texts, "epoch": TEXT_EPOCH}
         return identity
 
     def _weights_digest(self) -> str:
-        seed = self.name.seed
-        if seed is not None:
-            return f"random:{seed}:{modules.RANDOM_EPOCH}"
-        return content_digest(self.blueprint.source)
-
-    def _prompts_identity(self) -> Any:  # noqa: ANN401 - JSON value
-        if self.prompts == LEARNED and self.name.seed is None:
-            return {LEARNED: content_digest(LEARNED_PROMPTS)}
-        return list(PROMPTS.get(self.prompts, (self.prompts,)))
+        if self.name.seed is None:
+            return content_digest(self.blueprint.source)
+        return f"random:{self.name.seed}:{modules.RANDOM_EPOCH}"
 
     def pass_identity(self) -> dict[str, Any]:
         """Return what decides the forward pass: network, weights, normalisation, how far it goes, numerics."""
@@ -158,7 +152,7 @@ class NetworkEncoder(Encoder):
         Raises EncoderError if the network does not take this size.
         """
         super().check_size(height, width)  # some releases of torch count an empty crop without a word
-        return self._try(height, width).count.macs
+        return self._try(height, width).cost.macs
 
     def check_size(self, height: int, width: int) -> None:
         """Ask the network itself, on the meta device, whether it takes crops of this size.
@@ -172,42 +166,32 @@ class NetworkEncoder(Encoder):
         """Return prompts as names of their columns, else None: a network's columns have no names."""
         return list(PROMPTS[self.prompts]) if self.prompts in PROMPTS else None
 
-    def encode_together(
+    def _encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._encode_together([self], crops)[0]
+
+    def _encode_together(
         self, encoders: Sequence[Encoder], crops: NDArray[np.uint8]
     ) -> list[NDArray[np.float32]]:
-        """Run the network once for several encoders of the same pass; see `Encoder.encode_together`.
-
-        Raises EncoderError if one of them belongs to another pass.
-        """
-        networks = [encoder for encoder in encoders if isinstance(encoder, NetworkEncoder)]
-        if len(networks) < len(encoders) or any(e.pass_identity() != self.pass_identity() for e in networks):
-            raise EncoderError(f"{self.spec.name}: encode_together needs encoders of one forward pass.")
-        self._check_crops(crops)
-        if len(crops) == 0:
-            return [encoder.encode(crops) for encoder in encoders]
-        blocks = self._run(networks, crops)
-        return [encoder._checked(block, crops) for encoder, block in zip(networks, blocks, strict=True)]
-
-    def _encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._run([self], crops)[0]
-
-    def _run(self, encoders: Sequence[NetworkEncoder], crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Run all crops in batches of bounded size and read every encoder's vectors."""
+        own = self.pass_identity()
+        networks = [e for e in encoders if isinstance(e, NetworkEncoder) and e.pass_identity() == own]
+        if len(networks) < len(encoders):
+            raise EncoderError(f"{self.spec.name}: encode_together needs encoders of one forward pass.")
         device = choose_device()
-        reads = tuple(dict.fromkeys(read for encoder in encoders for read in encoder._reads))
+        reads = tuple(dict.fromkeys(read for network in networks for read in network._reads))
         forward = self._forward(reads, device, crops.shape[1:3])
         mean = torch.tensor(self.blueprint.mean, device=device).view(1, 3, 1, 1)
         std = torch.tensor(self.blueprint.std, device=device).view(1, 3, 1, 1)
         n_batch = max(1, BATCH_PIXELS // (crops.shape[1] * crops.shape[2]))
-        blocks: list[list[torch.Tensor]] = [[] for _ in encoders]
+        blocks: list[list[torch.Tensor]] = [[] for _ in networks]
         with torch.inference_mode():
             for start in range(0, len(crops), n_batch):
                 # A copy: crops may be read-only or a view of other memory, and are never changed.
                 pixels = torch.from_numpy(np.array(crops[start : start + n_batch])).to(device)
                 batch = (pixels.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
                 pooled = dict(zip(reads, forward(batch), strict=True))
-                for block, encoder in zip(blocks, encoders, strict=True):
-                    block.append(encoder._join(pooled, device).cpu())
+                for block, network in zip(blocks, networks, strict=True):
+                    block.append(network._join(pooled, device).cpu())
         return [torch.cat(block).numpy() for block in blocks]
 
     @property
@@ -218,17 +202,9 @@ class NetworkEncoder(Encoder):
         """Return the forward pass by the chosen engine."""
         engine = choose_engine(self.precision, device.type)
         if engine != "torch":
-            return _by_engine(
-                engine,
-                self.precision,
-                self.blueprint,
-                self.name.seed,
-                self._weights_digest(),
-                reads,
-                self.until,
-                size,
-            )
-        reader = tap_reader(self._network(device), self.blueprint, reads, self.until)
+            weights = self.blueprint, self.name.seed, self._weights_digest()
+            return _by_engine(engine, self.precision, weights, reads, self.until, size)
+        reader = TapReader(self._network(device), self.blueprint, reads, self.until)
         dtype = DTYPES[self.precision]
         return lambda batch: reader(batch.to(dtype, memory_format=torch.channels_last))
 
@@ -257,8 +233,8 @@ class NetworkEncoder(Encoder):
             native = "{} x {}".format(*self.blueprint.native_size)
             raise EncoderError(
                 f"{self.name.text}: the architecture does not take crops of {height} x {width} pixels "
-                f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}). Its own size "
-                f"is {native} pixels; choose a view that ends in such crops, for example with /squash_224x224."
+                f"({first_line(error)}). Its own size is {native} pixels; choose a view that ends in such crops, for "
+                "example with /squash_224x224."
             ) from error
 
     def _check_prompts(self, bare: nn.Module) -> int:
@@ -310,32 +286,21 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if is_cuda else "cpu")
 
 
-def _only(names: tuple[str, ...], who: str) -> tuple[str]:
-    if len(names) != 1:
-        raise EncoderError(f"encoder {who!r}: until must name one layer, got {', '.join(names)}.")
-    return (names[0],)
-
-
 @lru_cache(maxsize=16)
 def _by_engine(
     engine: str,
     precision: str,
-    blueprint: Blueprint,
-    seed: int | None,
-    digest: str,
+    weights: tuple[Blueprint, int | None, str],
     reads: tuple[Read, ...],
     until: str,
     size: tuple[int, int],
 ) -> Forward:
     """Open the network's graph by another engine; torch's own network is only loaded to export it."""
-    identity = {
-        "name": blueprint.base,
-        "weights": digest,
-        "reads": [[tap, list(kinds)] for tap, kinds in reads],
-        "until": until,
-    }
+    blueprint, _, digest = weights
+    taps = [[tap, list(kinds)] for tap, kinds in reads]
+    identity = {"name": blueprint.base, "weights": digest, "reads": taps, "until": until}
 
     def reader() -> TapReader:
-        return tap_reader(load_network(blueprint, seed, digest, "fp32", "cpu"), blueprint, reads, until)
+        return TapReader(load_network(*weights, "fp32", "cpu"), blueprint, reads, until)
 
     return open_engine(engine, precision, reader, identity, size)

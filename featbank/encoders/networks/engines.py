@@ -13,9 +13,8 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -41,16 +40,15 @@ TOLERANCE: Final = {"fp32": 1e-5, "bf16": 0.1}
 """Largest deviation from torch in fp32, in parts of the largest number of a vector. A bfloat16 has 8 bits: networks
 answer with deviations of 0.004 to 0.05, whatever the engine."""
 
-_OPSET: Final = 18
+OPSET: Final = 18
 _GRAPH, _PROBE = "graph.onnx", "probe.npz"
 _KEPT: Final = FolderKind("kept graph", lambda folder: (_GRAPH, _PROBE))
 _N_PROBE: Final = 2
 
 
-@dataclass(frozen=True)
-class _Exported:
+class _Exported(NamedTuple):
     graph: bytes
-    expected: tuple[NDArray[np.float32], ...]
+    expected: list[NDArray[np.float32]]
 
 
 def open_engine(
@@ -75,7 +73,7 @@ def open_engine(
         found = run(_probe(size))
     except RuntimeError as error:  # what both libraries' own errors derive from
         raise EncoderSetupError(
-            f"{who}: it cannot run the network ({_first_line(error)}). Use --engine torch."
+            f"{who}: it cannot run the network ({first_line(error)}). Use --engine torch."
         ) from error
     deviation = max(
         float(np.abs(a - b).max() / max(float(np.abs(b).max()), np.finfo(np.float32).tiny))
@@ -101,8 +99,7 @@ def _probe(size: tuple[int, int]) -> NDArray[np.float32]:
 def _export_once(reader: Callable[[], TapReader], digest: str, size: tuple[int, int], who: str) -> _Exported:
     """Return the kept graph, or export it and keep it."""
     folder = weights_folder() / "engines" / digest
-    known = _read_kept(folder)
-    if known is not None:
+    if known := _read_kept(folder):
         return known
     exported = _export(reader(), size, who)
     # Where it cannot be written, the graph at hand is as good.
@@ -122,30 +119,34 @@ def _read_kept(folder: Path) -> _Exported | None:
             blocks = [probe[f"block_{k}"] for k in range(len(probe.files) - 1)]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
-    return _Exported(graph, tuple(blocks))
+    return _Exported(graph, blocks)
 
 
 def _export(reader: TapReader, size: tuple[int, int], who: str) -> _Exported:
     crops = torch.from_numpy(_probe(size))
-    file = io.BytesIO()
     try:
-        with torch.inference_mode(), _exportable_operators(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's own deprecations, and constants of this size
+        with torch.inference_mode(), _exportable_operators():
             expected = reader.eval()(crops)
-            torch.onnx.export(
-                reader,
-                (crops,),
-                file,
-                input_names=["crops"],
-                dynamo=False,
-                dynamic_axes={"crops": {0: "n"}},
-                opset_version=_OPSET,
-            )
+            graph = export_graph(reader, crops, {"crops": {0: "n"}})
     except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
         raise EncoderSetupError(
-            f"{who}: torch cannot export the network ({_first_line(error)}). Use --engine torch."
+            f"{who}: torch cannot export the network ({first_line(error)}). Use --engine torch."
         ) from error
-    return _Exported(file.getvalue(), tuple(block.numpy() for block in expected))
+    return _Exported(graph, [block.numpy() for block in expected])
+
+
+def export_graph(
+    module: nn.Module, crops: torch.Tensor, free_sides: dict[str, dict[int, str]], *output: str
+) -> bytes:
+    """Write a module as an ONNX graph of the input ``crops``; ``free_sides`` are the axes of any length, by name."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations, and constants of this size
+        torch.onnx.export(
+            module, (crops,), file, input_names=["crops"], output_names=[*output], dynamo=False,
+            dynamic_axes=free_sides, opset_version=OPSET,
+        )  # fmt: skip
+    return file.getvalue()
 
 
 @contextmanager
@@ -177,9 +178,9 @@ def _exportable_operators() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def first_line(error: Exception) -> str:
+    """Return the beginning of an error's text, or its name where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _onnxruntime(graph: bytes, precision: str) -> Run:

@@ -21,6 +21,7 @@ from featbank.encoders.macs import build_on_meta
 from featbank.encoders.networks.catalogue import (
     LEARNED_PROMPTS,
     NORMALISATIONS,
+    OPEN_CLIP_LICENCES,
     SHEETS,
     Blueprint,
     checkpoint_source,
@@ -39,15 +40,10 @@ _OPEN_LICENCES: Final = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4
 def _read_dictionary(name: str, path: Path) -> dict[str, torch.Tensor]:
     """Read a published file that holds a dictionary of tensors, perhaps inside another one."""
     published = read_published(path)
-    for wrapper in ("state_dict", "model", "state_dict_ema"):
-        if isinstance(published, dict) and isinstance(published.get(wrapper), dict):
-            published = published[wrapper]
-            break
-    if not isinstance(published, dict):
-        raise EncoderError(
-            f"weights: {name} must be a dictionary of tensors, got {type(published).__name__}."
-        )
-    return published
+    if isinstance(published, dict):
+        inner = (published.get(wrapper) for wrapper in ("state_dict", "model", "state_dict_ema"))
+        return next((value for value in inner if isinstance(value, dict)), published)
+    raise EncoderError(f"weights: {name} must be a dictionary of tensors, got {type(published).__name__}.")
 
 
 @cache
@@ -86,25 +82,21 @@ def timm_blueprint(model: str) -> Blueprint:
     Raises UnknownNameError if timm knows no such architecture or tag.
     """
     config = _config(model)
-    source = timm_source(model)
     architecture = model.partition(".")[0]
-    probe = build_on_meta(partial(_create, architecture))
-    # Position embeddings are resampled to the crop's grid; at the native size nothing changes.
-    options = {"dynamic_img_size": True} if getattr(probe, "dynamic_img_size", None) is False else {}
     whole = build_on_meta(partial(_create, architecture, num_classes=config.num_classes))
-    n_published = sum(parameter.numel() for parameter in whole.parameters())
+    # Position embeddings are resampled to the crop's grid; at the native size nothing changes.
+    options = {"dynamic_img_size": True} if getattr(whole, "dynamic_img_size", None) is False else {}
     return Blueprint(
-        base=f"timm:{model}",
         title=f"timm {architecture}" + (f", {config.notes[0]}" if config.notes else ""),
         reference=config.paper_name or "timm",
-        source=source,
+        source=timm_source(model),
         build=partial(_create, architecture, **options),
         mean=tuple(config.mean),
         std=tuple(config.std),
         native_size=(config.input_size[1], config.input_size[2]),
-        channels_last=getattr(probe, "output_fmt", "NCHW") == "NHWC",
-        n_prefix_tokens=int(getattr(probe, "num_prefix_tokens", 0)),
-        n_params_published=n_published,
+        channels_last=getattr(whole, "output_fmt", "NCHW") == "NHWC",
+        n_prefix_tokens=int(getattr(whole, "num_prefix_tokens", 0)),
+        n_params_published=sum(parameter.numel() for parameter in whole.parameters()),
     )
 
 
@@ -189,7 +181,6 @@ def torchvision_blueprint(model: str) -> Blueprint:
     side = int(contract.crop_size[0])
     build_on_meta(partial(build_headless, architecture))  # refuses an architecture without a known head
     return Blueprint(
-        base=f"torchvision:{model}",
         title=f"torchvision {architecture}, {weights.name}",
         reference="torchvision model zoo",
         source=source,
@@ -242,19 +233,6 @@ def convert_torchvision(model: str, path: Path) -> State:
     return _take_off_head(f"torchvision:{model}", counters | published, whole, headless)
 
 
-# open_clip's configurations name no licence; these are the publishers' statements by tag.
-_LICENCES: Final = {
-    "openai": ("MIT", "open"),
-    "webli": ("Apache-2.0", "open"),
-    "datacomp_xl_s13b_b90k": ("MIT", "open"),
-    "datacomp_s34b_b86k": ("MIT", "open"),
-    "laion2b_s34b_b79k": ("MIT", "open"),
-    "laion2b_s34b_b88k": ("MIT", "open"),
-    "laion400m_e32": ("MIT", "open"),
-    "datacompdr": ("apple-amlr", "restricted"),
-}
-
-
 def _split(model: str) -> tuple[str, str, dict[str, Any]]:
     architecture, _, tag = model.partition("/")
     if open_clip.get_model_config(architecture) is None:
@@ -285,7 +263,7 @@ def open_clip_source(model: str) -> WeightsSource:
     trained with the other GELU, or its publisher offers no file that can be read.
     """
     _, tag, config = _split(model)
-    licence, terms = _LICENCES.get(tag, ("unstated", "unstated"))
+    licence, terms = OPEN_CLIP_LICENCES.get(tag, ("unstated", "unstated"))
     hub = str(config.get("hf_hub") or "")
     if hub:
         organisation, name, *rest = hub.split("/")
@@ -308,7 +286,6 @@ def open_clip_blueprint(model: str) -> Blueprint:
     size = whole.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     return Blueprint(
-        base=f"open_clip:{model}",
         title=f"CLIP {architecture}, {tag}",
         reference="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021; "
         "Ilharco et al., OpenCLIP, 2021",
@@ -334,11 +311,7 @@ def convert_open_clip(model: str, path: Path) -> State:
         expected = build_clip(architecture).state_dict()
     for key, tensor in expected.items():
         # Published as one number or as a vector of one.
-        if (
-            key in {"logit_scale", "logit_bias"}
-            and key in state
-            and state[key].numel() == tensor.numel() == 1
-        ):
+        if key in {"logit_scale", "logit_bias"} & set(state) and state[key].numel() == tensor.numel() == 1:
             state[key] = state[key].reshape(tensor.shape)
     return match_state(name, state, expected)
 
@@ -477,7 +450,6 @@ def checkpoint_blueprint(name: str) -> Blueprint:
     has_text = sheet.architecture in STORED
     mean, std = NORMALISATIONS[sheet.normalisation]
     return Blueprint(
-        base=source.name,
         title=sheet.title,
         reference=sheet.reference,
         source=source,

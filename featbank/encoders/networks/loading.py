@@ -22,7 +22,7 @@ from featbank.atomic import replacing, write_file
 from featbank.digest import digest_file
 from featbank.encoders.networks.catalogue import Blueprint, CheckpointSheet
 from featbank.encoders.weights import RECORD_VERSION, WeightsSource, read_record, weights_path
-from featbank.errors import EncoderError, EncoderSetupError
+from featbank.errors import EncoderError, EncoderSetupError, first_few
 from featbank.remote import check_regular
 
 State = dict[str, torch.Tensor]
@@ -88,23 +88,23 @@ def map_checkpoint(sheet: CheckpointSheet, published: object, expected: Mapping[
 
     Raises EncoderError if a key is missing, left over, or of another shape; the message lists them.
     """
-    name = sheet.source.name
+    name, tensors = sheet.source.name, published
     if sheet.state_path:
-        if not isinstance(published, dict) or sheet.state_path not in published:
-            keys = ", ".join(map(str, published)) if isinstance(published, dict) else type(published).__name__
-            raise EncoderError(
-                f"weights: {name} must hold its tensors under {sheet.state_path!r}, got {keys[:200]!r}. "
-                "This is another file than the published one."
-            )
-        published = published[sheet.state_path]
-    if not isinstance(published, dict):
+        tensors = published.get(sheet.state_path) if isinstance(published, dict) else None
+    if not isinstance(tensors, dict):
+        place = f" under {sheet.state_path!r}" if sheet.state_path else ""
+        found = (
+            f"the keys {', '.join(map(str, published))}"
+            if isinstance(published, dict)
+            else repr(type(published))
+        )
         raise EncoderError(
-            f"weights: {name} must be a dictionary of tensors, got {type(published).__name__}. "
+            f"weights: {name} must hold a dictionary of tensors{place}, got {found[:200]}. "
             "This is another file than the published one."
         )
     state: State = {}
     unexpected: list[str] = []
-    for key, value in published.items():
+    for key, value in tensors.items():
         target = _map_key(sheet, str(key))
         if target is None:
             unexpected.append(str(key))
@@ -137,34 +137,25 @@ def match_state(
 
     Raises EncoderError: Listing what is missing, left over, or of another shape.
     """
-    missing = [key for key in expected if key not in state]
-    left_over = [*unexpected, *(key for key in state if key not in expected)]
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
-    kinds = [
-        f"{key} {state[key].layout} {state[key].dtype} instead of {tensor.dtype}"
-        for key, tensor in expected.items()
-        if key in state
-        and (
-            state[key].layout != torch.strided
-            or state[key].is_quantized
-            or state[key].is_floating_point() != tensor.is_floating_point()
-            or state[key].is_complex() != tensor.is_complex()
-        )
-    ]
-    problems = [
-        f"{len(keys)} {kind}: {', '.join(keys[:_N_SHOWN])}{', ...' if len(keys) > _N_SHOWN else ''}"
-        for kind, keys in (
-            ("missing", missing),
-            ("unexpected", left_over),
-            ("of another shape", shapes),
-            ("of another kind", kinds),
-        )
-        if keys
-    ]
+    common = {key: (state[key], tensor) for key, tensor in expected.items() if key in state}
+    found = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [*unexpected, *(key for key in state if key not in expected)],
+        "of another shape": [
+            f"{key} {tuple(got.shape)} instead of {tuple(tensor.shape)}"
+            for key, (got, tensor) in common.items()
+            if got.shape != tensor.shape
+        ],
+        "of another kind": [
+            f"{key} {got.layout} {got.dtype} instead of {tensor.dtype}"
+            for key, (got, tensor) in common.items()
+            if got.layout != torch.strided
+            or got.is_quantized
+            or (got.is_floating_point(), got.is_complex())
+            != (tensor.is_floating_point(), tensor.is_complex())
+        ],
+    }
+    problems = [f"{len(keys)} {kind}: {first_few(keys, _N_SHOWN)}" for kind, keys in found.items() if keys]
     if problems:
         raise EncoderError(
             f"weights: the tensors of {name} must be exactly those of the network, got {'; '.join(problems)}. "

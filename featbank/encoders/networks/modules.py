@@ -6,9 +6,8 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -73,7 +72,7 @@ def run_taps(
             )
         kept[name] = output
 
-    def stop() -> None:
+    def stop(*_: object) -> None:
         raise _Stop
 
     handles = []
@@ -83,7 +82,7 @@ def run_taps(
                 layer = module.get_submodule(name)
                 handles.append(layer.register_forward_hook(lambda _m, _i, out, name=name: keep(name, out)))
         if until:
-            handles.append(module.get_submodule(until).register_forward_hook(lambda _m, _i, _o: stop()))
+            handles.append(module.get_submodule(until).register_forward_hook(stop))
         try:
             output = module(crops)
         except _Stop:
@@ -93,13 +92,10 @@ def run_taps(
     finally:
         for handle in handles:
             handle.remove()
-    silent = [name for name in taps if name not in kept]
+    silent = ", ".join(name for name in taps if name not in kept)
     if silent:
-        raise EncoderError(
-            f"taps {', '.join(silent)} did not run in the forward pass"
-            + (f" until {until!r}" if until else "")
-            + "."
-        )
+        end = f" until {until!r}" if until else ""
+        raise EncoderError(f"taps {silent} did not run in the forward pass{end}.")
     return kept
 
 
@@ -154,37 +150,20 @@ def pool(
 
 
 class TapReader(nn.Module):
-    """One forward pass up to the layer ``until``, read at layers and pooled; other options as of `pool`."""
+    """One forward pass of a blueprint's network up to the layer ``until``, read at layers and pooled."""
 
-    def __init__(
-        self,
-        network: nn.Module,
-        reads: Sequence[Read],
-        until: str,
-        *,
-        channels_last: bool,
-        n_prefix_tokens: int,
-        who: str,
-    ) -> None:
+    def __init__(self, network: nn.Module, blueprint: Blueprint, reads: Sequence[Read], until: str) -> None:
         super().__init__()
-        self.network = network
-        self.reads = tuple(reads)
-        self.until = until
-        self.channels_last, self.n_prefix_tokens, self.who = channels_last, n_prefix_tokens, who
+        self.network, self.blueprint, self.reads, self.until = network, blueprint, tuple(reads), until
 
     def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return one (n, n_columns) for each read."""
         layers = run_taps(self.network, crops, list(dict.fromkeys(tap for tap, _ in self.reads)), self.until)
-        return tuple(
-            pool(
-                layers[tap],
-                kinds,
-                channels_last=self.channels_last,
-                n_prefix_tokens=self.n_prefix_tokens,
-                who=self.who,
-            )
-            for tap, kinds in self.reads
-        )
+        facts = self.blueprint
+        layout: dict[str, Any] = {
+            "channels_last": facts.channels_last, "n_prefix_tokens": facts.n_prefix_tokens, "who": facts.base,
+        }  # fmt: skip
+        return tuple(pool(layers[tap], kinds, **layout) for tap, kinds in self.reads)
 
 
 RANDOM_EPOCH = 2
@@ -230,17 +209,10 @@ def _values(name: str, tensor: torch.Tensor, seed: int) -> torch.Tensor:
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What one forward pass on the meta device showed.
+class Trial(NamedTuple):
+    """What one forward pass on the meta device showed: its cost, and the columns that each tap gives."""
 
-    Attributes
-    ----------
-    widths : tuple of int
-        Columns that each tap gives.
-    """
-
-    count: ForwardCount
+    cost: ForwardCount
     widths: tuple[int, ...]
 
 
@@ -255,24 +227,12 @@ def skeleton(blueprint: Blueprint) -> nn.Module:
     return freeze(build_on_meta(blueprint.build))
 
 
-def tap_reader(network: nn.Module, blueprint: Blueprint, reads: tuple[Read, ...], until: str) -> TapReader:
-    """Return a network with its layers read as its blueprint says."""
-    return TapReader(
-        network,
-        reads,
-        until,
-        channels_last=blueprint.channels_last,
-        n_prefix_tokens=blueprint.n_prefix_tokens,
-        who=blueprint.base,
-    )
-
-
 @lru_cache(maxsize=4096)
 def try_pass(
     blueprint: Blueprint, taps: tuple[str, ...], until: str, kinds: tuple[str, ...], height: int, width: int
 ) -> Trial:
     """Run one pass on the meta device; errors are the network's own."""
-    reader = tap_reader(skeleton(blueprint), blueprint, tuple((tap, kinds) for tap in taps), until)
+    reader = TapReader(skeleton(blueprint), blueprint, [(tap, kinds) for tap in taps], until)
     widths: list[int] = []
     reader.register_forward_hook(lambda _m, _i, out: widths.extend(block.shape[1] for block in out))
     count = count_forward(reader, torch.empty(1, 3, height, width, device="meta"))
