@@ -11,16 +11,42 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import numpy as np
+import torch
+
+from experiments.student.judge import (
+    CURVE,
+    DIFFERENCES,
+    SCORES,
+    embed,
+    judge,
+    small_sample_curve,
+    untrained,
+    write_shipped_card,
+)
+from experiments.student.training import (
+    MixPlan,
+    ShippedPlan,
+    kinds_of,
+    learn_statistics,
+    mix,
+    picture_statistics,
+    pool_pictures,
+    train_shipped,
+    widen,
+)
+from experiments.student.weak_set import WeakSetPlan, make_weak_set, read_weak_set
+from featbank.distill.export import write_student
+from featbank.distill.network import StudentNetwork
+from featbank.encoders import student
 from featbank.errors import FeatbankError
 from featbank.workers import own_workers
-
-if TYPE_CHECKING:
-    from featbank.distill.network import StudentNetwork
 
 SHIPPED_NAME: Final = "mobile"
 SHIPPED_VIEW: Final = "tiles_5x5/center_224"
@@ -58,30 +84,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _set(options: argparse.Namespace) -> None:
-    from experiments.student.weak_set import WeakSetPlan, make_weak_set, read_weak_set
-
-    folder, photographs = Path(options.work) / "set", _photographs(options)
+    folder = Path(options.work) / "set"
+    files = [path for photos in options.photos for path in Path(photos).rglob("*")]
+    photographs = sorted(path for path in files if path.suffix.lower() in _PHOTOGRAPHS)
     make_weak_set(photographs, folder, WeakSetPlan(versions=options.versions), options.workers)
-    _log.info(
-        "%d pictures of %d photographs in %s", len(read_weak_set(folder).ratings), len(photographs), folder
-    )
-
-
-def _photographs(options: argparse.Namespace) -> list[Path]:
-    return sorted(
-        path
-        for folder in options.photos
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in _PHOTOGRAPHS
-    )
+    n_pictures = len(read_weak_set(folder).ratings)
+    _log.info("%d pictures of %d photographs in %s", n_pictures, len(photographs), folder)
 
 
 def _train(options: argparse.Namespace) -> None:
-    import torch
-
-    from experiments.student.training import ShippedPlan, picture_statistics, train_shipped
-    from experiments.student.weak_set import read_weak_set
-
     work = Path(options.work)
     weak_set = read_weak_set(work / "set")
     statistics = picture_statistics(weak_set, work / "set", options.workers)
@@ -94,44 +105,23 @@ def _train(options: argparse.Namespace) -> None:
     network = train_shipped(weak_set, statistics, plan, work, device=options.device, log=log)
     # Without a mixer this is the student; a mixer learned above an older trunk must not outlive it.
     for file in ("trunk.pt", "student.pt"):
-        torch.save(network.cpu().state_dict(), work / file)
+        _save(network, work / file)
 
 
 def _mix(options: argparse.Namespace) -> None:
-    import numpy as np
-    import torch
-
-    from experiments.student.training import MixPlan, kinds_of, learn_statistics, mix, pool_pictures, widen
-    from experiments.student.weak_set import read_weak_set
-
     work, plan = Path(options.work), MixPlan()
     weak_set = read_weak_set(work / "set")
     rows = np.flatnonzero(weak_set.is_training(plan.held_out))
-    network = widen(_load(work, "trunk.pt"), plan, len(kinds_of(weak_set, rows)))
+    network = widen(_load(work / "trunk.pt"), plan, len(kinds_of(weak_set, rows)))
     pooled = pool_pictures(network, weak_set, rows, work)
     learn_statistics(network, pooled)
     mix(network, pooled, weak_set, rows, plan, work, device=options.device)
-    torch.save(network.cpu().state_dict(), work / "student.pt")
+    _save(network, work / "student.pt")
 
 
 def _judge(options: argparse.Namespace) -> None:
-    import numpy as np
-
-    from experiments.student.judge import (
-        CURVE,
-        DIFFERENCES,
-        SCORES,
-        embed,
-        judge,
-        small_sample_curve,
-        untrained,
-    )
-    from experiments.student.training import picture_statistics
-    from experiments.student.weak_set import read_weak_set
-
     work = Path(options.work)
-    weak_set = read_weak_set(work / "set")
-    network = _load(work)
+    weak_set, network = read_weak_set(work / "set"), _load(work / "student.pt")
     held_out = weak_set.held_out()
     chosen = replace(weak_set, pictures=weak_set.pictures[held_out], ratings=weak_set.ratings[held_out])
     others = np.flatnonzero(~held_out)
@@ -142,54 +132,39 @@ def _judge(options: argparse.Namespace) -> None:
         "nss": picture_statistics(weak_set, work / "set", options.workers)[held_out],
     }
     scores, differences = judge(chosen, blocks)
-    scores.to_csv(work / SCORES, index=False)
-    differences.to_csv(work / DIFFERENCES, index=False)
-    _log.info("%s", scores.round(3).T.to_string())
-    _log.info("%s", differences.round(3).to_string())
-    curve = small_sample_curve(chosen, blocks)
-    curve.to_csv(work / CURVE, index=False)
-    _log.info("%s", curve.round(3).to_string())
+    tables = {SCORES: scores, DIFFERENCES: differences, CURVE: small_sample_curve(chosen, blocks)}
+    for file, table in tables.items():
+        table.to_csv(work / file, index=False)
+        _log.info("%s", table.round(3).to_string())
 
 
 def _ship(options: argparse.Namespace) -> None:
-    import featbank
-    from experiments.student.judge import write_shipped_card
-    from experiments.student.training import ShippedPlan
-    from featbank.distill.export import write_student
-    from featbank.encoders.student import FAMILY, StudentDescription
-
     work = Path(options.work)
-    network = _load(work)
-    card = write_shipped_card(f"{FAMILY}:{SHIPPED_NAME}", SHIPPED_VIEW, network, ShippedPlan(), work)
-    facts = StudentDescription(
-        name=SHIPPED_NAME,
-        title="Small MobileNet trained on weakly rated distortions of photographs",
-        reference="this project; idea of weak supervision: Lin, Hosu and Saupe 2020 (DeepFL-IQA)",
-        licence="Apache-2.0",
-        architecture=f"{network.architecture}, stem {network.stem_kind}"
-        + (", statistics" if network.statistics is not None else ""),
-        view=SHIPPED_VIEW,
-        n_features=0, n_params=0, size_multiple=1, min_size=1, layers=(), sha256="",
-    )  # fmt: skip
-    folder = Path(featbank.__file__).parent / "encoders" / "students" / SHIPPED_NAME
-    facts = write_student(folder, network, facts, card)
-    _log.info(
-        "%s: %d parameters, %.3f GMACs at 224 px", folder, facts.n_params, facts.count_macs(224, 224) / 1e9
-    )
+    network = _load(work / "student.pt")
+    name = f"{student.FAMILY}:{SHIPPED_NAME}"
+    card = write_shipped_card(name, SHIPPED_VIEW, network, ShippedPlan(), work)
+    facts = {
+        "name": SHIPPED_NAME,
+        "title": "Small MobileNet trained on weakly rated distortions of photographs",
+        "reference": "this project; idea of weak supervision: Lin, Hosu and Saupe 2020 (DeepFL-IQA)",
+        "licence": "Apache-2.0",
+        "view": SHIPPED_VIEW,
+    }
+    made = write_student(work / SHIPPED_NAME, network, facts, card)
+    folder = Path(student.__file__).parent / "students" / SHIPPED_NAME
+    shutil.copytree(work / SHIPPED_NAME, folder, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+    gmacs = made.count_macs(224, 224) / 1e9
+    _log.info("%s: %d parameters, %.3f GMACs at 224 px", folder, made.n_params, gmacs)
 
 
-def _load(work: Path, file: str = "student.pt") -> StudentNetwork:
-    import torch
+def _save(network: StudentNetwork, path: Path) -> None:
+    torch.save({"build": network.build, "state": network.cpu().state_dict()}, path)
 
-    from experiments.student.training import ShippedPlan
-    from featbank.distill.network import StudentNetwork
 
-    plan, state = ShippedPlan(), torch.load(work / file, map_location="cpu", weights_only=True)
-    n_mixed, n_read = (
-        len(state[name]) if name in state else 0 for name in ("mixer.first.bias", "mixer.readings.bias")
-    )
-    network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding, n_mixed > 0, n_mixed, n_read)
-    network.load_state_dict(state)
+def _load(path: Path) -> StudentNetwork:
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    network = StudentNetwork(*kept["build"])
+    network.load_state_dict(kept["state"])
     return network.eval()
 
 

@@ -79,9 +79,14 @@ def shot_noise(picture: Pixels, strength: float, rng: np.random.Generator) -> Pi
 
 def chroma_noise(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Add coloured blotches: noise of 6 to 60 grey levels in the two chroma channels, 1.5 pixels wide."""
-    ycc = np.asarray(Image.fromarray(picture).convert("YCbCr"), dtype=np.float32)
     noise = ndimage.gaussian_filter(rng.normal(size=(*picture.shape[:2], 2)), (1.0, 1.0, 0.0))
-    ycc[:, :, 1:] += _between(6.0, 60.0, strength) * noise / noise.std()
+    return _with_chroma(picture, lambda chroma: chroma + _between(6.0, 60.0, strength) * noise / noise.std())
+
+
+def _with_chroma(picture: Pixels, change: Callable[[NDArray[np.float32]], NDArray[np.floating]]) -> Pixels:
+    """Change the two chroma channels, (height, width, 2) in grey levels."""
+    ycc = np.array(Image.fromarray(picture).convert("YCbCr"), dtype=np.float32)
+    ycc[:, :, 1:] = change(ycc[:, :, 1:])
     clipped = np.clip(np.rint(ycc), 0, 255).astype(np.uint8)
     return np.asarray(Image.fromarray(clipped, mode="YCbCr").convert("RGB"))
 
@@ -216,12 +221,8 @@ def tinted(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels
 
 def smeared_colour(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Blur chroma alone by 2 to 14 pixels."""
-    ycc = np.asarray(Image.fromarray(picture).convert("YCbCr"), dtype=np.float32).copy()
     sigma = _between(2.0, 14.0, strength)
-    ycc[:, :, 1:] = ndimage.gaussian_filter(ycc[:, :, 1:], (sigma, sigma, 0))
-    return np.asarray(
-        Image.fromarray(np.clip(np.rint(ycc), 0, 255).astype(np.uint8), mode="YCbCr").convert("RGB")
-    )
+    return _with_chroma(picture, lambda chroma: ndimage.gaussian_filter(chroma, (sigma, sigma, 0)))
 
 
 def jittered(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:

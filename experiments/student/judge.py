@@ -7,7 +7,7 @@ would fit them on ratings; beside the student stand natural-scene statistics and
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from experiments.student.distortions import CHAINS, DISTORTIONS, HELD_OUT_CHAINS, N_LEVELS
 from experiments.student.training import ShippedPlan
 from experiments.student.weak_set import JUDGE, TRAINED_MEASURES, WeakSet
-from featbank.distill.network import StudentNetwork
+from featbank.distill.network import StudentNetwork, to_input
 from regressors.evaluation.comparison import compare_paired
 from regressors.evaluation.metrics import srcc
 from regressors.pipelines import make_search
@@ -42,15 +42,16 @@ _GRIDS: Final[dict[str, dict[str, Any]]] = {
 def embed(
     network: StudentNetwork, pictures: NDArray[np.uint8], *, device: str = "cpu", batch: int = 64
 ) -> NDArray[np.float32]:
-    """Return embeddings (n, n_embedding) of pictures (n, height, width, 3)."""
+    """Return embeddings (n, n_features) of pictures (n, height, width, 3)."""
     network = network.to(device).eval()
-    blocks = []
     with torch.inference_mode():
-        for start in range(0, len(pictures), batch):
-            crops = torch.from_numpy(np.array(pictures[start : start + batch])).to(device)
-            crops = crops.permute(0, 3, 1, 2).float() / 255.0
-            blocks.append(network(crops.contiguous(memory_format=torch.channels_last)).float().cpu().numpy())
-    return np.concatenate(blocks)
+        blocks = [network(crops.to(device)).float().cpu() for crops in _batches(pictures, batch)]
+    return torch.cat(blocks).numpy()
+
+
+def _batches(pictures: NDArray[np.uint8], batch: int) -> Iterator[torch.Tensor]:
+    for start in range(0, len(pictures), batch):
+        yield to_input(torch.from_numpy(np.array(pictures[start : start + batch])))
 
 
 def untrained(
@@ -63,9 +64,8 @@ def untrained(
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # a plain average over the batches
     with torch.no_grad():
-        for start in range(0, len(pictures), batch):
-            crops = torch.from_numpy(np.array(pictures[start : start + batch])).permute(0, 3, 1, 2)
-            fresh(crops.float() / 255.0)
+        for crops in _batches(pictures, batch):
+            fresh(crops)
     return fresh.eval()
 
 
@@ -108,33 +108,25 @@ def judge(
     photos, kinds = ratings["photo"].to_numpy(dtype=str), ratings["kind"].to_numpy(dtype=str)
     y = ratings[JUDGE].to_numpy()
     folds = list(GroupKFold(n_folds, shuffle=True, random_state=seed).split(y, groups=photos))
+    if {"nss", "student"} <= blocks.keys():
+        blocks = blocks | {"nss+student": np.hstack([blocks["nss"], blocks["student"]])}
+    parts = {"held_out_chains": np.isin(kinds, HELD_OUT_CHAINS)} | {k: kinds == k for k in np.unique(kinds)}
     scores, differences = [], []
     for readout in _GRIDS:
         predictions = {}
-        for name, X in {**blocks, **_joined(blocks)}.items():
-            predicted = np.empty(len(y))
+        for name, X in blocks.items():
+            predicted = predictions[name] = np.empty(len(y))
             for fitted_on, tested in folds:
                 model = fit_readout(readout, X[fitted_on], y[fitted_on], photos[fitted_on])
                 predicted[tested] = model.predict(X[tested].astype(np.float64))
-            predictions[name] = predicted
             row = {"features": name, "readout": readout, "srcc": srcc(y, predicted)}
-            chains = np.isin(kinds, HELD_OUT_CHAINS)
-            for label, chosen in {
-                "held_out_chains": chains,
-                **{k: kinds == k for k in np.unique(kinds)},
-            }.items():
+            for label, chosen in parts.items():
                 if chosen.sum() > _FEWEST and np.ptp(y[chosen]) > 0:
                     row[label] = srcc(y[chosen], predicted[chosen])
             scores.append(row)
         pairs = compare_paired(y, predictions, metrics=["srcc"], groups=photos, n_resamples=1000)
         differences.append(pairs.assign(readout=readout))
     return pd.DataFrame(scores), pd.concat(differences, ignore_index=True)
-
-
-def _joined(blocks: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    if "nss" not in blocks or "student" not in blocks:
-        return {}
-    return {"nss+student": np.hstack([blocks["nss"], blocks["student"]])}
 
 
 def small_sample_curve(
@@ -150,28 +142,21 @@ def small_sample_curve(
     ratings = weak_set.ratings
     y, photos = ratings[JUDGE].to_numpy(), ratings["photo"].to_numpy(dtype=str)
     rng = np.random.default_rng(seed)
-    out = []
+    scores = []
     for n in sizes:
-        scores: dict[str, list[float]] = {name: [] for name in blocks}
         for _ in range(n_draws):
             chosen = rng.permutation(np.unique(photos))[:n]
             picked = np.array([rng.choice(np.flatnonzero(photos == photo)) for photo in chosen])
             rest = np.flatnonzero(~np.isin(photos, chosen))
-            for name, block in blocks.items():
-                X = block.astype(np.float64)
-                model = make_pipeline(
-                    StandardScaler(),
-                    PCA(min(n_components, len(picked) - 1), random_state=0),
-                    StandardScaler(),
-                    Ridge(),
-                )
-                model.fit(X[picked], y[picked])
-                scores[name].append(srcc(y[rest], model.predict(X[rest])))
-        out += [
-            {"features": name, "n": n, "mean": np.mean(values), "std": np.std(values)}
-            for name, values in scores.items()
-        ]
-    return pd.DataFrame(out)
+            for name, X in blocks.items():
+                pca = PCA(min(n_components, len(picked) - 1), random_state=0)
+                model = make_pipeline(StandardScaler(), pca, StandardScaler(), Ridge())
+                model.fit(X[picked].astype(np.float64), y[picked])
+                score = srcc(y[rest], model.predict(X[rest].astype(np.float64)))
+                scores.append({"features": name, "n": n, "srcc": score})
+    table = pd.DataFrame(scores).groupby(["n", "features"], sort=False)["srcc"]
+    out = table.agg(mean="mean", std=lambda values: values.std(ddof=0)).reset_index()
+    return out[["features", "n", "mean", "std"]]
 
 
 SCORES, DIFFERENCES, CURVE = "judged.csv", "differences.csv", "curve.csv"
@@ -182,54 +167,32 @@ def write_shipped_card(name: str, view: str, network: StudentNetwork, plan: Ship
     made = json.loads((work / "set" / "plan.json").read_text(encoding="utf-8"))
     scores, differences, curve = (pd.read_csv(work / file) for file in (SCORES, DIFFERENCES, CURVE))
     kinds = [kind for kind in (*DISTORTIONS, *CHAINS) if kind in scores]
-    columns = [name for name in ("features", "readout", "srcc", "held_out_chains") if name in scores]
+    ridge = scores[scores["readout"] == "ridge"].set_index("features")
     gain = differences[(differences["first"] == "nss") & (differences["second"] == "nss+student")]
-    lines = [
-        f"# {name}",
-        "",
-        f"{network.architecture} with the stem `{network.stem_kind}`, {network.n_features} features, for the view "
-        f"`{view}`. {_parts(network)}"
-        "Weights and graph are Apache-2.0, as the package; `python -m experiments.student` made them, from scratch.",
-        "",
-        f"It was made with {made['photographs']} photographs (19 wallpapers of 3840 pixels under CC0, the others web "
-        f"pictures of about 500 pixels, one object each); {100 * plan.held_out:.0f} % of them, by name, were held out. "
-        "They were shrunk, cut to patches and put through "
-        f"{len(DISTORTIONS)} kinds of distortion and {len(CHAINS) - len(HELD_OUT_CHAINS)} chains of them at "
-        f"{N_LEVELS} levels. Nobody rated them: the targets are {', '.join(TRAINED_MEASURES)}, which compare each "
-        "with its flawless patch, the order of versions of one patch, the kind, and natural-scene statistics. "
-        "No photograph is part of this package.",
-        "",
-        f"Judged by {JUDGE}, which it never saw, on the photographs held out; "
-        "readouts are fitted on one half of them and predict the other. SRCC; the last "
-        f"column on the chains {' and '.join(HELD_OUT_CHAINS)} alone, which it never met.",
-        "",
-        *_table(scores[columns]),
-        "",
-        "What it adds to natural-scene statistics, with 95 % intervals (photographs drawn with replacement):",
-        "",
-        *[
+    columns = [column for column in ("features", "readout", "srcc", "held_out_chains") if column in scores]
+    template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    return template.format(
+        name=name,
+        view=view,
+        architecture=network.architecture,
+        n_features=network.n_features,
+        parts=_parts(network),
+        photographs=made["photographs"],
+        held_out=100 * plan.held_out,
+        n_kinds=len(DISTORTIONS),
+        n_chains=len(CHAINS) - len(HELD_OUT_CHAINS),
+        n_levels=N_LEVELS,
+        measures=", ".join(TRAINED_MEASURES),
+        judge=JUDGE,
+        chains=" and ".join(HELD_OUT_CHAINS),
+        scores=_table(scores[columns]),
+        gains="\n".join(
             f"- {row.readout}: {-row.difference:+.3f} [{-row.high:+.3f}, {-row.low:+.3f}]"
             for row in gain.itertuples()
-        ],
-        "",
-        "By kind, ridge:",
-        "",
-        *_table(
-            scores[scores["readout"] == "ridge"]
-            .set_index("features")[kinds]
-            .T.rename_axis("kind")
-            .reset_index()
         ),
-        "",
-        "Fitted on few pictures (ridge on 16 principal components, mean and deviation over draws):",
-        "",
-        *_table(curve),
-        "",
-        "These are full-reference measures of artificial distortions, not opinions of people; on real photographs "
-        "with opinions it has not been tried here. Give it weight in an ensemble only as far as held-out ratings "
-        "ask for it.",
-    ]
-    return "\n".join(lines) + "\n"
+        kinds=_table(ridge[kinds].T.rename_axis("kind").reset_index()),
+        curve=_table(curve),
+    )
 
 
 def _parts(network: StudentNetwork) -> str:
@@ -245,10 +208,7 @@ def _parts(network: StudentNetwork) -> str:
     )
 
 
-def _table(frame: pd.DataFrame) -> list[str]:
-    rows = [
-        [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row]
-        for row in frame.itertuples(index=False)
-    ]
+def _table(frame: pd.DataFrame) -> str:
+    rows = frame.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)).to_numpy()
     head = [str(column) for column in frame.columns]
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))

@@ -16,19 +16,19 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import nn
 from torch.nn import functional
 
 from experiments.student.weak_set import TRAINED_MEASURES, WeakSet
-from featbank.atomic import replacing
 from featbank.digest import digest_bytes
 from featbank.distill.distill import trunk_digest
-from featbank.distill.network import Heads, Mixer, StudentNetwork
+from featbank.distill.network import Heads, StudentNetwork, to_input
 from featbank.distill.training import Batch, Schedule, keep_blocks, train
+from featbank.encoders import make_encoder
 
-STATISTICS_FILE: Final = "nss.npy"
 _LIMIT: Final = 4.0
 """Statistics are clipped to this many standard deviations: their tails are long and say little."""
 
@@ -41,7 +41,6 @@ class ShippedPlan:
     """
 
     architecture: str = "mobilenetv3_small_075"
-    stem: str = "unshuffle"
     n_embedding: int = 128
     crop: int = 128
     patches: int = 8
@@ -77,25 +76,13 @@ def measure_targets(ratings: pd.DataFrame, is_training: NDArray[np.bool_]) -> ND
 
 def picture_statistics(weak_set: WeakSet, folder: Path, workers: int) -> NDArray[np.float32]:
     """Return the natural-scene statistics of every picture, shape (n, 119); computed once and kept."""
-    from joblib import Parallel, delayed
-
-    path = folder / STATISTICS_FILE
-    if path.is_file():
-        return np.asarray(np.load(path, allow_pickle=False))
-    starts = range(0, len(weak_set.pictures), 256)
-    blocks = Parallel(n_jobs=workers)(
-        delayed(_statistics)(weak_set.pictures[start : start + 256]) for start in starts
-    )
-    values = np.concatenate(blocks)
-    with replacing(path, "student") as scratch:
-        np.save(scratch, values, allow_pickle=False)
-    return values
-
-
-def _statistics(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    from featbank.encoders import make_encoder
-
-    return make_encoder("classic:nss").encode(np.ascontiguousarray(pictures))
+    encoder, pictures, shape = make_encoder("classic:nss"), weak_set.pictures, (len(weak_set.ratings), 119)
+    return keep_blocks(
+        folder, "nss", {"encoder": encoder.identity(), "n": shape[0]}, shape, np.float32,
+        lambda: Parallel(n_jobs=workers, return_as="generator")(
+            delayed(encoder.encode)(np.array(pictures[k : k + 256])) for k in range(0, len(pictures), 256)
+        ),
+    )  # fmt: skip
 
 
 class _Batches:
@@ -112,24 +99,17 @@ class _Batches:
         mean, std = statistics[is_training].mean(axis=0), statistics[is_training].std(axis=0)
         scaled = (statistics - mean) / np.where(std > 0.0, std, 1.0)
         self.statistics = np.clip(scaled, -_LIMIT, _LIMIT).astype(np.float32)
-        training = ratings[is_training]
-        self.rows = [
-            np.asarray(rows) for rows in training.groupby(["photo", "patch"], sort=True).indices.values()
-        ]
-        positions = np.flatnonzero(is_training)
-        self.rows = [positions[rows] for rows in self.rows]
-        self.size = self.pictures.shape[1]
+        positions, patches = np.flatnonzero(is_training), ratings[is_training].groupby(["photo", "patch"])
+        self.rows = [positions[rows] for rows in patches.indices.values()]
 
     def __call__(self, step: int) -> Batch:
         plan = self.plan
         rng = np.random.default_rng([plan.seed, step])
         chosen = rng.choice(len(self.rows), size=plan.patches, replace=len(self.rows) < plan.patches)
         rows = np.concatenate([rng.permutation(self.rows[k])[: plan.versions] for k in chosen])
-        owner = np.concatenate(
-            [np.full(min(plan.versions, len(self.rows[k])), n) for n, k in enumerate(chosen)]
-        )
+        owner = np.repeat(range(plan.patches), [min(plan.versions, len(self.rows[k])) for k in chosen])
         crops = np.empty((len(rows), plan.crop, plan.crop, 3), dtype=np.uint8)
-        offsets = rng.integers(0, self.size - plan.crop + 1, size=(len(rows), 2))
+        offsets = rng.integers(0, self.pictures.shape[1] - plan.crop + 1, size=(len(rows), 2))
         flips = rng.random((len(rows), 3)) < 0.5
         for i, (row, (y, x), (flip_x, flip_y, turn)) in enumerate(zip(rows, offsets, flips, strict=True)):
             crop = self.pictures[row, y : y + plan.crop, x : x + plan.crop]
@@ -137,7 +117,7 @@ class _Batches:
             crop = crop[::-1] if flip_y else crop
             crops[i] = crop.transpose(1, 0, 2) if turn else crop
         return {
-            "crops": torch.from_numpy(crops).permute(0, 3, 1, 2),
+            "crops": torch.from_numpy(crops),
             "measures": torch.from_numpy(self.measures[rows]),
             "kind": torch.from_numpy(self.kind[rows]),
             "statistics": torch.from_numpy(self.statistics[rows]),
@@ -147,8 +127,7 @@ class _Batches:
 
 def _losses(plan: ShippedPlan, module: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     network, heads = module
-    crops = batch["crops"].float() / 255.0
-    out = heads(network(crops.contiguous(memory_format=torch.channels_last)))
+    out = heads(network(to_input(batch["crops"])))
     measures = out["measures"].float()
     first, second = torch.triu_indices(len(measures), len(measures), 1, device=measures.device)
     same = batch["owner"][first] == batch["owner"][second]
@@ -184,7 +163,7 @@ def train_shipped(
     """
     torch.manual_seed(plan.seed)
     batches = _Batches(weak_set, statistics, plan)
-    network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding)
+    network = StudentNetwork(plan.architecture, plan.n_embedding)
     widths = {
         "measures": len(TRAINED_MEASURES),
         "kind": len(batches.kinds),
@@ -238,14 +217,8 @@ def widen(trunk: StudentNetwork, plan: MixPlan, n_kinds: int) -> StudentNetwork:
     Its readings are the trained measures, the same within each kind, and ``n_kinds`` logits of the kinds.
     """
     torch.manual_seed(plan.seed)
-    network = StudentNetwork(
-        trunk.architecture,
-        trunk.stem_kind,
-        trunk.n_embedding,
-        True,
-        plan.n_mixed,
-        2 * len(TRAINED_MEASURES) + n_kinds,
-    )
+    n_read = 2 * len(TRAINED_MEASURES) + n_kinds
+    network = StudentNetwork(trunk.architecture, trunk.n_embedding, True, plan.n_mixed, n_read)
     state, kept = network.state_dict(), trunk.state_dict()
     for name, value in kept.items():
         # Of the normalisation, the trunk's part; statistics have not been seen yet.
@@ -263,10 +236,8 @@ def pool_pictures(
     def blocks() -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(rows), _AT_ONCE):
             pictures = np.array(weak_set.pictures[rows[start : start + _AT_ONCE]])
-            crops = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255.0
             with torch.inference_mode():
-                pooled = network.pooled(crops.contiguous(memory_format=torch.channels_last))
-            yield from pooled.numpy()
+                yield network.pooled(to_input(torch.from_numpy(pictures))).numpy()
 
     shape = (len(rows), network.pooled_norm.running_mean.shape[0])
     return keep_blocks(folder, "pooled", request, shape, np.float32, blocks)
@@ -298,20 +269,6 @@ def within_kinds(ratings: pd.DataFrame, rows: NDArray[np.int_]) -> NDArray[np.fl
     return out
 
 
-class _Reading(nn.Module):
-    """What is seen of pictures to the readings, by name."""
-
-    def __init__(self, mixer: Mixer, plan: MixPlan) -> None:
-        super().__init__()
-        self.mixer, self.plan = mixer, plan
-
-    def forward(self, seen: torch.Tensor) -> dict[str, torch.Tensor]:
-        _, readings = self.mixer(seen, self.plan.drop_seen, self.plan.drop_mixed)
-        n = len(TRAINED_MEASURES)
-        parts = torch.split(readings, [n, n, readings.shape[1] - 2 * n], dim=1)
-        return dict(zip(("measures", "within", "kind"), parts, strict=True))
-
-
 def mix(
     network: StudentNetwork,
     pooled: NDArray[np.float32],
@@ -331,25 +288,21 @@ def mix(
         raise ValueError("mix: the network must have a mixer; make it with `widen`.")
     ratings, is_training = weak_set.ratings, np.zeros(len(weak_set.ratings), dtype=bool)
     is_training[rows] = True
-    with torch.no_grad():
-        seen = network.seen_in(torch.from_numpy(np.array(pooled)))
-    measures = measure_targets(ratings, is_training)[rows]
-    within = within_kinds(ratings, rows)
     names = {kind: k for k, kind in enumerate(kinds_of(weak_set, rows))}
-    kinds = ratings["kind"].iloc[rows].map(names).to_numpy(dtype=np.int64)
-
-    def batch(step: int) -> Batch:
-        rng = np.random.default_rng([plan.seed, step])
-        picked = rng.integers(0, len(rows), plan.pictures)
-        return {
-            "seen": seen[torch.from_numpy(picked)],
-            "measures": torch.from_numpy(measures[picked]),
-            "within": torch.from_numpy(within[picked]),
-            "kind": torch.from_numpy(kinds[picked]),
+    with torch.no_grad():
+        known = {
+            "seen": network.seen(torch.from_numpy(np.array(pooled))),
+            "measures": torch.from_numpy(measure_targets(ratings, is_training)[rows]),
+            "within": torch.from_numpy(within_kinds(ratings, rows)),
+            "kind": torch.from_numpy(ratings["kind"].iloc[rows].map(names).to_numpy(dtype=np.int64)),
         }
 
+    def batch(step: int) -> Batch:
+        picked = np.random.default_rng([plan.seed, step]).integers(0, len(rows), plan.pictures)
+        return {name: values[torch.from_numpy(picked)] for name, values in known.items()}
+
     train(
-        _Reading(network.mixer, plan),
+        network.mixer,
         batch,
         lambda module, batch: _losses_mixing(plan, module, batch),
         Schedule(plan.n_steps, plan.learning_rate, plan.weight_decay),
@@ -361,11 +314,12 @@ def mix(
     )
 
 
-def _losses_mixing(plan: MixPlan, module: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-    out = module(batch["seen"])
+def _losses_mixing(plan: MixPlan, mixer: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    _, readings = mixer(batch["seen"], plan.drop_seen, plan.drop_mixed)
+    n = len(TRAINED_MEASURES)
+    measures, within, kind = readings.float().split([n, n, readings.shape[1] - 2 * n], dim=1)
     return {
-        "measures": functional.smooth_l1_loss(out["measures"].float(), batch["measures"], beta=0.5),
-        "within": plan.within_weight
-        * functional.smooth_l1_loss(out["within"].float(), batch["within"], beta=0.5),
-        "kind": plan.kind_weight * functional.cross_entropy(out["kind"].float(), batch["kind"]),
+        "measures": functional.smooth_l1_loss(measures, batch["measures"], beta=0.5),
+        "within": plan.within_weight * functional.smooth_l1_loss(within, batch["within"], beta=0.5),
+        "kind": plan.kind_weight * functional.cross_entropy(kind, batch["kind"]),
     }

@@ -7,7 +7,7 @@ DeepFL-IQA and KADIS: Lin, Hosu and Saupe 2020). HaarPSI is computed as well and
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from PIL import Image
 from experiments.student.distortions import CHAINS, DISTORTIONS, HELD_OUT_CHAINS, N_LEVELS, distort
 from featbank.atomic import replacing, write_file
 from featbank.digest import digest_json, seed_from
+from featbank.distill.training import keep_blocks
 from featbank.errors import DatasetError, ImageError
 from featbank.images import read_photo
 
@@ -117,7 +118,7 @@ def _make_shard(path: Path, plan: WeakSetPlan, folder: Path) -> Path | None:
     rng = np.random.default_rng(seed_from("versions", str(plan.seed), path.name))
     kinds = [*DISTORTIONS, *CHAINS]
     pictures: list[NDArray[np.uint8]] = []
-    columns: list[pd.DataFrame] = []
+    tables: list[pd.DataFrame] = []
     deck: list[tuple[str, int]] = []
     for patch in patches:
         while len(deck) < plan.versions:
@@ -126,24 +127,15 @@ def _make_shard(path: Path, plan: WeakSetPlan, folder: Path) -> Path | None:
         dealt, deck = deck[: plan.versions], deck[plan.versions :]
         versions = np.stack([patch, *(distort(patch, kind, level, rng) for kind, level in dealt)])
         pictures.append(versions)
-        columns.append(
+        kinds_dealt, levels = zip(("none", 0), *dealt, strict=True)
+        tables.append(
             pd.DataFrame(
-                {
-                    "kind": ["none", *(kind for kind, _ in dealt)],
-                    "level": [0, *(level for _, level in dealt)],
-                    "patch": len(columns),
-                    **_rate(patch, versions),
-                }
+                {"kind": kinds_dealt, "level": levels, "patch": len(tables), **_rate(patch, versions)}
             )
         )
-    table = pd.concat(columns, ignore_index=True)
+    table = pd.concat(tables).to_records(index=False, column_dtypes={"kind": "U24"})
     with replacing(target, "weak set") as scratch:
-        np.savez(
-            scratch,
-            pictures=np.concatenate(pictures),
-            kind=table["kind"].to_numpy(dtype="U24"),
-            **{name: table[name].to_numpy() for name in table.columns if name != "kind"},
-        )
+        np.savez(scratch, pictures=np.concatenate(pictures), table=table)
     return target
 
 
@@ -165,16 +157,16 @@ def make_weak_set(photographs: Sequence[Path], folder: Path, plan: WeakSetPlan, 
     tables = []
     for path, shard in shards:
         with np.load(shard, allow_pickle=False) as data:
-            table = pd.DataFrame({name: data[name] for name in data.files if name != "pictures"})
-        tables.append(table.assign(photo=path.name))
+            tables.append(pd.DataFrame(data["table"]).assign(photo=path.name))
     ratings = pd.concat(tables, ignore_index=True)
-    # Not through a memory map: a full disk would then kill the process instead of raising.
-    with replacing(folder / "pictures.npy", "weak set") as scratch, scratch.open("wb") as file:
-        shape = (len(ratings), plan.size, plan.size, 3)
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+    def blocks() -> Iterator[NDArray[np.uint8]]:
         for _, shard in shards:
             with np.load(shard, allow_pickle=False) as data:
-                file.write(data["pictures"].tobytes())
+                yield data["pictures"]
+
+    request, shape = {"shards": [shard.name for _, shard in shards]}, (len(ratings), plan.size, plan.size, 3)
+    keep_blocks(folder, "pictures", request, shape, np.uint8, blocks)
     write_file(folder / "ratings.csv", ratings.to_csv(index=False), "weak set")
     text = json.dumps({**asdict(plan), "photographs": len(shards)}, indent=1)
     write_file(folder / "plan.json", text, "weak set")

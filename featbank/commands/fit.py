@@ -257,12 +257,6 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
         opt.argument(
             "--student", "MobileNet V3 or V4 of timm", metavar="ARCH", default="mobilenetv3_small_075"
         ),
-        opt.argument(
-            "--stem",
-            "how pixels enter: unshuffle keeps the pixel grid",
-            choices=("unshuffle", "strided"),
-            default="unshuffle",
-        ),
         opt.argument("--view", "view with crops of one size", metavar="VIEW", default="tiles_5x5/center_128"),
         opt.argument(
             "--start",
@@ -311,12 +305,11 @@ def _distill(options: argparse.Namespace) -> Output:
 
     start = "" if options.start == "none" else options.start
     if start == "auto":
-        architecture = f"{options.student}, stem {options.stem}"
+        architecture = f"{options.student}, stem "
         fitting = [n for n in shipped_students() if describe_student(n).architecture.startswith(architecture)]
         start = fitting[0] if fitting else ""
     plan = DistillPlan(
         architecture=options.student,
-        stem=options.stem,
         statistics=options.statistics,
         view=options.view,
         n_steps=(0 if start else _STEPS) if options.steps is None else options.steps,

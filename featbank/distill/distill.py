@@ -27,7 +27,7 @@ from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.digest import digest_bytes, digest_json, seed_from
 from featbank.distill.export import RECEIPT_FILE, STUDENT, WEIGHTS_FILE, load_stored, write_student
-from featbank.distill.network import Heads, StudentNetwork, embed_standard, standardise
+from featbank.distill.network import Heads, StudentNetwork, standardise, to_input
 from featbank.distill.teacher import (
     Targets,
     compare_costs,
@@ -40,12 +40,7 @@ from featbank.distill.teacher import (
     write_card,
 )
 from featbank.distill.training import Batch, Schedule, crop_size, keep_blocks, keep_crops, train
-from featbank.encoders.student import (
-    CARD_FILE,
-    StudentDescription,
-    shipped_students,
-    students_folder,
-)
+from featbank.encoders.student import CARD_FILE, shipped_students, students_folder
 from featbank.errors import RunError
 from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX
 from featbank.images import read_photo
@@ -53,20 +48,87 @@ from featbank.views import View, parse_view
 from regressors.evaluation.metrics import srcc
 
 _MOST_CROPS: Final = 32
-"""Crops of a photograph that are kept; of more, evenly spread ones."""
+"""Crops of a photograph that are kept for the second part; of more, evenly spread ones."""
+_EVALUATE_EVERY: Final = 200
+_CHECKPOINT, _SETTLE = "checkpoint.pt", "settle.pt"
+_WORK_FILES: Final = (_CHECKPOINT, _SETTLE, "crops.npy", "crops.json", "pooled.npy", "pooled.json")
+"""What lies beside the student until it is finished, so that a killed training goes on."""
+
+Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class SettlePlan:
-    """How embedding and heads learn on whole photographs; 0 steps leave the student as it is, ``photos`` is a batch."""
+class DistillPlan:
+    """How a student is distilled.
 
+    Attributes
+    ----------
+    statistics : bool
+        Whether the embedding also sees statistics that need no learning, see `PictureStatistics`.
+    n_components : int
+        Principal components of the teacher's features to match; fewer where there are fewer photographs.
+    n_crops : int
+        Crops kept of each photograph.
+    photos, crops : int
+        Photographs in a batch and crops of each.
+    n_steps : int
+        On crops; 0 leaves the trunk as it starts.
+    settle_steps, settle_photos, settle_rate : int, int, float
+        Steps on whole photographs, photographs in a batch, learning rate.
+    start : str
+        Shipped student to start from, ``""`` for random weights.
+    """
+
+    architecture: str = "mobilenetv3_small_075"
+    view: str = "tiles_5x5/center_128"
+    statistics: bool = True
+    n_embedding: int = 128
+    n_components: int = 32
+    n_crops: int = 16
+    photos: int = 12
+    crops: int = 4
     n_steps: int = 1500
-    photos: int = 64
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    feature_weight: float = 1.0
-    score_weight: float = 1.0
+    start: str = ""
+    settle_steps: int = 1500
+    settle_photos: int = 64
+    settle_rate: float = 1e-3
     seed: int = 0
+
+
+class Student(nn.Module):
+    """Network and heads: crops of several photographs to one prediction for each photograph."""
+
+    def __init__(self, network: StudentNetwork, heads: Heads) -> None:
+        super().__init__()
+        self.network, self.heads = network, heads
+
+    def forward(self, crops: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Take uint8 (n_photos, n_crops, height, width, 3)."""
+        embedding = self.network(to_input(crops.flatten(0, 1))).unflatten(0, crops.shape[:2]).mean(dim=1)
+        out: dict[str, torch.Tensor] = self.heads(embedding)
+        return out
+
+
+class Readout(nn.Module):
+    """What is above a student's trunk: crops' pooled maps to one prediction for each photograph."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.norm, self.embed, self.heads = student.network.pooled_norm, student.network.embed, student.heads
+
+    def train(self, mode: bool = True) -> Readout:
+        """Put into training mode all but the normalisation, whose moments are those of all crops."""
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, pooled: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Take (n_photos, n_crops, n_pooled)."""
+        standard = standardise(self.norm, pooled.flatten(0, 1))
+        embedding = functional.hardswish(self.embed(standard)).unflatten(0, pooled.shape[:2]).mean(dim=1)
+        out: dict[str, torch.Tensor] = self.heads(embedding)
+        return out
 
 
 def trunk_digest(
@@ -120,8 +182,7 @@ def pool_photos(
             crops = view.scales(read_photo(path).pixels, seed_from(digest, view.name))[0]
             chosen = np.linspace(0, len(crops) - 1, n_crops).round().astype(np.intp)
             with torch.inference_mode():
-                batch = torch.from_numpy(crops[chosen]).to(device).permute(0, 3, 1, 2).float() / 255.0
-                pooled = network.pooled(batch.contiguous(memory_format=torch.channels_last))
+                pooled = network.pooled(to_input(torch.from_numpy(crops[chosen]).to(device)))
             yield pooled.float().cpu().numpy()
 
     shape = (len(photos), n_crops, network.embed.in_features)
@@ -131,84 +192,75 @@ def pool_photos(
     )  # fmt: skip
 
 
-class _Reading(nn.Module):
-    """What is above the trunk: crops' pooled maps to one prediction for each photograph."""
-
-    def __init__(self, network: StudentNetwork, heads: Heads) -> None:
-        super().__init__()
-        self.norm, self.embed, self.heads = network.pooled_norm, network.embed, heads
-
-    def train(self, mode: bool = True) -> _Reading:
-        """Put into training mode all but the normalisation, whose moments are those of all crops."""
-        super().train(mode)
-        self.norm.eval()
-        return self
-
-    def forward(self, pooled: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Take (n_photos, n_crops, n_pooled)."""
-        standard = standardise(self.norm, pooled.flatten(0, 1)).view(pooled.shape)
-        out: dict[str, torch.Tensor] = self.heads(embed_standard(self.embed, standard).mean(dim=1))
-        return out
-
-
 def learn_moments(norm: nn.BatchNorm1d, pooled: NDArray[np.float32], learn: NDArray[np.int_]) -> None:
     """Give a normalisation the mean and variance of all crops of the photographs learned from.
 
     A network that was trained on other pictures, or sees statistics that it was not trained on, has other ones.
     """
-    total, squares = np.zeros(pooled.shape[2]), np.zeros(pooled.shape[2])
-    for row in learn:
-        crops = pooled[row].astype(np.float64)
-        total += crops.sum(axis=0)
-        squares += (crops * crops).sum(axis=0)
-    n = len(learn) * pooled.shape[1]
-    mean = total / n
+    mean = np.mean([pooled[row].mean(axis=0, dtype=np.float64) for row in learn], axis=0)
+    square = np.mean([np.square(pooled[row], dtype=np.float64).mean(axis=0) for row in learn], axis=0)
     with torch.no_grad():
         norm.running_mean.copy_(torch.from_numpy(mean))
-        norm.running_var.copy_(torch.from_numpy(np.maximum(squares / n - mean * mean, 0.0)))
+        norm.running_var.copy_(torch.from_numpy(np.maximum(square - mean * mean, 0.0)))
         norm.weight.fill_(1.0)
         norm.bias.zero_()
 
 
-def matching_losses(
-    out: dict[str, torch.Tensor], batch: Batch, feature_weight: float, score_weight: float
-) -> dict[str, torch.Tensor]:
-    """Return the two weighted parts of the loss: how far the heads are from the teacher's features and score."""
+def _make_batch(inputs: NDArray[Any], targets: Targets, rows: NDArray[np.int_]) -> Batch:
     return {
-        "features": feature_weight * functional.mse_loss(out["features"].float(), batch["features"]),
-        "score": score_weight * functional.mse_loss(out["score"].float()[:, 0], batch["score"]),
+        "inputs": torch.from_numpy(np.array(inputs)),
+        "features": torch.from_numpy(targets.features[rows]),
+        "score": torch.from_numpy(targets.scores[rows]),
     }
 
 
-class _Batches:
-    """Batches by step alone: whole photographs."""
+def _losses(module: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    """Return the two parts of the loss: how far the heads are from the teacher's features and score."""
+    out = module(batch["inputs"])
+    return {
+        "features": functional.mse_loss(out["features"].float(), batch["features"]),
+        "score": functional.mse_loss(out["score"].float()[:, 0], batch["score"]),
+    }
 
-    def __init__(
-        self, pooled: NDArray[np.float32], targets: Targets, learn: NDArray[np.int_], plan: SettlePlan
-    ) -> None:
-        self.pooled, self.targets, self.learn, self.plan = pooled, targets, learn, plan
 
-    def __call__(self, step: int) -> Batch:
-        rng = np.random.default_rng([self.plan.seed, step])
-        rows = rng.choice(self.learn, size=min(self.plan.photos, len(self.learn)), replace=False)
-        return self.of(np.sort(rows))
+def _match(
+    module: nn.Module,
+    inputs: NDArray[Any],
+    targets: Targets,
+    learn: NDArray[np.int_],
+    plan: DistillPlan,
+    schedule: Schedule,
+    n_photos: int,
+    augment: Augment = lambda inputs, rng: inputs,
+    **options: Any,  # noqa: ANN401 - those of `train`
+) -> None:
+    """Train a module on ``n_photos`` of the photographs a step; batches follow from the step alone."""
 
-    def of(self, rows: NDArray[np.int_]) -> Batch:
-        """Return the batch of chosen photographs."""
-        return {
-            "pooled": torch.from_numpy(np.array(self.pooled[rows])),
-            "features": torch.from_numpy(self.targets.features[rows]),
-            "score": torch.from_numpy(self.targets.scores[rows]),
-        }
+    def batch(step: int) -> Batch:
+        rng = np.random.default_rng([plan.seed, step])
+        rows = np.sort(rng.choice(learn, size=min(n_photos, len(learn)), replace=False))
+        return _make_batch(augment(inputs[rows], rng), targets, rows)
+
+    train(module, batch, _losses, schedule, seed=plan.seed, **options)
+
+
+def _some_crops(n_crops: int) -> Augment:
+    """Take some crops of each photograph, flipped by chance."""
+
+    def augment(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        order = rng.permuted(np.tile(np.arange(crops.shape[1]), (len(crops), 1)), axis=1)[:, :n_crops]
+        picked = np.take_along_axis(crops, order[:, :, None, None, None], axis=1)
+        return picked[:, :, :, ::-1] if rng.random() < 0.5 else picked
+
+    return augment
 
 
 def settle(
-    network: StudentNetwork,
-    heads: Heads,
+    student: Student,
     pooled: NDArray[np.float32],
     targets: Targets,
     learn: NDArray[np.int_],
-    plan: SettlePlan,
+    plan: DistillPlan,
     *,
     checkpoint: Path,
     identity: dict[str, Any],
@@ -219,7 +271,7 @@ def settle(
 
     Parameters
     ----------
-    network, heads
+    student : Student
         Changed in place: the embedding, how that is normalised, and the heads ``features`` and ``score``.
     pooled : float32 array of shape (n_photos, n_crops, n_pooled)
         See `pool_photos`.
@@ -234,176 +286,41 @@ def settle(
         ``before`` and ``after``: the loss on the photographs learned from. Where training did not lower it, the
         student stays as it was.
     """
-    reading = _Reading(network, heads).to(device)
-    batches = _Batches(pooled, targets, learn, plan)
-    before = _whole_loss(reading, batches, device)
-    first = {name: value.clone() for name, value in reading.state_dict().items()}
-    learn_moments(network.pooled_norm, pooled, learn)
-    train(
-        reading,
-        batches,
-        lambda module, batch: matching_losses(
-            module(batch["pooled"]), batch, plan.feature_weight, plan.score_weight
-        ),
-        Schedule(plan.n_steps, plan.learning_rate, plan.weight_decay),
-        checkpoint=checkpoint,
-        identity={"settle": asdict(plan), **identity},
-        seed=plan.seed,
-        device=device,
-        log=log,
-    )
-    after = _whole_loss(reading, batches, device)
+    readout = Readout(student).to(device)
+
+    def whole_loss() -> float:
+        readout.eval()
+        total = 0.0
+        for rows in np.array_split(learn, -(-len(learn) // plan.settle_photos)):
+            batch = {key: value.to(device) for key, value in _make_batch(pooled[rows], targets, rows).items()}
+            with torch.inference_mode():
+                total += len(rows) * float(sum(_losses(readout, batch).values()))
+        return total / len(learn)
+
+    before = whole_loss()
+    first = {name: value.clone() for name, value in readout.state_dict().items()}
+    learn_moments(student.network.pooled_norm, pooled, learn)
+    schedule = Schedule(plan.settle_steps, plan.settle_rate)
+    _match(
+        readout, pooled, targets, learn, plan, schedule, plan.settle_photos,
+        checkpoint=checkpoint, identity={"part": "settle", **identity}, device=device, log=log,
+    )  # fmt: skip
+    after = whole_loss()
     if after > before:
-        reading.load_state_dict(first)
+        readout.load_state_dict(first)
     return {"before": before, "after": min(before, after)}
 
 
-def _whole_loss(reading: _Reading, batches: _Batches, device: str) -> float:
-    """Return the loss on all photographs learned from."""
-    reading.eval()
-    plan, total = batches.plan, 0.0
-    with torch.inference_mode():
-        for start in range(0, len(batches.learn), plan.photos):
-            rows = batches.learn[start : start + plan.photos]
-            batch = {name: tensor.to(device) for name, tensor in batches.of(rows).items()}
-            parts = matching_losses(reading(batch["pooled"]), batch, plan.feature_weight, plan.score_weight)
-            total += len(rows) * float(torch.stack([*parts.values()]).sum())
-    return total / len(batches.learn)
-
-
-def settled_scores(
-    network: StudentNetwork, heads: Heads, pooled: NDArray[np.float32], rows: NDArray[np.int_]
-) -> NDArray[np.float64]:
-    """Predict standardised scores of the whole photographs at positions ``rows``, with what `settle` left."""
-    device = network.embed.weight.device
-    reading = _Reading(network, heads).eval()
-    with torch.inference_mode():
-        scores = [reading(torch.from_numpy(np.array(pooled[[row]])).to(device))["score"] for row in rows]
-    return np.array([float(score[0, 0]) for score in scores])
-
-
-@dataclass(frozen=True)
-class DistillPlan:
-    """How a student is distilled.
-
-    Attributes
-    ----------
-    statistics : bool
-        Whether the embedding also sees statistics that need no learning, see `PictureStatistics`.
-    n_components : int
-        Principal components of the teacher's features to match; fewer where there are fewer photographs.
-    n_crops : int
-        Crops kept of each photograph.
-    photos, crops : int
-        Photographs in a batch and crops of each.
-    n_steps, settle_steps : int
-        On crops (0 leaves the trunk as it starts), and on whole photographs.
-    feature_weight, score_weight : float
-        Of the two parts of the loss.
-    start : str
-        Shipped student to start from, ``""`` for random weights.
-    """
-
-    architecture: str = "mobilenetv3_small_075"
-    stem: str = "unshuffle"
-    view: str = "tiles_5x5/center_128"
-    statistics: bool = True
-    n_embedding: int = 128
-    n_components: int = 32
-    n_crops: int = 16
-    photos: int = 12
-    crops: int = 4
-    n_steps: int = 1500
-    learning_rate: float = 1e-3
-    feature_weight: float = 1.0
-    score_weight: float = 1.0
-    start: str = ""
-    settle_steps: int = 1500
-    seed: int = 0
-
-    def settle_plan(self) -> SettlePlan:
-        """Return how the second part of the training goes."""
-        return SettlePlan(
-            n_steps=self.settle_steps,
-            feature_weight=self.feature_weight,
-            score_weight=self.score_weight,
-            seed=self.seed,
-        )
-
-
-class Student(nn.Module):
-    """Network and heads: crops of several photographs to one prediction for each photograph."""
-
-    def __init__(self, plan: DistillPlan, n_components: int) -> None:
-        super().__init__()
-        self.network = StudentNetwork(plan.architecture, plan.stem, plan.n_embedding, plan.statistics)
-        self.heads = Heads(plan.n_embedding, {"features": n_components, "score": 1})
-
-    def forward(self, crops: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Take (n_photos, n_crops, 3, height, width) in [0, 1]."""
-        n_photos, n_crops = crops.shape[:2]
-        flat = crops.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        embedding = self.network(flat).view(n_photos, n_crops, -1).mean(dim=1)
-        out: dict[str, torch.Tensor] = self.heads(embedding)
-        return out
-
-
-class CropBatches:
-    """Batches by step alone: photographs, crops of each, flips."""
-
-    def __init__(
-        self, crops: NDArray[np.uint8], targets: Targets, learn: NDArray[np.int_], plan: DistillPlan
-    ) -> None:
-        self.crops, self.targets, self.learn, self.plan = crops, targets, learn, plan
-
-    def __call__(self, step: int) -> Batch:
-        """Return the batch of a step."""
-        plan = self.plan
-        rng = np.random.default_rng([plan.seed, step])
-        rows = rng.choice(self.learn, size=min(plan.photos, len(self.learn)), replace=False)
-        picked = np.stack(
-            [self.crops[row, np.sort(rng.permutation(self.crops.shape[1])[: plan.crops])] for row in rows]
-        )
-        if rng.random() < 0.5:
-            picked = picked[:, :, :, ::-1]
-        return {
-            "crops": torch.from_numpy(np.ascontiguousarray(picked)).permute(0, 1, 4, 2, 3),
-            "features": torch.from_numpy(self.targets.features[rows]),
-            "score": torch.from_numpy(self.targets.scores[rows]),
-        }
-
-
 def predict_scores(
-    student: nn.Module, crops: NDArray[np.uint8], rows: Sequence[int] | NDArray[np.int_], device: str = "cpu"
+    module: nn.Module, inputs: NDArray[Any], rows: NDArray[np.int_], device: str = "cpu"
 ) -> NDArray[np.float64]:
-    """Predict standardised scores of photographs from all their kept crops."""
-    was_training = student.training
-    student.eval()
-    out = []
+    """Predict standardised scores of the photographs at positions ``rows``, by a `Student` or a `Readout`."""
+    was_training = module.training
+    module.eval()
     with torch.inference_mode():
-        for row in rows:
-            batch = (
-                torch.from_numpy(np.array(crops[row])).permute(0, 3, 1, 2)[None].to(device).float() / 255.0
-            )
-            out.append(float(student(batch)["score"][0, 0]))
-    student.train(was_training)
-    return np.array(out)
-
-
-def crop_losses(plan: DistillPlan, module: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-    """Return the two parts of the loss on a batch of crops."""
-    out = module(batch["crops"].float() / 255.0)
-    return matching_losses(out, batch, plan.feature_weight, plan.score_weight)
-
-
-_EVALUATE_EVERY: Final = 200
-_CHECKPOINT, _SETTLE = "checkpoint.pt", "settle.pt"
-_WORK_FILES: Final = (
-    _CHECKPOINT,
-    _SETTLE,
-    *(f"{blocks}.{ending}" for blocks in ("crops", "pooled") for ending in ("npy", "json")),
-)
-"""What lies beside the student until it is finished, so that a killed training goes on."""
+        out = [module(torch.from_numpy(np.array(inputs[[row]])).to(device))["score"] for row in rows]
+    module.train(was_training)
+    return np.array([float(score[0, 0]) for score in out])
 
 
 def distill(
@@ -472,7 +389,10 @@ def distill(
     work = folder.with_name(f".{name}.training")
     photos = list(zip(lesson.rows["path"], lesson.rows["digest"], strict=True))
     torch.manual_seed(plan.seed)
-    student = Student(plan, targets.features.shape[1])
+    student = Student(
+        StudentNetwork(plan.architecture, plan.n_embedding, plan.statistics),
+        Heads(plan.n_embedding, {"features": targets.features.shape[1], "score": 1}),
+    )
     if plan.start:
         _start_from(plan.start, student.network)
     started = time.monotonic()
@@ -488,31 +408,16 @@ def distill(
             agreement = srcc(lesson.scores[watch], predict_scores(student, crops, watch, device))
             log(f"step {step + 1} of {plan.n_steps}: {_progress(losses, agreement)}")
 
-        train(
-            student,
-            CropBatches(crops, targets, learn, plan),
-            lambda module, batch: crop_losses(plan, module, batch),
-            Schedule(plan.n_steps, plan.learning_rate),
-            checkpoint=work / _CHECKPOINT,
-            identity=identity,
-            seed=plan.seed,
-            device=device,
-            log=show,
-        )
+        _match(
+            student, crops, targets, learn, plan, Schedule(plan.n_steps, plan.learning_rate), plan.photos,
+            _some_crops(plan.crops), checkpoint=work / _CHECKPOINT, identity=identity, device=device, log=show,
+        )  # fmt: skip
     pooled = pool_photos(student.network, photos, view, work, device=device, show_progress=True)
     settled = settle(
-        student.network,
-        student.heads,
-        pooled,
-        targets,
-        learn,
-        plan.settle_plan(),
-        checkpoint=work / _SETTLE,
-        identity=identity,
-        device=device,
+        student, pooled, targets, learn, plan, checkpoint=work / _SETTLE, identity=identity, device=device
     )
     if log is not None:
-        agreement = srcc(lesson.scores[watch], settled_scores(student.network, student.heads, pooled, watch))
+        agreement = srcc(lesson.scores[watch], predict_scores(Readout(student), pooled, watch, device))
         log(f"settled on whole photos: {_progress(settled, agreement)}")
     result: dict[str, Any] = {
         "encoder": f"featbank:{name}",
@@ -526,15 +431,13 @@ def distill(
         "train_s": time.monotonic() - started,
         "settled": settled,
     }
-    facts = StudentDescription(
-        name=name,
-        title=f"Student of the run {lesson.name!r}" + (" (simulation)" if lesson.simulation else ""),
-        reference="distilled by this project's user; report, section 2.6",
-        licence="as the teacher's and the photographs'",
-        architecture=f"{plan.architecture}, stem {plan.stem}" + (", statistics" if plan.statistics else ""),
-        view=plan.view,
-        n_features=0, n_params=0, size_multiple=1, min_size=1, layers=(), sha256="",
-    )  # fmt: skip
+    facts = {
+        "name": name,
+        "title": f"Student of the run {lesson.name!r}" + (" (simulation)" if lesson.simulation else ""),
+        "reference": "distilled by this project's user; report, section 2.6",
+        "licence": "as the teacher's and the photographs'",
+        "view": plan.view,
+    }
     write_student(folder, student.network, facts, "", half=False)
     scores, result["alpha"] = read_out(student_vectors(name, plan.view, lesson, bank, workers), lesson, learn)
     result["agreement"] = compare_scores(lesson, scores, learn)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-import warnings
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +15,9 @@ from torch import nn
 
 from featbank.atomic import FolderKind, replacing_folder
 from featbank.digest import digest_bytes
-from featbank.distill.network import MIN_SIZE, StudentNetwork
+from featbank.distill.network import MIN_SIZE, SIZE_MULTIPLE, StudentNetwork, to_input
 from featbank.encoders.macs import count_forward
+from featbank.encoders.networks.engines import export_graph
 from featbank.encoders.student import (
     CARD_FILE,
     DESCRIPTION_FILE,
@@ -37,16 +35,7 @@ WEIGHTS_FILE: Final = "weights.safetensors"
 RECEIPT_FILE: Final = "receipt.json"
 
 
-def _own_before_markers(folder: Path) -> tuple[str, ...]:
-    try:
-        is_ours = "sha256" in json.loads((folder / DESCRIPTION_FILE).read_text("utf-8"))
-    except (OSError, ValueError, TypeError):
-        return ()
-    return (NETWORK_FILE, WEIGHTS_FILE, CARD_FILE, DESCRIPTION_FILE, RECEIPT_FILE) if is_ours else ()
-
-
-STUDENT: Final = FolderKind("student", _own_before_markers)
-OPSET: Final = 18
+STUDENT: Final = FolderKind("student")
 _MIN_HALVED: Final = 64
 """Tensors with fewer elements stay in float32: norms and biases are small and delicate."""
 
@@ -59,7 +48,7 @@ class _Deployed(nn.Module):
         self.network = network
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        embedding: torch.Tensor = self.network(crops.permute(0, 3, 1, 2).float() / 255.0)
+        embedding: torch.Tensor = self.network(to_input(crops))
         return embedding
 
 
@@ -107,24 +96,21 @@ def layer_costs(network: StudentNetwork) -> tuple[LayerCost, ...]:
 
     Strides are found by running two crop sizes on the meta device and seeing how the outputs grow.
     """
-    sides = (256, 512)
-    found: list[list[tuple[int, int]]] = [[], []]
-    for side, rows in zip(sides, found, strict=True):
-        module = network.like().to("meta").eval()
+    sides, found = (256, 512), []
+    module = network.like().to("meta").eval()
 
-        def note(layer: nn.Module, _: Any, out: torch.Tensor, rows: list[tuple[int, int]] = rows) -> None:  # noqa: ANN401
-            if isinstance(layer, nn.Conv2d):
-                kernel = layer.kernel_size[0] * layer.kernel_size[1]
-                rows.append((layer.in_channels // layer.groups * layer.out_channels * kernel, out.shape[-1]))
-            elif isinstance(layer, nn.Linear):
-                rows.append((layer.in_features * layer.out_features, 1))
+    def note(layer: nn.Module, _: Any, out: torch.Tensor) -> None:  # noqa: ANN401
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            found.append((layer.weight.numel(), out.shape[-1] if out.ndim == 4 else 1))
 
-        for layer in module.modules():
-            layer.register_forward_hook(note)
+    for layer in module.modules():
+        layer.register_forward_hook(note)
+    for side in sides:
         module(torch.empty(1, 3, side, side, device="meta"))
+    n_layers = len(found) // 2
     return tuple(
         LayerCost(macs, 0 if small == large else sides[0] // small)
-        for (macs, small), (_, large) in zip(*found, strict=True)
+        for (macs, small), (_, large) in zip(found[:n_layers], found[n_layers:], strict=True)
     )
 
 
@@ -166,21 +152,10 @@ def _shorten_names(model: onnx.ModelProto) -> None:
 
 def to_onnx(network: StudentNetwork, *, half: bool) -> bytes:
     """Write the student as an ONNX graph with free batch, height and width; ``half`` keeps its weights as float16."""
-    side = 2 * MIN_SIZE
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        path = Path(folder) / "network.onnx"
-        torch.onnx.export(
-            _Deployed(network).eval(),
-            (torch.zeros(2, side, side, 3, dtype=torch.uint8),),
-            path,
-            input_names=["crops"],
-            output_names=["embedding"],
-            dynamo=False,
-            dynamic_axes={"crops": {0: "n", 1: "height", 2: "width"}, "embedding": {0: "n"}},
-            opset_version=OPSET,
-        )
-        model = onnx.load(path)
+    crops = torch.zeros(2, 2 * MIN_SIZE, 2 * MIN_SIZE, 3, dtype=torch.uint8)
+    free_sides = {"crops": {0: "n", 1: "height", 2: "width"}, "embedding": {0: "n"}}
+    data = export_graph(_Deployed(network).eval(), crops, free_sides, "embedding")
+    model = onnx.load_from_string(data)
     if half:
         _halve_weights(model)
     _shorten_names(model)
@@ -189,32 +164,36 @@ def to_onnx(network: StudentNetwork, *, half: bool) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def describe_network(network: StudentNetwork, facts: StudentDescription) -> StudentDescription:
-    """Fill in what follows from the network itself: widths, counts, sizes; the digest stays as it is.
+def describe_network(
+    network: StudentNetwork, facts: Mapping[str, str], sha256: str = ""
+) -> StudentDescription:
+    """Describe a network; ``facts`` are name, title, reference, licence and view, all else follows from itself.
 
     Raises RunError if the layers do not add up to what torch's counter sees.
     """
-    meta = network.like().to("meta").eval()
     side = 2 * MIN_SIZE
-    count = count_forward(meta, torch.empty(1, 3, side, side, device="meta"))
-    facts = replace(
-        facts,
+    count = count_forward(network.like().to("meta").eval(), torch.empty(1, 3, side, side, device="meta"))
+    description = StudentDescription(
+        **facts,
+        architecture=f"{network.architecture}, stem unshuffle"
+        + (", statistics" if network.statistics is not None else ""),
         n_features=network.n_features,
         n_params=count.n_params,
-        size_multiple=network.size_multiple,
+        size_multiple=SIZE_MULTIPLE,
         min_size=MIN_SIZE,
         layers=layer_costs(network),
+        sha256=sha256,
     )
-    if facts.count_macs(side, side) != count.macs:
+    if description.count_macs(side, side) != count.macs:
         raise RunError(
-            f"export: the layers add up to {facts.count_macs(side, side)} multiply-accumulates, the counter sees "
-            f"{count.macs}; the architecture {network.architecture!r} has layers that are not listed."
+            f"export: the layers add up to {description.count_macs(side, side)} multiply-accumulates, the counter "
+            f"sees {count.macs}; the architecture {network.architecture!r} has layers that are not listed."
         )
-    return facts
+    return description
 
 
 def write_student(
-    folder: Path, network: StudentNetwork, facts: StudentDescription, card: str, *, half: bool = True
+    folder: Path, network: StudentNetwork, facts: Mapping[str, str], card: str, *, half: bool = True
 ) -> StudentDescription:
     """Write a student's folder; it appears whole, or not at all.
 
@@ -222,8 +201,8 @@ def write_student(
     ----------
     folder : Path
         Replaced if it is there.
-    facts : StudentDescription
-        Title, view and so on; counts and digest are filled in here.
+    facts : mapping
+        See `describe_network`.
     card : str
         The model card, Markdown.
     half : bool
@@ -241,12 +220,12 @@ def write_student(
     """
     network = network.cpu().eval()
     data = to_onnx(network, half=half)
-    facts = replace(describe_network(network, facts), sha256=digest_bytes(data))
+    description = describe_network(network, facts, digest_bytes(data))
     with replacing_folder(folder, STUDENT, "student") as scratch:
         (scratch / NETWORK_FILE).write_bytes(data)
         save_file(_stored_state(network, half=half), scratch / WEIGHTS_FILE)
         # The library writes for the owner alone; an installed package is read by all.
         (scratch / WEIGHTS_FILE).chmod((scratch / NETWORK_FILE).stat().st_mode)
         (scratch / CARD_FILE).write_text(card, encoding="utf-8")
-        (scratch / DESCRIPTION_FILE).write_text(facts.to_json(), encoding="utf-8")
-    return facts
+        (scratch / DESCRIPTION_FILE).write_text(description.to_json(), encoding="utf-8")
+    return description

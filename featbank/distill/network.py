@@ -83,18 +83,29 @@ def _pooled(maps: list[torch.Tensor], scale: int, pools: list[torch.Tensor]) -> 
     return [(blocks * pool).sum(dim=(2, 3)) for pool in pools]
 
 
+def _local(values: torch.Tensor, *windows: int | tuple[int, int]) -> torch.Tensor:
+    """Return means over windows, one after the other; at the border they see what is inside."""
+    for window in windows:
+        padding = window // 2 if isinstance(window, int) else (window[0] // 2, window[1] // 2)
+        values = functional.avg_pool2d(values, window, stride=1, padding=padding, count_include_pad=False)
+    return values
+
+
 def _normalised(plane: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return contrast-normalised coefficients and local variance; the window is a 3 x 3 mean applied twice."""
-
-    def local(values: torch.Tensor) -> torch.Tensor:
-        for _ in range(2):
-            values = functional.avg_pool2d(values, 3, stride=1, padding=1, count_include_pad=False)
-        return values
-
     centred = plane - plane.mean(dim=(2, 3), keepdim=True)
-    mean = local(centred)
-    variance = functional.relu(local(centred * centred) - mean * mean)
+    mean = _local(centred, 3, 3)
+    variance = functional.relu(_local(centred * centred, 3, 3) - mean * mean)
     return (centred - mean) / (torch.sqrt(variance + 1e-6) + 1.0), variance
+
+
+def _spread(values: torch.Tensor) -> list[torch.Tensor]:
+    """Return shape and size of coefficients, whose mean magnitude and square are the first columns of values."""
+    magnitude, square = values[:, 0:1], values[:, 1:2]
+    return [
+        _octaves(magnitude * magnitude / (square + _COEFFICIENT_FLOOR), _COEFFICIENT_FLOOR),
+        _octaves(square, _COEFFICIENT_FLOOR),
+    ]
 
 
 def _scene(
@@ -115,11 +126,7 @@ def _scene(
             products.append((product, high + low, low * low, high * high))
         maps += [(one + other) * 0.5 for one, other in zip(*products, strict=True)]
     for values in _pooled(maps, scale, pools):
-        magnitude, square = values[:, 0:1], values[:, 1:2]
-        found += [
-            _octaves(magnitude * magnitude / (square + _COEFFICIENT_FLOOR), _COEFFICIENT_FLOOR),
-            _octaves(square, _COEFFICIENT_FLOOR),
-        ]
+        found += _spread(values)
         for start in (2, 6):
             mean, size, low, high = (values[:, start + k : start + k + 1] for k in range(4))
             found += [
@@ -138,12 +145,7 @@ def _shape(plane: torch.Tensor, scale: int, pools: list[torch.Tensor]) -> torch.
     maps = [coefficients.abs(), coefficients * coefficients, variance]
     found = []
     for values in _pooled(maps, scale, pools):
-        magnitude, square = values[:, 0:1], values[:, 1:2]
-        found += [
-            _octaves(magnitude * magnitude / (square + _COEFFICIENT_FLOOR), _COEFFICIENT_FLOOR),
-            _octaves(square, _COEFFICIENT_FLOOR),
-            _octaves(values[:, 2:3], _POWER_FLOOR),
-        ]
+        found += [*_spread(values), _octaves(values[:, 2:3], _POWER_FLOOR)]
     return torch.cat(found, dim=1)
 
 
@@ -157,8 +159,7 @@ def _gradient(plane: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _sharpness(plane: torch.Tensor, scale: int, pools: list[torch.Tensor]) -> torch.Tensor:
     x, y = _gradient(plane)
     xx, yy = x * x, y * y
-    soft = functional.avg_pool2d(plane, 3, stride=1, padding=1, count_include_pad=False)
-    soft_x, soft_y = _gradient(soft)
+    soft_x, soft_y = _gradient(_local(plane, 3))
     noise = plane[:, :, 2:] - 2.0 * plane[:, :, 1:-1] + plane[:, :, :-2]
     noise = functional.pad((noise[..., 2:] - 2.0 * noise[..., 1:-1] + noise[..., :-2]).abs(), (1, 1, 1, 1))
     change_x = functional.pad((plane[..., 1:] - plane[..., :-1]).abs(), (0, 1, 0, 0))
@@ -267,11 +268,11 @@ def _fading(planes: torch.Tensor) -> torch.Tensor:
     return torch.cat([*steps, *beside], dim=1)
 
 
-STEMS: Final = ("unshuffle", "strided")
 MIN_SIZE: Final = 64
 """Shortest side of a crop in pixels: leaves at least 2 x 2 positions at the deepest stage."""
+SIZE_MULTIPLE: Final = 2
+"""Both sides of a crop are a multiple of this many pixels."""
 
-_LUMA_DUP: Final = (0.299, 0.587, 0.114)
 _WINDOW: Final = 7
 _STD_FLOOR: Final = 1e-6
 _MOST_DEVIATIONS: Final = 4.0
@@ -284,9 +285,8 @@ class StudentNetwork(nn.Module):
     Parameters
     ----------
     architecture : str
-        timm's name of a MobileNet V3 or V4, for example ``mobilenetv3_small_075``.
-    stem : {"unshuffle", "strided"}
-        How pixels reach the first stage; ``strided`` is timm's own.
+        timm's name of a MobileNet V3 or V4, for example ``mobilenetv3_small_075``. Its stem is replaced by one that
+        keeps the pixel grid.
     n_embedding : int
         Length of the embedding.
     statistics : bool
@@ -305,15 +305,12 @@ class StudentNetwork(nn.Module):
     def __init__(
         self,
         architecture: str,
-        stem: str = "unshuffle",
         n_embedding: int = 128,
         statistics: bool = False,
         n_mixed: int = 0,
         n_read: int = 0,
     ) -> None:
         super().__init__()
-        if stem not in STEMS:
-            raise EncoderError(f"student: stem must be one of {', '.join(STEMS)}, got {stem!r}.")
         if not timm.models.is_model(architecture) or not architecture.startswith("mobilenet"):
             known = ", ".join(timm.list_models("mobilenetv[34]*small*"))
             raise EncoderError(
@@ -325,13 +322,10 @@ class StudentNetwork(nn.Module):
             raise EncoderError(
                 f"student: {architecture!r} is not built like a MobileNet V3 or V4; choose another."
             )
-        self.architecture, self.stem_kind, self.n_embedding = architecture, stem, n_embedding
+        self.build = (architecture, n_embedding, statistics, n_mixed, n_read)
+        self.architecture, self.n_embedding = architecture, n_embedding
         self.statistics = PictureStatistics() if statistics else None
-        n_stem = trunk.conv_stem.out_channels
-        if stem == "unshuffle":
-            self.stem: nn.Module = nn.Conv2d(16, n_stem, 3, padding=1, bias=False)
-        else:
-            self.stem = nn.Conv2d(4, n_stem, 3, stride=2, padding=1, bias=False)
+        self.stem = nn.Conv2d(16, trunk.conv_stem.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(self.stem.weight, mode="fan_out", nonlinearity="relu")
         self.stem_norm = trunk.bn1
         self.stages = trunk.blocks
@@ -353,31 +347,18 @@ class StudentNetwork(nn.Module):
         """Length of the embedding: ``n_embedding``, with a mixer the statistics, as much, and the readings."""
         return self.n_embedding if self.mixer is None else self.mixer.first.in_features + self.mixer.n_read
 
-    @property
-    def size_multiple(self) -> int:
-        """Crops' sides must be a multiple of this many pixels."""
-        return 2 if self.stem_kind == "unshuffle" else 1
-
     def like(self) -> StudentNetwork:
         """Return an untrained network of the same build."""
-        return StudentNetwork(
-            self.architecture,
-            self.stem_kind,
-            self.n_embedding,
-            self.statistics is not None,
-            *((0, 0) if self.mixer is None else (self.mixer.n_mixed, self.mixer.n_read)),
-        )
+        return StudentNetwork(*self.build)
 
     def pooled(self, crops: torch.Tensor) -> torch.Tensor:
         """Return mean and log deviation of the channels of stem and stages, then statistics if it has them.
 
         Shape (n, n_pooled), for ``crops`` float (n, 3, height, width), sRGB in [0, 1].
         """
-        luma = sum(weight * crops[:, k : k + 1] for k, weight in enumerate(_LUMA_DUP))
+        luma = sum(weight * crops[:, k : k + 1] for k, weight in enumerate(_LUMA))
         maps = torch.cat([(crops - 0.5) * 4.0, _normalised_luma(luma)], dim=1)
-        if self.stem_kind == "unshuffle":
-            maps = functional.pixel_unshuffle(maps, 2)
-        maps = self.stem_norm(self.stem(maps))
+        maps = self.stem_norm(self.stem(functional.pixel_unshuffle(maps, SIZE_MULTIPLE)))
         pooled = _moments(maps)
         for stage in self.stages:
             maps = stage(maps)
@@ -388,21 +369,17 @@ class StudentNetwork(nn.Module):
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Return embeddings of shape (n, n_features) of crops (n, 3, height, width) in [0, 1]."""
-        seen = self.seen(crops)
+        seen = self.seen(self.pooled(crops))
         if self.mixer is None:
             return seen
         # What is read off the trunk is in the mixture: beside it, it brought ridges on the weak set nothing.
         return torch.cat([seen[..., self.n_embedding :], *self.mixer(seen)], dim=-1)
 
-    def seen(self, crops: torch.Tensor) -> torch.Tensor:
-        """Return what a mixer sees of crops, shape (n, n_seen); without one, the embedding."""
-        return self.seen_in(self.pooled(crops))
-
-    def seen_in(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the same of what is pooled of crops (n, n_pooled)."""
+    def seen(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Return what a mixer sees of what is pooled (n, n_pooled), shape (n, n_seen); without one, the embedding."""
         standard = standardise(self.pooled_norm, pooled)
         n_trunk = self.embed.in_features
-        first = embed_standard(self.embed, standard[..., :n_trunk])
+        first = functional.hardswish(self.embed(standard[..., :n_trunk]))
         return first if self.mixer is None else torch.cat([first, standard[..., n_trunk:]], dim=-1)
 
 
@@ -440,9 +417,9 @@ def standardise(norm: nn.Module, pooled: torch.Tensor) -> torch.Tensor:
     return norm(pooled).clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
 
 
-def embed_standard(embed: nn.Module, standard: torch.Tensor) -> torch.Tensor:
-    """Return embeddings (..., n_embedding) of standardised statistics (..., n_pooled)."""
-    return functional.hardswish(embed(standard))
+def to_input(crops: torch.Tensor) -> torch.Tensor:
+    """Turn uint8 crops (n, height, width, 3) into what the network takes."""
+    return crops.permute(0, 3, 1, 2).float() / 255.0
 
 
 def _moments(maps: torch.Tensor) -> list[torch.Tensor]:
@@ -454,17 +431,10 @@ def _moments(maps: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _normalised_luma(luma: torch.Tensor) -> torch.Tensor:
-    """Subtract the local mean and divide by the local deviation; windows at the border see what is inside."""
-
-    def local(values: torch.Tensor) -> torch.Tensor:
-        # The window is a product of two, which are faster one after the other.
-        pad = _WINDOW // 2
-        for window, padding in (((_WINDOW, 1), (pad, 0)), ((1, _WINDOW), (0, pad))):
-            values = functional.avg_pool2d(values, window, stride=1, padding=padding, count_include_pad=False)
-        return values
-
-    mean = local(luma)
-    contrast = torch.sqrt(functional.relu(local(luma * luma) - mean * mean) + _STD_FLOOR)
+    """Subtract the local mean and divide by the local deviation."""
+    windows = (_WINDOW, 1), (1, _WINDOW)  # whose product is square, faster one after the other
+    mean = _local(luma, *windows)
+    contrast = torch.sqrt(functional.relu(_local(luma * luma, *windows) - mean * mean) + _STD_FLOOR)
     return (luma - mean) / (contrast + _CONTRAST_FLOOR)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,15 +160,13 @@ class Targets:
     features : float32 array of shape (n_photos, n_components)
         Principal components, each of unit variance on the photographs learned from.
     scores : float32 array of shape (n_photos,)
-        Standardised on them; ``mean`` and ``std`` lead back to MOS.
+        Standardised on them.
     explained : float
         Share of the standardised features' variance that the components keep.
     """
 
     features: NDArray[np.float32]
     scores: NDArray[np.float32]
-    mean: float
-    std: float
     explained: float
 
 
@@ -178,13 +177,11 @@ def make_targets(lesson: Lesson, learn: NDArray[np.int_], n_components: int) -> 
     n = min(n_components, len(learn) - 1, scaled.shape[1])
     pca = PCA(n, whiten=True, random_state=0).fit(scaled[learn])
     taught = lesson.scores[learn]
-    mean, std = float(taught.mean()), float(taught.std()) if np.ptp(taught) > 0 else 1.0
+    deviation = float(taught.std()) if np.ptp(taught) > 0 else 1.0
     return Targets(
         # Whitened: without it the first component alone would make the loss.
         np.clip(pca.transform(scaled), -4.0, 4.0).astype(np.float32),
-        ((lesson.scores - mean) / std).astype(np.float32),
-        mean,
-        std,
+        ((lesson.scores - taught.mean()) / deviation).astype(np.float32),
         float(pca.explained_variance_ratio_.sum()),
     )
 
@@ -215,23 +212,18 @@ def compare_scores(
         photographs get no entry. Where photographs not learned from are of several splits, a last one,
         ``together``, takes them all.
     """
-    rows = lesson.rows
-    learned = np.isin(np.arange(len(rows)), learn)
+    learned = np.isin(np.arange(len(lesson.rows)), learn)
+    split = lesson.rows["split"].replace("", "all").to_numpy()
+    exclusive = (lesson.rows["subset"] == "exclusive").to_numpy()
     parts = []
-    for split in dict.fromkeys(rows["split"]):
+    for name in dict.fromkeys(split):
         for is_learned in (True, False):
-            chosen = (rows["split"] == split).to_numpy() & (learned == is_learned)
-            exclusive = chosen & (rows["subset"] == "exclusive").to_numpy()
-            parts += [
-                (split or "all", is_learned, chosen),
-                (f"{split or 'all'}/exclusive", is_learned, exclusive),
-            ]
-    if len(set(rows["split"][~learned])) > 1:
+            chosen = (split == name) & (learned == is_learned)
+            parts += [(name, is_learned, chosen), (f"{name}/exclusive", is_learned, chosen & exclusive)]
+    if len(set(split[~learned])) > 1:
         parts.append(("together", False, ~learned))
     return [
-        _compare_part(lesson, predicted, name, is_learned, chosen)
-        for name, is_learned, chosen in parts
-        if chosen.sum() >= _FEWEST_ROWS
+        _compare_part(lesson, predicted, *part) for part in parts if np.count_nonzero(part[2]) >= _FEWEST_ROWS
     ]
 
 
@@ -297,12 +289,9 @@ def read_out(
     """
     groups = lesson.rows["group"].to_numpy(dtype=str)[learn]
     folds = GroupKFold(min(_N_FOLDS, len(np.unique(groups))))
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), Ridge()),
-        {"ridge__alpha": _ALPHA},
-        cv=folds,
-        scoring="neg_mean_squared_error",
-    ).fit(vectors[learn], lesson.scores[learn], groups=groups)
+    pipeline, grid = make_pipeline(StandardScaler(), Ridge()), {"ridge__alpha": _ALPHA}
+    search = GridSearchCV(pipeline, grid, cv=folds, scoring="neg_mean_squared_error")
+    search.fit(vectors[learn], lesson.scores[learn], groups=groups)
     return np.asarray(search.predict(vectors)), float(search.best_params_["ridge__alpha"])
 
 
@@ -327,44 +316,16 @@ def _number(value: float | None) -> str:
 
 def write_card(result: dict[str, Any]) -> str:
     """Return the model card of a distilled student as Markdown, of what `featbank.distill.distill.distill` returns."""
-    plan = result["plan"]
-    lines = [
-        f"# {result['encoder']}",
-        "",
-        f"A student of the run `{result['teacher']}`: {plan['architecture']} with the stem `{plan['stem']}`"
-        + (" and natural-scene statistics in the graph" if plan["statistics"] else "")
-        + f", view `{plan['view']}`, {plan['n_embedding']} features.",
-        "",
-        "| rows | learned from | photos | SRCC student to teacher | SRCC student to MOS | SRCC teacher to MOS |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
+    rows = [
         f"| {row['rows']} | {'yes' if row['learned'] else 'no'} | {row['n']} | {_number(row['srcc_teacher'])} "
         f"[{_number(row['interval'][0])}, {_number(row['interval'][1])}] | {_number(row['srcc_mos'])} | "
         f"{_number(row['srcc_mos_teacher'])} |"
         for row in result["agreement"]
     ]
-    ratio = result["seconds_teacher"] / result["seconds_student"]
-    lines += [
-        "",
-        "Only photographs that were not learned from say how well the student does. Its scores are read off the "
-        f"exported encoder's vectors by a ridge (penalty {result['alpha']:g}, chosen by folds of the photographs "
-        "learned from). Intervals are 95 %, by resampled groups.",
-        "",
-        "| | student | teacher |",
-        "|---|---|---|",
-        f"| GMACs per UHD photo | {result['gmacs']:.3f} | {result['gmacs_teacher']:.3f} |",
-        f"| seconds per photo | {result['seconds_student']:.3f} | {result['seconds_teacher']:.3f} |",
-        f"| of which decoding | {result['seconds_decode']:.3f} | {result['seconds_decode']:.3f} |",
-        f"| parameters | {result['params_m']:.3f} M | |",
-        "",
-        f"The teacher takes {ratio:.1f} times as long, decoding included. Learned from {result['n_learned']} "
-        f"photographs, in {plan['n_steps']} steps on crops and {plan['settle_steps']} on whole photographs "
-        f"({result['train_s']:.0f} s), matching {result['components']} principal components of the teacher's features "
-        f"({100 * result['explained']:.0f} % of their variance) and its score by MSE.",
-        "",
-        "Use it only where the teacher's own terms and those of the photographs allow it.",
-    ]
-    if result["simulation"]:
-        lines += ["", SIMULATION]
-    return "\n".join(lines) + "\n"
+    more = {
+        "agreement": "\n".join(rows),
+        "statistics": " and natural-scene statistics in the graph" if result["plan"]["statistics"] else "",
+        "ratio": result["seconds_teacher"] / result["seconds_student"],
+    }
+    card = resources.files("featbank.distill").joinpath("card.md").read_text("utf-8").format(**result | more)
+    return f"{card}\n{SIMULATION}\n" if result["simulation"] else card

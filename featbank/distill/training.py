@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from timm.optim import param_groups_weight_decay
 from torch import nn
 from tqdm import tqdm
 
@@ -101,7 +102,8 @@ def train(
         If the checkpoint belongs to another training or cannot be written, or the loss stops being finite.
     """
     module.to(device).train()
-    optimiser = torch.optim.AdamW(_groups(module, schedule.weight_decay), lr=schedule.learning_rate)
+    groups = param_groups_weight_decay(module, schedule.weight_decay)
+    optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate)
     digest = digest_json({**identity, "schedule": asdict(schedule), "seed": seed})
     first = _resume(checkpoint, digest, module, optimiser, device)
     written = time.monotonic()
@@ -130,12 +132,6 @@ def train(
             _save(checkpoint, digest, step + 1, module, optimiser)
             written = time.monotonic()
     return module.eval()
-
-
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _save(path: Path, digest: str, step: int, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
@@ -226,15 +222,10 @@ def keep_blocks(
         mark.unlink(missing_ok=True)
         # Not through a memory map: a full disk would then kill the process instead of raising.
         with path.open("wb") as file:
-            head = {
-                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-                "fortran_order": False,
-                "shape": shape,
-            }
+            head = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, head)
-            for block in tqdm(
-                make_blocks(), total=shape[0], desc=name, disable=None if show_progress else True
-            ):
+            off = None if show_progress else True  # None: where there is no terminal
+            for block in tqdm(make_blocks(), total=shape[0], desc=name, disable=off):
                 file.write(np.ascontiguousarray(block, dtype=dtype).tobytes())
         mark.write_text(json.dumps(digest), encoding="utf-8")
     except OSError as error:

@@ -18,7 +18,7 @@ from experiments.student.training import (  # noqa: E402
 from experiments.student.weak_set import TRAINED_MEASURES, WeakSetPlan, make_weak_set, read_weak_set  # noqa: E402
 from featbank.distill.export import load_stored, write_student  # noqa: E402
 from featbank.distill.network import StudentNetwork  # noqa: E402
-from featbank.encoders.student import StudentDescription, students_folder  # noqa: E402
+from featbank.encoders.student import students_folder  # noqa: E402
 from featbank.errors import EncoderError  # noqa: E402
 
 PLAN = MixPlan(n_mixed=8, n_steps=150, pictures=32, held_out=0.4)
@@ -34,7 +34,7 @@ def made(photographs, tmp_path_factory):
 @pytest.fixture
 def trunk():
     torch.manual_seed(2)
-    return StudentNetwork("mobilenetv3_small_050", "unshuffle", 16).eval()
+    return StudentNetwork("mobilenetv3_small_050", 16).eval()
 
 
 def _mixed(trunk, weak_set, folder):
@@ -68,7 +68,7 @@ def test_statistics_are_standardised_by_training_pictures_alone(made, trunk, tmp
     # What is kept of the pictures is what the network itself sees.
     statistics = embed(network, made.pictures)[rows, : network.statistics.count()]
     with torch.inference_mode():
-        seen = network.seen_in(torch.tensor(pooled))
+        seen = network.seen(torch.tensor(pooled))
     np.testing.assert_allclose(seen[:, trunk.n_embedding :], statistics, rtol=1e-4, atol=1e-4)
     assert np.abs(np.median(statistics, axis=0)).max() < 1.5
     assert 0.5 < np.median(statistics.std(axis=0)) < 1.2
@@ -91,20 +91,23 @@ def test_a_mixed_student_is_written_and_starts_students_without_a_mixer(made, tr
 
     monkeypatch.setenv("FEATBANK_WEIGHTS", str(tmp_path))
     network, _ = _mixed(trunk, made, tmp_path / "work")
-    facts = StudentDescription(
-        "mixed", "A student", "none", "Apache-2.0", "mobilenetv3_small_050", "tiles_3x3/center_64",
-        n_features=0, n_params=0, size_multiple=0, min_size=0, layers=(), sha256="",
-    )  # fmt: skip
-    facts = write_student(students_folder() / "mixed", network, facts, "", half=False)
+    facts = {
+        "name": "mixed",
+        "title": "A student",
+        "reference": "",
+        "licence": "",
+        "view": "tiles_3x3/center_64",
+    }
+    made_of = write_student(students_folder() / "mixed", network, facts, "", half=False)
     n_kinds = len(kinds_of(made, np.flatnonzero(made.is_training(PLAN.held_out))))
-    assert facts.n_features == network.n_features == 16 + 212 + 2 * len(TRAINED_MEASURES) + n_kinds
-    assert facts.n_params == sum(p.numel() for p in network.parameters())
+    assert made_of.n_features == network.n_features == 16 + 212 + 2 * len(TRAINED_MEASURES) + n_kinds
+    assert made_of.n_params == sum(p.numel() for p in network.parameters())
     pictures = np.ascontiguousarray(made.pictures[:6])
     expected = embed(network, pictures)
     found = make_encoder("featbank:mixed").encode(pictures)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
     for statistics in (False, True):
-        fresh = StudentNetwork("mobilenetv3_small_050", "unshuffle", 16, statistics).eval()
+        fresh = StudentNetwork("mobilenetv3_small_050", 16, statistics).eval()
         assert load_stored(students_folder() / "mixed" / "weights.safetensors", fresh)
         np.testing.assert_allclose(embed(fresh, pictures), embed(trunk, pictures), rtol=1e-4, atol=1e-4)
     assert load_stored(students_folder() / "mixed" / "weights.safetensors", network.like())

@@ -91,7 +91,7 @@ def test_batches_depend_on_the_step_alone_and_show_nothing_held_out(made):
     seen = {row for rows in batches.rows for row in rows.tolist()}
     assert seen == set(np.flatnonzero(~forbidden).tolist())
     for step in range(20):
-        assert first["crops"].shape[1:] == (3, 64, 64)
+        assert first["crops"].shape[1:] == (64, 64, 3)
         owner = batches(step)["owner"].numpy()
         assert np.unique(owner).size == PLAN.patches
         assert np.bincount(owner).max() <= PLAN.versions
@@ -148,7 +148,7 @@ def test_the_untrained_network_has_the_statistics_of_the_pictures(made):
     torch.manual_seed(0)
     from featbank.distill.network import StudentNetwork
 
-    network = StudentNetwork("mobilenetv3_small_050", "unshuffle", 8)
+    network = StudentNetwork("mobilenetv3_small_050", 8)
     fresh = untrained(network, weak_set.pictures[:32])
     fixed = untrained(network, weak_set.pictures[:32])
     assert not fresh.training

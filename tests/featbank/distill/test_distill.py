@@ -89,7 +89,7 @@ def test_a_student_is_an_encoder_like_any_other(taught, weights, capsys):
     assert "held-out SRCC to the teacher" in captured.err
     folder = students_folder() / "pupil"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md", "network.onnx", "receipt.json", "student.json", "weights.safetensors",
+        ".featbank.json", "README.md", "network.onnx", "receipt.json", "student.json", "weights.safetensors",
     ]  # fmt: skip
     assert sorted(path.name for path in students_folder().iterdir()) == ["pupil"]
     encoder = make_encoder("featbank:pupil")

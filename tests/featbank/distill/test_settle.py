@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the optional packages of network encoders")
 
 from featbank.distill import training  # noqa: E402
-from featbank.distill.distill import SettlePlan, pool_photos, settle  # noqa: E402
-from featbank.distill.network import Heads, StudentNetwork, embed_standard, standardise  # noqa: E402
+from featbank.distill.distill import DistillPlan, Readout, Student, pool_photos, settle  # noqa: E402
+from featbank.distill.network import Heads, StudentNetwork  # noqa: E402
 from featbank.distill.teacher import Targets  # noqa: E402
 from featbank.errors import ImageError, RunError  # noqa: E402
 from featbank.images import read_photo  # noqa: E402
@@ -20,7 +20,7 @@ from featbank.keys import keys_of_files  # noqa: E402
 from featbank.views import parse_view  # noqa: E402
 
 VIEW = parse_view("tiles_2x2/center_64")
-PLAN = SettlePlan(n_steps=30, photos=6, learning_rate=3e-3)
+PLAN = DistillPlan(settle_steps=30, settle_photos=6, settle_rate=3e-3)
 LEARN = np.arange(3, 40)
 
 
@@ -34,8 +34,8 @@ def one_thread():
 
 def make_student():
     torch.manual_seed(0)
-    network = StudentNetwork("mobilenetv3_small_050", "unshuffle", 16)
-    return network, Heads(16, {"features": 3, "score": 1})
+    network = StudentNetwork("mobilenetv3_small_050", 16)
+    return Student(network, Heads(16, {"features": 3, "score": 1}))
 
 
 def make_lesson(n_pooled):
@@ -43,37 +43,41 @@ def make_lesson(n_pooled):
     rng = np.random.default_rng(0)
     pooled = rng.normal(size=(40, 4, n_pooled)).astype(np.float32)
     hidden = (pooled.mean(axis=1) @ rng.normal(size=(n_pooled, 4)) / 10.0).astype(np.float32)
-    return pooled, Targets(hidden[:, 1:], hidden[:, 0], 0.5, 0.1, 1.0)
+    return pooled, Targets(hidden[:, 1:], hidden[:, 0], 1.0)
 
 
 def settled(path, plan=PLAN, log=None):
-    network, heads = make_student()
-    pooled, targets = make_lesson(network.embed.in_features)
-    losses = settle(network, heads, pooled, targets, LEARN, plan, checkpoint=path, identity={}, log=log)
-    return network, heads, losses
+    student = make_student()
+    pooled, targets = make_lesson(student.network.embed.in_features)
+    losses = settle(student, pooled, targets, LEARN, plan, checkpoint=path, identity={}, log=log)
+    return student, losses
 
 
-def weights(network, heads):
-    return torch.cat([v.flatten().double() for m in (network, heads) for v in m.state_dict().values()])
+def weights(student):
+    return torch.cat([value.flatten().double() for value in student.state_dict().values()])
 
 
 def test_the_loss_on_the_photographs_learned_from_falls(tmp_path):
-    _, _, losses = settled(tmp_path / "s.pt")
+    _, losses = settled(tmp_path / "s.pt")
     assert losses["after"] < 0.7 * losses["before"]
 
 
 @pytest.mark.parametrize("rate", [1e-3, 30.0])
 def test_it_never_rises(tmp_path, rate):
-    network, heads, losses = settled(tmp_path / "s.pt", SettlePlan(n_steps=6, photos=6, learning_rate=rate))
+    student, losses = settled(
+        tmp_path / "s.pt", DistillPlan(settle_steps=6, settle_photos=6, settle_rate=rate)
+    )
     assert losses["after"] <= losses["before"]
     if rate > 1.0:  # far too fast: the student is given back as it was
-        assert torch.equal(weights(network, heads), weights(*make_student()))
+        assert torch.equal(weights(student), weights(make_student()))
 
 
 def test_the_trunk_stays_at_rest(tmp_path):
-    network, _, _ = settled(tmp_path / "s.pt")
-    before = make_student()[0].state_dict()
-    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    student, _ = settled(tmp_path / "s.pt")
+    before = make_student().network.state_dict()
+    changed = {
+        name for name, value in student.network.state_dict().items() if not torch.equal(value, before[name])
+    }
     assert changed == {
         *(f"embed.{name}" for name in ("weight", "bias")),
         *(f"pooled_norm.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
@@ -82,7 +86,7 @@ def test_the_trunk_stays_at_rest(tmp_path):
 
 def test_the_same_seed_gives_the_same_student_and_another_another(tmp_path):
     first, again, other = (
-        weights(*settled(tmp_path / f"{k}.pt", SettlePlan(n_steps=8, photos=6, seed=seed))[:2])
+        weights(settled(tmp_path / f"{k}.pt", DistillPlan(settle_steps=8, settle_photos=6, seed=seed))[0])
         for k, seed in enumerate((0, 0, 1))
     )
     assert torch.equal(first, again)
@@ -115,11 +119,11 @@ def test_a_killed_one_goes_on_to_the_same_student(tmp_path):
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert torch.load(path, weights_only=True)["step"] == 11
     steps = []
-    network, heads, losses = settled(path, log=lambda step, parts: steps.append(step))
+    student, losses = settled(path, log=lambda step, parts: steps.append(step))
     assert steps == list(range(11, 30))
     whole = settled(tmp_path / "whole.pt")
-    assert torch.equal(weights(network, heads), weights(*whole[:2]))
-    assert losses == whole[2]
+    assert torch.equal(weights(student), weights(whole[0]))
+    assert losses == whole[1]
 
 
 class _KilledError(Exception):
@@ -150,8 +154,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
             settled(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["s.pt"]
-    network, heads, _ = settled(path)
-    assert torch.equal(weights(network, heads), weights(*settled(tmp_path / "whole.pt")[:2]))
+    student, _ = settled(path)
+    assert torch.equal(weights(student), weights(settled(tmp_path / "whole.pt")[0]))
 
 
 @pytest.fixture
@@ -160,21 +164,20 @@ def photos(photographs):
     return list(zip(paths, keys_of_files(paths), strict=True))
 
 
-def test_what_is_kept_gives_the_embedding_of_the_view(photos, tmp_path):
-    network, _ = make_student()
-    pooled = pool_photos(network, photos, VIEW, tmp_path)
-    assert pooled.shape == (3, 4, network.embed.in_features)
+def test_what_is_kept_gives_the_predictions_of_the_view(photos, tmp_path):
+    student = make_student().eval()
+    pooled = pool_photos(student.network, photos, VIEW, tmp_path)
+    assert pooled.shape == (3, 4, student.network.embed.in_features)
     for (path, _), kept in zip(photos, pooled, strict=True):
-        crops = torch.from_numpy(VIEW.scales(read_photo(path).pixels, 0)[0]).permute(0, 3, 1, 2) / 255.0
+        crops = torch.from_numpy(VIEW.scales(read_photo(path).pixels, 0)[0])
         with torch.inference_mode():
-            expected = network(crops)
-            standard = standardise(network.pooled_norm, torch.from_numpy(np.array(kept)))
-            found = embed_standard(network.embed, standard)
+            expected = student(crops[None])
+            found = Readout(student).eval()(torch.from_numpy(np.array(kept))[None])
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_it_is_computed_once_for_a_trunk_and_again_for_another(photos, tmp_path):
-    network, _ = make_student()
+    network = make_student().network
     first = np.array(pool_photos(network, photos, VIEW, tmp_path))
     stamp = (tmp_path / "pooled.npy").stat().st_mtime_ns
     with torch.no_grad():
@@ -189,7 +192,7 @@ def test_it_is_computed_once_for_a_trunk_and_again_for_another(photos, tmp_path)
 def test_of_many_crops_evenly_spread_ones_are_kept(photographs, tmp_path):
     paths = [str(photographs[0])]
     photos = list(zip(paths, keys_of_files(paths), strict=True))
-    network, _ = make_student()
+    network = make_student().network
     # Of the 1980 tiles of a UHD photograph 32 would be kept; this one has fewer.
     pooled = pool_photos(network, photos, parse_view("tiles_64"), tmp_path)
     assert pooled.shape[:2] == (1, 32)
@@ -198,7 +201,7 @@ def test_of_many_crops_evenly_spread_ones_are_kept(photographs, tmp_path):
 
 
 def test_no_room_says_how_much_is_needed(photos, tmp_path):
-    network, _ = make_student()
+    network = make_student().network
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
@@ -211,4 +214,4 @@ def test_no_room_says_how_much_is_needed(photos, tmp_path):
 
 def test_a_photograph_that_cannot_be_read_is_named(photographs, tmp_path):
     with pytest.raises(ImageError, match=r"torn\.jpg"):
-        pool_photos(make_student()[0], [(str(photographs[-1]), "0" * 64)], VIEW, tmp_path)
+        pool_photos(make_student().network, [(str(photographs[-1]), "0" * 64)], VIEW, tmp_path)
