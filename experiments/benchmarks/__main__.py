@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -26,15 +27,9 @@ from featbank.demo import write_demo
 
 def describe_machine() -> str:
     """Return the processor's model, the usable cores, and the interpreter."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        model = names[0] if names else model
+    model, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists() and (found := re.search(r"model name\s*: (.+)", info.read_text())):
+        model = found[1]
     return f"{model}, {cpu_count()} usable cores, Python {platform.python_version()}, {platform.system()}"
 
 
@@ -101,13 +96,9 @@ def _record(rows: list[dict[str, Any]], name: str) -> None:
     table["machine"] = describe_machine()
     target = Path(__file__).parent / name
     write_file(target, table.to_csv(index=False, float_format="%.4g"), "bench")
-    sys.stdout.write(
-        table.drop(columns="machine").to_string(index=False, float_format=lambda value: f"{value:.3g}")
-    )
-    sys.stdout.write(
-        f"\n\n{describe_machine()}; OPENBLAS_NUM_THREADS={os.environ.get('OPENBLAS_NUM_THREADS', 'unset')}\n"
-    )
-    sys.stdout.write(f"written to {target}\n")
+    shown = table.drop(columns="machine").to_string(index=False, float_format=lambda value: f"{value:.3g}")
+    blas = os.environ.get("OPENBLAS_NUM_THREADS", "unset")
+    sys.stdout.write(f"{shown}\n\n{describe_machine()}; OPENBLAS_NUM_THREADS={blas}\nwritten to {target}\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -15,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from joblib import cpu_count
+from numpy.typing import NDArray
 from PIL import Image
 
 from featbank.bank import Bank
@@ -50,37 +52,31 @@ def bench_extraction(data: Path, folder: Path, repeats: int) -> list[dict[str, A
 
     full = folder / "bank-full"
     extract(images, requests, Bank(full), workers=cpu_count())
-    times = _in_turn(
+    times = in_turn(
         {
             "plain": lambda: _plain_loop(paths, features),
             "one": ours(1),
             "all": ours(cpu_count()),
             "again": lambda: extract(images, requests, Bank(full), workers=1),
-            "pillow": lambda: _decode_each(lambda path: np.asarray(Image.open(path).convert("RGB")), paths),
-            "decode": lambda: _decode_each(read_photo, paths),
+            "pillow": lambda: each(lambda path: np.asarray(Image.open(path).convert("RGB")), paths),
+            "decode": lambda: each(read_photo, paths),
         },
         repeats,
     )
     n = len(paths)
     plain = "decode for each encoder with Pillow, one process"
     return [
-        _row(f"extract starter, {n} photos, 1 process", times["one"], plain, times["plain"]),
-        _row(f"extract starter, {n} photos, {cpu_count()} processes", times["all"], plain, times["plain"]),
-        _row("extract again, nothing to do", times["again"], "extract, 1 process", times["one"]),
-        _row(
+        row(f"extract starter, {n} photos, 1 process", times["one"], plain, times["plain"]),
+        row(f"extract starter, {n} photos, {cpu_count()} processes", times["all"], plain, times["plain"]),
+        row("extract again, nothing to do", times["again"], "extract, 1 process", times["one"]),
+        row(
             f"decode {n} photos, digest and checks included",
             times["decode"],
             "decode with Pillow",
             times["pillow"],
         ),
-        _row("extract, 1 process", times["one"], "limit: decoding alone", times["decode"]),
+        row("extract, 1 process", times["one"], "limit: decoding alone", times["decode"]),
     ]
-
-
-def _decode_each(decode: Callable[[str], object], paths: list[str]) -> None:
-    """Decode and drop, as extraction does: photos kept side by side would measure the memory's first touch."""
-    for path in paths:
-        decode(path)
 
 
 def _plain_loop(paths: list[str], features: list[Feature]) -> None:
@@ -91,24 +87,36 @@ def _plain_loop(paths: list[str], features: list[Feature]) -> None:
             feature.vector(feature.view.scales(pixels, 0))
 
 
-def _in_turn(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median wall seconds of each side; the sides take turns, so that a slow minute hits all of them."""
+def each(work: Callable[[str], object], paths: list[str]) -> None:
+    """Do work and drop what it gives: photos kept side by side would measure the memory's first touch."""
+    for path in paths:
+        work(path)
+
+
+def in_turn(
+    sides: Mapping[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Median seconds of each side; the sides take turns, so that a slow minute hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, work in sides.items():
-            started = time.perf_counter()
+            started = clock()
             work()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(clock() - started)
     return {name: median(values) for name, values in times.items()}
 
 
-def _row(what: str, seconds: float, baseline: str, baseline_seconds: float) -> dict[str, Any]:
+def row(what: str, seconds: float, baseline: str, baseline_seconds: float, **more: object) -> dict[str, Any]:
+    """One comparison; a ratio above 1 is faster."""
     return {
         "what": what,
         "seconds": seconds,
         "baseline": baseline,
         "baseline_seconds": baseline_seconds,
         "ratio": baseline_seconds / seconds,
+        **more,
     }
 
 
@@ -135,43 +143,31 @@ alpha = [1.0]
 def bench_views(paths: list[str], repeats: int) -> list[dict[str, Any]]:
     """Measure decoding and six views of each photo, in one thread of this process; rows as of `bench_extraction`."""
     keep_freed_memory()
-    fast = tuple(tuple(_with_fast_filter(name) for name in views) for views in ENCODERS)
-    sides: dict[str, Callable[[str], None]] = {
+    sides: dict[str, Callable[[str], object]] = {
         "loop": _take_for_each_encoder,
-        "once": lambda path: _take_once(path, ENCODERS),
+        "bicubic": partial(_take_once, ENCODERS),
     }
     if importlib.util.find_spec("torch") is not None:
         import torch
 
         torch.set_num_threads(1)
-        sides["fast"] = lambda path: _take_once(path, fast)
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, work in sides.items():
-            started = time.process_time()  # one thread: other programs do not count
-            for path in paths:
-                work(path)
-            times[name].append(time.process_time() - started)
-    middle = {name: median(values) for name, values in times.items()}
-    words = {"once": "bicubic", "fast": "filter 'fast'"}
+        fast = tuple(tuple(map(with_fast_filter, views)) for views in ENCODERS)
+        sides["filter 'fast'"] = partial(_take_once, fast)
+    works = {name: partial(each, work, paths) for name, work in sides.items()}
+    seconds = in_turn(works, repeats, time.process_time)  # one thread: other programs do not count
+    loop = "Pillow, decode for each of 4 encoders", seconds.pop("loop")
     return [
-        {
-            "what": f"decode and 6 views, {len(paths)} photos, {words[name]}",
-            "seconds": middle[name],
-            "baseline": "Pillow, decode for each of 4 encoders",
-            "baseline_seconds": middle["loop"],
-            "ratio": middle["loop"] / middle[name],
-        }
-        for name in sides
-        if name != "loop"
+        row(f"decode and 6 views, {len(paths)} photos, {name}", spent, *loop)
+        for name, spent in seconds.items()
     ]
 
 
-def _with_fast_filter(view: str) -> str:
+def with_fast_filter(view: str) -> str:
+    """Let a view that resizes take the fast filter."""
     return f"{view}~fast" if view.startswith("squash") else view
 
 
-def _take_once(path: str, encoders: tuple[tuple[str, ...], ...]) -> None:
+def _take_once(encoders: tuple[tuple[str, ...], ...], path: str) -> None:
     photo = read_photo(path)
     views = [parse_view(name) for names in encoders for name in names]
     shared = SharedBeginnings([view.beginnings() for view in views])
@@ -185,11 +181,15 @@ def _take_for_each_encoder(path: str) -> None:
         with Image.open(path) as file:
             image = file.convert("RGB")
         for name in names:
-            if name.startswith("squash"):
-                width, height = map(int, name.removeprefix("squash_").split("x"))
-                np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-            else:
-                parse_view(name).scales(np.asarray(image), 0)
+            take_by_pillow(image, name)
+
+
+def take_by_pillow(image: Image.Image, view: str) -> NDArray[np.uint8]:
+    """Take the first crop of a view, resized by Pillow where it is resized."""
+    if not view.startswith("squash"):
+        return parse_view(view).scales(np.asarray(image), 0)[0][0]
+    width, height = map(int, view.removeprefix("squash_").split("x"))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def bench_rerun(folder: Path, repeats: int) -> list[dict[str, Any]]:
@@ -208,25 +208,17 @@ def bench_rerun(folder: Path, repeats: int) -> list[dict[str, Any]]:
         sys.executable, "-m", "featbank", "features", str(photos / "scores.csv"), "--recipe", str(recipe),
         "--bank", str(folder / "many-bank"),
     ]  # fmt: skip
-    times: dict[str, list[float]] = {"again": [], "rehash": []}
+    run = partial(subprocess.run, check=True, capture_output=True)
     for _ in range(2):  # computes, then remembers the files, which are too new at first
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own command
+        run(command)
         time.sleep(3)
-    for _ in range(repeats):
-        for name, more in (("again", []), ("rehash", ["--rehash"])):
-            started = time.perf_counter()
-            subprocess.run([*command, *more], check=True, capture_output=True)  # noqa: S603
-            times[name].append(time.perf_counter() - started)
-    middle = {name: median(values) for name, values in times.items()}
-    return [
-        {
-            "what": f"featbank features, {N_FILES} files, nothing to do",
-            "seconds": middle["again"],
-            "baseline": "the same with --rehash, files of 1 kB",
-            "baseline_seconds": middle["rehash"],
-            "ratio": middle["rehash"] / middle["again"],
-        }
-    ]
+    sides = {"again": partial(run, command), "rehash": partial(run, [*command, "--rehash"])}
+    seconds = in_turn(sides, repeats)
+    what, baseline = (
+        f"featbank features, {N_FILES} files, nothing to do",
+        "the same with --rehash, files of 1 kB",
+    )
+    return [row(what, seconds["again"], baseline, seconds["rehash"])]
 
 
 SIZES: Final = {"a million photos": 10**6, "a billion photos": 10**9}
@@ -264,19 +256,13 @@ def cost_table() -> pd.DataFrame:
     DataFrame
         One row for each way, one column for each of `SIZES`.
     """
-    rows = {
-        f"core-hours: {what}": [seconds * n / 3600.0 for n in SIZES.values()]
-        for what, seconds in seconds_per_photo().items()
+    hours = {f"core-hours: {what}": seconds / 3600.0 for what, seconds in seconds_per_photo().items()}
+    bands = read_recipe("starter").bands
+    width = sum(make_feature(band.encoder, band.view, band.aggregate).n_features for band in bands)
+    rates = hours | {
+        f"gigabytes of the bank of starter ({width} columns)": width * _NUMBER / 1e9,
+        "files of that bank before `featbank bank prune`, each one write": len(bands) / FLUSH_ROWS,
     }
-    width = sum(
-        make_feature(band.encoder, band.view, band.aggregate).n_features
-        for band in read_recipe("starter").bands
+    return pd.DataFrame(
+        {title: {what: rate * n for what, rate in rates.items()} for title, n in SIZES.items()}
     )
-    n_bands = len(read_recipe("starter").bands)
-    rows[f"gigabytes of the bank of starter ({width} columns)"] = [
-        width * _NUMBER * n / 1e9 for n in SIZES.values()
-    ]
-    rows["files of that bank before `featbank bank prune`, each one write"] = [
-        n_bands * n / FLUSH_ROWS for n in SIZES.values()
-    ]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(SIZES))

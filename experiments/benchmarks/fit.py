@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from math import comb
+from math import comb, prod
 from statistics import median
 from typing import Any
 
@@ -24,8 +24,10 @@ import pandas as pd
 from joblib import cpu_count
 from scipy.linalg import LinAlgWarning
 from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from experiments.benchmarks.extraction import row
 from regressors.checks import FloatArray
 from regressors.ensemble import BandEnsemble
 from regressors.evaluation.metrics import SCORERS, srcc
@@ -63,7 +65,7 @@ def bench_fit() -> list[dict[str, Any]]:
         _subsets_row(4269, 1500, 8, rate),
         _svr_row(1000, 1500),
         _svr_row(4269, 1500, n_measured=1),
-        _ridge_row(4269, 8192, 4, rate, n_measured=2),
+        _ridge_row(4269, 8192, 4, rate, n_measured=1),
     ]
     return [*rows, *_himalaya_rows(1000, 1500)]
 
@@ -104,8 +106,8 @@ def _folds(y: FloatArray) -> list[Fold]:
     return make_folds(y, kind="kfold", n_splits=N_FOLDS)
 
 
-def _run_plain(
-    X: pd.DataFrame,
+def _search(
+    kind: type[Any],
     y: FloatArray,
     subsets: Sequence[Sequence[str]],
     grid: Mapping[str, Sequence[float]],
@@ -113,9 +115,9 @@ def _run_plain(
     folds: Sequence[Fold] | None = None,
     *,
     refit: bool = True,
-) -> tuple[float, GridSearchCV]:
-    """Time scikit-learn's search."""
-    search = GridSearchCV(
+) -> Any:  # noqa: ANN401 - of this kind
+    """Set up the search of a kind, scikit-learn's or ours."""
+    return kind(
         make_pipeline(estimator),
         {"select__bands": [list(subset) for subset in subsets], **grid},
         scoring=SCORERS["srcc"],
@@ -124,26 +126,22 @@ def _run_plain(
         refit=refit,
         error_score="raise",
     )
+
+
+def _run_plain(
+    X: pd.DataFrame,
+    y: FloatArray,
+    *request: Any,  # noqa: ANN401 - those of `_search`
+    refit: bool = True,
+) -> tuple[float, GridSearchCV]:
+    """Time scikit-learn's search; the request is that of `_search`."""
+    search = _search(GridSearchCV, y, *request, refit=refit)
     with threadpool_limits(limits=1, user_api="blas"):
         return _timed(lambda: search.fit(X, y)), search
 
 
-def _run_ours(
-    X: pd.DataFrame,
-    y: FloatArray,
-    subsets: Sequence[Sequence[str]],
-    grid: Mapping[str, Sequence[float]],
-    estimator: str,
-    folds: Sequence[Fold] | None = None,
-) -> tuple[list[float], BandGridSearchCV]:
-    search = BandGridSearchCV(
-        make_pipeline(estimator),
-        {"select__bands": [list(subset) for subset in subsets], **grid},
-        scoring=SCORERS["srcc"],
-        cv=_folds(y) if folds is None else folds,
-        n_jobs=cpu_count(),
-        error_score="raise",
-    )
+def _run_ours(X: pd.DataFrame, y: FloatArray, *request: Any) -> tuple[list[float], BandGridSearchCV]:  # noqa: ANN401
+    search = _search(BandGridSearchCV, y, *request)
     return _repeated(lambda: search.fit(X, y)), search
 
 
@@ -169,43 +167,46 @@ def _timed(work: Callable[[], object]) -> float:
         return time.perf_counter() - started
 
 
+def _compare(
+    what: str,
+    X: pd.DataFrame,
+    y: FloatArray,
+    subsets: Sequence[Sequence[str]],
+    grid: Mapping[str, Sequence[float]],
+    estimator: str,
+    n_measured: int,
+    limit: float = float("nan"),
+) -> dict[str, Any]:
+    """Search a grid by both sides, by the plain one on so many of the folds."""
+    ours, search = _run_ours(X, y, subsets, grid, estimator)
+    is_whole = n_measured == N_FOLDS
+    folds = _folds(y)[:n_measured]
+    plain, reference = _run_plain(X, y, subsets, grid, estimator, folds, refit=is_whole)
+    if not is_whole:
+        again = make_pipeline(estimator).set_params(**search.best_params_)
+        plain = N_FOLDS / n_measured * plain + _timed(lambda: again.fit(X, y))
+    return _row(
+        f"{what} x {N_FOLDS} folds",
+        _settle(ours, lambda: search.fit(X, y)),
+        plain,
+        "whole" if is_whole else f"{n_measured} of {N_FOLDS} folds, and the refit",
+        limit=limit,
+        difference=_difference(reference, search, n_folds=n_measured),
+    )
+
+
 def _ridge_row(
-    n_rows: int, n_columns: int, n_bands: int, rate: float, *, n_measured: int | None = None
+    n_rows: int, n_columns: int, n_bands: int, rate: float, *, n_measured: int = N_FOLDS
 ) -> dict[str, Any]:
     """All bands and each left out, 13 penalties, 5 folds."""
     X, y = _table(n_rows, n_columns, n_bands)
-    bands = _bands(n_bands)
+    bands, alphas = _bands(n_bands), list(DEFAULT_GRID["alpha"])
     subsets = [bands, *([band for band in bands if band != out] for out in bands)]
-    alphas = np.array(DEFAULT_GRID["alpha"])
-    grid = {"regress__alpha": list(alphas)}
-    ours, search = _run_ours(X, y, subsets, grid, "ridge")
-    if n_measured is None:
-        plain, reference = _run_plain(X, y, subsets, grid, "ridge")
-        measured = "whole"
-        difference = _difference(reference, search)
-    else:
-        # All bands, and one left out for all that are; penalties do not change the time of a fit.
-        folds, few = _folds(y)[:n_measured], {"regress__alpha": list(alphas[[3, 9]])}
-        whole, reference = _run_plain(X, y, subsets[:1], few, "ridge", folds, refit=False)
-        less, _ = _run_plain(X, y, subsets[1:2], few, "ridge", folds, refit=False)
-        pipeline = make_pipeline("ridge")
-        plain = len(alphas) * N_FOLDS / (2 * n_measured) * (whole + n_bands * less)
-        plain += _timed(lambda: pipeline.fit(X, y))
-        measured = f"{4 * n_measured} of {len(subsets) * len(alphas) * N_FOLDS} fits, and the refit"
-        difference = _difference(reference, search, n_folds=n_measured)
-    seconds = _settle(ours, lambda: search.fit(X, y))
-    flops = sum(
-        _ridge_flops(n_rows, sum(X.columns.str.startswith(f"{band}:").sum() for band in subset))
-        for subset in subsets
-    ) + _shared_flops(n_rows, n_columns)
-    return _row(
-        f"ridge {n_rows} x {n_columns} float32: {len(subsets)} subsets x {len(alphas)} alphas x {N_FOLDS} folds",
-        seconds,
-        plain,
-        measured,
-        limit=float(flops / rate),
-        difference=difference,
-    )
+    widths = [sum(X.columns.str.startswith(f"{band}:").sum() for band in subset) for subset in subsets]
+    flops = _shared_flops(n_rows, n_columns) + sum(_ridge_flops(n_rows, width) for width in widths)
+    what = f"ridge {n_rows} x {n_columns} float32: {len(subsets)} subsets x {len(alphas)} alphas"
+    grid = {"regress__alpha": alphas}
+    return _compare(what, X, y, subsets, grid, "ridge", n_measured, float(flops / rate))
 
 
 def _subsets_row(n_rows: int, n_columns: int, n_bands: int, rate: float) -> dict[str, Any]:
@@ -236,27 +237,10 @@ def _subsets_row(n_rows: int, n_columns: int, n_bands: int, rate: float) -> dict
     )
 
 
-def _svr_row(n_rows: int, n_columns: int, *, n_measured: int | None = None) -> dict[str, Any]:
+def _svr_row(n_rows: int, n_columns: int, *, n_measured: int = N_FOLDS) -> dict[str, Any]:
     X, y = _table(n_rows, n_columns, 4)
-    subsets = [_bands(4)]
-    ours, search = _run_ours(X, y, subsets, SVR_GRID, "rbf-svr")
-    if n_measured is None:
-        plain, reference = _run_plain(X, y, subsets, SVR_GRID, "rbf-svr")
-        measured = "whole"
-    else:
-        folds = _folds(y)[:n_measured]
-        part, reference = _run_plain(X, y, subsets, SVR_GRID, "rbf-svr", folds, refit=False)
-        again = make_pipeline("rbf-svr").set_params(**search.best_params_)
-        plain = N_FOLDS / n_measured * part + _timed(lambda: again.fit(X, y))
-        measured = f"{n_measured} of {N_FOLDS} folds, and the refit"
-    difference = _difference(reference, search, n_folds=n_measured or N_FOLDS)
-    return _row(
-        f"rbf SVR {n_rows} x {n_columns} float32: {len(search.cv_results_['params'])} points x {N_FOLDS} folds",
-        _settle(ours, lambda: search.fit(X, y)),
-        plain,
-        measured,
-        difference=difference,
-    )
+    what = f"rbf SVR {n_rows} x {n_columns} float32: {prod(map(len, SVR_GRID.values()))} points"
+    return _compare(what, X, y, [_bands(4)], SVR_GRID, "rbf-svr", n_measured)
 
 
 def _difference(plain: GridSearchCV, ours: GridSearchCV, *, n_folds: int = N_FOLDS) -> float:
@@ -301,40 +285,30 @@ def _himalaya_rows(n_rows: int, n_columns: int, n_candidates: int = 6) -> list[d
         n_jobs=cpu_count(),
     )
     ours = _timed(lambda: search.fit(X, y))
-    Z = np.array(X, dtype=np.float64)
-    Z -= Z.mean(axis=0)
-    Z /= np.where(np.ptp(Z, axis=0) > 0, Z.std(axis=0), 1.0)
+    Z = StandardScaler().fit_transform(X.astype(np.float64))
     parts = [Z[:, X.columns.str.startswith(f"{band}:")] for band in bands]
     settings = {"n_iter": shares, "alphas": alphas, "score_func": r2_score, "progress_bar": False}
     grouped = GroupRidgeCV(
-        groups="input", cv=_folds(y), fit_intercept=True, solver_params={**settings, "warn": False}
+        "input", cv=_folds(y), fit_intercept=True, solver_params=settings | {"warn": False}
     )
     kernels = MultipleKernelRidgeCV(
-        kernels="precomputed", cv=_folds(y), solver="random_search", solver_params=settings
+        "precomputed", cv=_folds(y), solver="random_search", solver_params=settings
     )
     centred = (y - y.mean())[:, None]
+    fits = {
+        grouped: lambda: grouped.fit(parts, y[:, None]),
+        kernels: lambda: kernels.fit(np.stack([part @ part.T for part in parts]), centred),
+    }
+    what = f"banded ridge {n_rows} x {n_columns}: {n_candidates} band weights x {len(alphas)} alphas x {N_FOLDS} folds"
+    rows = []
     # Its decompositions use BLAS threads.
     with threadpool_limits(limits=cpu_count(), user_api="blas"):
-        sides = [
-            ("GroupRidgeCV", grouped, _timed(lambda: grouped.fit(parts, y[:, None]))),
-            (
-                "MultipleKernelRidgeCV",
-                kernels,
-                _timed(lambda: kernels.fit(np.stack([part @ part.T for part in parts]), centred)),
-            ),
-        ]
-    what = f"banded ridge {n_rows} x {n_columns}: {n_candidates} band weights x {len(alphas)} alphas x {N_FOLDS} folds"
-    return [
-        _row(
-            what,
-            ours,
-            seconds,
-            "whole",
-            baseline=f"himalaya {name}, random search over the same list",
-            difference=abs(float(model.cv_scores_.max()) / search.best_score_ - 1),
-        )
-        for name, model, seconds in sides
-    ]
+        for model, fit in fits.items():
+            baseline = f"himalaya {type(model).__name__}, random search over the same list"
+            seconds = _timed(fit)
+            difference = abs(float(model.cv_scores_.max()) / search.best_score_ - 1)
+            rows.append(_row(what, ours, seconds, "whole", baseline=baseline, difference=difference))
+    return rows
 
 
 def _row(
@@ -347,14 +321,8 @@ def _row(
     limit: float = float("nan"),
     difference: float = float("nan"),
 ) -> dict[str, Any]:
-    return {
-        "what": what,
-        "seconds": seconds,
-        "baseline": baseline,
-        "baseline_seconds": baseline_seconds,
-        "ratio": baseline_seconds / seconds,
-        "measured": measured,
-        "limit_seconds": limit,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
-        "score_difference": difference,
-    }
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return row(
+        what, seconds, baseline, baseline_seconds,
+        measured=measured, limit_seconds=limit, peak_gb=peak_gb, score_difference=difference,
+    )  # fmt: skip

@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,13 +21,12 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from experiments.benchmarks.extraction import ENCODERS
+from experiments.benchmarks.extraction import ENCODERS, take_by_pillow, with_fast_filter
 from featbank.encoders.engine import ENGINE_VARIABLE
 from featbank.encoders.networks.families import blueprint_of
 from featbank.encoders.networks.modules import freeze
 from featbank.feature import Feature, compute_features, make_feature
 from featbank.images import read_photo
-from featbank.views import parse_view
 from featbank.workers import keep_freed_memory
 
 NETWORKS: Final = (
@@ -41,21 +41,15 @@ PLAIN_BATCH: Final = 8
 LIMIT: Final = "limit"
 PLAIN: Final = "plain"
 
-_CONV: Final = (
-    8,
-    256,
-    56,
-    3,
-)  # crops, channels, side and kernel of the layer whose rate is taken for the peak
+_CONV: Final = (8, 256, 56, 3)
+"""Crops, channels, side and kernel of the layer whose rate is taken for the peak."""
 _CONV_RUNS: Final = 20
 
 
 def features(n: int, precision: str = "fp32") -> list[Feature]:
     """Return the features of the first ``n`` networks; views that resize take the fast filter."""
     return [
-        make_feature(
-            f"{network}&precision={precision}", f"{view}~fast" if view.startswith("squash") else view
-        )
+        make_feature(f"{network}&precision={precision}", with_fast_filter(view))
         for network, views in zip(NETWORKS[:n], ENCODERS, strict=False)
         for view in views
     ]
@@ -102,36 +96,20 @@ def _plain_loop(n: int) -> Callable[[list[str]], object]:
     def work(paths: list[str]) -> None:
         for network, views in zip(networks, ENCODERS, strict=False):
             for start in range(0, len(paths), PLAIN_BATCH):
-                crops: list[list[torch.Tensor]] = [[] for _ in views]
-                for path in paths[start : start + PLAIN_BATCH]:
-                    with Image.open(path) as file:
-                        image = file.convert("RGB")
-                    for kept, view in zip(crops, views, strict=True):
-                        kept.append(_crop(image, view))
-                with torch.inference_mode():
-                    for batch in crops:
-                        network(torch.stack(batch))
+                photos = [Image.open(path).convert("RGB") for path in paths[start : start + PLAIN_BATCH]]
+                for view in views:
+                    crops = torch.from_numpy(np.stack([take_by_pillow(photo, view) for photo in photos]))
+                    with torch.inference_mode():
+                        network((crops.permute(0, 3, 1, 2).float().contiguous() / 255.0 - 0.45) / 0.225)
 
     return work
-
-
-def _crop(image: Image.Image, view: str) -> torch.Tensor:
-    if view.startswith("squash"):
-        width, height = map(int, view.removeprefix("squash_").split("x"))
-        pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-    else:
-        pixels = parse_view(view).scales(np.asarray(image), 0)[0][0]
-    return (torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 255.0 - 0.45) / 0.225
 
 
 def limit_seconds(n: int, paths: list[str]) -> dict[str, float]:
     """Measure the least that any loop needs here, by precision: decoding, and multiply-accumulates at the best rate."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    files = []
-    for path in paths:
-        with open(path, "rb") as file:  # noqa: PTH123 - bytes of any photo
-            files.append(file.read())
+    files = [Path(path).read_bytes() for path in paths]
     simplejpeg.decode_jpeg(files[0])
     started = time.process_time()
     for data in files:

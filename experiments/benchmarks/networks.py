@@ -14,6 +14,7 @@ import sys
 from statistics import median
 from typing import Any, Final
 
+from experiments.benchmarks.extraction import row
 from featbank.encoders.engine import installed_engines
 
 SETS: Final = {"ResNet-50 at 320 x 320": 1, "four encoders": 4}
@@ -45,19 +46,17 @@ def bench_networks(paths: list[str], repeats: int) -> list[dict[str, Any]]:
             way: median(run["seconds"] for run in found) for way, found in runs.items() if way != "limit"
         }
         for way in ways:
-            seconds = spent[way]
             limit = min(run[way.split()[1]] for run in runs["limit"])
             rows.append(
-                {
-                    "what": f"{title}, {len(paths)} photos, {way}",
-                    "seconds": seconds,
-                    "baseline": "Pillow, torch, batches of 8: decode for each encoder",
-                    "baseline_seconds": spent["plain"],
-                    "ratio": spent["plain"] / seconds,
-                    "limit_seconds": limit,
-                    "share": limit / seconds,
-                    "peak_gb": max(run["peak_gb"] for run in runs[way]),
-                }
+                row(
+                    f"{title}, {len(paths)} photos, {way}",
+                    spent[way],
+                    "Pillow, torch, batches of 8: decode for each encoder",
+                    spent["plain"],
+                    limit_seconds=limit,
+                    share=limit / spent[way],
+                    peak_gb=max(run["peak_gb"] for run in runs[way]),
+                )
             )
     return rows
 

@@ -294,7 +294,7 @@ def mix(
             "seen": network.seen(torch.from_numpy(np.array(pooled))),
             "measures": torch.from_numpy(measure_targets(ratings, is_training)[rows]),
             "within": torch.from_numpy(within_kinds(ratings, rows)),
-            "kind": torch.from_numpy(ratings["kind"].iloc[rows].map(names).to_numpy(dtype=np.int64)),
+            "kind": torch.tensor(ratings["kind"].iloc[rows].map(names).to_numpy(dtype=np.int64)),
         }
 
     def batch(step: int) -> Batch:

@@ -30,7 +30,7 @@ def test_both_sides_of_a_comparison_agree() -> None:
         assert row["score_difference"] < 1e-8, row["what"]
         assert row["seconds"] > 0
         assert row["ratio"] == pytest.approx(row["baseline_seconds"] / row["seconds"])
-    assert rows[1]["measured"] == "8 of 195 fits, and the refit"
+    assert rows[1]["measured"] == "2 of 5 folds, and the refit"
 
 
 def test_the_simulated_fit_scores_as_the_real_one() -> None:
