@@ -79,12 +79,9 @@ def load_stored(path: Path, network: StudentNetwork) -> bool:
     for name, value in expected.items():
         if name.startswith(_WIDENED) and name in stored and value.ndim:
             # What the kept network does not see has no say at first; what it sees besides is left out.
-            stored[name] = stored[name][..., : value.shape[-1]]
-            n_new = value.shape[-1] - stored[name].shape[-1]
+            kept = stored[name][..., : value.shape[-1]].to(value.dtype)
             blank = torch.zeros_like(value) if name.startswith("embed.") else value
-            stored[name] = torch.cat(
-                [stored[name].to(value.dtype), blank[..., value.shape[-1] - n_new :]], -1
-            )
+            stored[name] = torch.cat([kept, blank[..., kept.shape[-1] :]], -1)
     if {k: tuple(v.shape) for k, v in stored.items()} != {k: tuple(v.shape) for k, v in expected.items()}:
         return False
     network.load_state_dict({key: value.to(expected[key].dtype) for key, value in stored.items()})

@@ -59,6 +59,8 @@ class CheckpointSheet:
         One of `NORMALISATIONS`.
     l2 : bool
         Whether the published features are divided by their norm.
+    text_model : str
+        As of `Blueprint`.
     n_params_published : int
         Parameters of the whole published network, heads included; 0 where that is not known.
     """
@@ -76,6 +78,7 @@ class CheckpointSheet:
     filled: Sequence[str] = ()
     normalisation: str = "imagenet"
     l2: bool = False
+    text_model: str = ""
     n_params_published: int = 0
     note: str = ""
 
@@ -138,10 +141,8 @@ class Blueprint:
         Whether maps of inner layers are (n, height, width, channels).
     n_prefix_tokens : int
         Tokens in front of the patches' (class token, registers) in token lists of inner layers.
-    stored_prefix, build_stored : str, callable
-        Where the stored file holds more than the image network: the beginning of its keys, and what builds the whole.
     text_model : str
-        Architecture name for the text tower, empty without one.
+        open_clip's name of the model with both towers, which are then kept together; empty without a text tower.
     """
 
     source: WeightsSource
@@ -154,8 +155,6 @@ class Blueprint:
     channels_last: bool = False
     n_prefix_tokens: int = 0
     l2: bool = False
-    stored_prefix: str = ""
-    build_stored: Callable[[], nn.Module] | None = None
     text_model: str = ""
     n_params_published: int = 0
 

@@ -96,7 +96,6 @@ class PromptTower(nn.Module):
         return nn.functional.normalize(read @ clip.text_projection, dim=-1)
 
 
-N_LEARNED: Final = len(LEARNED_CLASSES)
 EPOCH: Final = 1
 """Raised with any change of this module that moves the numbers."""
 

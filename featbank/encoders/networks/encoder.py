@@ -20,7 +20,7 @@ from featbank.encoders.engine import choose_engine
 from featbank.encoders.networks import modules
 from featbank.encoders.networks.catalogue import LEARNED, LEARNED_PROMPTS, PROMPTS, STORED, Blueprint
 from featbank.encoders.networks.clip import EPOCH as TEXT_EPOCH
-from featbank.encoders.networks.clip import N_LEARNED, encode_prompts
+from featbank.encoders.networks.clip import LEARNED_CLASSES, encode_prompts
 from featbank.encoders.networks.engines import Forward, first_line, open_engine
 from featbank.encoders.networks.modules import (
     DTYPES,
@@ -33,6 +33,7 @@ from featbank.encoders.networks.modules import (
     skeleton,
     try_pass,
 )
+from featbank.encoders.registry import LISTING
 from featbank.encoders.spec import Encoder, EncoderName, EncoderSpec
 from featbank.encoders.weights import content_digest
 from featbank.errors import EncoderError, EncoderSetupError, unknown_name
@@ -84,22 +85,13 @@ class NetworkEncoder(Encoder):
         n_features = sum(self._try(*blueprint.native_size).widths)
         if self.prompts:
             n_features = self._check_prompts(bare)
+        licence, weights = blueprint.source.licence, blueprint.base
+        if name.seed is not None:
+            licence, weights = "none (random weights)", f"RANDOM, seed {name.seed}: features mean nothing"
+        title, reference = blueprint.title, blueprint.reference
         super().__init__(
-            EncoderSpec(
-                name=name.text,
-                role=blueprint.role,
-                title=blueprint.title,
-                reference=blueprint.reference,
-                licence=blueprint.source.licence if name.seed is None else "none (random weights)",
-                weights=self._weights_name,
-                n_features=n_features,
-            )
+            EncoderSpec(name.text, blueprint.role, title, reference, licence, weights, n_features)
         )
-
-    @property
-    def _weights_name(self) -> str:
-        seed = self.name.seed
-        return self.blueprint.source.name if seed is None else f"RANDOM, seed {seed}: features mean nothing"
 
     @property
     def n_params(self) -> int:
@@ -112,16 +104,11 @@ class NetworkEncoder(Encoder):
         Raises EncoderError if nothing is known of the weights here, so that their digest cannot be
         stated.
         """
-        identity: dict[str, Any] = {
-            "name": self.blueprint.base,
+        identity = self.pass_identity() | {
             "weights": self._weights_digest(),
             "taps": list(self.taps),
-            "until": self.until,
             "pooling": list(self.name.pool),
             "l2": self.l2,
-            "normalisation": {"mean": list(self.blueprint.mean), "std": list(self.blueprint.std)},
-            "numerics": self.precision,
-            "epoch": EPOCH,
         }
         if self.prompts:
             texts: Any = list(PROMPTS.get(self.prompts, (self.prompts,)))
@@ -139,7 +126,7 @@ class NetworkEncoder(Encoder):
         """Return what decides the forward pass: network, weights, normalisation, how far it goes, numerics."""
         return {
             "name": self.blueprint.base,
-            "weights": self._weights_name,
+            "weights": self.spec.weights,
             "normalisation": {"mean": list(self.blueprint.mean), "std": list(self.blueprint.std)},
             "until": self.until,
             "numerics": self.precision,
@@ -239,28 +226,22 @@ class NetworkEncoder(Encoder):
 
     def _check_prompts(self, bare: nn.Module) -> int:
         """Return how many prompts there are, after checking that this network can be compared with them."""
+        known, wanted = {**PROMPTS, LEARNED: LEARNED_CLASSES}, ""
         if self.taps != (OUT,):
-            raise EncoderError(f"encoder {self.name.text!r}: prompts need the tap {OUT!r} alone.")
-        if self.prompts == STORED and hasattr(bare, "prompts_features"):
+            wanted = f"the tap {OUT!r} alone"
+        elif self.prompts == STORED and not hasattr(bare, "prompts_features"):
+            wanted = "prompt features in the checkpoint, as 'checkpoint:qualiclip' has them"
+        elif self.prompts != STORED and not self.blueprint.text_model:
+            wanted = "a text tower, as open_clip encoders and 'checkpoint:clip-rn50' have it"
+        elif self.prompts == LEARNED and self.blueprint.base != "checkpoint:clip-rn50":
+            wanted = "the encoder 'checkpoint:clip-rn50' alone, to which the learned prompts belong"
+        if wanted:
+            raise EncoderError(f"encoder {self.name.text!r}: prompts={self.prompts} needs {wanted}.")
+        if self.prompts == STORED:
             return int(bare.prompts_features.shape[0])
-        if not self.blueprint.text_model or self.prompts == STORED:
-            raise EncoderError(
-                f"encoder {self.name.text!r}: prompts={self.prompts} needs "
-                + ("prompt features in the checkpoint" if self.prompts == STORED else "a text tower")
-                + ", which this network has not. Use an open_clip encoder, 'checkpoint:clip-rn50' or, with "
-                "prompts=stored, 'checkpoint:qualiclip'."
-            )
-        if self.prompts == LEARNED:
-            if self.blueprint.base != "checkpoint:clip-rn50":
-                raise EncoderError(
-                    f"encoder {self.name.text!r}: the learned prompts belong to 'checkpoint:clip-rn50' alone."
-                )
-            return N_LEARNED
-        if self.prompts not in PROMPTS:
-            raise unknown_name(
-                "prompt list", self.prompts, [*PROMPTS, LEARNED, STORED], "featbank list encoders"
-            )
-        return len(PROMPTS[self.prompts])
+        if self.prompts not in known:
+            raise unknown_name("prompt list", self.prompts, [*known, STORED], LISTING)
+        return len(known[self.prompts])
 
     def _prompt_features(self, device: torch.device) -> torch.Tensor:
         if self.prompts == STORED:

@@ -33,6 +33,8 @@ from featbank.encoders.spec import parse_encoder_name
 from featbank.encoders.weights import WeightsSource, find_sources
 from featbank.errors import EncoderError, unknown_name
 
+_create = partial(timm.create_model, pretrained=False)
+
 _NO_LICENCES: Final = (None, "", "unknown", "other")
 _OPEN_LICENCES: Final = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0"})
 
@@ -46,14 +48,17 @@ def _read_dictionary(name: str, path: Path) -> dict[str, torch.Tensor]:
     raise EncoderError(f"weights: {name} must be a dictionary of tensors, got {type(published).__name__}.")
 
 
+def _check_known(kind: str, name: str, known: list[str], listing: str) -> None:
+    if name not in known:
+        raise unknown_name(kind, name, known, listing)
+
+
 @cache
 def _config(model: str) -> Any:  # noqa: ANN401 - timm.models.PretrainedCfg
     architecture = model.partition(".")[0]
-    if not timm.models.is_model(architecture):
-        raise unknown_name("timm architecture", architecture, timm.list_models(), "timm.list_models()")
-    known = list(timm.list_pretrained(f"{architecture}.*"))
-    if model not in known:
-        raise unknown_name("timm tag", model, known, f"timm.list_pretrained('{architecture}.*')")
+    _check_known("timm architecture", architecture, timm.list_models(), "timm.list_models()")
+    tags = f"{architecture}.*"
+    _check_known("timm tag", model, list(timm.list_pretrained(tags)), f"timm.list_pretrained({tags!r})")
     return timm.get_pretrained_cfg(model)
 
 
@@ -90,7 +95,7 @@ def timm_blueprint(model: str) -> Blueprint:
         title=f"timm {architecture}" + (f", {config.notes[0]}" if config.notes else ""),
         reference=config.paper_name or "timm",
         source=timm_source(model),
-        build=partial(_create, architecture, **options),
+        build=partial(_create, architecture, num_classes=0, **options),
         mean=tuple(config.mean),
         std=tuple(config.std),
         native_size=(config.input_size[1], config.input_size[2]),
@@ -98,10 +103,6 @@ def timm_blueprint(model: str) -> Blueprint:
         n_prefix_tokens=int(getattr(whole, "num_prefix_tokens", 0)),
         n_params_published=sum(parameter.numel() for parameter in whole.parameters()),
     )
-
-
-def _create(architecture: str, num_classes: int = 0, **options: Any) -> nn.Module:  # noqa: ANN401 - timm's own
-    return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **options)
 
 
 def convert_timm(model: str, path: Path) -> State:
@@ -114,7 +115,7 @@ def convert_timm(model: str, path: Path) -> State:
     state: Mapping[str, torch.Tensor] = _read_dictionary(f"timm:{model}", path)
     architecture = model.partition(".")[0]
     whole = build_on_meta(partial(_create, architecture, num_classes=config.num_classes))
-    headless = build_on_meta(partial(_create, architecture))
+    headless = build_on_meta(partial(_create, architecture, num_classes=0))
     if set(state) != set(whole.state_dict()):
         entrypoint = timm.models.model_entrypoint(architecture)
         convert = getattr(sys.modules[entrypoint.__module__], "checkpoint_filter_fn", None)
@@ -138,15 +139,10 @@ _HEADS = ("fc", "head", "heads", "classifier")
 def _weights(model: str) -> tuple[str, Any]:
     architecture, _, tag = model.partition("/")
     known = torchvision.models.list_models(module=torchvision.models)
-    if architecture not in known:
-        raise unknown_name(
-            "torchvision architecture", architecture, known, "torchvision.models.list_models()"
-        )
+    _check_known("torchvision architecture", architecture, known, "torchvision.models.list_models()")
     members = {weights.name: weights for weights in get_model_weights(architecture)}
-    if tag not in members:
-        raise unknown_name(
-            "torchvision weights", model, [f"{architecture}/{name}" for name in members], "torchvision.models"
-        )
+    names = [f"{architecture}/{name}" for name in members]
+    _check_known("torchvision weights", model, names, "torchvision.models")
     return architecture, members[tag]
 
 
@@ -235,15 +231,11 @@ def convert_torchvision(model: str, path: Path) -> State:
 
 def _split(model: str) -> tuple[str, str, dict[str, Any]]:
     architecture, _, tag = model.partition("/")
-    if open_clip.get_model_config(architecture) is None:
-        raise unknown_name(
-            "open_clip architecture", architecture, open_clip.list_models(), "open_clip.list_models()"
-        )
+    known = open_clip.list_models()
+    _check_known("open_clip architecture", architecture, known, "open_clip.list_models()")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if tag not in tags:
-        raise unknown_name(
-            "open_clip tag", model, [f"{architecture}/{item}" for item in tags], "open_clip.list_pretrained()"
-        )
+    names = [f"{architecture}/{item}" for item in tags]
+    _check_known("open_clip tag", model, names, "open_clip.list_pretrained()")
     config = open_clip.get_pretrained_cfg(architecture, tag)
     wants = bool(config.get("quick_gelu", False))
     has = bool(open_clip.get_model_config(architecture).get("quick_gelu", False))
@@ -281,8 +273,7 @@ def open_clip_blueprint(model: str) -> Blueprint:
     """
     architecture, tag, config = _split(model)
     source = open_clip_source(model)
-    with torch.device("meta"):
-        whole = build_clip(architecture)
+    whole = build_on_meta(partial(build_clip, architecture))
     size = whole.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     return Blueprint(
@@ -295,8 +286,6 @@ def open_clip_blueprint(model: str) -> Blueprint:
         std=tuple(config.get("std") or open_clip.OPENAI_DATASET_STD),
         native_size=(int(height), int(width)),
         n_prefix_tokens=1 if hasattr(whole.visual, "class_embedding") else 0,
-        stored_prefix="visual.",
-        build_stored=partial(build_clip, architecture),
         text_model=architecture,
         n_params_published=sum(parameter.numel() for parameter in whole.parameters()),
     )
@@ -307,8 +296,7 @@ def convert_open_clip(model: str, path: Path) -> State:
     name, architecture = f"open_clip:{model}", model.partition("/")[0]
     published = _read_dictionary(name, path)
     state = {str(key).removeprefix("module."): value for key, value in published.items()}
-    with torch.device("meta"):
-        expected = build_clip(architecture).state_dict()
+    expected = build_on_meta(partial(build_clip, architecture)).state_dict()
     for key, tensor in expected.items():
         # Published as one number or as a vector of one.
         if key in {"logit_scale", "logit_bias"} & set(state) and state[key].numel() == tensor.numel() == 1:
@@ -429,11 +417,6 @@ ARCHITECTURES: Final[dict[str, Callable[[], nn.Module]]] = {
 }
 """Builders by the name that a sheet uses."""
 
-STORED: Final[dict[str, Callable[[], nn.Module]]] = {
-    "clip-rn50-with-text": partial(build_clip, "RN50-quickgelu"),
-}
-"""Builders of what is kept on disk, where that is more than the image network."""
-
 
 def checkpoint_blueprint(name: str) -> Blueprint:
     """Describe the network of a published checkpoint.
@@ -447,7 +430,6 @@ def checkpoint_blueprint(name: str) -> Blueprint:
             f"{source.name} holds prompts, not a network; write 'checkpoint:clip-rn50?prompts=clip-iqa-plus'."
         )
     sheet = SHEETS[name]
-    has_text = sheet.architecture in STORED
     mean, std = NORMALISATIONS[sheet.normalisation]
     return Blueprint(
         title=sheet.title,
@@ -460,9 +442,7 @@ def checkpoint_blueprint(name: str) -> Blueprint:
         channels_last=sheet.architecture == "swin_t",
         n_prefix_tokens=1 if sheet.architecture == "clip-vit-b32" else 0,
         l2=sheet.l2,
-        stored_prefix="visual." if has_text else "",
-        build_stored=STORED.get(sheet.architecture),
-        text_model="RN50-quickgelu" if has_text else "",
+        text_model=sheet.text_model,
         n_params_published=sheet.n_params_published,
     )
 
@@ -476,17 +456,18 @@ def convert_checkpoint(name: str, path: Path) -> State:
         return _convert_context(path)
     sheet = SHEETS[name]
     published = read_published(path)
-    with torch.device("meta"):
-        build = STORED.get(sheet.architecture, ARCHITECTURES[sheet.architecture])
-        expected = build().state_dict()
-    return map_checkpoint(sheet, published, expected)
+    return map_checkpoint(sheet, published, stored_tensors(checkpoint_blueprint(name)))
+
+
+def stored_tensors(blueprint: Blueprint) -> State:
+    """Return the tensors of what is kept of a network, on the meta device: with a text tower, both towers."""
+    build = partial(build_clip, blueprint.text_model) if blueprint.text_model else blueprint.build
+    return build_on_meta(build).state_dict()
 
 
 def _convert_context(path: Path) -> State:
     published = read_published(path)
-    tensor = published if isinstance(published, torch.Tensor) else None
-    if tensor is None and isinstance(published, dict) and len(published) == 1:
-        (tensor,) = published.values()
+    (tensor,) = published.values() if isinstance(published, dict) and len(published) == 1 else (published,)
     if not isinstance(tensor, torch.Tensor):
         raise EncoderError(
             f"weights: {LEARNED_PROMPTS.name} must be one tensor, got {type(published).__name__}. "

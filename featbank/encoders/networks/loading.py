@@ -21,7 +21,13 @@ from safetensors.torch import load_file, save_file
 from featbank.atomic import replacing, write_file
 from featbank.digest import digest_file
 from featbank.encoders.networks.catalogue import Blueprint, CheckpointSheet
-from featbank.encoders.weights import RECORD_VERSION, WeightsSource, read_record, weights_path
+from featbank.encoders.weights import (
+    RECORD_VERSION,
+    WeightsSource,
+    describe_missing,
+    read_record,
+    weights_path,
+)
 from featbank.errors import EncoderError, EncoderSetupError, first_few
 from featbank.remote import check_regular
 
@@ -93,13 +99,9 @@ def map_checkpoint(sheet: CheckpointSheet, published: object, expected: Mapping[
         tensors = published.get(sheet.state_path) if isinstance(published, dict) else None
     if not isinstance(tensors, dict):
         place = f" under {sheet.state_path!r}" if sheet.state_path else ""
-        found = (
-            f"the keys {', '.join(map(str, published))}"
-            if isinstance(published, dict)
-            else repr(type(published))
-        )
+        found = list(published) if isinstance(published, dict) else type(published).__name__
         raise EncoderError(
-            f"weights: {name} must hold a dictionary of tensors{place}, got {found[:200]}. "
+            f"weights: {name} must hold a dictionary of tensors{place}, got {found!s:.200}. "
             "This is another file than the published one."
         )
     state: State = {}
@@ -237,8 +239,6 @@ def load_stored(source: WeightsSource, digest: str = "") -> State:
     Raises EncoderSetupError if it is not there, cannot be read, or its tensors are not the recorded
     ones.
     """
-    from featbank.encoders.weights import describe_missing
-
     path, record = weights_path(source), read_record(source)
     if record is None or not path.is_file():
         raise EncoderSetupError(describe_missing([source]))
@@ -262,6 +262,6 @@ def image_state(
     blueprint: Blueprint, state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
 ) -> State:
     """Pick the image network's tensors out of a stored state."""
-    prefix = blueprint.stored_prefix
+    prefix = "visual." if blueprint.text_model else ""
     picked = {key: state[prefix + key] for key in expected if prefix + key in state}
     return match_state(blueprint.base, picked, expected)
