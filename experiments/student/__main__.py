@@ -103,9 +103,8 @@ def _train(options: argparse.Namespace) -> None:
 
     plan = ShippedPlan(n_steps=options.steps)
     network = train_shipped(weak_set, statistics, plan, work, device=options.device, log=log)
-    # Without a mixer this is the student; a mixer learned above an older trunk must not outlive it.
-    for file in ("trunk.pt", "student.pt"):
-        _save(network, work / file)
+    _save(network, work / "trunk.pt")
+    (work / "student.pt").unlink(missing_ok=True)  # its mixer learned above an older trunk
 
 
 def _mix(options: argparse.Namespace) -> None:

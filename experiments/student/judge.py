@@ -171,12 +171,16 @@ def write_shipped_card(name: str, view: str, network: StudentNetwork, plan: Ship
     gain = differences[(differences["first"] == "nss") & (differences["second"] == "nss+student")]
     columns = [column for column in ("features", "readout", "srcc", "held_out_chains") if column in scores]
     template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    architecture, n_embedding, _, n_mixed, n_read = network.build
     return template.format(
         name=name,
         view=view,
-        architecture=network.architecture,
+        architecture=architecture,
         n_features=network.n_features,
-        parts=_parts(network),
+        n_statistics=network.n_features - n_embedding - n_read,
+        n_embedding=n_embedding,
+        n_mixed=n_mixed,
+        n_read=n_read,
         photographs=made["photographs"],
         held_out=100 * plan.held_out,
         n_kinds=len(DISTORTIONS),
@@ -192,19 +196,6 @@ def write_shipped_card(name: str, view: str, network: StudentNetwork, plan: Ship
         ),
         kinds=_table(ridge[kinds].T.rename_axis("kind").reset_index()),
         curve=_table(curve),
-    )
-
-
-def _parts(network: StudentNetwork) -> str:
-    """Say what the features are where they are not all read off the trunk."""
-    if network.mixer is None or network.statistics is None:
-        return ""
-    return (
-        f"Of these, {network.statistics.count()} are statistics of neighbouring pixels, blocks and colours, computed "
-        f"in the same graph; {network.n_embedding} are a mixture of them and of what is read off the trunk, through "
-        f"a hidden layer of {network.mixer.n_mixed} units, which learned with the trunk at rest; the last "
-        f"{network.mixer.n_read} are what it learned to tell: the measures below, each over all kinds of distortion "
-        "and within each kind, and the kind. "
     )
 
 

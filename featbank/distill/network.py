@@ -311,16 +311,12 @@ class StudentNetwork(nn.Module):
         n_read: int = 0,
     ) -> None:
         super().__init__()
-        if not timm.models.is_model(architecture) or not architecture.startswith("mobilenet"):
-            known = ", ".join(timm.list_models("mobilenetv[34]*small*"))
-            raise EncoderError(
-                f"student: the architecture must be a MobileNet V3 or V4 of timm, got {architecture!r}. "
-                f"For example one of {known}."
-            )
-        trunk = timm.create_model(architecture, pretrained=False, num_classes=0)
+        is_known = architecture.startswith("mobilenet") and timm.models.is_model(architecture)
+        trunk = timm.create_model(architecture, pretrained=False, num_classes=0) if is_known else None
         if not isinstance(trunk, MobileNetV3):
             raise EncoderError(
-                f"student: {architecture!r} is not built like a MobileNet V3 or V4; choose another."
+                f"student: the architecture must be a MobileNet V3 or V4 of timm, got {architecture!r}. "
+                f"For example one of {', '.join(timm.list_models('mobilenetv[34]*small*'))}."
             )
         self.build = (architecture, n_embedding, statistics, n_mixed, n_read)
         self.architecture, self.n_embedding = architecture, n_embedding
@@ -330,10 +326,8 @@ class StudentNetwork(nn.Module):
         self.stem_norm = trunk.bn1
         self.stages = trunk.blocks
         with torch.no_grad():
-            was_training = self.training
-            self.eval()
-            n_pooled = self.pooled(torch.zeros(1, 3, MIN_SIZE, MIN_SIZE)).shape[1]
-            self.train(was_training)
+            n_pooled = self.eval().pooled(torch.zeros(1, 3, MIN_SIZE, MIN_SIZE)).shape[1]
+        self.train()
         # Statistics of stages differ by orders of magnitude.
         self.pooled_norm = nn.BatchNorm1d(n_pooled)
         if n_mixed and self.statistics is None:
@@ -345,7 +339,7 @@ class StudentNetwork(nn.Module):
     @property
     def n_features(self) -> int:
         """Length of the embedding: ``n_embedding``, with a mixer the statistics, as much, and the readings."""
-        return self.n_embedding if self.mixer is None else self.mixer.first.in_features + self.mixer.n_read
+        return self.n_embedding if self.mixer is None else self.mixer.first.in_features + self.build[-1]
 
     def like(self) -> StudentNetwork:
         """Return an untrained network of the same build."""
@@ -393,7 +387,6 @@ class Mixer(nn.Module):
 
     def __init__(self, n_embedding: int, n_statistics: int, n_mixed: int, n_read: int) -> None:
         super().__init__()
-        self.n_mixed, self.n_read = n_mixed, n_read
         self.first = nn.Linear(n_embedding + n_statistics, n_mixed)
         self.second = nn.Linear(n_mixed, n_embedding)
         self.readings = nn.Linear(n_embedding, n_read)
