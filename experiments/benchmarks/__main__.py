@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from joblib import cpu_count
 
-from experiments.benchmarks.extraction import bench_extraction, bench_rerun, bench_views, cost_table
+from experiments.benchmarks.extraction import bench_extraction, bench_views, cost_table
 from experiments.benchmarks.fit import bench_fit
 from experiments.benchmarks.networks import bench_networks
 from experiments.benchmarks.trust import bench_trust
@@ -63,11 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     if options.part in ("all", "features"):
-        rows = []
         with tempfile.TemporaryDirectory(prefix="featbank-bench-") as folder:
             photos = write_demo(Path(folder) / "photos", n_photos=options.photos, workers=cpu_count())
-            rows += bench_extraction(photos, Path(folder), options.repeats)
-            rows += bench_rerun(Path(folder), options.repeats)
+            rows = bench_extraction(photos, Path(folder), options.repeats)
         _record(rows, "results.csv")
     if options.part in ("all", "networks"):
         with tempfile.TemporaryDirectory(prefix="featbank-bench-") as folder:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -128,17 +126,6 @@ ENCODERS = (
 )
 """Views of the four encoders: a ResNet-50, CLIP ViT-B/32, MobileNetV3 at 720p, and a Swin with three branches."""
 
-N_FILES = 6000
-_RECIPE = """
-recipe_version = 1
-[[band]]
-name = "layout"
-encoder = "classic:layout"
-view = "squash_16x16"
-[regression]
-alpha = [1.0]
-"""
-
 
 def bench_views(paths: list[str], repeats: int) -> list[dict[str, Any]]:
     """Measure decoding and six views of each photo, in one thread of this process; rows as of `bench_extraction`."""
@@ -190,35 +177,6 @@ def take_by_pillow(image: Image.Image, view: str) -> NDArray[np.uint8]:
         return parse_view(view).scales(np.asarray(image), 0)[0][0]
     width, height = map(int, view.removeprefix("squash_").split("x"))
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def bench_rerun(folder: Path, repeats: int) -> list[dict[str, Any]]:
-    """Measure ``featbank features`` over 6,000 small files that are all in the bank, start of Python included."""
-    photos = folder / "many"
-    photos.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(N_FILES):
-        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(photos / f"{number}.bmp")
-    rows = "".join(f"{number}.bmp,1.0\n" for number in range(N_FILES))
-    (photos / "scores.csv").write_text("path,mos\n" + rows)
-    recipe = photos / "recipe.toml"
-    recipe.write_text(_RECIPE)
-    command = [
-        sys.executable, "-m", "featbank", "features", str(photos / "scores.csv"), "--recipe", str(recipe),
-        "--bank", str(folder / "many-bank"),
-    ]  # fmt: skip
-    run = partial(subprocess.run, check=True, capture_output=True)
-    for _ in range(2):  # computes, then remembers the files, which are too new at first
-        run(command)
-        time.sleep(3)
-    sides = {"again": partial(run, command), "rehash": partial(run, [*command, "--rehash"])}
-    seconds = in_turn(sides, repeats)
-    what, baseline = (
-        f"featbank features, {N_FILES} files, nothing to do",
-        "the same with --rehash, files of 1 kB",
-    )
-    return [row(what, seconds["again"], baseline, seconds["rehash"])]
 
 
 SIZES: Final = {"a million photos": 10**6, "a billion photos": 10**9}

@@ -72,11 +72,10 @@ def test_himalaya_finds_about_the_same_where_it_is_installed() -> None:
         assert row["score_difference"] < 0.05, row["baseline"]
 
 
-def test_views_and_reruns_give_rows_of_the_same_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extraction, "N_FILES", 5)
+def test_views_give_rows_of_the_same_form(tmp_path: Path) -> None:
     paths = [str(write_image(tmp_path / f"{n}.jpg", seed=n, size=(1300, 800))) for n in range(2)]
-    rows = [*extraction.bench_views(paths, repeats=1), *extraction.bench_rerun(tmp_path, repeats=1)]
-    assert len(rows) >= 2
+    rows = extraction.bench_views(paths, repeats=1)
+    assert rows
     for row in rows:
         assert row["seconds"] > 0
         assert row["ratio"] == pytest.approx(row["baseline_seconds"] / row["seconds"])
