@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import tempfile
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -232,7 +233,7 @@ def load_model(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
 # of the libraries that happen to read them first, not in one of their own.
 _BROKEN = (
     zipfile.BadZipFile, zlib.error, ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError,
-    RuntimeError, TypeError, ValueError,
+    RuntimeError, TypeError, ValueError, tokenize.TokenError,
 )  # fmt: skip
 
 
@@ -272,6 +273,8 @@ def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
             raise _damaged(source, ValueError("two entries of one name"))
         if {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             raise _damaged(source, ValueError("entries are neither stored nor deflated"))
+        if any(not 0 <= entry.header_offset < size for entry in entries):
+            raise _damaged(source, ValueError("an entry lies outside the file"))
         yield archive
 
 

@@ -227,8 +227,11 @@ def test_what_would_unpack_to_too_much_is_not_unpacked(
         assert saved.stat().st_size < 1 << 20
 
 
-@pytest.mark.parametrize("shape", ["(9000000000,)", "(-1,)", "(2, 0)"])
-def test_an_array_is_as_long_as_it_says(shape: str, saved: Path, fitted: tuple) -> None:
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [*((shape, "claims the shape") for shape in ("(9000000000,)", "(-1,)", "(2, 0)")), ("(9", "damaged")],
+)
+def test_an_array_is_as_long_as_it_says(shape: str, said: str, saved: Path, fitted: tuple) -> None:
     with zipfile.ZipFile(io.BytesIO(skops.io.dumps(fitted[0]))) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".npy"))
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(117).encode() + b"\n"
@@ -237,7 +240,7 @@ def test_an_array_is_as_long_as_it_says(shape: str, saved: Path, fitted: tuple) 
         {"__class__": "ndarray", "__module__": "numpy", "__loader__": "NdArrayNode", "type": "numpy",
          "file": "a.npy", "__id__": 1, "protocol": 2, "_skops_version": "0.16.0"}
     )  # fmt: skip
-    with pytest.raises(ModelFileError, match="claims the shape"):
+    with pytest.raises(ModelFileError, match=said):
         load_model(
             disguise(fitted[0], saved, **{"schema.json": schema.encode(), "a.npy": array, name: array})
         )
@@ -264,6 +267,14 @@ def test_a_cut_file_is_refused(keep: float, saved: Path) -> None:
     data = saved.read_bytes()
     saved.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
     with pytest.raises(ModelFileError, match="damaged or no model file"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("n_bytes", [1, 40, 3000])
+def test_a_file_that_lost_its_first_bytes_is_refused(n_bytes: int, saved: Path) -> None:
+    """The table at the end then places entries before the beginning of the file."""
+    saved.write_bytes(saved.read_bytes()[n_bytes:])
+    with pytest.raises(ModelFileError, match="damaged"):
         load_model(saved)
 
 
