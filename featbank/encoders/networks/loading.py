@@ -122,6 +122,13 @@ def map_checkpoint(sheet: CheckpointSheet, published: object, expected: Mapping[
 
 def _map_key(sheet: CheckpointSheet, key: str) -> str | None:
     """Return the network's key, an empty text for a dropped one, None for one the sheet does not know."""
+    numbered = re.fullmatch(r"_blocks\.(\d+)\.(.+)", key)
+    if sheet.blocks_by_stage and numbered:
+        places = [
+            f"{stage}.{i}" for stage, n_blocks in enumerate(sheet.blocks_by_stage) for i in range(n_blocks)
+        ]
+        index = int(numbered[1])
+        key = f"_blocks.{places[index] if index < len(places) else index}.{numbered[2]}"
     for pattern, replacement in sheet.rules:
         found = re.fullmatch(pattern, key)
         if found:

