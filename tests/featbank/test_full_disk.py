@@ -129,11 +129,15 @@ def check_each_call(commands: Worker, case: Case, fault: str, step: int) -> None
         shutil.copytree(kept, case.folder, symlinks=True)
 
     def is_whole(found: dict[str, bytes]) -> bool:
-        # Receipts hold times: a new run is known by its names and by what its predictions are.
-        sure = [
-            name for name in new if name.endswith(("predictions.csv", "x.parquet", "s.csv", "report.html"))
-        ]
-        return found.keys() == new.keys() and all(found[name] == new[name] for name in sure)
+        # Receipts, and the pages of new runs, hold times: a new run is known by its names and by what its
+        # predictions are, its page by its end.
+        sure = [name for name in new if name.endswith(("predictions.csv", "x.parquet", "s.csv"))]
+        pages = [name for name in new if name.endswith("report.html")]
+        return (
+            found.keys() == new.keys()
+            and all(found[name] == new[name] for name in sure)
+            and all(found[name].rstrip().endswith(b"</html>") for name in pages)
+        )
 
     def check(outcome: Outcome) -> None:
         found = case.contents()
