@@ -142,7 +142,7 @@ def test_no_file_of_a_folder_vanishes(
     assert left_out in capsys.readouterr().err
     written = pd.read_csv(tmp_path / "s.csv", keep_default_na=False).set_index("image")
     assert sorted(written.index) == ["kaputt\\xfc.jpg", "m\\xfcller.png", "raw.CR2"]
-    assert "camera raw" in written.loc["raw.CR2", "reason"]
+    assert "RAW file" in written.loc["raw.CR2", "reason"]
     assert written.loc["m\\xfcller.png", "reason"] == ""
     assert main(["score", str(fitted / "run"), str(new), "--json", *bank]) == 0
     document = json.loads(capsys.readouterr().out)
