@@ -108,12 +108,27 @@ def shard_spec(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def argument(name: str, text: str = "", **details: Any) -> Callable[[argparse.ArgumentParser], object]:  # noqa: ANN401
-    """Declare an argument; its help ends in its default."""
-    default = details.get("default")
+def argument(
+    usage: str,
+    text: str = "",
+    kind: Callable[[str], Any] = str,
+    default: object = None,
+    **details: Any,  # noqa: ANN401
+) -> Callable[[argparse.ArgumentParser], object]:
+    """Declare an argument by its usage: ``--seed S``, ``--device auto|cpu``, ``paths PATH...``, ``runs [RUN...]``.
+
+    Its help ends in its default.
+    """
+    name, _, shown = usage.partition(" ")
+    if "|" in shown:
+        details["choices"] = tuple(map(kind, shown.split("|")))
+    else:
+        details["metavar"] = shown.strip("[.]") or None
+        if shown.endswith(("]", "...")):
+            details["nargs"] = "*" if shown.endswith("...]") else "?" if shown.endswith("]") else "+"
     if default is not None and default != []:
         text = f"{text} (default: {default})" if text else f"default: {default}"
-    return lambda parser: parser.add_argument(name, help=text or None, **details)
+    return lambda parser: parser.add_argument(name, help=text or None, type=kind, default=default, **details)
 
 
 def switch(name: str, text: str, **details: Any) -> Callable[[argparse.ArgumentParser], object]:  # noqa: ANN401
@@ -121,60 +136,46 @@ def switch(name: str, text: str, **details: Any) -> Callable[[argparse.ArgumentP
     return lambda parser: parser.add_argument(name, action="store_true", help=text, **details)
 
 
-IMAGES = argument("--images", "folder of the images, if they do not lie beside the metadata", metavar="DIR")
+IMAGES = argument("--images DIR", "folder of the images, if they do not lie beside the metadata")
 DATA = argument(
-    "data",
+    "data DATA",
     "dataset folder in a known layout, or CSV with columns path,mos[,split,subset,group]; or the URL of one, such "
     "as s3://bucket/photos",
-    metavar="DATA",
 )
 CODE = switch(
     "--allow-code",
     "run the Python files that the recipe or model names as encoders (file:...); they are programs of whoever wrote "
     "them",
 )
-RECIPE = argument("--recipe", "name of a built-in recipe or a TOML file", metavar="R", default="starter")
+RECIPE = argument("--recipe R", "name of a built-in recipe or a TOML file", default="starter")
 BANK = argument(
-    "--bank",
+    "--bank DIR",
     "folder of the feature bank, or its URL in an object store, s3://bucket/bank",
-    metavar="DIR",
     default="bank",
 )
-WORKERS = argument(
-    "--workers", "processes (default: the processors this process may use)", metavar="N", type=positive_int
-)
-CLUSTER = argument(
-    "--cluster",
-    "let the workers of a Dask scheduler compute the folds",
-    metavar="dask://HOST:PORT",
-)
+WORKERS = argument("--workers N", "processes (default: the processors this process may use)", positive_int)
+CLUSTER = argument("--cluster dask://HOST:PORT", "let the workers of a Dask scheduler compute the folds")
 MEMORY_LIMIT = argument(
-    "--memory-limit",
+    "--memory-limit GB",
     "gigabytes that the fit may take; a larger table of ridges is read by blocks from the bank, which gives the "
     "same numbers, and kernels without room are refused (default: four fifths of the memory that is free)",
-    metavar="GB",
-    type=positive_number,
+    positive_number,
 )
 TEST_FRACTION = argument(
-    "--test-fraction",
+    "--test-fraction F",
     "for a dataset without a split: share of images held out for the test, by group",
-    metavar="F",
-    type=fraction,
-    default=0.2,
+    fraction,
+    0.2,
 )
 REFERENCE = switch("--reference", "search with plain scikit-learn: the same numbers, slower")
-SEED = argument("--seed", metavar="S", type=seed, default=0)
-DEVICE = argument("--device", "where networks run", choices=("auto", "cpu", "cuda"), default="auto")
+SEED = argument("--seed S", "", seed, 0)
+DEVICE = argument("--device auto|cpu|cuda", "where networks run", default="auto")
 ENGINE = argument(
-    "--engine",
+    "--engine torch|onnxruntime|openvino",
     "what runs networks on processors; compared with torch before it is used (default: torch)",
-    choices=("torch", "onnxruntime", "openvino"),
 )
 PRECISION = argument(
-    "--precision",
-    "numerics of networks; weight-free encoders always use fp32",
-    choices=("fp32", "bf16"),
-    default="fp32",
+    "--precision fp32|bf16", "numerics of networks; weight-free encoders always use fp32", default="fp32"
 )
 
 

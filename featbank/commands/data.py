@@ -12,10 +12,10 @@ from featbank.commands import Command, Output
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
-        opt.argument("folder", "folder to write", metavar="DIR"),
-        opt.argument("--photos", "number of photos", metavar="N", type=opt.positive_int, default=300),
-        opt.argument("--width", "width in pixels", metavar="PX", type=opt.positive_int, default=3840),
-        opt.argument("--seed", "another seed gives other photos", metavar="S", type=opt.seed, default=0),
+        opt.argument("folder DIR", "folder to write"),
+        opt.argument("--photos N", "number of photos", opt.positive_int, 300),
+        opt.argument("--width PX", "width in pixels", opt.positive_int, 3840),
+        opt.argument("--seed S", "another seed gives other photos", opt.seed, 0),
         opt.WORKERS,
     )
 

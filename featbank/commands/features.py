@@ -27,15 +27,13 @@ def _features_arguments(parser: argparse.ArgumentParser) -> None:
         opt.switch("--retry-failed", "try again photos recorded as unreadable"),
         opt.switch("--rehash", "read every file again, also those whose size and times are unchanged"),
         opt.argument(
-            "--cluster",
+            "--cluster dask://HOST:PORT",
             "let the workers of a Dask scheduler compute; they read the photos at the same paths",
-            metavar="dask://HOST:PORT",
         ),
         opt.argument(
-            "--shard",
+            "--shard I/N",
             "only part I (from 0) of N of the images; all parts may run at once into one bank",
-            metavar="I/N",
-            type=opt.shard_spec,
+            opt.shard_spec,
         ),
     )
 
@@ -179,18 +177,18 @@ def _bank_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parsers["export"],
         opt.CODE,
-        opt.argument("file", "file to write: .csv, .parquet or .npz", metavar="FILE"),
-        opt.argument("--data", "dataset that names the images", metavar="DATA", required=True),
+        opt.argument("file FILE", "file to write: .csv, .parquet or .npz"),
+        opt.argument("--data DATA", "dataset that names the images", required=True),
         opt.IMAGES,
-        opt.argument("--recipe", "recipe that names the bands", metavar="R", default="starter"),
+        opt.argument("--recipe R", "recipe that names the bands", default="starter"),
     )
     opt.add(
         parsers["import"],
         opt.DATA,
         opt.IMAGES,
-        opt.argument("file", "NPY, NPZ, CSV, Parquet or MAT file of features", metavar="FILE"),
-        opt.argument("--band", "name of the band: `imported:NAME` in recipes", metavar="NAME", required=True),
-        opt.argument("--variable", "array in an NPZ or MAT file that holds several", metavar="V"),
+        opt.argument("file FILE", "NPY, NPZ, CSV, Parquet or MAT file of features"),
+        opt.argument("--band NAME", "name of the band: `imported:NAME` in recipes", required=True),
+        opt.argument("--variable V", "array in an NPZ or MAT file that holds several"),
     )
     names = parsers["import"].add_mutually_exclusive_group()
     names.add_argument("--names", metavar="FILE", help="text file with one image name for each row, in order")
@@ -198,13 +196,8 @@ def _bank_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parsers["import"],
         opt.switch("--transpose", "the file has a column for each image"),
-        opt.argument(
-            "--gmacs",
-            "cost of the features for one image, if known",
-            metavar="G",
-            type=opt.non_negative_number,
-        ),
-        opt.argument("--nonfinite", "NaN and infinite values", choices=("refuse", "zero"), default="refuse"),
+        opt.argument("--gmacs G", "cost of the features for one image, if known", opt.non_negative_number),
+        opt.argument("--nonfinite refuse|zero", "NaN and infinite values", default="refuse"),
         opt.switch(
             "--replace",
             "drop an earlier import of the same name for the same images, once this one is stored",
@@ -214,11 +207,7 @@ def _bank_arguments(parser: argparse.ArgumentParser) -> None:
         parsers["prune"],
         opt.CODE,
         opt.argument(
-            "--recipe",
-            "keep only features of these recipes (repeatable)",
-            metavar="R",
-            action="append",
-            default=[],
+            "--recipe R", "keep only features of these recipes (repeatable)", default=[], action="append"
         ),
         opt.switch("--yes", "remove; without it, what would be removed is only listed"),
     )

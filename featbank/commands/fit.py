@@ -17,28 +17,20 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
         *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
-        opt.argument("--out", "run folder (default: runs/RECIPE)", metavar="RUN"),
+        opt.argument("--out RUN", "run folder (default: runs/RECIPE)"),
         opt.MEMORY_LIMIT,
         opt.TEST_FRACTION,
         opt.switch("--over-budget", "fit although the recipe's GMACs exceed its budget"),
         opt.REFERENCE,
         opt.argument(
-            "--permutations",
+            "--permutations K",
             "fits on shuffled MOS, which must score near zero; 0 for none (default: by the size of the problem)",
-            metavar="K",
-            type=opt.non_negative_int,
+            opt.non_negative_int,
         ),
+        opt.argument("--confidence C", "nominal coverage of the prediction intervals", opt.fraction, 0.9),
         opt.argument(
-            "--confidence",
-            "nominal coverage of the prediction intervals",
-            metavar="C",
-            type=opt.fraction,
-            default=0.9,
-        ),
-        opt.argument(
-            "--calibrate",
+            "--calibrate training|validation",
             "held-out predictions behind the intervals: out of fold on training, or validation",
-            choices=("training", "validation"),
             default="training",
         ),
     )
@@ -126,9 +118,9 @@ def _metric_line(name: str, scores: dict[str, Any]) -> str:
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
-        opt.argument("model", "model.skops of a run, or the run folder", metavar="MODEL"),
-        opt.argument("paths", "image files or folders, or their URLs in a store", metavar="PATH", nargs="+"),
-        opt.argument("--csv", "write the table there instead of printing it", metavar="FILE"),
+        opt.argument("model MODEL", "model.skops of a run, or the run folder"),
+        opt.argument("paths PATH...", "image files or folders, or their URLs in a store"),
+        opt.argument("--csv FILE", "write the table there instead of printing it"),
         *(opt.BANK, opt.CODE, opt.DEVICE, opt.ENGINE, opt.PRECISION, opt.WORKERS),
     )
 
@@ -178,20 +170,13 @@ def _score(options: argparse.Namespace) -> Output:
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
-        opt.argument("runs", "run folder written by `featbank fit`", metavar="RUN", nargs="+"),
-        opt.argument("--data", "dataset for thumbnails, if it has moved since the run", metavar="DATA"),
+        opt.argument("runs RUN...", "run folder written by `featbank fit`"),
+        opt.argument("--data DATA", "dataset for thumbnails, if it has moved since the run"),
         opt.argument(
-            "--out",
+            "--out DIR",
             "folder to write to (default: the run's own; for several, `comparison` beside the first)",
-            metavar="DIR",
         ),
-        opt.argument(
-            "--resamples",
-            "bootstrap resamples of a comparison",
-            metavar="N",
-            type=opt.positive_int,
-            default=5000,
-        ),
+        opt.argument("--resamples N", "bootstrap resamples of a comparison", opt.positive_int, 5000),
     )
 
 
@@ -245,23 +230,18 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         opt.DATA,
         opt.IMAGES,
-        opt.argument("--teacher", "fitted run, or its model.skops", metavar="RUN", required=True),
+        opt.argument("--teacher RUN", "fitted run, or its model.skops", required=True),
         opt.argument(
-            "--further",
+            "--further PATH...",
             "more photos or folders of photos to learn from, without MOS; those that DATA holds are passed over",
-            metavar="PATH",
-            nargs="+",
             default=[],
         ),
-        opt.argument("--out", "name of the student: a plain word", metavar="NAME", required=True),
+        opt.argument("--out NAME", "name of the student: a plain word", required=True),
+        opt.argument("--student ARCH", "MobileNet V3 or V4 of timm", default="mobilenetv3_small_075"),
+        opt.argument("--view VIEW", "view with crops of one size", default="tiles_5x5/center_128"),
         opt.argument(
-            "--student", "MobileNet V3 or V4 of timm", metavar="ARCH", default="mobilenetv3_small_075"
-        ),
-        opt.argument("--view", "view with crops of one size", metavar="VIEW", default="tiles_5x5/center_128"),
-        opt.argument(
-            "--start",
+            "--start NAME",
             "shipped student to start from, 'none' for random weights, auto for the shipped one that fits",
-            metavar="NAME",
             default="auto",
         ),
         opt.switch(
@@ -270,21 +250,14 @@ def _distill_arguments(parser: argparse.ArgumentParser) -> None:
             dest="statistics",
         ),
         opt.argument(
-            "--steps",
+            "--steps N",
             "of the first part, on crops; 0 keeps the trunk it starts from (default: 0 with a shipped student to "
             "start from, else 1500)",
-            metavar="N",
-            type=opt.non_negative_int,
+            opt.non_negative_int,
         ),
-        opt.argument(
-            "--settle-steps",
-            "of the second part, on whole photos",
-            metavar="N",
-            type=opt.positive_int,
-            default=1500,
-        ),
-        opt.argument("--crops", "crops kept of each photo", metavar="N", type=opt.positive_int, default=16),
-        opt.argument("--seed", metavar="S", type=opt.seed, default=0),
+        opt.argument("--settle-steps N", "of the second part, on whole photos", opt.positive_int, 1500),
+        opt.argument("--crops N", "crops kept of each photo", opt.positive_int, 16),
+        opt.argument("--seed S", "", opt.seed, 0),
         *(opt.DEVICE, opt.BANK, opt.CODE, opt.WORKERS),
     )
 

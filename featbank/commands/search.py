@@ -21,45 +21,35 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
         *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
-        opt.argument("--out", "run folder (default: runs/search-RECIPE)", metavar="RUN"),
+        opt.argument("--out RUN", "run folder (default: runs/search-RECIPE)"),
+        opt.argument("--budget GMACS", "limit for one photo (default: the recipe's)", opt.positive_number),
         opt.argument(
-            "--budget",
-            "limit for one photo (default: the recipe's)",
-            metavar="GMACS",
-            type=opt.positive_number,
-        ),
-        opt.argument(
-            "--objectives",
+            "--objectives srcc|srcc,gmacs",
             "what to optimise: SRCC within the budget, or SRCC against GMACs by NSGA-II",
-            choices=("srcc", "srcc,gmacs"),
             default="srcc",
         ),
         opt.argument(
-            "--method",
+            "--method auto|exhaustive|sampled",
             "evaluate everything, or sample; auto takes everything up to 4096 configurations",
-            choices=("auto", "exhaustive", "sampled"),
             default="auto",
         ),
         opt.argument(
-            "--trials",
+            "--trials N",
             "configurations to sample; a larger N continues the same study",
-            metavar="N",
-            type=opt.positive_int,
-            default=200,
+            opt.positive_int,
+            200,
         ),
-        opt.argument("--seed", "of the sampler", metavar="S", type=opt.seed, default=0),
+        opt.argument("--seed S", "of the sampler", opt.seed, 0),
         opt.argument(
-            "--outer-folds",
+            "--outer-folds K",
             "folds of the nested score, each costs one more search; 0 leaves it out",
-            metavar="K",
-            type=_outer_folds,
-            default=5,
+            _outer_folds,
+            5,
         ),
         opt.argument(
-            "--storage",
+            "--storage URL",
             "database shared by processes and hosts, such as sqlite:///search.db or "
             "postgresql://user@host/name (default: a journal file in the run folder)",
-            metavar="URL",
         ),
         *(opt.REFERENCE, opt.MEMORY_LIMIT, opt.TEST_FRACTION),
     )
@@ -158,42 +148,36 @@ def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "cross":
             opt.add(
                 kind,
-                opt.argument("other", "dataset to judge on", metavar="OTHER"),
-                opt.argument("--other-images", "folder of its images, as --images", metavar="DIR"),
+                opt.argument("other OTHER", "dataset to judge on"),
+                opt.argument("--other-images DIR", "folder of its images, as --images"),
                 opt.argument(
-                    "--map",
+                    "--map MAP",
                     "MOS scale onto scale: nominal ends, none, or four numbers such as 0,100:1,5",
-                    metavar="MAP",
                     default="nominal",
                 ),
-                opt.argument(
-                    "--other-rows", "rows to judge on", choices=("all", "training", "test"), default="all"
-                ),
+                opt.argument("--other-rows all|training|test", "rows to judge on", default="all"),
             )
         opt.add(
             kind,
             *(opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS),
-            opt.argument("--out", "folder (default: runs/RECIPE-PROTOCOL)", metavar="RUN"),
+            opt.argument("--out RUN", "folder (default: runs/RECIPE-PROTOCOL)"),
             opt.argument(
-                "--rows",
+                "--rows training|all",
                 "rows that take part (default: training where there is an official split, else all)",
-                choices=("training", "all"),
             ),
         )
         if name != "cross":
             opt.add(
                 kind,
                 opt.switch("--plain", "split images, not groups: flatters, but is often published"),
-                opt.argument(
-                    "--test-fraction", "share held out", metavar="F", type=opt.fraction, default=0.2
-                ),
-                opt.argument("--seed", "of the splits", metavar="S", type=opt.seed, default=0),
+                opt.argument("--test-fraction F", "share held out", opt.fraction, 0.2),
+                opt.argument("--seed S", "of the splits", opt.seed, 0),
             )
-    opt.add(kinds["repeated"], opt.argument("--splits", metavar="N", type=opt.positive_int, default=100))
+    opt.add(kinds["repeated"], opt.argument("--splits N", "", opt.positive_int, 100))
     opt.add(
         kinds["curve"],
-        opt.argument("--sizes", "default: six, up to all rows", metavar="N,N,...", type=_sizes),
-        opt.argument("--repeats", metavar="N", type=opt.positive_int, default=10),
+        opt.argument("--sizes N,N,N", "default: six, up to all rows", _sizes),
+        opt.argument("--repeats N", "", opt.positive_int, 10),
     )
 
 
@@ -271,12 +255,10 @@ def _sizes(text: str) -> list[int]:
 def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
     opt.add(
         parser,
-        opt.argument("runs", "run folder written by `featbank fit`", metavar="RUN", nargs="*"),
-        opt.argument(
-            "--table", "one table (default: 1 to 3; all four without RUN)", type=int, choices=(1, 2, 3, 4)
-        ),
-        opt.argument("--csv", "also write the tables of scores as one CSV", metavar="FILE"),
-        opt.argument("--markdown", "also write them as Markdown", metavar="FILE"),
+        opt.argument("runs [RUN...]", "run folder written by `featbank fit`"),
+        opt.argument("--table 1|2|3|4", "one table (default: 1 to 3; all four without RUN)", int),
+        opt.argument("--csv FILE", "also write the tables of scores as one CSV"),
+        opt.argument("--markdown FILE", "also write them as Markdown"),
     )
 
 

@@ -95,7 +95,7 @@ def _datasets() -> list[dict[str, Any]]:
 
 
 def _budget_arguments(parser: argparse.ArgumentParser) -> None:
-    recipe = opt.argument("recipe", "recipe name or TOML file", metavar="R", nargs="?", default="starter")
+    recipe = opt.argument("recipe [R]", "recipe name or TOML file", default="starter")
     opt.add(parser, recipe, opt.CODE)
 
 
@@ -261,27 +261,26 @@ def _weights_arguments(parser: argparse.ArgumentParser) -> None:
         },
     )
     licence = opt.argument(
-        "--accept-licence",
+        "--accept-licence LICENCE",
         "your word that you accept this licence, by its name as listed; may be given several times",
-        metavar="LICENCE",
-        action="append",
         default=[],
+        action="append",
     )
     opt.add(
         actions["list"],
-        opt.argument("--recipe", "only what this recipe needs", metavar="R"),
+        opt.argument("--recipe R", "only what this recipe needs"),
         opt.switch("--verify", "read the files and check their tensors"),
     )
     opt.add(
         actions["fetch"],
-        opt.argument("names", "encoder, for example checkpoint:arniqa", metavar="NAME", nargs="*"),
-        opt.argument("--recipe", "everything that this recipe lacks", metavar="R"),
+        opt.argument("names [NAME...]", "encoder, for example checkpoint:arniqa"),
+        opt.argument("--recipe R", "everything that this recipe lacks"),
         licence,
     )
     opt.add(
         actions["add"],
-        opt.argument("name", "encoder, for example checkpoint:arniqa", metavar="NAME"),
-        opt.argument("file", "the file as published", metavar="FILE"),
+        opt.argument("name NAME", "encoder, for example checkpoint:arniqa"),
+        opt.argument("file FILE", "the file as published"),
         licence,
     )
 
