@@ -16,7 +16,6 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVR
-from sklearn.utils.metadata_routing import process_routing
 
 from regressors.bands import BandScaler, BlockTable, SelectBands, locate_bands
 from regressors.checks import Estimator, FloatArray, IntArray, Scorer, Table
@@ -39,13 +38,11 @@ _SCORER = type(make_scorer(r2_score))
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What the solvers need to know of a search: table, grid, candidates, metadata of pipeline and scorers."""
+    """What the solvers need to know of a search: table, grid, candidates."""
 
     table: FoldTable
     points: list[dict[str, Any]]
     candidates: list[Candidate]
-    fit_params: Mapping[str, Any]
-    score_params: Mapping[str, Any]
 
 
 class _NoPlanError(Exception):
@@ -61,23 +58,30 @@ def make_plan(
     search: GridSearchCV,
     X: Table,
     y: ArrayLike | None,
-    params: Mapping[str, Any],
+    weights: FloatArray | None,
+    groups: ArrayLike | None,
     *,
     known: FoldTable | None = None,
 ) -> SearchPlan | str:
     """Prepare the search for the solvers, or say in words why scikit-learn must search.
 
+    ``weights`` are those of the rows in every step that takes some, and in every score.
     ``known`` is the table of an earlier search on the same features, used again if target, folds and weights are the
     same.
     """
     try:
-        return _make_plan(search, X, y, params, known)
+        return _make_plan(search, X, y, weights, groups, known)
     except _NoPlanError as reason:
         return str(reason)
 
 
 def _make_plan(
-    search: GridSearchCV, X: Table, y: ArrayLike | None, params: Mapping[str, Any], known: FoldTable | None
+    search: GridSearchCV,
+    X: Table,
+    y: ArrayLike | None,
+    weights: FloatArray | None,
+    groups: ArrayLike | None,
+    known: FoldTable | None,
 ) -> SearchPlan:
     pipeline, points = search.estimator, list(ParameterGrid(search.param_grid))
     _check_pipeline(pipeline)
@@ -109,33 +113,34 @@ def _make_plan(
         if candidate is None:
             raise _NoPlanError(f"the solvers do not know the candidate {point!r:.200}")
         candidates.append(candidate)
-    fit_params, split_params, score_params = _route(search, params)
-    weights = _step_weights(pipeline, fit_params, len(target))
     is_range = isinstance(scale, MinMaxScaler)
-    same_centre = weights[0] is weights[1] and not is_range
+    _need(weights is None or not is_range, "the MinMaxScaler knows no weights, and the regressor does")
+    if weights is not None:
+        otherwise = "the sample weights are not one non-negative number per row"
+        weights = _numbers(weights, otherwise)
+        _need(len(weights) == len(target) and (weights >= 0).all(), otherwise)
     # Kernels here are centred for the regressor. In the order of the solver's steps a linear kernel that the scaler
-    # centres elsewhere, or not at all, is another one.
+    # does not centre is another one.
     _need(
-        same_centre or not isinstance(regress, SVR) or all(c.kernel != "linear" for c in candidates),
+        not (is_range and isinstance(regress, SVR)) or all(c.kernel != "linear" for c in candidates),
         "the linear kernel of an SVR is not that of centred columns",
     )
     _need(
-        not isinstance(X, BlockTable) or (same_centre and isinstance(regress, Ridge)),
-        "a table that is read by blocks takes ridges on standardised columns with one array of weights",
+        not isinstance(X, BlockTable) or (isinstance(regress, Ridge) and not is_range),
+        "a table that is read by blocks takes ridges on standardised columns",
     )
     # Last of all, as it may use up an iterator.
     rows, splitter = np.arange(len(target)), check_cv(search.cv, y, classifier=False)
     # Masks and negative positions become positions.
-    folds = [(rows[np.asarray(a)], rows[np.asarray(b)]) for a, b in splitter.split(X, y, **split_params)]
-    table = FoldTable(values, target, bands, folds, *weights, scaling="range" if is_range else "deviation")
-    sums = [own for own in weights if own is not None]
+    folds = [(rows[np.asarray(a)], rows[np.asarray(b)]) for a, b in splitter.split(X, y, groups)]
+    table = FoldTable(values, target, bands, folds, weights, scaling="range" if is_range else "deviation")
     _need(
-        folds and all(len(a) and len(b) and all(own[a].sum() > 0 for own in sums) for a, b in folds),
+        folds and all(len(a) and len(b) and (weights is None or weights[a].sum() > 0) for a, b in folds),
         "a fold has no rows",
     )
     if known is not None and _is_same(known, table):
         table = known
-    return SearchPlan(table, points, candidates, fit_params, score_params)
+    return SearchPlan(table, points, candidates)
 
 
 def is_prediction_scorer(scorer: Scorer) -> bool:
@@ -268,60 +273,9 @@ def _matrix(X: Table) -> FloatArray | BlockTable:
     return values
 
 
-def _route(
-    search: GridSearchCV, params: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Distribute metadata to the pipeline, the splitter and the scorers, as the search itself does."""
-    if not get_config()["enable_metadata_routing"]:
-        rest = dict(params)
-        groups = rest.pop("groups", None)
-        return rest, {} if groups is None else {"groups": groups}, {}
-    routed = process_routing(search, "fit", **params)
-    to_score = dict(routed["scorer"]["score"])
-    is_same = all(params.get(name) is value for name, value in to_score.items())
-    _need(is_same, "a scorer takes metadata under another name")
-    return dict(routed["estimator"]["fit"]), dict(routed["splitter"]["split"]), to_score
-
-
-def _step_weights(
-    pipeline: Pipeline, fit_params: Mapping[str, Any], n_rows: int
-) -> tuple[FloatArray | None, FloatArray | None]:
-    """Return the weights that the scaler and the regressor get."""
-    by_step: dict[str, dict[str, Any]] = {}
-    if get_config()["enable_metadata_routing"]:
-        routed = process_routing(pipeline, "fit", **fit_params)
-        for name, _ in pipeline.steps:
-            by_step[name] = {**routed[name].get("fit", {}), **routed[name].get("fit_transform", {})}
-    else:
-        for name, value in fit_params.items():
-            step, _, parameter = name.partition("__")
-            by_step.setdefault(step, {})[parameter] = value
-    (_, _), (scale, _), (regress, _) = pipeline.steps
-    weights: dict[str, FloatArray | None] = {scale: None, regress: None}
-    # The same weights stay one object, by which later steps see that they need no second sums.
-    checked: dict[int, FloatArray] = {}
-    otherwise = "the sample weights are not one non-negative number per row"
-    for step, name, value in (
-        (step, name, value) for step, given in by_step.items() for name, value in given.items()
-    ):
-        if value is not None:
-            is_known = name == "sample_weight" and step in weights
-            _need(is_known, f"the step {step!r} gets {name!r}, which the solvers do not know")
-            if id(value) not in checked:
-                checked[id(value)] = _numbers(value, otherwise)
-            weights[step] = checked[id(value)]
-            _need(len(checked[id(value)]) == n_rows and (checked[id(value)] >= 0).all(), otherwise)
-    return weights[scale], weights[regress]
-
-
 def _is_same(one: FoldTable, other: FoldTable) -> bool:
     def arrays(table: FoldTable) -> list[np.ndarray | None]:
-        return [
-            table.y,
-            table.scale_weight,
-            table.fit_weight,
-            *(rows for fold in table.folds for rows in fold),
-        ]
+        return [table.y, table.weight, *(rows for fold in table.folds for rows in fold)]
 
     def equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
         return a is b or (a is not None and b is not None and np.array_equal(a, b))

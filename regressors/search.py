@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from typing import Any, cast
@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
 from scipy.stats import rankdata
-from sklearn import config_context
+from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV
@@ -59,24 +59,42 @@ def fit_search(
     ValueError
         If weights are given and the scorer cannot take them.
     """
+    if isinstance(search, BandGridSearchCV):
+        return fit_searches([search], X, y, sample_weight)[0]
     if not isinstance(search, GridSearchCV):
         return search.fit(X, y, sample_weight=sample_weight)
-    with search_context(search, sample_weight) as params:
+    with _weighing(search, sample_weight) as params, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=LinAlgWarning)
         return search.fit(X, y, **params)
 
 
 @contextmanager
-def search_context(search: GridSearchCV, sample_weight: ArrayLike | None) -> Iterator[dict[str, Any]]:
-    """Prepare a search for sample weights, yield what `fit` takes besides table and MOS, and leave no trace."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", category=LinAlgWarning)
-        if sample_weight is None:
-            yield {}
-            return
-        with config_context(enable_metadata_routing=True), _requests(search):
-            yield {"sample_weight": np.asarray(sample_weight, dtype=np.float64)}
-    if hasattr(search, "best_estimator_"):
-        _forget_requests(search.best_estimator_)
+def _weighing(search: GridSearchCV, weights: ArrayLike | None) -> Iterator[dict[str, Any]]:
+    """Ask for weights in each step and in the scorer, for the time of one fit; yield what `fit` takes besides."""
+    if weights is None:
+        yield {}
+        return
+    _check_scorer(search)
+    with config_context(enable_metadata_routing=True):
+        for step in (step for _, step in search.estimator.steps if _takes_weights(step)):
+            step.set_fit_request(sample_weight=True)
+        search.scoring.set_score_request(sample_weight=True)
+        try:
+            yield {"sample_weight": np.asarray(weights, dtype=np.float64)}
+        finally:
+            # A request is an instance attribute that refers back to its owner's class; model files cannot hold it,
+            # and a fitted member has no more use for it.
+            for pipeline in (search.estimator, getattr(search, "best_estimator_", search.estimator)):
+                for _, step in pipeline.steps:
+                    vars(step).pop("_metadata_request", None)
+
+
+def _check_scorer(search: GridSearchCV) -> None:
+    if not hasattr(search.scoring, "set_score_request"):
+        raise ValueError(
+            f"fit_search: with sample_weight the scorer must take weights, got {search.scoring!r}. "
+            "Use one of SCORERS, or a scorer made by sklearn.metrics.make_scorer."
+        )
 
 
 def fit_pipeline(
@@ -114,31 +132,6 @@ def predict_held_out(
 
 def _takes_weights(step: Estimator) -> bool:
     return bool(has_fit_parameter(step, "sample_weight"))
-
-
-@contextmanager
-def _requests(search: GridSearchCV) -> Iterator[None]:
-    """Ask for sample weights in each step and in the scorer, for the time of one fit."""
-    if not hasattr(search.scoring, "set_score_request"):
-        raise ValueError(
-            f"fit_search: with sample_weight the scorer must take weights, got {search.scoring!r}. "
-            "Use one of SCORERS, or a scorer made by sklearn.metrics.make_scorer."
-        )
-    for _, step in search.estimator.steps:
-        if _takes_weights(step):
-            step.set_fit_request(sample_weight=True)
-    search.scoring.set_score_request(sample_weight=True)
-    try:
-        yield
-    finally:
-        _forget_requests(search.estimator)
-
-
-def _forget_requests(pipeline: Pipeline) -> None:
-    # A request is an instance attribute that refers back to its owner's class; model files cannot hold it, and
-    # a fitted member has no more use for it.
-    for _, step in pipeline.steps:
-        vars(step).pop("_metadata_request", None)
 
 
 DOUBTFUL = 1e-9
@@ -206,14 +199,19 @@ class BandGridSearchCV(GridSearchCV):
         tags.target_tags = deepcopy(get_tags(self.estimator).target_tags)
         return tags
 
-    def fit(self, X: Table, y: ArrayLike | None = None, **params: object) -> BandGridSearchCV:
+    def fit(self, X: Table, y: ArrayLike | None = None, **params: Any) -> BandGridSearchCV:  # noqa: ANN401
         """Search the grid and refit the best candidate.
 
         ``X`` is a data frame or float array of shape (n_rows, n_features), for ridges alone a
         `regressors.bands.BlockTable`; ``y`` are MOS of shape (n_rows,), ``params`` metadata such as ``groups`` and
         sample weights, as in `GridSearchCV`. A ValueError if a BlockTable cannot be searched so.
         """
-        _fit_together([self], X, y, params, {})
+        groups = params.get("groups")
+        given = sorted(name for name, value in params.items() if value is not None and name != "groups")
+        if given or (groups is not None and get_config()["enable_metadata_routing"]):
+            self._fit_plain(X, y, params, f"metadata is to be routed, {', '.join(given) or 'groups'}")
+        else:
+            _fit_together([self], X, y, None, groups, {})
         return self
 
     def _fit_plain(self, X: Table, y: ArrayLike | None, params: Mapping[str, Any], reason: str) -> None:
@@ -246,23 +244,23 @@ class BandGridSearchCV(GridSearchCV):
         pipeline = clone(self.estimator).set_params(**clone(self.best_params_, safe=False))
         target, fit = np.asarray(y), None
         # Other scalers do not centre where the ridge does.
-        is_centred = table.scaling == "deviation" and table.scale_weight is table.fit_weight
+        is_centred = table.scaling == "deviation"
         is_safe = isinstance(X, BlockTable) or answers.doubt[candidate] <= DOUBTFUL
         if is_safe and candidate.family == "ridge" and is_centred:
             fit = answers.fit_ridge(candidate)
         if fit is not None and np.isfinite(fit.coef).all():
-            _fill(pipeline, X, target, fit, is_weighted=table.fit_weight is not None)
+            _fill(pipeline, X, target, fit, is_weighted=table.weight is not None)
         elif is_safe and candidate.family == "unit-svr":
             (_, select), (_, scale), (_, regress) = pipeline.steps
-            own = {} if table.scale_weight is None else {"sample_weight": table.scale_weight}
+            own = {} if table.weight is None else {"sample_weight": table.weight}
             selected = select.fit_transform(X, target)
             scaled = scale.fit(selected, target, **own).transform(selected)
             solution = cast(MemoryAnswers, answers).fit_support_vectors(candidate)
-            regress.fit_solved(scaled, target, solution, table.fit_weight)
+            regress.fit_solved(scaled, target, solution, table.weight)
         else:
             # Nothing else runs now, so that BLAS may have the cores that the folds had.
             with blas_threads(local_jobs(self.n_jobs)):
-                pipeline.fit(X, y, **plan.fit_params)
+                fit_pipeline(pipeline, X, target, table.weight)
         self.best_estimator_, self.refit_time_ = pipeline, time.perf_counter() - start
         if hasattr(pipeline, "feature_names_in_"):
             self.feature_names_in_ = pipeline.feature_names_in_
@@ -283,11 +281,12 @@ def fit_searches(
     """
     if not all(isinstance(search, BandGridSearchCV) for search in searches):
         return [fit_search(search, X, y, sample_weight) for search in searches]
-    with ExitStack() as stack:
-        params: dict[str, Any] = {}
-        for search in searches:
-            params = stack.enter_context(search_context(search, sample_weight))
-        _fit_together(searches, X, y, params, {} if shared is None else shared)
+    weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    for search in searches if weights is not None else ():
+        _check_scorer(search)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=LinAlgWarning)
+        _fit_together(searches, X, y, weights, None, {} if shared is None else shared)
     return list(searches)
 
 
@@ -295,22 +294,28 @@ def _fit_together(
     searches: Sequence[BandGridSearchCV],
     X: Table,
     y: ArrayLike | None,
-    params: Mapping[str, Any],
+    weights: FloatArray | None,
+    groups: ArrayLike | None,
     shared: dict[str, Any],
 ) -> None:
-    """Fit searches on one table: those with solvers together, as far as they have its folds and weights in common."""
+    """Fit searches on one table: those with solvers together, as far as they have its folds in common."""
+
+    def fit_plain(search: BandGridSearchCV, reason: str) -> None:
+        with _weighing(search, weights) as params:
+            search._fit_plain(X, y, params if groups is None else {**params, "groups": groups}, reason)
+
     able: dict[int, list[tuple[BandGridSearchCV, SearchPlan]]] = {}
     for search in searches:
-        plan = make_plan(search, X, y, params, known=shared.get("table"))
+        plan = make_plan(search, X, y, weights, groups, known=shared.get("table"))
         if isinstance(plan, str):
-            search._fit_plain(X, y, params, plan)
+            fit_plain(search, plan)
             continue
         shared.setdefault("table", plan.table)
         able.setdefault(id(plan.table), []).append((search, plan))
     for group in able.values():
         reason = _fit_shared(group, X, y)
         for search, _ in group if reason else ():
-            search._fit_plain(X, y, params, reason)
+            fit_plain(search, reason)
 
 
 def _fit_shared(group: Sequence[tuple[BandGridSearchCV, SearchPlan]], X: Table, y: ArrayLike | None) -> str:
@@ -382,14 +387,11 @@ def _judge(
     with ThreadPoolExecutor(local_jobs(group[0][0].n_jobs)) as pool:
         for fold, (_, test) in enumerate(table.folds):
             y = table.y[test]
-            params = [
-                {k: v if v is None else np.asarray(v)[test] for k, v in plan.score_params.items()}
-                for _, plan in group
-            ]
+            params = {} if table.weight is None else {"sample_weight": table.weight[test]}
 
             def score(task: tuple[int, int, FloatArray], y: FloatArray = y, params: Any = params) -> float:  # noqa: ANN401
                 number, _, predicted = task
-                return float(scorers[number](ECHO, predicted, y, **params[number]))
+                return float(scorers[number](ECHO, predicted, y, **params))
 
             for chunk in answers.predictions(fold):
                 if not all(np.isfinite(predicted).all() for _, predicted in chunk):

@@ -262,7 +262,7 @@ class MemoryAnswers:
         )
 
     def fit_ridge(self, candidate: Candidate) -> RidgeFit:
-        """Fit a ridge on all rows; not where scaler and regressor have different weights."""
+        """Fit a ridge on all rows; not where the scaler does not centre."""
         table, measures = self._table, self._measures
         scale, centre, rows = measures.scales[ALL], measures.centres[ALL], table.train_rows(ALL)
         columns, weights = column_weights(candidate, table, scale)
@@ -284,7 +284,7 @@ class MemoryAnswers:
                     part = slice(start, start + 512)
                     coef[part] = dual @ standardised(table, rows, columns[part], centre, scale)
                 coef *= weights
-        n_seen = len(rows) if table.fit_weight is None else float(table.fit_weight.sum())
+        n_seen = len(rows) if table.weight is None else float(table.weight.sum())
         return RidgeFit(
             columns, ColumnScale(*(part[columns] for part in scale)), weights, coef, y_mean, n_seen
         )

@@ -86,8 +86,8 @@ class FoldTable:
         Column positions of each band.
     folds : sequence of (train, test)
         Row positions; training rows may repeat in an array.
-    scale_weight, fit_weight : float64 array of shape (n_rows,), or None
-        Weights of the rows in the scaler and in the regressor; one object where they are the same.
+    weight : float64 array of shape (n_rows,), or None
+        Weights of the rows.
     scaling : {"deviation", "range"}
         Whether columns are divided by their deviation or by their range, as `sklearn.preprocessing.MinMaxScaler` does.
     """
@@ -96,8 +96,7 @@ class FoldTable:
     y: FloatArray
     bands: Mapping[str, IntArray]
     folds: Sequence[Fold]
-    scale_weight: FloatArray | None = None
-    fit_weight: FloatArray | None = None
+    weight: FloatArray | None = None
     scaling: str = "deviation"
     cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -109,11 +108,11 @@ class FoldTable:
     def train_rows(self, fold: int) -> IntArray:
         """Return the training rows of a fold that the regressor sees: those of positive weight."""
         train = np.arange(len(self.y)) if fold == ALL else self.folds[fold][0]
-        return train if self.fit_weight is None else train[self.fit_weight[train] > 0]
+        return train if self.weight is None else train[self.weight[train] > 0]
 
     def train_weights(self, fold: int) -> FloatArray | None:
         """Return the regressor's weights of `train_rows`; None without weights."""
-        return None if self.fit_weight is None else self.fit_weight[self.train_rows(fold)]
+        return None if self.weight is None else self.weight[self.train_rows(fold)]
 
     def alone(self, fold: int, *, with_features: bool) -> FoldTable:
         """Return the table with one fold, for a task that is sent away."""
@@ -367,23 +366,20 @@ def measure(table: FoldTable, *, run: Run = map) -> Measures:
     if "measures" in table.cache:
         known: Measures = table.cache["measures"]
         return known
-    X, parts = table.features, cut_parts(table, table.fit_weight)
+    X, parts = table.features, cut_parts(table, table.weight)
     if isinstance(X, BlockTable):
         sums = X.shared.get("row sums")
-        if not (isinstance(sums, RowSums) and sums.is_of(parts, table.fit_weight)):
-            sums = RowSums(X, parts, table.fit_weight, run=run, squares=False)
+        if not (isinstance(sums, RowSums) and sums.is_of(parts, table.weight)):
+            sums = RowSums(X, parts, table.weight, run=run, squares=False)
             sums.multiply(np.arange(X.shape[1]), run=run)
             X.shared["row sums"] = sums
     else:
-        sums = RowSums(X, parts, table.fit_weight, run=run)
-    scaler = sums
-    if table.scale_weight is not table.fit_weight:
-        scaler = RowSums(X, cut_parts(table, table.scale_weight), table.scale_weight, run=run)
+        sums = RowSums(X, parts, table.weight, run=run)
     folds = [*range(len(table.folds)), ALL]
     measures = Measures(
         sums,
         sums.against(table.y, run=run),
-        [scaler.scale(fold, table.scaling) for fold in folds],
+        [sums.scale(fold, table.scaling) for fold in folds],
         [sums.mean(fold) for fold in folds],
     )
     table.cache["measures"] = measures

@@ -175,8 +175,9 @@ def test_scikit_learns_own_regressors_and_scalers_share_as_well(
         kind(clone(pipeline), grid, cv=3, scoring="neg_mean_absolute_error").fit(X, y, **routed)
         for kind in (GridSearchCV, BandGridSearchCV)
     )
-    # The linear kernel of what the MinMaxScaler leaves uncentred is scikit-learn's to compute.
-    is_plain = isinstance(scaler, MinMaxScaler) and getattr(regressor, "kernel", "") == "linear"
+    # Weights given step by step are scikit-learn's to route, and the linear kernel of what the MinMaxScaler leaves
+    # uncentred is its to compute.
+    is_plain = weighted or (isinstance(scaler, MinMaxScaler) and getattr(regressor, "kernel", "") == "linear")
     assert shared.fast_path_.startswith("plain: " if is_plain else "shared: ")
     # The solver of support vectors stops within its tolerance; sums in another order may stop it elsewhere.
     assert_equal(plain, shared, X, rtol=1e-7 if isinstance(regressor, SVR) else 1e-8)
@@ -363,7 +364,7 @@ def test_metadata_is_routed_as_in_scikit_learn() -> None:
             search = kind(pipeline, RIDGE_GRID, cv=GroupKFold(3), scoring=scorer)
             searches.append(search.fit(X, y, sample_weight=weights, groups=groups))
     plain, shared = searches
-    assert shared.fast_path_.startswith("shared: ")
+    assert shared.fast_path_.startswith("plain: metadata is to be routed, sample_weight")
     assert_equal(plain, shared, X)
 
 

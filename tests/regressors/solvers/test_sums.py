@@ -48,7 +48,6 @@ def table_of(folds: str, weighted: str, scaling: str = "deviation") -> FoldTable
         rng.normal(size=N),
         BANDS,
         FOLDS[folds],
-        None if weighted in ("no", "fit") else weights,
         None if weighted == "no" else weights,
         scaling,
     )
@@ -61,7 +60,7 @@ def scaled(table: FoldTable, fold: int) -> tuple[np.ndarray, np.ndarray, Any]:
     if table.scaling == "range":
         scaler: Any = MinMaxScaler().fit(X[train])
     else:
-        weights = None if table.scale_weight is None else table.scale_weight[train]
+        weights = None if table.weight is None else table.weight[train]
         scaler = StandardScaler().fit(X[train], sample_weight=weights)
     return scaler.transform(X[table.train_rows(fold)]), scaler.transform(X[test]), scaler
 
@@ -100,7 +99,7 @@ def test_ranges_are_the_scalers() -> None:
 
 
 @pytest.mark.parametrize("scaling", ["deviation", "range"])
-@pytest.mark.parametrize("weighted", ["no", "both", "fit"])
+@pytest.mark.parametrize("weighted", ["no", "both"])
 @pytest.mark.parametrize("folds", FOLDS)
 def test_kernels_are_inner_products_about_the_weighted_mean(folds: str, weighted: str, scaling: str) -> None:
     if weighted == "both" and scaling == "range":
@@ -123,7 +122,7 @@ def test_kernels_are_inner_products_about_the_weighted_mean(folds: str, weighted
 
 
 @pytest.mark.parametrize("stored", [True, False])
-@pytest.mark.parametrize("weighted", ["no", "both", "fit"])
+@pytest.mark.parametrize("weighted", ["no", "both"])
 @pytest.mark.parametrize("folds", FOLDS)
 def test_normal_equations_of_folds_are_plain_products(
     folds: str, weighted: str, stored: bool, monkeypatch: pytest.MonkeyPatch
@@ -177,7 +176,7 @@ def fold_table(
         if kind == "blocks"
         else values
     )
-    return FoldTable(X, y, {"a": np.arange(values.shape[1])}, folds, weights, weights)
+    return FoldTable(X, y, {"a": np.arange(values.shape[1])}, folds, weights)
 
 
 @pytest.mark.usefixtures("_small_blocks")
