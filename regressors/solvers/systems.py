@@ -157,7 +157,7 @@ def dual_system(
 
 
 _EPS = float(np.finfo(np.float64).eps)
-_LARGEST_EIGEN = 320
+_LARGEST_CHOLESKY = 150
 _TILE = 512
 
 
@@ -174,9 +174,7 @@ class PathSolutions(NamedTuple):
 
 def choose_method(n: int, n_alphas: int) -> str:
     """Choose how to solve ``n_alphas`` systems of size ``n``, by what was measured with one BLAS thread."""
-    if n_alphas <= 3:
-        return "cholesky"
-    return "eigen" if n <= _LARGEST_EIGEN else "band"
+    return "cholesky" if n_alphas <= 3 or n <= _LARGEST_CHOLESKY else "band"
 
 
 def _band_width(n: int) -> int:
@@ -201,8 +199,8 @@ def solve_path(
         Right-hand side r.
     alphas : sequence of float
         Positive penalties.
-    method : {"auto", "cholesky", "eigen", "band"}, default="auto"
-        Factorise for each penalty, or reduce once to a diagonal or a band; "auto" is `choose_method`.
+    method : {"auto", "cholesky", "band"}, default="auto"
+        Factorise for each penalty, or reduce once to a band; "auto" is `choose_method`.
     """
     check_choice("solve_path", "method", method, ("auto", *METHODS))
     n, size = len(matrix), np.sqrt(np.maximum(np.diagonal(matrix), 0.0))
@@ -263,26 +261,6 @@ class _Cholesky:
         return np.linalg.eigh(self._matrix)
 
 
-class _Eigen:
-    """T diagonal."""
-
-    def __init__(self, matrix: FloatArray) -> None:
-        self._values, self._vectors = np.linalg.eigh(matrix)
-
-    def rotate(self, vectors: FloatArray) -> FloatArray:
-        return self._vectors.T @ vectors
-
-    def rotate_back(self, vectors: FloatArray) -> FloatArray:
-        return self._vectors @ vectors
-
-    def factor(self, alpha: float) -> _Solve | None:
-        shifted = self._values + alpha
-        return (lambda right: right / shifted) if shifted[0] > 0 else None
-
-    def eigen(self) -> tuple[FloatArray, FloatArray]:
-        return self._values, np.eye(len(self._values))
-
-
 class _Band:
     """T of band form, by blocks of Householder reflections I - V S V' (Bischof, Lang and Sun, TOMS 26, 2000)."""
 
@@ -341,11 +319,7 @@ class _Band:
         return scipy.linalg.eig_banded(self._band, lower=True)
 
 
-METHODS: dict[str, type[_Cholesky | _Eigen | _Band]] = {
-    "cholesky": _Cholesky,
-    "eigen": _Eigen,
-    "band": _Band,
-}
+METHODS: dict[str, type[_Cholesky | _Band]] = {"cholesky": _Cholesky, "band": _Band}
 
 
 _FEWEST_ROWS = 500

@@ -43,10 +43,9 @@ def test_large_and_small_penalties_are_solved_on_spectra_of_features(power: floa
     alphas = list(np.logspace(-2, 6, 9))
     reference = solve_path(matrix.copy(), right, alphas, method="cholesky")
     root = np.linalg.cholesky(matrix + 1e-2 * np.eye(600)).T
-    for method in ("eigen", "band"):
-        solved = solve_path(matrix.copy(), right, alphas, method=method)
-        error = np.linalg.norm(root @ (solved.x - reference.x), axis=0)
-        assert error.max() < 1e-8 * np.linalg.norm(root @ reference.x, axis=0).max()
+    solved = solve_path(matrix.copy(), right, alphas, method="band")
+    error = np.linalg.norm(root @ (solved.x - reference.x), axis=0)
+    assert error.max() < 1e-8 * np.linalg.norm(root @ reference.x, axis=0).max()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -74,7 +73,7 @@ def test_the_probe_grows_as_the_penalty_shrinks_on_a_singular_matrix(method: str
 
 def test_the_choice_follows_size_and_number() -> None:
     assert choose_method(500, 2) == "cholesky"
-    assert choose_method(200, 13) == "eigen"
+    assert choose_method(100, 13) == "cholesky"
     assert choose_method(4000, 13) == "band"
     with pytest.raises(ValueError, match="method must be one of"):
         solve_path(np.eye(2), np.ones(2), [1.0], method="eig")
