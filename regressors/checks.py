@@ -88,6 +88,12 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[str]) -> 
     raise ValueError(f"{who}: {name} must be one of {options}, got {value!r}.{hint}")
 
 
+def check_fraction(who: str, name: str, value: float) -> None:
+    """Refuse a share that does not lie between 0 and 1, both excluded."""
+    if not 0 < value < 1:
+        raise ValueError(f"{who}: {name} must lie between 0 and 1, got {value!r}. Use 0.2 for 20 %.")
+
+
 def check_indices(who: str, name: str, indices: ArrayLike, n_rows: int) -> IntArray:
     """Return ``indices`` as an intp vector of distinct row positions below ``n_rows``; else a ValueError."""
     rows = np.asarray(indices)

@@ -12,7 +12,16 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.model_selection import KFold
 
-from regressors.checks import FloatArray, Folds, IntArray, Table, check_choice, check_indices, check_vector
+from regressors.checks import (
+    FloatArray,
+    Folds,
+    IntArray,
+    Table,
+    check_choice,
+    check_fraction,
+    check_indices,
+    check_vector,
+)
 
 Fold = tuple[IntArray, IntArray]
 """Row positions to fit on, and row positions to test on."""
@@ -87,10 +96,7 @@ def make_folds(
     mos = check_vector(who, "y", y, min_rows=2)
     if not isinstance(n_splits, (int, np.integer)) or n_splits < 2:
         raise ValueError(f"{who}: n_splits must be an integer of at least 2, got {n_splits!r}.")
-    if not 0 < test_size < 1:
-        raise ValueError(
-            f"{who}: test_size must lie between 0 and 1, got {test_size!r}. Use 0.2 for a fifth."
-        )
+    check_fraction(who, "test_size", test_size)
     if n_strata < 1:
         raise ValueError(f"{who}: n_strata must be at least 1, got {n_strata!r}.")
     if kind == "kfold":

@@ -12,7 +12,7 @@ from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from regressors.bands import BlockTable, locate_bands, some_rows
-from regressors.checks import FloatArray, Folds, IntArray, Table
+from regressors.checks import FloatArray, Folds, IntArray, Table, check_fraction
 
 MIN_ROWS: Final = 20
 """Held-out rows from which a bound means something."""
@@ -62,8 +62,7 @@ class BandNovelty(OutlierMixin, BaseEstimator):
 
     def fit(self, X: Table, y: ArrayLike | None = None) -> BandNovelty:
         """Learn what rows look like; a ValueError if ``share`` lies outside (0, 1), or there is one row only."""
-        if not 0 < self.share < 1:
-            raise ValueError(f"BandNovelty: share must lie between 0 and 1, got {self.share!r}.")
+        check_fraction("BandNovelty", "share", self.share)
         values: FloatArray = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         folds = self.cv
         if isinstance(folds, int):

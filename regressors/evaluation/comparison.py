@@ -8,9 +8,8 @@ training means; for additive regressors that is the band's own term of the sum.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from itertools import combinations, permutations
 from typing import Final
 
 import numpy as np
@@ -26,15 +25,16 @@ from regressors.checks import (
     IntArray,
     Table,
     check_choice,
+    check_fraction,
     check_pair,
     check_vector,
     check_weights,
 )
 from regressors.evaluation.intervals import (
     RESAMPLED_METRICS,
-    draw_counts,
     group_rows,
     percentiles,
+    resample,
     two_sided_p,
 )
 from regressors.evaluation.metrics import ERRORS
@@ -95,10 +95,7 @@ def compare_paired(
     who = "compare_paired"
     if len(predictions) < 2:
         raise ValueError(f"{who}: predictions must hold at least 2 predictors, got {len(predictions)}.")
-    if not 0 < confidence < 1:
-        raise ValueError(
-            f"{who}: confidence must lie between 0 and 1, got {confidence!r}. Use 0.95 for 95 %."
-        )
+    check_fraction(who, "confidence", confidence)
     if n_resamples < 2:
         raise ValueError(f"{who}: n_resamples must be at least 2, got {n_resamples!r}.")
     names = [check_choice(who, "metrics", name, RESAMPLED_METRICS) for name in metrics]
@@ -112,11 +109,7 @@ def compare_paired(
     }
     once = np.ones((1, len(members)))
     observed = {key: float(function(once)[0]) for key, function in functions.items()}
-    drawn: dict[tuple[str, str], list[FloatArray]] = {key: [] for key in functions}
-    for counts in draw_counts(np.random.default_rng(random_state), members, n_resamples):
-        for key, function in functions.items():
-            drawn[key].append(function(counts))
-    resampled = {key: np.concatenate(values) for key, values in drawn.items()}
+    resampled = resample(functions, members, n_resamples, random_state)
     tables = []
     for metric in names:
         rows = []
@@ -223,16 +216,17 @@ def subset_drop(
     )
     once = np.ones((1, len(mos)))
     values = float(whole(once)[0]), float(part(once[:, inside])[0])
-    drops = []
     members = group_rows(who, groups, len(mos))
-    for counts in draw_counts(np.random.default_rng(random_state), members, n_resamples):
-        # A resample may miss a tiny subset altogether: undefined, and dropped below.
-        held = counts[:, inside]
-        usable = held.sum(axis=1) >= 2
-        drop = np.full(len(counts), np.nan)
-        drop[usable] = whole(counts[usable]) - part(held[usable])
-        drops.append(drop)
-    low, high = percentiles(np.concatenate(drops), confidence, len(np.unique(members[inside])))
+
+    def drop(counts: FloatArray) -> FloatArray:
+        # A resample may miss a tiny subset altogether: undefined, and left out of the interval.
+        usable = counts[:, inside].sum(axis=1) >= 2
+        found = np.full(len(counts), np.nan)
+        found[usable] = whole(counts[usable]) - part(counts[usable][:, inside])
+        return found
+
+    drops = resample({"drop": drop}, members, n_resamples, random_state)["drop"]
+    low, high = percentiles(drops, confidence, len(np.unique(members[inside])))
     return {"whole": values[0], "subset": values[1], "drop": values[0] - values[1], "low": low, "high": high}
 
 
@@ -273,10 +267,7 @@ def draw_splits(
     who = "draw_splits"
     if n_splits < 1:
         raise ValueError(f"{who}: n_splits must be at least 1, got {n_splits!r}.")
-    if not 0 < test_size < 1:
-        raise ValueError(
-            f"{who}: test_size must lie between 0 and 1, got {test_size!r}. Use 0.2 for a fifth."
-        )
+    check_fraction(who, "test_size", test_size)
     labels = None if groups is None else np.asarray(groups)
     if labels is not None and labels.shape != (n_rows,):
         raise ValueError(f"{who}: groups must have shape ({n_rows},), got {labels.shape}.")
@@ -325,8 +316,8 @@ def summarise_scores(scores: pd.DataFrame, metrics: Sequence[str], *, by: str | 
     return pd.DataFrame(rows)
 
 
-# Up to this many bands all 2 ** n_bands coalitions are predicted; above, orders are sampled.
-MAX_EXACT_BANDS = 8
+# Up to this many bands all orders of them are gone through; above, some are drawn.
+MAX_EXACT_BANDS = 6
 _N_ORDERS = 32
 
 
@@ -378,10 +369,8 @@ def band_parts(
         values = (
             np.column_stack([game.predict(frozenset([band])) for band in game.bands]) - game.empty[:, None]
         )
-    elif len(game.bands) <= MAX_EXACT_BANDS:
-        values = _exact_shapley(game)
     else:
-        values = _sampled_shapley(game, np.random.default_rng(random_state))
+        values = _shapley(game, np.random.default_rng(random_state))
     return pd.DataFrame(
         values, columns=list(game.bands), index=X.index if isinstance(X, pd.DataFrame) else None
     )
@@ -472,37 +461,18 @@ class _Game:
         return self._known[present]
 
 
-def _exact_shapley(game: _Game) -> FloatArray:
-    bands = list(game.bands)
-    n = len(bands)
-    values = np.zeros((len(game.empty), n))
-    for k, band in enumerate(bands):
-        others = [other for other in bands if other != band]
-        for size in range(n):
-            weight = 1 / (n * math.comb(n - 1, size))
-            for coalition in combinations(others, size):
-                without = frozenset(coalition)
-                values[:, k] += weight * (game.predict(without | {band}) - game.predict(without))
-    return values
-
-
-def _sampled_shapley(game: _Game, rng: np.random.Generator) -> FloatArray:
-    bands = list(game.bands)
-    values = np.zeros((len(game.empty), len(bands)))
-    for order in _orders(len(bands), rng):
+def _shapley(game: _Game, rng: np.random.Generator) -> FloatArray:
+    """Average what each band adds, over all orders of the bands, or over random ones and their reverses."""
+    n_bands = len(game.bands)
+    if n_bands <= MAX_EXACT_BANDS:
+        orders = list(permutations(range(n_bands)))
+    else:
+        drawn = [tuple(rng.permutation(n_bands).tolist()) for _ in range(_N_ORDERS)]
+        orders = [way for order in drawn for way in (order, order[::-1])]
+    bands, values = list(game.bands), np.zeros((len(game.empty), n_bands))
+    for order in orders:
         present: frozenset[str] = frozenset()
-        before = game.empty
         for k in order:
+            values[:, k] += game.predict(present | {bands[k]}) - game.predict(present)
             present |= {bands[k]}
-            after = game.predict(present)
-            values[:, k] += (after - before) / (2 * _N_ORDERS)
-            before = after
-    return values
-
-
-def _orders(n_bands: int, rng: np.random.Generator) -> Iterator[IntArray]:
-    """Yield random orders, each followed by its reverse (antithetic sampling)."""
-    for _ in range(_N_ORDERS):
-        order = rng.permutation(n_bands)
-        yield order
-        yield order[::-1]
+    return values / len(orders)

@@ -27,6 +27,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm, rankdata, t
+from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import GaussianRandomProjection
 
 from regressors.bands import BlockTable
@@ -288,26 +289,13 @@ def nearest_rows(
     """
     best = np.full((len(queries), n_neighbours), np.inf)
     where = np.full((len(queries), n_neighbours), -1, dtype=np.intp)
-    # |q - b| ** 2 = [-2 q, |q| ** 2, 1] [b, 1, |b| ** 2]', one product of matrices.
-    left = np.column_stack([-2.0 * queries, np.einsum("ij,ij->i", queries, queries), np.ones(len(queries))])
-    parts = (
-        (rows[k : k + _ROWS], block[k : k + _ROWS])
-        for rows, block in blocks
-        for k in range(0, len(rows), _ROWS)
-    )
-    for rows, block in parts:
-        right = np.column_stack([block, np.ones(len(block)), np.einsum("ij,ij->i", block, block)])
-        squares = left @ right.T
-        # Only few rows of a later block are nearer than the best so far.
-        query, nearer = np.nonzero(squares < best[:, -1:])
-        starts = np.flatnonzero(np.diff(query, prepend=-1))
-        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(query)], strict=True):
-            k, found = query[start], nearer[start:stop]
-            joined = np.concatenate([best[k], squares[k, found]])
-            order = np.argsort(joined, kind="stable")[:n_neighbours]
-            best[k] = joined[order]
-            where[k] = np.concatenate([where[k], rows[found]])[order]
-    return np.sqrt(np.maximum(best, 0.0)), where
+    for rows, block in blocks:
+        search = NearestNeighbors(n_neighbors=min(n_neighbours, len(block)), algorithm="brute").fit(block)
+        distances, found = search.kneighbors(queries)
+        best, where = np.hstack([best, distances]), np.hstack([where, rows[found]])
+        order = np.argsort(best, axis=1, kind="stable")[:, :n_neighbours]
+        best, where = np.take_along_axis(best, order, axis=1), np.take_along_axis(where, order, axis=1)
+    return best, where
 
 
 MAX_SIGMA: Final = 4.0

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +18,7 @@ from scipy.stats import binom, kendalltau, norm
 from scipy.stats import t as student
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from regressors.checks import FloatArray, IntArray, check_choice, check_pair
+from regressors.checks import FloatArray, IntArray, check_choice, check_fraction, check_pair
 from regressors.evaluation.metrics import METRICS, MIN_POINTS, ROUNDING, LogisticSearch
 
 # Resamples in one go: bounds the memory at this many times n_rows numbers for a dozen intermediates.
@@ -30,6 +31,11 @@ _MAX_QUADRATIC_ROWS = 10_000
 MAX_UNDEFINED = 0.05
 MIN_GROUPS = 10
 """With fewer groups, or images that stand alone, resamples say too little: there is no interval and no p."""
+
+
+_Metric = Callable[[FloatArray], FloatArray]
+"""From how often each row is drawn, shape (n, n_rows), to the n values of a metric."""
+_Key = TypeVar("_Key")
 
 
 def bootstrap_ci(
@@ -91,10 +97,7 @@ def bootstrap_ci(
         if metrics is None
         else [check_choice("bootstrap_ci", "metrics", m, METRICS) for m in metrics]
     )
-    if not 0 < confidence < 1:
-        raise ValueError(
-            f"bootstrap_ci: confidence must lie between 0 and 1, got {confidence!r}. Use 0.95 for 95 %."
-        )
+    check_fraction("bootstrap_ci", "confidence", confidence)
     if n_resamples < 2:
         raise ValueError(f"bootstrap_ci: n_resamples must be at least 2, got {n_resamples!r}.")
     members = group_rows("bootstrap_ci", groups, len(mos))
@@ -103,13 +106,9 @@ def bootstrap_ci(
         return {name: [float("nan")] * 2 for name in names}
     if max_rows is not None and max_rows < len(mos):
         return _ci_of_drawn(mos, predicted, members, names, n_resamples, confidence, random_state, max_rows)
-    rng = np.random.default_rng(random_state)
     prepared = {name: RESAMPLED_METRICS[name](mos, predicted) for name in names}
-    values: dict[str, list[FloatArray]] = {name: [] for name in names}
-    for counts in draw_counts(rng, members, n_resamples):
-        for name in names:
-            values[name].append(prepared[name](counts))
-    return {name: percentiles(np.concatenate(values[name]), confidence, n_groups) for name in names}
+    values = resample(prepared, members, n_resamples, random_state)
+    return {name: percentiles(values[name], confidence, n_groups) for name in names}
 
 
 def _ci_of_drawn(
@@ -169,6 +168,17 @@ def draw_counts(rng: np.random.Generator, members: IntArray, n_resamples: int) -
         yield counts[:, members].astype(np.float64)
 
 
+def resample(
+    metrics: Mapping[_Key, _Metric], members: IntArray, n_resamples: int, random_state: int | None
+) -> dict[_Key, FloatArray]:
+    """Compute metrics, functions of row counts, on the same resamples of groups: each of shape (n_resamples,)."""
+    drawn: dict[_Key, list[FloatArray]] = {key: [] for key in metrics}
+    for counts in draw_counts(np.random.default_rng(random_state), members, n_resamples):
+        for key, metric in metrics.items():
+            drawn[key].append(metric(counts))
+    return {key: np.concatenate(values) for key, values in drawn.items()}
+
+
 def percentiles(values: FloatArray, confidence: float, n_groups: int) -> list[float]:
     """Return [low, high] of resampled values; nan with few groups or many undefined values, see `bootstrap_ci`."""
     defined = values[np.isfinite(values)]
@@ -191,7 +201,6 @@ def two_sided_p(differences: FloatArray, n_groups: int) -> float:
 
 
 # Each function below takes (y, y_pred) and returns a function from counts of shape (n, n_rows) to the n values.
-_Metric = Callable[[FloatArray], FloatArray]
 
 
 def _resampled_mae(y: FloatArray, y_pred: FloatArray) -> _Metric:
@@ -395,8 +404,7 @@ def calibrate_interval(y: ArrayLike, held_out: ArrayLike, *, confidence: float =
        regression", Journal of the American Statistical Association 113, 2018.
     """
     who = "calibrate_interval"
-    if not 0 < confidence < 1:
-        raise ValueError(f"{who}: confidence must lie between 0 and 1, got {confidence!r}. Use 0.9 for 90 %.")
+    check_fraction(who, "confidence", confidence)
     mos, predicted = check_pair(who, y, held_out)
     needed = min_calibration_rows(confidence)
     if len(mos) < needed:
