@@ -196,26 +196,20 @@ def load_model(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
         the stored rows were repeated and agree.
     """
     source = Path(path)
-    with _opened(source) as archive:
+    with _telling_damage(source), _opened(source) as archive:
         header = _read_header(source, archive)
-        try:
-            untrusted, n_bytes = _check_contents(archive)
-        except _BROKEN as error:
-            raise _damaged(source, error) from error
+        untrusted, n_bytes = _check_contents(archive)
     if untrusted:
         raise ModelFileError(
             f"load_model: {source} holds types that are not trusted, got {untrusted}. They could run code while "
             "being loaded, so nothing was built. Fit the recipe again if an earlier release wrote the file; otherwise "
             "ask where it comes from."
         )
-    with warnings.catch_warnings():
+    with _telling_damage(source), warnings.catch_warnings():
         # Judged below by what the model predicts.
         warnings.simplefilter("ignore", category=InconsistentVersionWarning)
-        try:
-            model = _skops().load(source, trusted=list(TRUSTED_TYPES))
-            _check_fitted(model, n_bytes)
-        except _BROKEN as error:
-            raise _damaged(source, error) from error
+        model = _skops().load(source, trusted=list(TRUSTED_TYPES))
+        _check_fitted(model, n_bytes)
         _check_probe(source, model, header)
     written, here = header["versions"]["scikit-learn"], version("scikit-learn")
     if written.split(".")[:2] != here.split(".")[:2]:
@@ -237,21 +231,23 @@ _BROKEN = (
 )  # fmt: skip
 
 
-def _damaged(source: Path, error: Exception) -> ModelFileError:
-    return ModelFileError(
-        f"load_model: {source} is damaged or no model file ({type(error).__name__}: {error}). "
-        "Fit the recipe again, or copy the file anew from where it was written."
-    )
+@contextmanager
+def _telling_damage(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ModelFileError, FileNotFoundError):
+        raise
+    except _BROKEN as error:
+        raise ModelFileError(
+            f"load_model: {source} is damaged or no model file ({type(error).__name__}: {error}). "
+            "Fit the recipe again, or copy the file anew from where it was written."
+        ) from error
 
 
 @contextmanager
 def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
     """Open a model file as an archive of entries that unpack to what a file of its size may hold."""
-    try:
-        archive = zipfile.ZipFile(source)
-    except _BROKEN as error:
-        raise _damaged(source, error) from error
-    with archive:
+    with zipfile.ZipFile(source) as archive:
         entries, size = archive.infolist(), source.stat().st_size
         packed = sum(entry.compress_size for entry in entries)
         allowed = {
@@ -270,11 +266,11 @@ def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
                     f"file of {size} bytes; nothing of it was unpacked. Ask where it comes from."
                 )
         if len({entry.filename for entry in entries}) < len(entries):
-            raise _damaged(source, ValueError("two entries of one name"))
+            raise ValueError("two entries of one name")
         if {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-            raise _damaged(source, ValueError("entries are neither stored nor deflated"))
+            raise ValueError("entries are neither stored nor deflated")
         if any(not 0 <= entry.header_offset < size for entry in entries):
-            raise _damaged(source, ValueError("an entry lies outside the file"))
+            raise ValueError("an entry lies outside the file")
         yield archive
 
 
@@ -287,10 +283,7 @@ def _read_json(archive: zipfile.ZipFile, name: str) -> Any:  # noqa: ANN401 - as
 
 
 def _read_header(source: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
-    try:
-        header = _read_json(archive, HEADER) if HEADER in archive.namelist() else None
-    except _BROKEN as error:
-        raise _damaged(source, error) from error
+    header = _read_json(archive, HEADER) if HEADER in archive.namelist() else None
     if header is None:
         raise ModelFileError(
             f"load_model: {source} must hold an entry {HEADER!r}, as save_model writes it, got an archive without. "
@@ -395,10 +388,7 @@ def _probe(model: Estimator) -> list[float]:
 
 def _check_probe(source: Path, model: Estimator, header: Mapping[str, Any]) -> None:
     stored = np.asarray(header["probe"], dtype=np.float64)
-    try:
-        now = np.asarray(_probe(model))
-    except _BROKEN as error:
-        raise _damaged(source, error) from error
+    now = np.asarray(_probe(model))
     scale = float(np.abs(stored).max(initial=0.0))
     if stored.shape != now.shape or not np.allclose(now, stored, rtol=0, atol=_PROBE_TOLERANCE * scale):
         raise ModelFileError(
