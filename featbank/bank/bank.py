@@ -9,7 +9,7 @@ from typing import Any
 from featbank.atomic import FORBIDDEN
 from featbank.bank.folder import FeatureFolder
 from featbank.bank.image_log import IMAGE_LOG_NAME, ImageLog
-from featbank.bank.place import store_at
+from featbank.bank.place import refuse_read_only, store_at
 from featbank.bank.shard import KEY, SPEC_NAME, FeatureSpec, read_spec
 from featbank.bank.upkeep import Problem, check_files
 from featbank.errors import BankError
@@ -178,7 +178,7 @@ class Bank:
 
     def compact(self) -> int:
         """Compact every feature and the logs as :meth:`FeatureFolder.compact`; return how many shards went."""
-        self._check_writable()
+        refuse_read_only(self.root, self.is_read_only)
         store_at(self.root).sweep()
         parts: list[FeatureFolder | ImageLog] = [*self.features(), *self._logs()]
         return sum(part.compact() for part in parts)
@@ -191,7 +191,7 @@ class Bank:
         BankError
             If this bank has no such feature, or the operating system refuses.
         """
-        self._check_writable()
+        refuse_read_only(self.root, self.is_read_only)
         folder = next((folder for folder in self.features() if folder.digest == digest), None)
         if folder is None:
             raise BankError(
@@ -200,12 +200,6 @@ class Bank:
             )
         folder.remove()
         self.failures_of(digest).remove()
-
-    def _check_writable(self) -> None:
-        if self.is_read_only:
-            raise BankError(
-                f"bank: {self.root} was opened for reading only, cannot change it. Open it without read_only."
-            )
 
 
 def _no_spec(path: Place) -> str:

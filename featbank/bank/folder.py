@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featbank.bank.place import is_vanished, shard_name, store_at
+from featbank.bank.place import is_vanished, refuse_read_only, shard_name, store_at
 from featbank.bank.rows import KeyIndex, MappedRows, RowReader, relisting
 from featbank.bank.shard import SPEC_NAME, FeatureSpec, Keys, encode_shard, format_keys, parse_keys
 from featbank.bank.upkeep import Problem, compact_feature, name_of, verify_feature
@@ -127,7 +127,7 @@ class FeatureFolder:
             If the shape is wrong, a number is NaN, infinite or too large for the stored type, a key repeats
             with other numbers, or the shard cannot be written (full disk, no permission): then nothing is stored.
         """
-        self._check_writable()
+        refuse_read_only(self.path, self.is_read_only)
         raw, rows = self._checked_rows(keys, vectors)
         data = encode_shard(self.spec, raw, rows)
         for attempt in (1, 2):
@@ -152,15 +152,8 @@ class FeatureFolder:
 
     def check_writable(self) -> None:
         """Refuse now what :meth:`append` would refuse later, after the work that gave the rows."""
-        self._check_writable()
+        refuse_read_only(self.path, self.is_read_only)
         store_at(self.path).check_writable(SPEC_NAME)
-
-    def _check_writable(self) -> None:
-        if self.is_read_only:
-            raise BankError(
-                f"bank: {self.path} was opened for reading only, cannot write feature {self.label!r}. Open the bank "
-                "without read_only, or use a bank folder of your own (`--bank DIR`)."
-            )
 
     def _checked_rows(self, keys: Sequence[str], vectors: ArrayLike) -> tuple[Keys, NDArray[Any]]:
         """Return distinct ascending keys and their vectors in the stored type."""
@@ -276,7 +269,7 @@ class FeatureFolder:
         int
             Files that went.
         """
-        self._check_writable()
+        refuse_read_only(self.path, self.is_read_only)
         return compact_feature(self.path, self.spec)
 
     def remove(self) -> None:
@@ -284,7 +277,7 @@ class FeatureFolder:
 
         A process that still appends to it makes it anew, with the rows it had yet to store.
         """
-        self._check_writable()
+        refuse_read_only(self.path, self.is_read_only)
         store = store_at(self.path)
         store.remove(reversed(self.shard_names()))
         store.sweep()

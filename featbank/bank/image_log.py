@@ -9,14 +9,14 @@ decoding rules, then success over failure, then the smaller text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from featbank.bank.place import shard_name, store_at
+from featbank.bank.place import refuse_read_only, shard_name, store_at
 from featbank.bank.rows import relisting
 from featbank.bank.shard import FORMAT_VERSION, KEY, METADATA_KEY, SPEC_NAME, damaged, explained, read_json
 from featbank.bank.upkeep import Problem, check_files
@@ -141,14 +141,13 @@ class ImageLog:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tables": {}}
 
-    def record(self, rows: Iterable[ImageRecord | Mapping[str, Any]]) -> Place | None:
-        """Store records (`ImageRecord`, or mappings with its fields) as one new shard; return it, or None.
+    def record(self, records: Sequence[ImageRecord]) -> Place | None:
+        """Store records as one new shard; return it, or None.
 
         Recording the same again changes nothing. Raises TypeError or ValueError if a mapping has unknown or missing
         fields or a record contradicts itself, BankError if it cannot be written; then nothing is stored.
         """
-        self._check_writable()
-        records = [row if isinstance(row, ImageRecord) else ImageRecord(**row) for row in rows]
+        refuse_read_only(self.path, self.is_read_only)
         return self._put(_encode(encode_records(records))) if records else None
 
     def _put(self, data: memoryview) -> Place:
@@ -182,7 +181,7 @@ class ImageLog:
 
     def compact(self) -> int:
         """Merge all shards into one of the records that count, equal byte for byte in equal logs."""
-        self._check_writable()
+        refuse_read_only(self.path, self.is_read_only)
         self._store.sweep()
 
         def rewrite() -> int:
@@ -200,16 +199,9 @@ class ImageLog:
 
         return relisting(self.path, rewrite)
 
-    def _check_writable(self) -> None:
-        if self.is_read_only:
-            raise BankError(
-                f"bank: {self.path} was opened for reading only, cannot record images. Open the bank without "
-                "read_only, or use a bank folder of your own (`--bank DIR`)."
-            )
-
     def remove(self) -> None:
         """Delete the log with all its records, if there is one; raises BankError if the system refuses."""
-        self._check_writable()
+        refuse_read_only(self.path, self.is_read_only)
         self._store.remove(self._store.shards())
         self._store.sweep()
         self._store.remove([SPEC_NAME])

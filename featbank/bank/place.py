@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,51 +82,23 @@ def shard_name(data: bytes | memoryview) -> str:
     return f"{hashlib.sha256(data).hexdigest()}.arrow"
 
 
-class Store(ABC):
-    """The files directly in one place, by name; a place that is not there holds none. Get it from `store_at`.
+class Store:
+    """The files directly in one folder, by name; one that is not there holds none. Get it from `store_at`.
 
     Every method raises BankError, with the cure, where the operating system or the store refuses.
 
     Parameters
     ----------
     path : Path or RemotePath
-        The folder.
+        The folder, on a disk here and in a store in `RemoteStore`.
     """
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: Any) -> None:  # noqa: ANN401 - a Path or a RemotePath
         self.path = path
 
-    @abstractmethod
     def _entries(self) -> Iterable[Any]:
-        """List what lies here, as `os.scandir` does."""
-
-    @abstractmethod
-    def put(self, name: str, data: bytes | memoryview) -> Place:
-        """Store a file, all of it or nothing, surviving a kill; one of that name is replaced in one step."""
-
-    @abstractmethod
-    def map(self, name: str) -> pa.Buffer:
-        """Return the bytes of a file, mapped so that the system may take their memory back; raises OSError."""
-
-    @abstractmethod
-    def check_writable(self, name: str) -> None:
-        """Refuse before long work what would be refused after it; ``name`` is a file that never changes."""
-
-    @abstractmethod
-    def remove_folder(self) -> bool:
-        """Remove the folder if it is empty; False if somebody keeps files in it."""
-
-    @abstractmethod
-    def make(self) -> None:
-        """Make the folder of a new bank; refused where a file is in the way."""
-
-    @abstractmethod
-    def free_bytes(self) -> float:
-        """Return how much room there is, in bytes."""
-
-    @abstractmethod
-    def sweep(self) -> None:
-        """Remove hidden files that killed processes left."""
+        with os.scandir(self.path) as entries:
+            return list(entries)
 
     def _names(self, is_wanted: Callable[[Any], bool]) -> list[str]:
         with _explaining("list", self.path):
@@ -172,19 +143,9 @@ class Store(ABC):
             with _explaining("remove", self.path / name):
                 (self.path / name).unlink()
 
-
-class LocalStore(Store):
-    """Files in a folder on a disk."""
-
-    path: Path
-
-    def _entries(self) -> Iterable[os.DirEntry[str]]:
-        with os.scandir(self.path) as entries:
-            return list(entries)
-
-    def put(self, name: str, data: bytes | memoryview) -> Path:
-        """Store a file, all of it or nothing, surviving a kill and a power cut; makes the folder."""
-        target = self.path / name
+    def put(self, name: str, data: bytes | memoryview) -> Place:
+        """Store a file, all of it or nothing, surviving a kill and a power cut; one of that name is replaced."""
+        target: Path = self.path / name
         for attempt in range(_ATTEMPTS):
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -199,17 +160,17 @@ class LocalStore(Store):
         return target
 
     def map(self, name: str) -> pa.Buffer:
-        """Return the bytes of a file, mapped; through a buffer a shard opens twice as fast."""
+        """Return the bytes of a file, mapped so that the system may take their memory back; raises OSError."""
         with pa.memory_map(str(self.path / name)) as source:
             return source.read_buffer()
 
     def check_writable(self, name: str) -> None:
-        """Make and remove an empty file; a folder that is gone is no error, as whoever writes makes it."""
+        """Refuse before long work what would be refused after it; ``name`` is a file that never changes."""
         with _explaining("write to", self.path):
             tempfile.TemporaryFile(dir=self.path).close()
 
     def remove_folder(self) -> bool:
-        """Remove the folder if it is empty."""
+        """Remove the folder if it is empty; False if somebody keeps files in it."""
         with _explaining("remove", self.path):
             try:
                 self.path.rmdir()
@@ -220,7 +181,7 @@ class LocalStore(Store):
         return True
 
     def make(self) -> None:
-        """Make the folder and those above it."""
+        """Make the folder of a new bank, and those above it; refused where a file is in the way."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
@@ -240,14 +201,12 @@ class LocalStore(Store):
 class RemoteStore(Store):
     """Objects in a store that fsspec reaches."""
 
-    path: RemotePath
-
     def _entries(self) -> Iterable[Any]:
-        return self.path.scan()
+        return list(self.path.scan())
 
-    def put(self, name: str, data: bytes | memoryview) -> RemotePath:
+    def put(self, name: str, data: bytes | memoryview) -> Place:
         """Store an object by one request."""
-        target = self.path / name
+        target: RemotePath = self.path / name
         try:
             target.write_bytes(data)
         except StoreError as error:
@@ -302,7 +261,7 @@ def store_at(place: Place) -> Store:
         If it lies in a store where a killed writer could leave half a file under a final name.
     """
     if not isinstance(place, RemotePath):
-        return LocalStore(place)
+        return Store(place)
     if place.scheme not in _WHOLE_OBJECT_SCHEMES:
         raise store_error(
             str(place),
@@ -315,3 +274,12 @@ def store_at(place: Place) -> Store:
 
 def _in_the_way(root: Place) -> BankError:
     return BankError(f"bank: {root} must be a folder, got a file. Name another one with `--bank DIR`.")
+
+
+def refuse_read_only(place: Place, is_read_only: bool) -> None:
+    """Refuse to change what was opened for reading only, before any work."""
+    if is_read_only:
+        raise BankError(
+            f"bank: {place} was opened for reading only and cannot be written. Open the bank without read_only, or use "
+            "a bank folder of your own (`--bank DIR`)."
+        )

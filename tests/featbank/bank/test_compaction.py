@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featbank.bank import upkeep
-from featbank.bank.place import LocalStore
+from featbank.bank.place import Store
 from featbank.bank.upkeep import SHARD_ROWS, cut_points
 from featbank.errors import BankError
 from tests.support.bank_rows import (
@@ -143,19 +143,19 @@ def test_a_shard_that_vanishes_while_compacting_is_looked_for_again(
 ) -> None:
     feature, neighbour = open_feature(tmp_path), open_feature(tmp_path)
     keys = fill(feature, range(20))
-    listing = LocalStore.settled_shards
+    listing = Store.settled_shards
     calls = []
 
-    def listing_before_the_neighbour(store: LocalStore) -> list[str]:
+    def listing_before_the_neighbour(store: Store) -> list[str]:
         names = listing(store)
         if not calls:
             calls.append(1)
             with monkeypatch.context() as patch:
-                patch.setattr(LocalStore, "settled_shards", listing)
+                patch.setattr(Store, "settled_shards", listing)
                 neighbour.compact()
         return names
 
-    monkeypatch.setattr(LocalStore, "settled_shards", listing_before_the_neighbour)
+    monkeypatch.setattr(Store, "settled_shards", listing_before_the_neighbour)
     assert feature.compact() == 0  # the neighbour had done it all
     assert np.array_equal(feature.read(keys), rows_of(keys))
 

@@ -54,13 +54,8 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert len(log.frame()) == 3
 
 
-def test_mappings_are_taken_as_records(tmp_path: Path) -> None:
-    log = log_in(tmp_path)
-    log.record([{"key": image_key(1), "status": "failed", "reason": "empty", "message": "no bytes"}])
-    assert log.failures()["reason"].tolist() == ["empty"]
-    with pytest.raises(TypeError, match="colour"):
-        log.record([{"key": image_key(1), "status": "ok", "colour": "blue"}])
-    assert log.record([]) is None
+def test_no_record_is_no_shard(tmp_path: Path) -> None:
+    assert log_in(tmp_path).record([]) is None
 
 
 @pytest.mark.parametrize(

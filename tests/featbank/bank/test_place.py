@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from featbank.bank import Bank, ImageRecord, shard, upkeep
-from featbank.bank.place import SHARD_NAME, LocalStore, Store, shard_name, store_at
+from featbank.bank.place import SHARD_NAME, Store, shard_name, store_at
 from featbank.errors import BankError, StoreError
 from featbank.remote import RemotePath, StoreFile, as_place, open_store, plain_errors
 from tests.support.bank_rows import contents, fill, image_keys, names_in, open_feature, rows_of
@@ -106,11 +106,11 @@ def failing(function: Any, number: int, *, after: int = 0) -> Any:
 
 
 def test_trying_to_write_leaves_nothing_and_tells_what_would_be_refused(tmp_path: Path) -> None:
-    LocalStore(tmp_path).check_writable("x")
+    Store(tmp_path).check_writable("x")
     assert names_in(tmp_path) == []
     (tmp_path / "file").touch()
     with pytest.raises(BankError, match=r"cannot write to .*ENOTDIR"):
-        LocalStore(tmp_path / "file").check_writable("x")
+        Store(tmp_path / "file").check_writable("x")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG])
@@ -118,15 +118,15 @@ def test_trying_to_write_leaves_nothing_and_tells_what_would_be_refused(tmp_path
 def test_a_failing_step_leaves_the_folder_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int
 ) -> None:
-    LocalStore(tmp_path).put("x.bin", b"before")
+    Store(tmp_path).put("x.bin", b"before")
     with monkeypatch.context() as patch:
         patch.setattr(os, function, failing(getattr(os, function), number))
         with pytest.raises(BankError, match=errno.errorcode[number]) as caught:
-            LocalStore(tmp_path).put("y.bin", DATA)
+            Store(tmp_path).put("y.bin", DATA)
     assert caught.value.errno == number
     assert "it goes on where it stopped" in str(caught.value) or number == errno.EIO
     assert names_in(tmp_path) == ["x.bin"]
-    assert LocalStore(tmp_path).put("y.bin", DATA).read_bytes() == DATA  # goes on when there is room
+    assert Store(tmp_path).put("y.bin", DATA).read_bytes() == DATA  # goes on when there is room
 
 
 def test_a_file_taken_for_a_dead_process_s_is_written_again(
@@ -144,28 +144,28 @@ def test_a_file_taken_for_a_dead_process_s_is_written_again(
 
     monkeypatch.setattr(os, "rename", robbed)
     limit = 2
-    assert LocalStore(tmp_path).put("x.bin", DATA).read_bytes() == DATA
+    assert Store(tmp_path).put("x.bin", DATA).read_bytes() == DATA
     n_taken, limit = 0, 100
     with pytest.raises(BankError, match=r"Another process removed it meanwhile.*Run the same command again"):
-        LocalStore(tmp_path).put("y.bin", DATA)
+        Store(tmp_path).put("y.bin", DATA)
     assert names_in(tmp_path) == ["x.bin"]
 
 
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from featbank.bank.place import LocalStore
+from featbank.bank.place import Store
 from featbank.errors import BankError
 folder = Path(sys.argv[1])
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-LocalStore(folder).put("small", b"x" * 40_000)
+Store(folder).put("small", b"x" * 40_000)
 try:
-    LocalStore(folder).put("large", b"x" * 60_000)
+    Store(folder).put("large", b"x" * 60_000)
 except BankError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-LocalStore(folder).put("later", b"x" * 60_000)
+Store(folder).put("later", b"x" * 60_000)
 """
 
 
@@ -181,9 +181,9 @@ def test_a_real_limit_on_file_size_is_survived(tmp_path: Path) -> None:
 def test_a_file_where_a_folder_must_be_is_explained(tmp_path: Path) -> None:
     (tmp_path / "bank").write_text("not a folder")
     with pytest.raises(BankError, match="cannot write"):
-        LocalStore(tmp_path / "bank").put("x.bin", DATA)
+        Store(tmp_path / "bank").put("x.bin", DATA)
     with pytest.raises(BankError, match="cannot list"):
-        LocalStore(tmp_path / "bank").shards()
+        Store(tmp_path / "bank").shards()
 
 
 def grow(root: str | Path) -> Bank:
