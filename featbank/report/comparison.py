@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,9 +37,10 @@ from featbank.report.summary import (
     ScoreRow,
     Verdict,
     column_decimals,
-    markdown_table,
     markdown_text,
+    record_lines,
     score_lines,
+    score_record,
     spelled,
 )
 from featbank.runs.comparison import TRAINING, Comparison
@@ -260,6 +260,29 @@ def cost_figure(comparison: Comparison) -> Drawing | None:
     return Drawing("compared_cost", "SRCC of every run against its GMACs.", paint)
 
 
+COLUMNS: Final = {
+    "differences": [
+        ("pair", "pair", ""),
+        ("difference", "difference", "num"),
+        ("p", "p", "num"),
+        ("p_holm", "p, corrected", "num"),
+    ],
+    "cost": [
+        ("run", "run", ""),
+        ("gmacs", "GMACs", "num"),
+        ("params", "M params", "num"),
+        ("photo", "one photo", "num"),
+        ("fit", "fit", "num"),
+    ],
+    "drop": [
+        ("run", "run, split", ""),
+        ("whole", "SRCC, all", "num"),
+        ("subset", "SRCC, exclusive", "num"),
+        ("drop", "drop", "num"),
+    ],
+}
+"""Columns of the tables: key of the rows, heading, class."""
+
 MAX_PAIRS = 20
 """Pairs that the page and the Markdown list for a metric; the CSV has all."""
 
@@ -345,7 +368,7 @@ def drop_rows(comparison: Comparison) -> list[dict[str, str]]:
 
 def differences_csv(comparison: Comparison) -> str:
     """Every pair in every metric on every part, with all digits."""
-    return _csv(comparison.differences)
+    return str(comparison.differences.to_csv(index=False, lineterminator="\n"))
 
 
 def scores_csv(comparison: Comparison) -> str:
@@ -354,13 +377,9 @@ def scores_csv(comparison: Comparison) -> str:
     for part, n in comparison.parts.items():
         wins = comparison.wins(part)
         for run in comparison.runs:
-            scores = run.data.scores[part]
-            record: dict[str, object] = {"run": run.label, "title": run.data.title, "part": part, "n": n}
-            for metric in METRIC_NAMES:
-                low, high = scores.ci95.get(metric, (math.nan, math.nan))
-                record |= {metric: scores.metrics[metric], f"{metric}_low": low, f"{metric}_high": high}
             records.append(
-                record
+                {"run": run.label, "title": run.data.title, "part": part, "n": n}
+                | score_record(run.data.scores[part])
                 | {
                     "wins": wins[run.label],
                     "closest_share": comparison.closest[part][run.label],
@@ -370,7 +389,7 @@ def scores_csv(comparison: Comparison) -> str:
                     "fit_s": run.fit_s,
                 }
             )
-    return _csv(pd.DataFrame(records))
+    return str(pd.DataFrame(records).to_csv(index=False, lineterminator="\n"))
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -384,32 +403,11 @@ def comparison_markdown(comparison: Comparison) -> str:
         lines += score_lines("run", score_rows(comparison, part))
         for metric in SHOWN_DIFFERENCES:
             lines += ["", f"Difference in {METRIC_TITLES[metric]}:", ""]
-            lines += markdown_table(
-                ["pair", "difference", "95 % interval", "p", "p (Holm)", "better"],
-                (
-                    [
-                        *(row[k] for k in ("pair", "difference", "difference_small", "p", "p_holm")),
-                        row["p_holm_small"],
-                    ]
-                    for row in difference_rows(comparison, part, metric)
-                ),
-            )
+            lines += record_lines(COLUMNS["differences"], difference_rows(comparison, part, metric))
         lines.append("")
-    lines += ["## Cost", ""]
-    lines += markdown_table(
-        ["run", "GMACs", "M parameters", "one photo", "fit"],
-        ([row[k] for k in ("run", "gmacs", "params", "photo", "fit")] for row in cost_rows(comparison)),
-    )
-    drops = drop_rows(comparison)
-    if drops:
-        lines += ["", "## Drop of SRCC to the exclusive subset", ""]
-        lines += markdown_table(
-            ["run", "split", "all", "exclusive", "drop", "95 % interval"],
-            (
-                [row[k] for k in ("run", "run_small", "whole", "subset", "drop", "drop_small")]
-                for row in drops
-            ),
-        )
+    lines += ["## Cost", "", *record_lines(COLUMNS["cost"], cost_rows(comparison))]
+    if drops := drop_rows(comparison):
+        lines += ["", "## Drop of SRCC to the exclusive subset", "", *record_lines(COLUMNS["drop"], drops)]
     return "\n".join([*lines, ""])
 
 
@@ -424,24 +422,8 @@ def _signed(value: float, decimals: int) -> str:
     return f"+{text}" if math.isfinite(value) and value > 0 and float(text) != 0 else text
 
 
-def _csv(frame: pd.DataFrame) -> str:
-    buffer = io.StringIO()
-    frame.to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue()
-
-
 PAGE_NAME = "comparison.html"
-FIGURE_NAMES = ("compared_scores", "compared_differences", "compared_cost")
-
-
-def _own_before_markers(folder: Path) -> tuple[str, ...]:
-    page = folder / PAGE_NAME
-    is_ours = page.is_file() and "featbank comparison" in page.read_text("utf-8", errors="replace")
-    names = (PAGE_NAME, "scores.csv", "differences.csv", "comparison.md", *(f"{n}.png" for n in FIGURE_NAMES))
-    return names if is_ours else ()
-
-
-COMPARISON: Final = FolderKind("comparison", _own_before_markers)
+COMPARISON: Final = FolderKind("comparison")
 
 
 def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
@@ -499,6 +481,7 @@ def render_comparison(comparison: Comparison, figures: Mapping[str, Drawing]) ->
             headline=split_title(comparison.headline),
             metric_titles=[METRIC_TITLES[name] for name in METRIC_NAMES],
             parts=parts,
+            columns=COLUMNS,
             figures={name: drawing.markup() for name, drawing in figures.items()},
             n_pairs=len(comparison.runs) * (len(comparison.runs) - 1) // 2,
             max_pairs=MAX_PAIRS,

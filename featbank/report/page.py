@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -34,6 +35,9 @@ from featbank.report.summary import predictors, summarise, table_markdown, table
 from featbank.runs.folder import RECEIPT, RunData, kind_of, read_json, read_run, telling_damage, write_text
 
 PAGE_NAME = "report.html"
+Photos: TypeAlias = Mapping[str, str | Path] | pd.Series
+"""Path of each image's photo."""
+
 _JOINTS = frozenset("/:_.+@")
 _JOINT = re.compile(r"([/:_.+@])")
 FIGURE_NAMES = (
@@ -48,9 +52,7 @@ FIGURE_NAMES = (
 )
 
 
-def write_report(
-    run: str | Path, *, photos: Mapping[str, str | Path] | None = None, into: Path | None = None
-) -> Path:
+def write_report(run: str | Path, *, photos: Photos | None = None, into: Path | None = None) -> Path:
     """Write ``report.html``, the figures as PNG, ``tables.csv`` and ``table.md``.
 
     The same run folder gives the same bytes: the page holds no time of its own writing.
@@ -88,7 +90,7 @@ def write_report(
     return into / PAGE_NAME
 
 
-def _write_files(run: RunData, photos: Mapping[str, str | Path] | None, folder: Path) -> None:
+def _write_files(run: RunData, photos: Photos | None, folder: Path) -> None:
     figures = _figures(run)
     for drawing in figures.values():
         drawing.write_png(folder)
@@ -97,9 +99,7 @@ def _write_files(run: RunData, photos: Mapping[str, str | Path] | None, folder: 
     write_text(folder / PAGE_NAME, render_page(run, figures, photos))
 
 
-def render_page(
-    run: RunData, figures: Mapping[str, Drawing], photos: Mapping[str, str | Path] | None = None
-) -> str:
+def render_page(run: RunData, figures: Mapping[str, Drawing], photos: Photos | None = None) -> str:
     """Render one run as a self-contained HTML document."""
     summary = summarise(run)
     drawn = {name: drawing.markup() for name, drawing in figures.items()}
@@ -159,9 +159,7 @@ def _figures(run: RunData) -> dict[str, Drawing]:
     return {drawing.name: drawing for drawing in drawings if drawing is not None}
 
 
-def _thumbnails(
-    misses: list[dict[str, str]], photos: Mapping[str, str | Path] | None
-) -> list[dict[str, Any]]:
+def _thumbnails(misses: list[dict[str, str]], photos: Photos | None) -> list[dict[str, Any]]:
     return [
         miss | {"thumbnail": make_thumbnail(None if photos is None else photos.get(miss["image"]))}
         for miss in misses
@@ -216,52 +214,11 @@ def report_of_run(run: Path, data: str | None = None, out: Path | None = None) -
             raise
     with telling_damage(run):
         if out is None or not is_apart:
-            return write_report_of(run, table)
+            return write_report(run, photos=photos_of(table))
         with replacing_folder(out, REPORT, "report --out") as folder:
-            return out / write_report_of(run, table, folder).name
+            return out / write_report(run, photos=photos_of(table), into=folder).name
 
 
-def write_report_of(run: Path, table: ImageTable | None, into: Path | None = None) -> Path:
-    """Write the report of a run, with thumbnails.
-
-    Parameters
-    ----------
-    table : ImageTable or None
-        Where the photos lie; None for a report without thumbnails.
-    into : Path or None
-        A folder in the making; None for the run's own.
-
-    Returns
-    -------
-    Path
-        The HTML file.
-
-    Raises
-    ------
-    RunError
-        If the folder is no run.
-    OutputError
-        If it cannot be written.
-    """
-    from featbank.report import write_report
-
-    return write_report(run, photos=None if table is None else _Photos(table), into=into)
-
-
-class _Photos(Mapping[str, str]):
-    """Path of each image's photo; looked up in the table, as a page asks for a dozen of perhaps a million."""
-
-    def __init__(self, table: ImageTable) -> None:
-        self._images, self._paths = table.frame["image_id"], table.frame["path"]
-
-    def __getitem__(self, image: str) -> str:
-        [*found] = self._paths[self._images == image]
-        if not found:
-            raise KeyError(image)
-        return str(found[0])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._images)
-
-    def __len__(self) -> int:
-        return len(self._images)
+def photos_of(table: ImageTable | None) -> Photos | None:
+    """Return the path of each image's photo, for the thumbnails of `write_report`; None without a table."""
+    return None if table is None else table.frame.set_index("image_id")["path"]

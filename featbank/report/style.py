@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import math
-import re
 import unicodedata
 import warnings
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -207,17 +205,6 @@ class Theme:
     ramp: tuple[str, ...]
     exclusive: tuple[str, ...]
 
-    def named(self) -> dict[str, str]:
-        """Every colour by a flat name, ``series-0`` for the first of a series."""
-        flat: dict[str, str] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, str):
-                flat[field.name] = value
-            else:
-                flat.update({f"{field.name}-{i}": colour for i, colour in enumerate(value)})
-        return flat
-
 
 LIGHT = Theme(
     surface="#ffffff",
@@ -247,8 +234,8 @@ DARK = Theme(
 
 
 def css_variables(theme: Theme) -> str:
-    """Write a theme as CSS custom properties, ``--ink: #1b2430;`` and so on."""
-    return " ".join(f"--{name}: {colour};" for name, colour in theme.named().items())
+    """Write a theme's single colours as CSS custom properties, ``--ink: #1b2430;`` and so on."""
+    return " ".join(f"--{name}: {colour};" for name, colour in vars(theme).items() if isinstance(colour, str))
 
 
 @contextmanager
@@ -274,7 +261,7 @@ def drawing_settings(theme: Theme) -> Iterator[None]:
         "legend.frameon": False,
         "legend.labelcolor": theme.ink,
         "lines.linewidth": 1.7,
-        "svg.fonttype": "none",  # text stays text: small, selectable, in the page's own font
+        "svg.fonttype": "none",  # text stays text, which is small and shows in scripts that the drawing font lacks
         "svg.hashsalt": "featbank",  # element names that do not change from one writing to the next
         "text.color": theme.ink,
         "text.parse_math": False,  # a band may be called "$x$"
@@ -293,16 +280,8 @@ def drawing_settings(theme: Theme) -> Iterator[None]:
         yield
 
 
-MAX_SVG_BYTES = 200_000  # a scatter of about 2,000 points; beyond that two PNG files are smaller
+MAX_SVG_BYTES = 120_000  # a scatter of about a thousand points; beyond that PNG files are smaller
 PNG_DPI = 144  # two pixels for one CSS pixel at 72 units to the inch
-
-_SVG = "{http://www.w3.org/2000/svg}"
-_XLINK = "{http://www.w3.org/1999/xlink}"
-# Names that share a colour in the light theme share one in the dark theme, too: the first will do.
-_COLOUR_VARIABLES = {code: f"var(--{name})" for name, code in reversed(LIGHT.named().items())}
-_COLOUR = re.compile("|".join(map(re.escape, _COLOUR_VARIABLES)))
-_LONG_DECIMAL = re.compile(r"(-?\d+\.\d{2})\d+")
-_REFERENCE = re.compile(r"#([\w.-]+)")
 
 
 @dataclass(frozen=True)
@@ -330,16 +309,13 @@ class Drawing:
         return path
 
     def markup(self, max_svg_bytes: int = MAX_SVG_BYTES) -> Markup:
-        """Give the figure as inline SVG that follows the page's colours, or as two PNG where that is too large."""
+        """Give the figure as two pictures, of which the page's colours choose one: SVG, or PNG where that is large."""
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        data = self._saved(LIGHT, format="svg", facecolor="none", metadata=nothing)
-        svg = _themed_svg(data, self.name, self.alt)
-        if len(svg.encode()) <= max_svg_bytes:
-            return Markup(svg)  # noqa: S704  matplotlib and ElementTree have escaped every text in it
-        light, dark = (
-            "data:image/png;base64," + base64.b64encode(self._png(theme, background="none")).decode()
-            for theme in (LIGHT, DARK)
-        )
+        kind, themes = "svg+xml", (LIGHT, DARK)
+        pictures = [self._saved(theme, format="svg", facecolor="none", metadata=nothing) for theme in themes]
+        if len(pictures[0]) > max_svg_bytes:
+            kind, pictures = "png", [self._png(theme, background="none") for theme in themes]
+        light, dark = (f"data:image/{kind};base64,{base64.b64encode(data).decode()}" for data in pictures)
         return Markup(
             '<picture><source media="screen and (prefers-color-scheme: dark)" srcset="{dark}">'
             '<img src="{light}" alt="{alt}"></picture>'
@@ -455,50 +431,6 @@ def _label(
             text, (x, y), xycoords=("axes fraction", "data"), xytext=(0, above), textcoords="offset points",
             ha=align, color=colour, fontsize=9.5, weight=weight,
         )  # fmt: skip
-
-
-def _themed_svg(data: bytes, name: str, alt: str) -> str:
-    """Make matplotlib's document fit for a page: colours by variable, unique names, no fonts, no style rules."""
-    root = ET.fromstring(data)  # noqa: S314  matplotlib wrote it a moment ago
-    for parent in list(root.iter()):
-        for child in list(parent):
-            # Both would speak for the whole page once inlined.
-            if child.tag in {f"{_SVG}metadata", f"{_SVG}style"}:
-                parent.remove(child)
-    used = {
-        reference
-        for element in root.iter()
-        for value in element.attrib.values()
-        for reference in _REFERENCE.findall(value)
-    }
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(_SVG)
-        attributes = dict(element.attrib)
-        element.attrib.clear()
-        for key, value in attributes.items():
-            if key == "id":
-                if value in used:
-                    element.set("id", f"{name}-{value}")
-            elif (new := _themed_attribute(key, value, name)) is not None:
-                element.set(key.removeprefix(_XLINK), new)
-    box = root.get("viewBox", "0 0 1 1")
-    root.attrib.clear()
-    root.attrib.update({"viewBox": box, "role": "img", "aria-label": alt, "width": box.split()[2]})
-    return ET.tostring(root, encoding="unicode")
-
-
-def _themed_attribute(key: str, value: str, name: str) -> str | None:
-    if key == "transform" and value.startswith("rotate(-0 "):
-        return None
-    if key == "style":
-        rules = (rule.strip() for rule in value.split(";"))
-        value = "; ".join(rule for rule in rules if rule and not rule.startswith("font-family"))
-        return _COLOUR.sub(lambda match: _COLOUR_VARIABLES[match.group()], value)
-    value = _REFERENCE.sub(lambda match: f"#{name}-{match.group(1)}", value)
-    # A hundredth of a unit is far below a pixel, and the figure is a third smaller.
-    return (
-        _LONG_DECIMAL.sub(r"\1", value) if key in {"d", "x", "y", "width", "height", "transform"} else value
-    )
 
 
 LONG_SIDE_PX = 320

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import Counter
@@ -12,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from featbank.encoders import random_weights_note
 from featbank.report.figures import (
@@ -244,21 +243,24 @@ def tables_csv(run: RunData) -> str:
         Columns ``predictor, kind, split, subset, n``, then for each metric its value and the ends of its 95 %
         interval; an empty cell where a value is undefined.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    ends = [f"{metric}{end}" for metric in METRIC_NAMES for end in ("", "_low", "_high")]
-    writer.writerow(["predictor", "kind", "split", "subset", "n", *ends])
     named = [*run.single_bands.values(), *run.baselines.values()]
     keys = dict.fromkeys([*run.scores, *(key for sets in named for key in sets)])
+    records = []
     for key in keys:
         split, _, subset = key.partition("/")
         for name, kind, scores in predictors(run, key):
-            cells: list[float] = []
-            for metric in METRIC_NAMES:
-                cells += [scores.metrics[metric], *scores.ci95.get(metric, (math.nan, math.nan))]
-            texts = [repr(value) if math.isfinite(value) else "" for value in cells]
-            writer.writerow([name, kind, split, subset, scores.n, *texts])
-    return buffer.getvalue()
+            place = {"predictor": name, "kind": kind, "split": split, "subset": subset, "n": scores.n}
+            records.append(place | score_record(scores))
+    return str(pd.DataFrame(records).to_csv(index=False, lineterminator="\n"))
+
+
+def score_record(scores: Scores) -> dict[str, float]:
+    """Lay metrics and the ends of their intervals out as ``<metric>``, ``<metric>_low``, ``<metric>_high``."""
+    record: dict[str, float] = {}
+    for metric in METRIC_NAMES:
+        low, high = scores.ci95.get(metric, (math.nan, math.nan))
+        record |= {metric: scores.metrics[metric], f"{metric}_low": low, f"{metric}_high": high}
+    return record
 
 
 def table_markdown(run: RunData) -> str:
@@ -281,6 +283,12 @@ def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list
     """Lay rows of text out as lines of a Markdown table."""
     lines = ["| " + " | ".join(titles) + " |", "|---|" + "--:|" * (len(titles) - 1)]
     return lines + ["| " + " | ".join(map(markdown_text, row)) + " |" for row in rows]
+
+
+def record_lines(columns: Sequence[tuple[str, str, str]], rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """Lay rows out by columns of (key, heading, class) as lines of a Markdown table, small print beside its value."""
+    cells = ([f"{row[key]} {row.get(f'{key}_small', '')}".strip() for key, *_ in columns] for row in rows)
+    return markdown_table([heading for _, heading, _ in columns], cells)
 
 
 def score_lines(first: str, rows: Iterable[ScoreRow]) -> list[str]:
@@ -629,7 +637,7 @@ def trust_rows(run: RunData) -> list[dict[str, str]]:
     """List every check, alarms first; whether metrics follow from predictions is tried on the files as they are."""
     again = check_agreement(disagreements(run))
     findings = [finding for finding in run.findings if finding.get("check") != again.check]
-    every = [*findings, again.as_json()]
+    every = [*findings, asdict(again)]
     return [
         {
             "check": str(finding.get("check", "")),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,11 +81,6 @@ def test_each_image_is_one_mark_at_its_place(small_run: RunData) -> None:
     for marker, rows in (("D", frame[frame["subset"] == "exclusive"]), ("o", frame[frame["subset"] == ""])):
         assert sorted(marks[marker]) == sorted(zip(rows["mos"], rows["predicted"], strict=True))
     assert axes.get_xlim() == axes.get_ylim()
-    assert drawing is not None
-    svg = str(drawing.markup())
-    # One mark each, and one in the legend.
-    assert len(re.findall(r'<use [^>]*style="fill: var\(--ramp-\d\)', svg)) == (frame["subset"] == "").sum()
-    assert len(re.findall(r'<use [^>]*style="fill: var\(--exclusive-\d\)', svg)) == 8 + 1
 
 
 def test_the_drawn_curve_is_the_fit_of_all_images(small_run: RunData) -> None:
@@ -136,7 +130,7 @@ def test_constant_predictions_can_be_drawn(make_run: Callable[..., Path], predic
     run.predictions["mos"] = predicted
     drawing = predicted_against_mos(run, "test")
     assert drawing is not None
-    assert "<svg" in drawing.markup()
+    assert "data:image/" in drawing.markup()
 
 
 def test_densities_integrate_to_one_for_each_split_and_subset(small_run: RunData) -> None:

@@ -80,16 +80,8 @@ def test_ramps_gain_contrast_with_density(theme: Theme) -> None:
         assert contrasts[0] > 1.4
 
 
-def test_names_that_share_a_light_colour_share_a_dark_one() -> None:
-    # Pages are drawn in light colours, of which each is then replaced by the variable of one of its names.
-    light, dark = LIGHT.named(), DARK.named()
-    assert list(light) == list(dark)
-    for one, other in itertools.combinations(light, 2):
-        assert light[one] != light[other] or dark[one] == dark[other], (one, other)
-
-
 def test_variables_carry_the_colours() -> None:
-    assert f"--series-1: {LIGHT.series[1]};" in css_variables(LIGHT)
+    assert f"--ink: {LIGHT.ink};" in css_variables(LIGHT)
 
 
 def test_drawing_leaves_no_trace_and_ignores_the_users_style() -> None:
