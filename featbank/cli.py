@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import inspect
 import io
 import json
 import os
@@ -119,12 +120,12 @@ def _run(name: str, arguments: list[str]) -> int:
     command: Command = importlib.import_module(f"featbank.commands.{COMMANDS[name][0]}").COMMANDS[name]
     parser = argparse.ArgumentParser(
         prog=f"featbank {name}",
-        description=command.description,
-        epilog=command.example,
+        description=inspect.getdoc(command.run),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.add_arguments(parser)
+    for declare in command.arguments:
+        declare(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     try:
         options = parser.parse_args(arguments)

@@ -92,8 +92,7 @@ def import_features(
             f"({filled.n_features} columns, from a file with digest {str(filled.identity['source'])[:12]}). "
             "Choose another name, or give --replace to drop the earlier one."
         )
-    # An earlier version stored all files in float32.
-    dtype = same[0].dtype if same else "float16" if matrix.dtype == np.float16 else "float32"
+    dtype = "float16" if matrix.dtype == np.float16 else "float32"
     stored = _cast(matrix, dtype, ids)
     label = f"{IMPORTED_PREFIX}{band}" + (f" ({table.name} in {table.root})" if table.names_in else "")
     rows = {key: row for row, key in enumerate(ImageKeys(table, bank).of(ids))}  # equal files share one row
@@ -175,12 +174,9 @@ def _nothing_imported(bank: Bank, table: ImageTable, band: str) -> MissingFeatur
         if folder.identity.get("kind") == "imported" and folder.n_shards()
     ]
     listed = ", ".join(map(_said, have)) or "none"
-    # Who an image without a file is was another thing then: the name of its CSV and its own.
-    old = any(_said(folder).startswith(f"{band} (dataset csv:") for folder in have)
     return MissingFeaturesError(
         f"bank: no imported band {band!r} for the images of {table.name!r} in {table.root}; imported bands are: "
         f"{listed}. Bring it with `featbank bank import DATA FILE --band {band}`."
-        + (" An earlier version of featbank knew a CSV by its name alone: import it again." if old else "")
     )
 
 

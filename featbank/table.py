@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from featbank.bank import Bank, FeatureFolder, ImageLog
 from featbank.bank.rows import MappedRows
-from featbank.bank.shard import Keys
 from featbank.datasets import ImageTable
 from featbank.errors import ImageError, MissingFeaturesError
 from featbank.feature import make_feature
@@ -49,30 +48,13 @@ class Band:
 class FeatureTable:
     """Features and what is known of their images, in the same order."""
 
-    # DataFrame of shape (n_images, n_features), float64; Columns ``band:0000``, index ``image_id``
-    X: pd.DataFrame
+    # DataFrame of shape (n_images, n_features), float64, or a `MappedTable` of it, with the features left in the bank's
+    # files; columns ``band:0000``, index ``image_id``
+    X: Any
     rows: pd.DataFrame  # the image table's columns for the same images, same index
     # ``image``, ``reason``, ``message`` of images that have no features for a stated reason
     left_out: pd.DataFrame
     # Images whose file equals that of an earlier one byte for byte, and that one; each is a row all the same
-    copies: list[tuple[str, str]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class MappedFeatures:
-    """The same, with the features left in the bank's files.
-
-    Attributes
-    ----------
-    X : MappedTable of shape (n_images, n_features)
-        Columns ``band:0000``, index ``image_id``.
-    rows, left_out, copies
-        As in `FeatureTable`.
-    """
-
-    X: MappedTable
-    rows: pd.DataFrame
-    left_out: pd.DataFrame
     copies: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -135,7 +117,9 @@ def resolve_band(
     )
 
 
-def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> FeatureTable:
+def build_table(
+    table: ImageTable, bands: Sequence[Band], bank: Bank, command: str, *, by_blocks: bool = False
+) -> FeatureTable:
     """Join the bands' features to the images by key.
 
     Parameters
@@ -147,6 +131,8 @@ def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: s
         Asked for the reasons why an image has no features.
     command : str
         The command that computes missing features, for the message.
+    by_blocks : bool
+        Leave the features in their files, to be read by blocks; they are checked now, and must not be too many.
 
     Returns
     -------
@@ -159,36 +145,6 @@ def build_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: s
     MissingFeaturesError
         If the bank lacks features of readable images, or of every image.
     """
-    found = _find_rows(table, bands, bank, command)
-    blocks = [
-        band.folder.read_raw(keys).astype(np.float64) for band, keys in zip(bands, found.keys, strict=True)
-    ]
-    X = pd.DataFrame(np.concatenate(blocks, axis=1), index=found.rows.index, columns=found.columns)
-    return FeatureTable(X, found.rows, found.left_out, found.copies)
-
-
-def map_table(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> MappedFeatures:
-    """Join the bands' features to the images by key, and leave them in the bank's files, to be read by blocks.
-
-    Parameters and errors are those of `build_table`; in addition the files are checked now, and must not be too many.
-    """
-    found = _find_rows(table, bands, bank, command)
-    parts = [band.folder.map(keys) for band, keys in zip(bands, found.keys, strict=True)]
-    X = MappedTable(parts, found.columns, found.rows.index)
-    return MappedFeatures(X, found.rows, found.left_out, found.copies)
-
-
-class _FoundRows(NamedTuple):
-    """Images that have features, the key of each in each band, and the images that have none for a stated reason."""
-
-    keys: list[Keys]
-    columns: list[str]
-    rows: pd.DataFrame
-    left_out: pd.DataFrame
-    copies: list[tuple[str, str]]
-
-
-def _find_rows(table: ImageTable, bands: Sequence[Band], bank: Bank, command: str) -> _FoundRows:
     keys = ImageKeys(table, bank)
     reasons = _known_reasons(bank.images)
     refused = {band.name: _known_reasons(bank.failures_of(band.folder.digest)) for band in bands}
@@ -223,13 +179,17 @@ def _find_rows(table: ImageTable, bands: Sequence[Band], bank: Bank, command: st
             f"{left_out[0][2]} (first: {left_out[0][0]!r}). Check the folder with `featbank check`, or bring "
             "features with `featbank bank import`."
         )
-    return _FoundRows(
-        [chosen[band.name][~lacking] for band in bands],
-        [f"{band.name}:{column:04d}" for band in bands for column in range(band.folder.n_features)],
-        table.frame[~lacking].set_index("image_id"),
-        pd.DataFrame(left_out, columns=["image", "reason", "message"]),
-        _copies(keys, ~lacking),
-    )
+    rows = table.frame[~lacking].set_index("image_id")
+    columns = [f"{band.name}:{column:04d}" for band in bands for column in range(band.folder.n_features)]
+    wanted = [(band.folder, chosen[band.name][~lacking]) for band in bands]
+    X: Any
+    if by_blocks:
+        X = MappedTable([folder.map(own) for folder, own in wanted], columns, rows.index)
+    else:
+        blocks = [folder.read_raw(own).astype(np.float64) for folder, own in wanted]
+        X = pd.DataFrame(np.concatenate(blocks, axis=1), index=rows.index, columns=columns)
+    listed = pd.DataFrame(left_out, columns=["image", "reason", "message"])
+    return FeatureTable(X, rows, listed, _copies(keys, ~lacking))
 
 
 def _why_without_key(path: str) -> tuple[str, str]:

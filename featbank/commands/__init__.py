@@ -31,11 +31,9 @@ class Output:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: what its help says, its arguments, its work."""
+    """A subcommand: its arguments, and its work, whose docstring is its help."""
 
-    description: str
-    example: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
+    arguments: tuple[Callable[[argparse.ArgumentParser], object], ...]
     run: Callable[[argparse.Namespace], Output]
 
 

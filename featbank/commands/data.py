@@ -8,19 +8,24 @@ from pathlib import Path
 from featbank import commands as opt
 from featbank.commands import Command, Output
 
-
-def _demo_arguments(parser: argparse.ArgumentParser) -> None:
-    opt.add(
-        parser,
-        opt.argument("folder DIR", "folder to write"),
-        opt.argument("--photos N", "number of photos", opt.positive_int, 300),
-        opt.argument("--width PX", "width in pixels", opt.positive_int, 3840),
-        opt.argument("--seed S", "another seed gives other photos", opt.seed, 0),
-        opt.WORKERS,
-    )
+_DEMO_OPTIONS = (
+    opt.argument("folder DIR", "folder to write"),
+    opt.argument("--photos N", "number of photos", opt.positive_int, 300),
+    opt.argument("--width PX", "width in pixels", opt.positive_int, 3840),
+    opt.argument("--seed S", "another seed gives other photos", opt.seed, 0),
+    opt.WORKERS,
+)
 
 
 def _demo(options: argparse.Namespace) -> Output:
+    """Write the built-in photo set: rendered 4K scenes, a camera model, simulated raters, UHD-IQA layout.
+
+    Everything made from it says that it is a simulation and proves nothing about real photos. An interrupted call
+    is taken up where it stopped.
+
+    For example:
+      featbank demo demo --photos 300
+    """
     from joblib import cpu_count
     from tqdm import tqdm
 
@@ -49,12 +54,23 @@ def _demo(options: argparse.Namespace) -> Output:
     )
 
 
-def _check_arguments(parser: argparse.ArgumentParser) -> None:
-    quick = opt.switch("--no-decode", "do not decode the images (quick; finds no damaged file)")
-    opt.add(parser, opt.DATA, opt.IMAGES, opt.WORKERS, quick)
+_CHECK_OPTIONS = (
+    opt.DATA,
+    opt.IMAGES,
+    opt.WORKERS,
+    opt.switch("--no-decode", "do not decode the images (quick; finds no damaged file)"),
+)
 
 
 def _check(options: argparse.Namespace) -> Output:
+    """Read a dataset and report what is in it, before hours are spent on it.
+
+    Counts by split and subset, MOS range, groups and how far they overlap, missing, unreadable and duplicate files,
+    and what a constant prediction scores.
+
+    For example:
+      featbank check ~/uhd-iqa
+    """
     from joblib import cpu_count
 
     from featbank.datasets import check_dataset, read_dataset, render_check
@@ -64,11 +80,18 @@ def _check(options: argparse.Namespace) -> Output:
     return Output(document, render_check(document))
 
 
-def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    opt.add(parser, opt.BANK)
+_DOCTOR_OPTIONS = (opt.BANK,)
 
 
 def _doctor(options: argparse.Namespace) -> Output:
+    """Look at the machine and the installation, and say what is missing or could be faster.
+
+    Cores and memory, libraries, the BLAS behind numpy and SciPy with its kernels, threads and speed, torch and its
+    devices, the weights folder, and whether the bank can be written. Ends with 1 if something will not work.
+
+    For example:
+      featbank doctor --bank bank
+    """
     from featbank.doctor import examine, render
     from featbank.remote import as_place
 
@@ -77,31 +100,7 @@ def _doctor(options: argparse.Namespace) -> Output:
 
 
 COMMANDS = {
-    "demo": Command(
-        """Write the built-in photo set: rendered 4K scenes, a camera model, simulated raters, UHD-IQA layout.
-
-Everything made from it says that it is a simulation and proves nothing about real photos. An interrupted
-call is taken up where it stopped.""",
-        "example: featbank demo demo --photos 300",
-        _demo_arguments,
-        _demo,
-    ),
-    "check": Command(
-        """Read a dataset and report what is in it, before hours are spent on it.
-
-Counts by split and subset, MOS range, groups and how far they overlap, missing, unreadable and duplicate
-files, and what a constant prediction scores.""",
-        "example: featbank check ~/uhd-iqa",
-        _check_arguments,
-        _check,
-    ),
-    "doctor": Command(
-        """Look at the machine and the installation, and say what is missing or could be faster.
-
-Cores and memory, libraries, the BLAS behind numpy and SciPy with its kernels, threads and speed, torch and its devices,
-the weights folder, and whether the bank can be written. Ends with 1 if something will not work.""",
-        "example: featbank doctor --bank bank",
-        _doctor_arguments,
-        _doctor,
-    ),
+    "demo": Command(_DEMO_OPTIONS, _demo),
+    "check": Command(_CHECK_OPTIONS, _check),
+    "doctor": Command(_DOCTOR_OPTIONS, _doctor),
 }

@@ -9,36 +9,43 @@ from typing import Any
 from featbank import commands as opt
 from featbank.commands import Command, Output, render_rows
 
-
-def _features_arguments(parser: argparse.ArgumentParser) -> None:
-    opt.add(
-        parser,
-        *(
-            opt.DATA,
-            opt.IMAGES,
-            opt.RECIPE,
-            opt.CODE,
-            opt.BANK,
-            opt.DEVICE,
-            opt.ENGINE,
-            opt.PRECISION,
-            opt.WORKERS,
-        ),
-        opt.switch("--retry-failed", "try again photos recorded as unreadable"),
-        opt.switch("--rehash", "read every file again, also those whose size and times are unchanged"),
-        opt.argument(
-            "--cluster dask://HOST:PORT",
-            "let the workers of a Dask scheduler compute; they read the photos at the same paths",
-        ),
-        opt.argument(
-            "--shard I/N",
-            "only part I (from 0) of N of the images; all parts may run at once into one bank",
-            opt.shard_spec,
-        ),
-    )
+_FEATURES_OPTIONS = (
+    *(
+        opt.DATA,
+        opt.IMAGES,
+        opt.RECIPE,
+        opt.CODE,
+        opt.BANK,
+        opt.DEVICE,
+        opt.ENGINE,
+        opt.PRECISION,
+        opt.WORKERS,
+    ),
+    opt.switch("--retry-failed", "try again photos recorded as unreadable"),
+    opt.switch("--rehash", "read every file again, also those whose size and times are unchanged"),
+    opt.argument(
+        "--cluster dask://HOST:PORT",
+        "let the workers of a Dask scheduler compute; they read the photos at the same paths",
+    ),
+    opt.argument(
+        "--shard I/N",
+        "only part I (from 0) of N of the images; all parts may run at once into one bank",
+        opt.shard_spec,
+    ),
+)
 
 
 def _features(options: argparse.Namespace) -> Output:
+    """Compute the features a bank lacks. Resumable at any time; running it again computes nothing.
+
+    Each photo is decoded once for all views and encoders. An unreadable photo is recorded with its reason and does
+    not stop the run; where all photos fail, the command ends with 1.
+
+    For example:
+      featbank features ~/uhd-iqa --recipe starter --bank bank
+      featbank features ~/uhd-iqa --recipe icl --bank /shared/bank --shard $SLURM_ARRAY_TASK_ID/16
+      featbank features s3://bucket/uhd-iqa --recipe starter --bank s3://bucket/bank
+    """
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
     from featbank.encoders import check_weights, has_random_weights
@@ -214,6 +221,19 @@ def _bank_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _bank(options: argparse.Namespace) -> Output:
+    """Look into and look after a feature bank.
+
+    ls lists its features; verify reads every shard and checks its digest; export writes features as CSV, Parquet or
+    NPZ; import brings features computed elsewhere; prune merges small shards, and with --recipe removes the
+    features that no named recipe uses.
+
+    For example:
+      featbank bank ls
+      featbank bank verify --bank bank
+      featbank bank export features.parquet --data ~/uhd-iqa --recipe starter
+      featbank bank import scores.csv --band nss nss_features.mat --gmacs 1.5
+      featbank bank prune
+    """
     actions = {"ls": _ls, "verify": _verify, "export": _export, "import": _import, "prune": _prune}
     return actions[options.action](options)
 
@@ -382,31 +402,6 @@ def _prune(options: argparse.Namespace) -> Output:
 
 
 COMMANDS = {
-    "features": Command(
-        """Compute the features a bank lacks. Resumable at any time; running it again computes nothing.
-
-Each photo is decoded once for all views and encoders. An unreadable photo is recorded with its reason and
-does not stop the run; where all photos fail, the command ends with 1.""",
-        """examples:
-  featbank features ~/uhd-iqa --recipe starter --bank bank
-  featbank features ~/uhd-iqa --recipe icl --bank /shared/bank --shard $SLURM_ARRAY_TASK_ID/16
-  featbank features s3://bucket/uhd-iqa --recipe starter --bank s3://bucket/bank""",
-        _features_arguments,
-        _features,
-    ),
-    "bank": Command(
-        """Look into and look after a feature bank.
-
-ls lists its features; verify reads every shard and checks its digest; export writes features as CSV, Parquet
-or NPZ; import brings features computed elsewhere; prune merges small shards, and with --recipe removes the
-features that no named recipe uses.""",
-        """examples:
-  featbank bank ls
-  featbank bank verify --bank bank
-  featbank bank export features.parquet --data ~/uhd-iqa --recipe starter
-  featbank bank import scores.csv --band nss nss_features.mat --gmacs 1.5
-  featbank bank prune""",
-        _bank_arguments,
-        _bank,
-    ),
+    "features": Command(_FEATURES_OPTIONS, _features),
+    "bank": Command((_bank_arguments,), _bank),
 }

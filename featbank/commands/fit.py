@@ -13,34 +13,42 @@ _STEPS = 1500
 """Of a student on crops, where no trunk has learned yet."""
 
 
-def _fit_arguments(parser: argparse.ArgumentParser) -> None:
-    opt.add(
-        parser,
-        *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
-        opt.argument("--out RUN", "run folder (default: runs/RECIPE)"),
-        opt.MEMORY_LIMIT,
-        opt.TEST_FRACTION,
-        opt.switch("--over-budget", "fit although the recipe's GMACs exceed its budget"),
-        opt.REFERENCE,
-        opt.argument(
-            "--permutations K",
-            "fits on shuffled MOS, which must score near zero; 0 for none (default: by the size of the problem)",
-            opt.non_negative_int,
-        ),
-        opt.argument("--confidence C", "nominal coverage of the prediction intervals", opt.fraction, 0.9),
-        opt.argument(
-            "--calibrate training|validation",
-            "held-out predictions behind the intervals: out of fold on training, or validation",
-            default="training",
-        ),
-    )
+_FIT_OPTIONS = (
+    *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
+    opt.argument("--out RUN", "run folder (default: runs/RECIPE)"),
+    opt.MEMORY_LIMIT,
+    opt.TEST_FRACTION,
+    opt.switch("--over-budget", "fit although the recipe's GMACs exceed its budget"),
+    opt.REFERENCE,
+    opt.argument(
+        "--permutations K",
+        "fits on shuffled MOS, which must score near zero; 0 for none (default: by the size of the problem)",
+        opt.non_negative_int,
+    ),
+    opt.argument("--confidence C", "nominal coverage of the prediction intervals", opt.fraction, 0.9),
+    opt.argument(
+        "--calibrate training|validation",
+        "held-out predictions behind the intervals: out of fold on training, or validation",
+        default="training",
+    ),
+)
 
 
 def _fit(options: argparse.Namespace) -> Output:
+    """Fit a recipe on a dataset's training rows, evaluate on its other rows, write a run folder.
+
+    Folds, hyper-parameters and weights come from training rows alone; validation and test rows are read once, by
+    the last step. Beside the model stand the constant prediction, every single band, and, where the dataset has
+    metadata, a ridge that sees no pixel.
+
+    For example:
+      featbank fit ~/uhd-iqa --recipe starter --out runs/starter
+      featbank fit ~/uhd-iqa --recipe icl --out runs/icl --cluster dask://10.0.0.5:8786
+    """
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
     from featbank.recipes.reading import read_recipe
-    from featbank.report.page import write_report_of
+    from featbank.report.page import photos_of, write_report
     from featbank.runs.fit import FitOptions, fit_run
 
     recipe = read_recipe(options.recipe)
@@ -65,7 +73,7 @@ def _fit(options: argparse.Namespace) -> Output:
             Bank(options.bank),
             out,
             chosen,
-            write_report=lambda folder: write_report_of(folder, table, folder),
+            write_report=lambda folder: write_report(folder, photos=photos_of(table), into=folder),
             log=say,
         )
     text = render_metrics(metrics) + f"\nrun: {out}   report: {out / 'report.html'}"
@@ -115,17 +123,25 @@ def _metric_line(name: str, scores: dict[str, Any]) -> str:
     )
 
 
-def _score_arguments(parser: argparse.ArgumentParser) -> None:
-    opt.add(
-        parser,
-        opt.argument("model MODEL", "model.skops of a run, or the run folder"),
-        opt.argument("paths PATH...", "image files or folders, or their URLs in a store"),
-        opt.argument("--csv FILE", "write the table there instead of printing it"),
-        *(opt.BANK, opt.CODE, opt.DEVICE, opt.ENGINE, opt.PRECISION, opt.WORKERS),
-    )
+_SCORE_OPTIONS = (
+    opt.argument("model MODEL", "model.skops of a run, or the run folder"),
+    opt.argument("paths PATH...", "image files or folders, or their URLs in a store"),
+    opt.argument("--csv FILE", "write the table there instead of printing it"),
+    *(opt.BANK, opt.CODE, opt.DEVICE, opt.ENGINE, opt.PRECISION, opt.WORKERS),
+)
 
 
 def _score(options: argparse.Namespace) -> Output:
+    """Predict the MOS of new images with a fitted model, computing only what the model needs.
+
+    Prints CSV: image, predicted MOS, its interval, spread (standard deviation) of the ensemble's members;
+    unlike_training with distance (above 1: farther from the training photos than they are from each other; no
+    interval is given then); off_scale (below or above the MOS scale of the training data); simulation; reason (why
+    there is no prediction). Features go to the bank, so scoring again is quick.
+
+    For example:
+      featbank score runs/starter/model.skops photos/ --csv scores.csv
+    """
     from featbank.atomic import check_file, replacing
     from featbank.bank import Bank
     from featbank.encoders import random_weights_note
@@ -167,20 +183,28 @@ def _score(options: argparse.Namespace) -> Output:
     return Output(document, scores.to_csv(index=False, float_format="%.6g").rstrip("\n"), code)
 
 
-def _report_arguments(parser: argparse.ArgumentParser) -> None:
-    opt.add(
-        parser,
-        opt.argument("runs RUN...", "run folder written by `featbank fit`"),
-        opt.argument("--data DATA", "dataset for thumbnails, if it has moved since the run"),
-        opt.argument(
-            "--out DIR",
-            "folder to write to (default: the run's own; for several, `comparison` beside the first)",
-        ),
-        opt.argument("--resamples N", "bootstrap resamples of a comparison", opt.positive_int, 5000),
-    )
+_REPORT_OPTIONS = (
+    opt.argument("runs RUN...", "run folder written by `featbank fit`"),
+    opt.argument("--data DATA", "dataset for thumbnails, if it has moved since the run"),
+    opt.argument(
+        "--out DIR",
+        "folder to write to (default: the run's own; for several, `comparison` beside the first)",
+    ),
+    opt.argument("--resamples N", "bootstrap resamples of a comparison", opt.positive_int, 5000),
+)
 
 
 def _report(options: argparse.Namespace) -> Output:
+    """Write a run's report again, or put several runs side by side.
+
+    One RUN: one self-contained HTML file, its figures, and the tables as CSV and Markdown, in the run folder.
+    Several: a comparison on the rows that all of them were judged on, with paired bootstrap tests corrected for the
+    number of comparisons, wins by split and subset, the drop to the exclusive subset, and cost.
+
+    For example:
+      featbank report runs/starter
+      featbank report runs/starter runs/icl runs/light --out runs/comparison
+    """
     if len(options.runs) > 1:
         return _compare(options)
     from featbank.report.page import report_of_run
@@ -225,44 +249,52 @@ def _compare(options: argparse.Namespace) -> Output:
     return Output(document, "\n".join([sentence, *comparison.notes, f"report: {path}"]))
 
 
-def _distill_arguments(parser: argparse.ArgumentParser) -> None:
-    opt.add(
-        parser,
-        opt.DATA,
-        opt.IMAGES,
-        opt.argument("--teacher RUN", "fitted run, or its model.skops", required=True),
-        opt.argument(
-            "--further PATH...",
-            "more photos or folders of photos to learn from, without MOS; those that DATA holds are passed over",
-            default=[],
-        ),
-        opt.argument("--out NAME", "name of the student: a plain word", required=True),
-        opt.argument("--student ARCH", "MobileNet V3 or V4 of timm", default="mobilenetv3_small_075"),
-        opt.argument("--view VIEW", "view with crops of one size", default="tiles_5x5/center_128"),
-        opt.argument(
-            "--start NAME",
-            "shipped student to start from, 'none' for random weights, auto for the shipped one that fits",
-            default="auto",
-        ),
-        opt.switch(
-            "--no-statistics",
-            "let the student see what its trunk has learned alone, no natural-scene statistics",
-            dest="statistics",
-        ),
-        opt.argument(
-            "--steps N",
-            "of the first part, on crops; 0 keeps the trunk it starts from (default: 0 with a shipped student to "
-            "start from, else 1500)",
-            opt.non_negative_int,
-        ),
-        opt.argument("--settle-steps N", "of the second part, on whole photos", opt.positive_int, 1500),
-        opt.argument("--crops N", "crops kept of each photo", opt.positive_int, 16),
-        opt.argument("--seed S", "", opt.seed, 0),
-        *(opt.DEVICE, opt.BANK, opt.CODE, opt.WORKERS),
-    )
+_DISTILL_OPTIONS = (
+    opt.DATA,
+    opt.IMAGES,
+    opt.argument("--teacher RUN", "fitted run, or its model.skops", required=True),
+    opt.argument(
+        "--further PATH...",
+        "more photos or folders of photos to learn from, without MOS; those that DATA holds are passed over",
+        default=[],
+    ),
+    opt.argument("--out NAME", "name of the student: a plain word", required=True),
+    opt.argument("--student ARCH", "MobileNet V3 or V4 of timm", default="mobilenetv3_small_075"),
+    opt.argument("--view VIEW", "view with crops of one size", default="tiles_5x5/center_128"),
+    opt.argument(
+        "--start NAME",
+        "shipped student to start from, 'none' for random weights, auto for the shipped one that fits",
+        default="auto",
+    ),
+    opt.switch(
+        "--no-statistics",
+        "let the student see what its trunk has learned alone, no natural-scene statistics",
+        dest="statistics",
+    ),
+    opt.argument(
+        "--steps N",
+        "of the first part, on crops; 0 keeps the trunk it starts from (default: 0 with a shipped student to "
+        "start from, else 1500)",
+        opt.non_negative_int,
+    ),
+    opt.argument("--settle-steps N", "of the second part, on whole photos", opt.positive_int, 1500),
+    opt.argument("--crops N", "crops kept of each photo", opt.positive_int, 16),
+    opt.argument("--seed S", "", opt.seed, 0),
+    *(opt.DEVICE, opt.BANK, opt.CODE, opt.WORKERS),
+)
 
 
 def _distill(options: argparse.Namespace) -> Output:
+    """Distil a fitted run into a small network that is used like every other encoder.
+
+    The student matches the teacher's features and scores by MSE (report, section 2.6), first on crops of the
+    photographs, then, with its trunk at rest, on whole ones. MOS is not needed; more photographs help more than
+    more steps. An interrupted call is taken up where it stopped. The result is the encoder featbank:NAME, with its
+    weights, description, receipt and model card in the weights folder.
+
+    For example:
+      featbank distill demo --teacher runs/starter --further ~/photos --out my_student
+    """
     from featbank.encoders import make_encoder
 
     opt.check_device(options.device)
@@ -308,50 +340,8 @@ def _distill(options: argparse.Namespace) -> Output:
 
 
 COMMANDS = {
-    "fit": Command(
-        """Fit a recipe on a dataset's training rows, evaluate on its other rows, write a run folder.
-
-Folds, hyper-parameters and weights come from training rows alone; validation and test rows are read once,
-by the last step. Beside the model stand the constant prediction, every single band, and, where the dataset
-has metadata, a ridge that sees no pixel.""",
-        """examples:
-  featbank fit ~/uhd-iqa --recipe starter --out runs/starter
-  featbank fit ~/uhd-iqa --recipe icl --out runs/icl --cluster dask://10.0.0.5:8786""",
-        _fit_arguments,
-        _fit,
-    ),
-    "score": Command(
-        """Predict the MOS of new images with a fitted model, computing only what the model needs.
-
-Prints CSV: image, predicted MOS, its interval, spread (standard deviation) of the ensemble's members; unlike_training
-with distance (above 1: farther from the training photos than they are from each other; no interval is given then);
-off_scale (below or above the MOS scale of the training data); simulation; reason (why there is no prediction).
-Features go to the bank, so scoring again is quick.""",
-        "example: featbank score runs/starter/model.skops photos/ --csv scores.csv",
-        _score_arguments,
-        _score,
-    ),
-    "report": Command(
-        """Write a run's report again, or put several runs side by side.
-
-One RUN: one self-contained HTML file, its figures, and the tables as CSV and Markdown, in the run folder. Several: a
-comparison on the rows that all of them were judged on, with paired bootstrap tests corrected for the number of
-comparisons, wins by split and subset, the drop to the exclusive subset, and cost.""",
-        """examples:
-  featbank report runs/starter
-  featbank report runs/starter runs/icl runs/light --out runs/comparison""",
-        _report_arguments,
-        _report,
-    ),
-    "distill": Command(
-        """Distil a fitted run into a small network that is used like every other encoder.
-
-The student matches the teacher's features and scores by MSE (report, section 2.6), first on crops of the
-photographs, then, with its trunk at rest, on whole ones. MOS is not needed; more photographs help more than
-more steps. An interrupted call is taken up where it stopped. The result is the encoder featbank:NAME, with
-its weights, description, receipt and model card in the weights folder.""",
-        "example: featbank distill demo --teacher runs/starter --further ~/photos --out my_student",
-        _distill_arguments,
-        _distill,
-    ),
+    "fit": Command(_FIT_OPTIONS, _fit),
+    "score": Command(_SCORE_OPTIONS, _score),
+    "report": Command(_REPORT_OPTIONS, _report),
+    "distill": Command(_DISTILL_OPTIONS, _distill),
 }

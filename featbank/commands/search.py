@@ -10,56 +10,74 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featbank import commands as opt
-from featbank.commands import SIMULATION, Command, Output, say
+from featbank.commands import SIMULATION, Command, Output, render_rows, say
 from featbank.commands.fit import render_metrics
 
 if TYPE_CHECKING:
+    from featbank.leaderboard.board import Board
     from featbank.protocols.preparation import Material, Outcome
 
 
-def _search_arguments(parser: argparse.ArgumentParser) -> None:
-    opt.add(
-        parser,
-        *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
-        opt.argument("--out RUN", "run folder (default: runs/search-RECIPE)"),
-        opt.argument("--budget GMACS", "limit for one photo (default: the recipe's)", opt.positive_number),
-        opt.argument(
-            "--objectives srcc|srcc,gmacs",
-            "what to optimise: SRCC within the budget, or SRCC against GMACs by NSGA-II",
-            default="srcc",
-        ),
-        opt.argument(
-            "--method auto|exhaustive|sampled",
-            "evaluate everything, or sample; auto takes everything up to 4096 configurations",
-            default="auto",
-        ),
-        opt.argument(
-            "--trials N",
-            "configurations to sample; a larger N continues the same study",
-            opt.positive_int,
-            200,
-        ),
-        opt.argument("--seed S", "of the sampler", opt.seed, 0),
-        opt.argument(
-            "--outer-folds K",
-            "folds of the nested score, each costs one more search; 0 leaves it out",
-            _outer_folds,
-            5,
-        ),
-        opt.argument(
-            "--storage URL",
-            "database shared by processes and hosts, such as sqlite:///search.db or "
-            "postgresql://user@host/name (default: a journal file in the run folder)",
-        ),
-        *(opt.REFERENCE, opt.MEMORY_LIMIT, opt.TEST_FRACTION),
-    )
+def _outer_folds(text: str) -> int:
+    number = int(text)
+    if number < 0 or number == 1:
+        raise argparse.ArgumentTypeError(f"must be 0, or at least 2, got {text}")
+    return number
+
+
+_SEARCH_OPTIONS = (
+    *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
+    opt.argument("--out RUN", "run folder (default: runs/search-RECIPE)"),
+    opt.argument("--budget GMACS", "limit for one photo (default: the recipe's)", opt.positive_number),
+    opt.argument(
+        "--objectives srcc|srcc,gmacs",
+        "what to optimise: SRCC within the budget, or SRCC against GMACs by NSGA-II",
+        default="srcc",
+    ),
+    opt.argument(
+        "--method auto|exhaustive|sampled",
+        "evaluate everything, or sample; auto takes everything up to 4096 configurations",
+        default="auto",
+    ),
+    opt.argument(
+        "--trials N",
+        "configurations to sample; a larger N continues the same study",
+        opt.positive_int,
+        200,
+    ),
+    opt.argument("--seed S", "of the sampler", opt.seed, 0),
+    opt.argument(
+        "--outer-folds K",
+        "folds of the nested score, each costs one more search; 0 leaves it out",
+        _outer_folds,
+        5,
+    ),
+    opt.argument(
+        "--storage URL",
+        "database shared by processes and hosts, such as sqlite:///search.db or "
+        "postgresql://user@host/name (default: a journal file in the run folder)",
+    ),
+    *(opt.REFERENCE, opt.MEMORY_LIMIT, opt.TEST_FRACTION),
+)
 
 
 def _search(options: argparse.Namespace) -> Output:
+    """Find the best band subsets within a budget, and fit and evaluate the winner.
+
+    The search looks at training rows alone. Besides the subset of bands it may vary what the recipe opens in its
+    [search] table: views, pooling, band scaling, regressor, design of members, combination. A configuration over
+    the budget is never evaluated. Up to 4096 configurations are evaluated one and all, and the winner is certified;
+    more are sampled by Optuna. The same command run again, at the same time or after a kill, works on the same
+    study: run it in several terminals, or on several hosts with a shared --out or --storage.
+
+    For example:
+      featbank search ~/uhd-iqa --recipe search-classic --budget 50 --out runs/search
+      featbank search ~/uhd-iqa --recipe search-classic --out runs/search --cluster dask://10.0.0.5:8786
+    """
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
     from featbank.recipes.reading import read_recipe
-    from featbank.report.page import write_report_of
+    from featbank.report.page import photos_of, write_report
     from featbank.report.protocol_page import draw_study
     from featbank.runs.fit import FitOptions
     from featbank.search.run import SearchOptions, search_run
@@ -91,7 +109,7 @@ def _search(options: argparse.Namespace) -> Output:
                 features_command=opt.features_command(options, options.data),
             ),
             show_progress=True,
-            write_report=lambda folder: write_report_of(folder, table, folder),
+            write_report=lambda folder: write_report(folder, photos=photos_of(table), into=folder),
             draw_study=draw_study,
             log=say,
         )
@@ -124,13 +142,6 @@ def _search_text(search: dict[str, Any]) -> str:
 
 def _score(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
-
-
-def _outer_folds(text: str) -> int:
-    number = int(text)
-    if number < 0 or number == 1:
-        raise argparse.ArgumentTypeError(f"must be 0, or at least 2, got {text}")
-    return number
 
 
 def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,6 +193,17 @@ def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _protocol(options: argparse.Namespace) -> Output:
+    """Ask how far a score holds: over repeated splits, on another dataset, with fewer rated photos.
+
+    repeated fits and judges the recipe on many random splits; cross fits on one dataset and judges on another;
+    curve shows the score against the number of rated photos. Each writes a folder with CSV, figure, page and
+    receipt. Where a dataset has an official split, its training rows alone take part unless --rows says otherwise.
+
+    For example:
+      featbank protocol repeated scores.csv --recipe mine.toml --splits 100
+      featbank protocol cross ~/koniq-10k ~/uhd-iqa --recipe starter --map nominal
+      featbank protocol curve ~/uhd-iqa --recipe starter --sizes 50,100,200,400
+    """
     from featbank.atomic import check_folder
     from featbank.bank import Bank
     from featbank.datasets import read_dataset
@@ -252,57 +274,81 @@ def _sizes(text: str) -> list[int]:
     return [opt.positive_int(part) for part in text.split(",")]
 
 
-def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
-    opt.add(
-        parser,
-        opt.argument("runs [RUN...]", "run folder written by `featbank fit`"),
-        opt.argument("--table 1|2|3|4", "one table (default: 1 to 3; all four without RUN)", int),
-        opt.argument("--csv FILE", "also write the tables of scores as one CSV"),
-        opt.argument("--markdown FILE", "also write them as Markdown"),
-    )
+_LEADERBOARD_OPTIONS = (
+    opt.argument("runs [RUN...]", "run folder written by `featbank fit`"),
+    opt.argument("--table 1|2|3|4", "one table (default: 1 to 3; all four without RUN)", int),
+    opt.argument("--csv FILE", "also write the tables of scores as one CSV"),
+    opt.argument("--markdown FILE", "also write them as Markdown"),
+)
 
 
 def _leaderboard(options: argparse.Namespace) -> Output:
+    """Place runs in Tables 1 to 3 of the AIM 2024 report by the challenge's own ranking rule.
+
+    A run must have been judged on the official UHD-IQA split; runs on the built-in photo set, on other datasets or
+    on other rows are refused. Metrics are computed anew from the run's predictions. Without RUN, the published
+    tables. Marks: M cost over the budget, P pseudo-labelled validation images, C worse than a constant prediction,
+    T fewer training images, R random weights.
+
+    For example:
+      featbank leaderboard runs/uhd-iqa --csv leaderboard.csv
+    """
     from featbank.atomic import check_file, write_file
-    from featbank.leaderboard.board import (
-        board_document,
-        build_board,
-        render_costs,
-        render_csv,
-        render_markdown,
-        render_text,
-    )
+    from featbank.leaderboard import board as boards_of
     from featbank.leaderboard.published import published_table
 
     tables = (
-        ("--csv", options.csv, render_csv, "table,part,place,method,"),
-        ("--markdown", options.markdown, render_markdown, "## Table "),
+        ("--csv", options.csv, _boards_csv, "table,part,place,method,"),
+        ("--markdown", options.markdown, _boards_markdown, "## Table "),
     )
     for option, place, _, start in tables:
         if place:
             check_file(place, f"leaderboard {option}", partial(_starts_with, start))
     entries = []
     if options.runs:
-        from featbank.leaderboard.board import read_entry
         from featbank.runs.folder import telling_damage
 
         for folder in options.runs:
             with telling_damage(folder):
-                entries.append(read_entry(folder))
+                entries.append(boards_of.read_entry(folder))
     numbers = (1, 2, 3) if options.table in (None, 4) else (options.table,)
-    boards = [build_board(number, entries) for number in numbers]
+    boards = [boards_of.build_board(number, entries) for number in numbers]
     for _, place, render, _ in tables:
         if place:
             write_file(place, render(boards), "leaderboard")
     document: dict[str, object] = {}
     texts = []
     if options.table != 4:
-        document["tables"] = [board_document(board) for board in boards]
-        texts.append(render_text(boards))
+        document["tables"] = [boards_of.board_document(board) for board in boards]
+        for board in boards:
+            lines = [f"Table {board.number}. {board.title}", render_rows(boards_of.board_rows(board))]
+            texts.append("\n".join([*lines, *boards_of.board_notes(board)]))
     if options.table == 4 or (options.table is None and not entries):
         document["table_4"] = published_table(4).to_dict("records")
-        texts.append(render_costs())
+        note = "counted: multiply-accumulates at dispatcher level; - where the report does not say enough."
+        texts.append(f"Table 4. Training specification\n{render_rows(boards_of.cost_rows())}\n{note}")
     return Output(document, "\n\n".join(texts))
+
+
+def _boards_csv(boards: list[Board]) -> str:
+    import pandas as pd
+
+    from featbank.leaderboard.board import board_frame
+
+    return str(pd.concat([board_frame(board) for board in boards]).to_csv(index=False, lineterminator="\n"))
+
+
+def _boards_markdown(boards: list[Board]) -> str:
+    from featbank.leaderboard.board import board_notes, board_rows
+    from featbank.report.summary import markdown_table, markdown_text
+
+    blocks = []
+    for board in boards:
+        rows = board_rows(board)
+        lines = [f"## Table {board.number}. {board.title}", ""]
+        lines += markdown_table(list(rows[0]), (list(row.values()) for row in rows))
+        blocks.append("\n".join([*lines, "", *(f"- {markdown_text(note)}" for note in board_notes(board))]))
+    return "\n\n".join(blocks) + "\n"
 
 
 def _starts_with(start: str, path: Path) -> bool:
@@ -311,42 +357,7 @@ def _starts_with(start: str, path: Path) -> bool:
 
 
 COMMANDS = {
-    "search": Command(
-        """Find the best band subsets within a budget, and fit and evaluate the winner.
-
-The search looks at training rows alone. Besides the subset of bands it may vary what the recipe opens in its [search]
-table: views, pooling, band scaling, regressor, design of members, combination. A configuration over the budget is
-never evaluated. Up to 4096 configurations are evaluated one and all, and the winner is
-certified; more are sampled by Optuna. The same command run again, at the same time or after a kill, works on the same
-study: run it in several terminals, or on several hosts with a shared --out or --storage.""",
-        """examples:
-  featbank search ~/uhd-iqa --recipe search-classic --budget 50 --out runs/search
-  featbank search ~/uhd-iqa --recipe search-classic --out runs/search --cluster dask://10.0.0.5:8786""",
-        _search_arguments,
-        _search,
-    ),
-    "protocol": Command(
-        """Ask how far a score holds: over repeated splits, on another dataset, with fewer rated photos.
-
-repeated fits and judges the recipe on many random splits; cross fits on one dataset and judges on another; curve
-shows the score against the number of rated photos. Each writes a folder with CSV, figure, page and receipt. Where a
-dataset has an official split, its training rows alone take part unless --rows says otherwise.""",
-        """examples:
-  featbank protocol repeated scores.csv --recipe mine.toml --splits 100
-  featbank protocol cross ~/koniq-10k ~/uhd-iqa --recipe starter --map nominal
-  featbank protocol curve ~/uhd-iqa --recipe starter --sizes 50,100,200,400""",
-        _protocol_arguments,
-        _protocol,
-    ),
-    "leaderboard": Command(
-        """Place runs in Tables 1 to 3 of the AIM 2024 report by the challenge's own ranking rule.
-
-A run must have been judged on the official UHD-IQA split; runs on the built-in photo set, on other datasets or on
-other rows are refused. Metrics are computed anew from the run's predictions. Without RUN, the published tables.
-Marks: M cost over the budget, P pseudo-labelled validation images, C worse than a constant prediction, T fewer
-training images, R random weights.""",
-        "example: featbank leaderboard runs/uhd-iqa --csv leaderboard.csv",
-        _leaderboard_arguments,
-        _leaderboard,
-    ),
+    "search": Command(_SEARCH_OPTIONS, _search),
+    "protocol": Command((_protocol_arguments,), _protocol),
+    "leaderboard": Command(_LEADERBOARD_OPTIONS, _leaderboard),
 }

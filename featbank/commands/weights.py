@@ -19,17 +19,20 @@ from featbank.errors import EncoderError
 
 if TYPE_CHECKING:
     from featbank.encoders.weights import WeightsSource
-    from featbank.feature import Feature
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 60
 
 
-def _list_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("encoders", "views", "recipes", "datasets"))
+_LIST_OPTIONS = (opt.argument("what encoders|views|recipes|datasets"),)
 
 
 def _list(options: argparse.Namespace) -> Output:
+    """List what there is: encoders with role, licence and cost; views; recipes; datasets.
+
+    For example:
+      featbank list encoders
+    """
     what = {"encoders": _encoders, "views": _views, "recipes": _recipes, "datasets": _datasets}
     rows = what[options.what]()
     return Output({options.what: rows}, render_rows(rows))
@@ -94,12 +97,23 @@ def _datasets() -> list[dict[str, Any]]:
     return [info._asdict() for info in list_datasets()]
 
 
-def _budget_arguments(parser: argparse.ArgumentParser) -> None:
-    recipe = opt.argument("recipe [R]", "recipe name or TOML file", default="starter")
-    opt.add(parser, recipe, opt.CODE)
+_BUDGET_OPTIONS = (opt.argument("recipe [R]", "recipe name or TOML file", default="starter"), opt.CODE)
 
 
 def _budget(options: argparse.Namespace) -> Output:
+    """List the cost of a recipe: GMACs, parameters and crops of every pass, and their sum against the budget.
+
+    GMACs are multiply-accumulates in units of 1e9 for one UHD-1 image of 3840 x 2160 pixels; bands that share a
+    forward pass pay once. Networks are counted by torch's dispatcher-level counter on the meta device, students by
+    the layers they list, weight-free encoders by a formula of their filter arithmetic; no weights are needed. Where
+    the recipe is the counterpart of a system of the AIM 2024 report, the figure of its Table 4 stands beside ours
+    with the reason for a difference. Ends with 1 where the sum is over the budget.
+
+    For example:
+      featbank budget icl
+    """
+    from importlib.metadata import version
+
     from featbank.encoders.macs import COUNTER
     from featbank.feature import UHD_HEIGHT_PX, UHD_WIDTH_PX, make_feature
     from featbank.leaderboard.published import cost_by_recipe
@@ -114,41 +128,47 @@ def _budget(options: argparse.Namespace) -> Output:
     encoders: dict[str, tuple[int, int | None]] = {}
     counters: dict[str, str | None] = {}
     for band in recipe.bands:
+        row: dict[str, Any] = {"band": band.name, "encoder": band.encoder, "view": "none"}
+        row |= dict.fromkeys(("crops", "columns", "gmacs", "params_m", "published_params_m"))
+        rows.append(row | {"note": "stated at import"})
         if band.encoder.startswith("imported:"):
-            rows.append(_row(band.name, band.encoder, "none", "stated at import"))
             continue
         feature = make_feature(band.encoder, band.view, band.aggregate)
-        owner = owners.setdefault(feature.pass_id, band.name)
-        gmacs = feature.gmacs()
+        encoder, gmacs, owner = (
+            feature.encoder,
+            feature.gmacs(),
+            owners.setdefault(feature.pass_id, band.name),
+        )
+        blueprint = getattr(encoder, "blueprint", None)
         passes.append((feature.pass_id, gmacs))
-        executed = feature.encoder.n_params
-        blueprint = getattr(feature.encoder, "blueprint", None)
         published = (blueprint and blueprint.n_params_published) or None
-        encoders[_network(feature)] = (executed, published)
+        # Bands that read one network count its parameters once.
+        network = encoder.spec.name if blueprint is None else f"{blueprint.base} {encoder.spec.weights}"
+        encoders[network] = encoder.n_params, published
         if blueprint is not None:
-            counters[COUNTER] = _counter_version()
+            counters[COUNTER] = f"torch {version('torch')}"
         else:
             # A student's description lists what that counter found when it was made.
-            counters["layers that the student lists" if executed else "formula of the filter arithmetic"] = (
-                None
+            by_list = (
+                "layers that the student lists" if encoder.n_params else "formula of the filter arithmetic"
             )
-        rows.append(
-            _row(
-                band.name,
-                band.encoder,
-                feature.view.name,
-                "" if owner == band.name else f"shares the pass of {owner}",
-            )
-            | {
-                "crops": sum(scale[0] for scale in feature.view.geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX)),
-                "gmacs": gmacs,
-                "params_m": executed / 1e6,
-                "published_params_m": None if published is None else published / 1e6,
-                "columns": feature.n_features,
-            }
-        )
-        if all(item["encoder"] != band.encoder for item in prompts):
-            prompts += _text_cost(band.name, feature)
+            counters[by_list] = None
+        rows[-1] = row | {
+            "view": feature.view.name,
+            "crops": sum(scale[0] for scale in feature.view.geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX)),
+            "columns": feature.n_features,
+            "gmacs": gmacs,
+            "params_m": encoder.n_params / 1e6,
+            "published_params_m": None if published is None else published / 1e6,
+            "note": "" if owner == band.name else f"shares the pass of {owner}",
+        }
+        texts = getattr(encoder, "prompts", "")
+        is_new = all(item["encoder"] != band.encoder for item in prompts)
+        if texts and is_new and blueprint is not None and blueprint.text_model:
+            from featbank.encoders.networks.clip import count_prompt_gmacs
+
+            once = {"band": band.name, "encoder": encoder.spec.name, "n_prompts": encoder.spec.n_features}
+            prompts.append(once | {"gmacs": count_prompt_gmacs(blueprint, texts)})
     total = sum_gmacs(passes)
     budget = recipe.regression.budget_gmacs
     published_row = cost_by_recipe().get(recipe.name)
@@ -167,12 +187,7 @@ def _budget(options: argparse.Namespace) -> Output:
         "once": prompts,
         "table_4": None
         if published_row is None
-        else {
-            "system": published_row.system,
-            "gmacs": published_row.gmacs,
-            "params_m": published_row.params_m,
-            "explanation": published_row.explanation,
-        },
+        else {name: getattr(published_row, name) for name in ("system", "gmacs", "params_m", "explanation")},
     }
     return Output(document, _budget_text(document), 0 if total <= budget else 1)
 
@@ -203,51 +218,6 @@ def _budget_text(document: dict[str, Any]) -> str:
             f"{row['explanation'][0].upper()}{row['explanation'][1:]}"
         )
     return "\n".join(lines)
-
-
-def _network(feature: Feature) -> str:
-    """Name the weights: bands that read one network count its parameters once."""
-    blueprint = getattr(feature.encoder, "blueprint", None)
-    return (
-        feature.encoder.spec.name if blueprint is None else f"{blueprint.base} {feature.encoder.spec.weights}"
-    )
-
-
-def _text_cost(band: str, feature: Feature) -> list[dict[str, Any]]:
-    prompts = getattr(feature.encoder, "prompts", "")
-    blueprint = getattr(feature.encoder, "blueprint", None)
-    if not prompts or blueprint is None or not blueprint.text_model:
-        return []
-    from featbank.encoders.networks.clip import count_prompt_gmacs
-
-    return [
-        {
-            "band": band,
-            "encoder": feature.encoder.spec.name,
-            "n_prompts": feature.encoder.spec.n_features,
-            "gmacs": count_prompt_gmacs(blueprint, prompts),
-        }
-    ]
-
-
-def _counter_version() -> str:
-    from importlib.metadata import version
-
-    return f"torch {version('torch')}"
-
-
-def _row(band: str, encoder: str, view: str, note: str) -> dict[str, Any]:
-    return {
-        "band": band,
-        "encoder": encoder,
-        "view": view,
-        "crops": None,
-        "columns": None,
-        "gmacs": None,
-        "params_m": None,
-        "published_params_m": None,
-        "note": note,
-    }
 
 
 def _weights_arguments(parser: argparse.ArgumentParser) -> None:
@@ -286,6 +256,22 @@ def _weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _weights(options: argparse.Namespace) -> Output:
+    """See to the weights of network encoders: where they come from, whether they are here, whether they are whole.
+
+    Weights lie in the folder named by FEATBANK_WEIGHTS, else in the user's cache. list shows what is known and what
+    is here; fetch downloads from the publisher; add takes in a file that was fetched by other means. Both compare
+    the digest with the published one, or record it where none is published, refuse files that would run code,
+    demand exactly the network's tensors, and keep one converted safetensors copy. Nothing is ever downloaded by any
+    other command. Restricted or unstated terms need --accept-licence with the licence's name.
+
+    For example:
+      featbank weights list
+      featbank weights list --recipe icl
+      featbank weights fetch checkpoint:arniqa
+      featbank weights fetch --recipe balanced
+      featbank weights add checkpoint:reiqa-quality quality_aware_r50.pth
+      featbank weights add checkpoint:contrique CONTRIQUE_checkpoint25.tar --accept-licence unstated
+    """
     return {"list": _list_weights, "fetch": _fetch, "add": _add}[options.action](options)
 
 
@@ -497,40 +483,7 @@ def fetch_packaged(source: WeightsSource) -> Iterator[Path]:
 
 
 COMMANDS = {
-    "list": Command(
-        """List what there is: encoders with role, licence and cost; views; recipes; datasets.""",
-        "example: featbank list encoders",
-        _list_arguments,
-        _list,
-    ),
-    "budget": Command(
-        """List the cost of a recipe: GMACs, parameters and crops of every pass, and their sum against the budget.
-
-GMACs are multiply-accumulates in units of 1e9 for one UHD-1 image of 3840 x 2160 pixels; bands that share a
-forward pass pay once. Networks are counted by torch's dispatcher-level counter on the meta device, students by the
-layers they list, weight-free encoders by a formula of their filter arithmetic; no weights are needed. Where the recipe
-is the counterpart of a system of the AIM 2024 report, the figure of its Table 4 stands beside ours with the reason for
-a difference. Ends with 1 where the sum is over the budget.""",
-        "example: featbank budget icl",
-        _budget_arguments,
-        _budget,
-    ),
-    "weights": Command(
-        """See to the weights of network encoders: where they come from, whether they are here, whether they are whole.
-
-Weights lie in the folder named by FEATBANK_WEIGHTS, else in the user's cache. list shows what is known and
-what is here; fetch downloads from the publisher; add takes in a file that was fetched by other means. Both
-compare the digest with the published one, or record it where none is published, refuse files that would run
-code, demand exactly the network's tensors, and keep one converted safetensors copy. Nothing is ever
-downloaded by any other command. Restricted or unstated terms need --accept-licence with the licence's name.""",
-        """examples:
-  featbank weights list
-  featbank weights list --recipe icl
-  featbank weights fetch checkpoint:arniqa
-  featbank weights fetch --recipe balanced
-  featbank weights add checkpoint:reiqa-quality quality_aware_r50.pth
-  featbank weights add checkpoint:contrique CONTRIQUE_checkpoint25.tar --accept-licence unstated""",
-        _weights_arguments,
-        _weights,
-    ),
+    "list": Command(_LIST_OPTIONS, _list),
+    "budget": Command(_BUDGET_OPTIONS, _budget),
+    "weights": Command((_weights_arguments,), _weights),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -241,15 +240,6 @@ def board_frame(board: Board) -> pd.DataFrame:
     )
 
 
-_HEADINGS = (
-    "place",
-    "method",
-    "score",
-    *(name.upper() for name in METRIC_COLUMNS),
-    "GMACs",
-    "counted",
-    "marks",
-)
 _RULE = (
     "Score: mean of the ranks in the five metrics among the teams and the runs (report, section 2.1); "
     "the lowest wins."
@@ -260,50 +250,19 @@ _PODIUM_NOTE = (
 )
 
 
-def render_text(boards: Sequence[Board]) -> str:
-    """Lay the tables out as aligned columns, with the remarks under each."""
-    return "\n\n".join(_text(board) for board in boards)
-
-
-def render_markdown(boards: Sequence[Board]) -> str:
-    """Write the tables as Markdown, runs in bold."""
-    blocks = []
-    for board in boards:
-        lines = [f"## Table {board.number}. {board.title}", ""]
-        lines += ["| " + " | ".join(_HEADINGS) + " |", "|--:|---|" + "--:|" * 8 + "---|"]
-        for row in board.rows:
-            cells = _cells(row)
-            cells[1] = _escaped(cells[1])
-            if row.kind == "run":
-                cells[1] = f"**{cells[1]}**"
-            lines.append("| " + " | ".join(cells) + " |")
-        notes = [f"- {_escaped(note)}" for note in _notes(board)]
-        blocks.append("\n".join([*lines, "", *notes]))
-    return "\n\n".join(blocks) + "\n"
-
-
-def render_csv(boards: Sequence[Board]) -> str:
-    """Write all tables as one CSV, a column saying which table a row belongs to."""
-    buffer = io.StringIO()
-    pd.concat([board_frame(board) for board in boards]).to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue()
-
-
-def render_costs() -> str:
-    """Lay Table 4 out as aligned columns, with our recount beside the printed GMACs."""
-    table = published_table(4)
-    counts = [published_costs()[method].counted_gmacs for method in table["method"]]
-    headings = ["method", "input", "hours", "extra data", "params M", "GMACs", "counted", "GPU"]
-    names = ["method", "input", "training_hours", "extra_data", "params_m", "gmacs", "gpu"]
+def cost_rows() -> list[dict[str, str]]:
+    """Lay Table 4 out as rows of text, with our recount beside the printed GMACs; - where too little is said."""
     rows = []
-    for record, counted in zip(table[names].to_dict("records"), counts, strict=True):
-        cells = list(record.values())
-        cells.insert(6, "-" if counted != counted else f"{counted:g}")
-        rows.append(cells)
-    lines = ["Table 4. Training specification", *_aligned([headings, *rows], right=set())]
-    return "\n".join(
-        [*lines, "counted: multiply-accumulates at dispatcher level; - where the report does not say enough."]
-    )
+    for record in published_table(4).to_dict("records"):
+        counted = published_costs()[record["method"]].counted_gmacs
+        rows.append(
+            {
+                name: record[name]
+                for name in ("method", "input", "training_hours", "extra_data", "params_m", "gmacs")
+            }
+            | {"counted": "-" if math.isnan(counted) else f"{counted:g}", "gpu": record["gpu"]}
+        )
+    return rows
 
 
 def board_document(board: Board) -> dict[str, Any]:
@@ -312,27 +271,26 @@ def board_document(board: Board) -> dict[str, Any]:
     return {"table": board.number, "title": board.title, "rows": records, "absent_runs": list(board.absent)}
 
 
-def _text(board: Board) -> str:
-    rows = [list(_HEADINGS), *(_cells(row) for row in board.rows)]
-    lines = _aligned(rows, right={0, *range(2, 10)})
-    return "\n".join([f"Table {board.number}. {board.title}", *lines, *_notes(board)])
-
-
-def _cells(row: BoardRow) -> list[str]:
+def board_rows(board: Board) -> list[dict[str, str]]:
+    """Lay a table out as rows of text by heading; the names of runs begin with >."""
     return [
-        "-" if row.place is None else str(row.place),
-        f"> {row.name}" if row.kind == "run" else row.name,
-        "-" if row.main_score is None else f"{row.main_score:.1f}",
-        *(row.scores[name] or "-" for name in METRIC_COLUMNS),
-        *(
-            "-" if value != value else f"{value:g}"
-            for value in (round(row.gmacs, 3), round(row.counted_gmacs, 3))
-        ),
-        "".join(mark.letter for mark in row.marks),
+        {
+            "place": "-" if row.place is None else str(row.place),
+            "method": f"> {row.name}" if row.kind == "run" else row.name,
+            "score": "-" if row.main_score is None else f"{row.main_score:.1f}",
+            **{name.upper(): row.scores[name] or "-" for name in METRIC_COLUMNS},
+            **{
+                heading: "-" if math.isnan(value) else f"{round(value, 3):g}"
+                for heading, value in (("GMACs", row.gmacs), ("counted", row.counted_gmacs))
+            },
+            "marks": "".join(mark.letter for mark in row.marks),
+        }
+        for row in board.rows
     ]
 
 
-def _notes(board: Board) -> list[str]:
+def board_notes(board: Board) -> list[str]:
+    """Say what the marks of a table mean, and its rule."""
     grouped: dict[str, list[str]] = {}
     for row in board.rows:
         for mark in row.marks:
@@ -344,20 +302,3 @@ def _notes(board: Board) -> list[str]:
     if board.absent:
         notes.append(f"Without this part, hence not placed: {', '.join(board.absent)}.")
     return notes
-
-
-def _aligned(rows: Sequence[Sequence[str]], right: set[int]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _escaped(text: str) -> str:
-    for mark in "\\`*_|<>":
-        text = text.replace(mark, f"\\{mark}")
-    return text

@@ -13,7 +13,6 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featbank.errors import RunError
 from featbank.runs.split import split_names
 from regressors.evaluation.intervals import (
     MIN_GROUPS,
@@ -145,11 +144,6 @@ def judge(
     return scores
 
 
-def predict_constant(training: pd.DataFrame, rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Predict the training rows' mean MOS for every row: what any model has to beat in MAE and RMSE."""
-    return np.full(len(rows), training["mos"].mean())
-
-
 def predict_from_metadata(training: pd.DataFrame, rows: pd.DataFrame) -> NDArray[np.float64] | None:
     """Predict from the dataset's metadata columns alone, without a pixel.
 
@@ -209,41 +203,18 @@ def _number(value: float) -> float | int | None:
 
 CONFIDENCE: Final = 0.9
 
-TRAINING, VALIDATION = "training", "validation"
-
 CHANCE_LEVEL: Final = 0.99
 """Probability of the range in which coverage is called as promised."""
-
-
-def check_calibration(confidence: float, calibrate_on: str, rows: pd.DataFrame) -> None:
-    """Refuse what cannot be calibrated, before anything is fitted.
-
-    Parameters
-    ----------
-    calibrate_on : {"training", "validation"}
-    rows : DataFrame
-        All rows of the run, with ``split``.
-
-    Raises
-    ------
-    RunError
-        If the confidence lies outside (0, 1), or there are no validation rows to calibrate on.
-    """
-    if not 0 < confidence < 1:
-        raise RunError(f"fit: --confidence must lie between 0 and 1, got {confidence:g}. Use 0.9 for 90 %.")
-    if calibrate_on == VALIDATION and not (rows["split"] == VALIDATION).any():
-        raise RunError(
-            "fit: --calibrate validation needs validation images with a MOS, the dataset has none. Use training."
-        )
 
 
 def calibrate(
     y: NDArray[np.float64], held_out: NDArray[np.float64], confidence: float = CONFIDENCE
 ) -> ConformalInterval | None:
-    """Calibrate on out-of-fold predictions of the training rows.
+    """Calibrate on held-out predictions.
 
-    Validation rows would do as well, but they are sealed until everything is fixed, and then show whether the
-    intervals hold on images that had no part in them.
+    Those of the training rows, out of fold, leave validation and test to show whether the intervals hold on images that
+    had no part in them; those of validation rows are the better choice where the training images are a narrower lot
+    than those to come.
 
     Parameters
     ----------
@@ -261,39 +232,11 @@ def calibrate(
     return calibrate_interval(y[tested], held_out[tested], confidence=confidence)
 
 
-def calibrate_run(
-    y: NDArray[np.float64],
-    held_out: NDArray[np.float64],
-    judged: pd.DataFrame,
-    predicted: NDArray[np.float64],
-    confidence: float,
-    calibrate_on: str,
-) -> ConformalInterval | None:
-    """Calibrate a run's interval where it was asked to be.
-
-    Parameters
-    ----------
-    y, held_out : float arrays of shape (n_training,)
-        MOS and out-of-fold predictions of the training rows.
-    judged : DataFrame
-        Columns ``mos`` and ``split``.
-    predicted : float array of shape (n_judged,)
-    calibrate_on : {"training", "validation"}
-        ``training``: out-of-fold predictions, which leaves validation and test to show the coverage. ``validation``:
-        its sealed predictions, the better choice where the training images are a narrower lot than those to come; the
-        test split alone then shows the coverage. No choice of the model depends on it.
-    """
-    if calibrate_on == TRAINING:
-        return calibrate(y, held_out, confidence)
-    rows = (judged["split"] == VALIDATION).to_numpy()
-    return calibrate(judged["mos"].to_numpy(dtype=np.float64)[rows], predicted[rows], confidence)
-
-
 def describe_coverage(
     interval: ConformalInterval | None,
     judged: pd.DataFrame,
     predicted: NDArray[np.float64],
-    calibrate_on: str = TRAINING,
+    calibrate_on: str = "training",
 ) -> dict[str, Any]:
     """Return confidence, half width, and the share of MOS inside on every judged part.
 

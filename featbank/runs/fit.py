@@ -26,7 +26,7 @@ from featbank.encoders import has_random_weights
 from featbank.errors import RunError
 from featbank.recipes.reading import BandRequest, Recipe, RegressionRequest
 from featbank.runs import evaluate, model, split, trust
-from featbank.runs.evaluate import CONFIDENCE, TRAINING, as_written
+from featbank.runs.evaluate import CONFIDENCE, as_written
 from featbank.runs.folder import (
     METRICS,
     PREDICTIONS,
@@ -38,7 +38,7 @@ from featbank.runs.folder import (
 )
 from featbank.runs.split import SealedRows
 from featbank.runs.trust import Finding, Training
-from featbank.table import Band, FeatureTable, MappedFeatures, build_table, map_table, resolve_band
+from featbank.table import Band, FeatureTable, MappedTable, build_table, resolve_band
 from regressors.bands import BlockTable, some_rows, take_rows
 from regressors.checks import BudgetError, Table, check_budget, sum_gmacs
 from regressors.ensemble import BandEnsemble
@@ -100,7 +100,7 @@ class FitOptions:
     reference: bool = False
     permutations: int | None = None
     confidence: float = CONFIDENCE
-    calibrate_on: str = TRAINING
+    calibrate_on: str = "training"
     memory_limit_gb: float | None = None
     features_command: str = "featbank features DATA --recipe R"
 
@@ -143,7 +143,7 @@ class Loaded:
     """
 
     bands: list[Band]
-    features: FeatureTable | MappedFeatures
+    features: FeatureTable
     rows: pd.DataFrame
     left_out: list[str]
     split: list[str]
@@ -151,7 +151,7 @@ class Loaded:
     def table(self, rows: pd.DataFrame) -> Table:
         """Return the features of some of the rows: a data frame, or a table of blocks."""
         features = self.features
-        X: Table = BlockTable(features.X) if isinstance(features, MappedFeatures) else features.X
+        X: Table = BlockTable(features.X) if isinstance(features.X, MappedTable) else features.X
         return take_rows(X, features.rows.index.get_indexer(rows.index))
 
 
@@ -176,7 +176,7 @@ def load_rows(
     MissingFeaturesError, DatasetError
         If features, MOS or rows are missing.
     """
-    features = (map_table if by_blocks else build_table)(table, bands, bank, options.features_command)
+    features = build_table(table, bands, bank, options.features_command, by_blocks=by_blocks)
     prepared = split.prepare_rows(
         features.rows, options.test_fraction, regression.cv.random_state, split.find_copies(features)
     )
@@ -386,7 +386,14 @@ def _load(
     for note in notes if is_first else ():
         log(note)
     rows = loaded.rows
-    evaluate.check_calibration(options.confidence, options.calibrate_on, rows)
+    if not 0 < options.confidence < 1:
+        raise RunError(
+            f"fit: --confidence must lie between 0 and 1, got {options.confidence:g}. Use 0.9 for 90 %."
+        )
+    if options.calibrate_on == "validation" and not (rows["split"] == "validation").any():
+        raise RunError(
+            "fit: --calibrate validation needs validation images with a MOS, the dataset has none. Use training."
+        )
     training = rows[rows["split"] == "training"]
     X = loaded.table(rows)
     log(
@@ -441,9 +448,14 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
     X, rows = run.seal.open(is_fitted=True)
     rows = rows.assign(mos=as_written(rows["mos"]))
     predicted = as_written(ensemble.predict(X) if len(rows) else [])
-    interval = evaluate.calibrate_run(
-        as_written(run.y), held_out, rows, predicted, options.confidence, options.calibrate_on
-    )
+    # No choice of the model depends on it.
+    source = as_written(run.y), held_out
+    if options.calibrate_on == "validation":
+        source = tuple(
+            values[(rows["split"] == "validation").to_numpy()]
+            for values in (rows["mos"].to_numpy(), predicted)
+        )
+    interval = evaluate.calibrate(*source, options.confidence)
     tested = ~np.isnan(held_out)  # a single hold-out fold tests some rows only
     own = evaluate.judge(
         run.y[tested], held_out[tested], groups=run.training["group"].to_numpy()[tested], with_intervals=True
@@ -462,7 +474,7 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
     }
     if len(rows):
         floors = {
-            "constant": evaluate.predict_constant(run.training, rows),
+            "constant": np.full(len(rows), run.training["mos"].mean()),
             "metadata_ridge": evaluate.predict_from_metadata(run.training, rows),
         }
         metrics["baselines"] = evaluate.score_baselines(rows, floors)
@@ -471,7 +483,7 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
     # Descriptive only: nothing is chosen by it. On rows the model has not seen, where a share means something.
     is_evaluated = len(rows) >= MIN_SHARE_ROWS
     sharing = (X, rows["mos"].to_numpy()) if is_evaluated else (run.X, run.y)
-    subsamples = _subsamples(sharing[0], metrics)
+    subsamples, drawn_notes = _subsamples(sharing[0], metrics)
     findings = trust.examine(
         fitted.taught,
         X,
@@ -499,7 +511,7 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
         "subsamples": subsamples,
         "failures": run.loaded.features.left_out.to_dict("records"),
         **({} if options.cluster is None else {"cluster": options.cluster.describe()}),
-        "notes": [*run.notes, *_describe_subsamples(subsamples)],
+        "notes": [*run.notes, *drawn_notes],
     }
     novelty = model.fit_novelty(run.X, run.folds)
     return _Judged(
@@ -538,30 +550,24 @@ def _drawn(X: Table, y: NDArray[np.float64]) -> tuple[pd.DataFrame, NDArray[np.f
     return X.frame(rows), y[rows]
 
 
-def _subsamples(X: Table, metrics: Mapping[str, Any]) -> dict[str, int]:
+def _subsamples(X: Table, metrics: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
     """Say which checks look at a part of the rows, and at how many; ``X`` are the rows behind the bands' shares."""
     sizes: dict[str, int] = {}
+    notes = []
     if isinstance(X, BlockTable):
         sizes |= {"band_share": min(SHARE_ROWS, len(X)), "duplicates": min(trust.DUPLICATE_ROWS, len(X))}
-    if any(isinstance(part, dict) and part.get("n", 0) > evaluate.MANY_ROWS for part in metrics.values()):
-        sizes["intervals"] = evaluate.INTERVAL_ROWS
-    return sizes
-
-
-def _describe_subsamples(sizes: Mapping[str, int]) -> list[str]:
-    notes = []
-    if "band_share" in sizes:
         notes.append(
             "The table was read by blocks from the bank's files. All scores are of all images, but two checks look at "
             f"drawn ones: the shares of the bands at {sizes['band_share']:,}, the search for duplicates at "
             f"{sizes['duplicates']:,}."
         )
-    if "intervals" in sizes:
+    if any(isinstance(part, dict) and part.get("n", 0) > evaluate.MANY_ROWS for part in metrics.values()):
+        sizes["intervals"] = evaluate.INTERVAL_ROWS
         notes.append(
             f"The intervals of parts with more than {evaluate.MANY_ROWS:,} images are those of {sizes['intervals']:,} "
             "drawn ones, narrowed by the root of the ratio."
         )
-    return notes
+    return sizes, notes
 
 
 def _prediction_rows(rows: pd.DataFrame, predicted: np.ndarray, members: pd.DataFrame | None) -> pd.DataFrame:

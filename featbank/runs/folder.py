@@ -40,46 +40,14 @@ TRUST = "trust.json"
 STUDY_FILES: Final = frozenset({"search.journal", "search.lock", "finish.lock"})
 """What the processes of a search share in its folder; the winner's run is written beside them."""
 
-_BEFORE_MARKERS: Final = frozenset(
-    f"{name}.{ending}"
-    for ending, names in {
-        "csv": "cv_results importance predictions scores summary tables trials weights",
-        "html": "protocol report",
-        "json": "metrics protocol receipt trust",
-        "md": "table",
-        "png": "band_share comparison cost cv_curve importance mos_density pareto predicted_test predicted_training "
-        "predicted_validation protocol",
-        "skops": "model",
-        "toml": "recipe",
-    }.items()
-    for name in names.split()
-)
-"""Every name that versions before the marker wrote into a folder with a receipt; no new one is added."""
-
-
-def _kind_name(folder: Path) -> str | None:
-    """Tell from its receipt what a folder is; None without a receipt of ours."""
-    try:
-        receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not (isinstance(receipt, dict) and {"recipe", "dataset", "passes"} <= receipt.keys()):
-        return None
-    return "protocol" if "protocol" in receipt else "search" if "search" in receipt else "run"
-
-
-def _kind(name: str, shared: frozenset[str] = frozenset()) -> FolderKind:
-    return FolderKind(name, lambda folder: _BEFORE_MARKERS if _kind_name(folder) == name else (), shared)
-
-
-RUN: Final = _kind("run")
-PROTOCOL: Final = _kind("protocol")
-SEARCH: Final = _kind("search", STUDY_FILES)
+RUN: Final = FolderKind("run")
+PROTOCOL: Final = FolderKind("protocol")
+SEARCH: Final = FolderKind("search", shared=STUDY_FILES)
 
 
 def kind_of(folder: Path) -> FolderKind:
     """Return the kind of a folder that holds a run, by itself or as the outcome of a search."""
-    return SEARCH if _kind_name(folder) == SEARCH.name else RUN
+    return SEARCH if "search" in read_json(folder, RECEIPT) else RUN
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -272,8 +240,8 @@ def build_receipt(
 
 
 def none_if_nan(value: float) -> float | None:
-    """Return None in place of NaN, for which JSON has no form."""
-    return None if value != value else float(value)
+    """Return None in place of NaN and infinities, for which JSON has no form."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -318,10 +286,6 @@ class Scores:
     metrics: dict[str, float]
     ci95: dict[str, tuple[float, float]]
     ci95_reason: str = ""
-
-    def low(self, metric: str) -> float:
-        """Lower end of a metric's 95 % interval, nan where it has none."""
-        return self.ci95.get(metric, (math.nan, math.nan))[0]
 
 
 @dataclass(frozen=True)
@@ -469,10 +433,8 @@ PREDICTION_COLUMNS = ("image", "split", "subset", "mos", "predicted")
 
 MAX_CSV_BYTES = 1 << 33
 """Predictions of ten million images."""
-MAX_TOML_BYTES = 1 << 20
 
 _EMPTY = ("", "nan", "NaN")
-_SCORE_ORDER = ("training_cv", "validation", "validation/exclusive", "test", "test/exclusive")
 
 
 def read_run(run: str | Path) -> RunData:
@@ -482,7 +444,7 @@ def read_run(run: str | Path) -> RunData:
     ----------
     run : path
         Folder written by ``featbank fit``. ``metrics.json``, ``predictions.csv`` and ``receipt.json`` must be
-        there; ``cv_results.csv``, ``weights.csv`` and ``recipe.toml`` may be absent.
+        there; ``cv_results.csv`` and ``weights.csv`` may be absent.
 
     Raises
     ------
@@ -509,8 +471,11 @@ def _read_run(folder: Path) -> RunData:
     simulation = metrics.get("simulation") or (isinstance(dataset, dict) and dataset.get("simulation"))
     intervals = metrics.get("intervals")
     weights = _read_optional_csv(folder / "weights.csv")
-    if "weight" in weights.columns:
-        weights["weight"] = _numeric(weights["weight"], folder / "weights.csv")
+    if "weight" in weights.columns and not pd.api.types.is_numeric_dtype(weights["weight"]):
+        raise RunError(
+            f"report: column 'weight' of {folder / 'weights.csv'} must hold numbers. Run `featbank fit` again."
+        )
+    recipe = receipt.get("recipe")
     return RunData(
         path=folder,
         scores=scores,
@@ -520,7 +485,7 @@ def _read_run(folder: Path) -> RunData:
         cv_results=_read_optional_csv(folder / "cv_results.csv"),
         weights=weights,
         receipt=receipt,
-        recipe_text=_recipe_text(folder, receipt),
+        recipe_text=str((recipe.get("text") if isinstance(recipe, dict) else None) or ""),
         gmacs=as_float(metrics.get("gmacs")),
         params_m=as_float(metrics.get("params_m")),
         budget_gmacs=as_float(metrics.get("budget_gmacs")),
@@ -531,9 +496,7 @@ def _read_run(folder: Path) -> RunData:
 
 
 def _score_sets(entries: Mapping[str, object]) -> dict[str, Scores]:
-    found = {key: scores for key, entry in entries.items() if (scores := _as_scores(entry)) is not None}
-    ordered = [key for key in _SCORE_ORDER if key in found]
-    return {key: found[key] for key in [*ordered, *(key for key in found if key not in ordered)]}
+    return {key: scores for key, entry in entries.items() if (scores := _as_scores(entry)) is not None}
 
 
 def _named_score_sets(entries: object) -> dict[str, dict[str, Scores]]:
@@ -558,7 +521,7 @@ def _read_predictions(path: Path) -> pd.DataFrame:
             "Give a folder that `featbank fit` has finished."
         )
     check_regular(path, MAX_CSV_BYTES, RunError)
-    names = _read_csv(path, nrows=0).columns
+    names = list(_read_csv(path, nrows=0))
     missing = [name for name in PREDICTION_COLUMNS if name not in names]
     if missing:
         raise RunError(
@@ -567,19 +530,13 @@ def _read_predictions(path: Path) -> pd.DataFrame:
         )
     numbers = [name for name in names if name in {"mos", "predicted"} or str(name).startswith("member:")]
     texts = [*PREDICTION_COLUMNS[:3], *(["group"] if "group" in names else [])]
-    try:
-        # Numbers at once, and nothing that no one reads: a million rows of text take a gigabyte.
-        frame = pd.read_csv(
-            path,
-            usecols=[*texts, *numbers],
-            dtype={name: np.float64 if name in numbers else str for name in names},
-            keep_default_na=False,
-            na_values={name: list(_EMPTY) for name in numbers},
-        )
-    except (ValueError, pd.errors.ParserError):
-        frame = _read_csv(path)  # says what is wrong
-        for name in numbers:
-            frame[name] = _numeric(frame[name], path)
+    # Numbers at once, and nothing that no one reads: a million rows of text take a gigabyte.
+    frame = _read_csv(
+        path,
+        usecols=[*texts, *numbers],
+        dtype={name: np.float64 if name in numbers else str for name in names},
+        na_values={name: list(_EMPTY) for name in numbers},
+    )
     known = frame["group"] if "group" in frame else pd.Series("", index=frame.index)
     frame["group"] = name_groups(known, frame["image"])
     return frame
@@ -599,32 +556,15 @@ def _read_optional_csv(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_csv(path: Path, nrows: int | None = None) -> pd.DataFrame:
+def _read_csv(path: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - those of pandas
     try:
-        # Text first: an image may be called "NA" or "007", which pandas would otherwise turn into something else.
-        return pd.read_csv(path, dtype=str, keep_default_na=False, nrows=nrows)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        raise RunError(
-            f"report: {path} must be a CSV table, got: {error}. Run `featbank fit` again."
-        ) from error
-
-
-def _numeric(column: pd.Series, path: Path) -> pd.Series:
-    try:
-        return pd.to_numeric(column.mask(column.isin(_EMPTY))).astype("float64")
+        # Text unless told otherwise: an image may be called "NA" or "007", which pandas would turn into something else.
+        return pd.read_csv(path, **{"dtype": str, "keep_default_na": False} | options)
     except ValueError as error:
         raise RunError(
-            f"report: column {column.name!r} of {path} must hold numbers, got: {error}. Run `featbank fit` again."
+            f"report: {path} must be a CSV table, whose scores must hold numbers, got: {error}. "
+            "Run `featbank fit` again."
         ) from error
-
-
-def _recipe_text(folder: Path, receipt: Mapping[str, Any]) -> str:
-    recipe = receipt.get("recipe")
-    text = recipe.get("text") if isinstance(recipe, dict) else None
-    if text:
-        return str(text)
-    path = folder / "recipe.toml"
-    return read_regular(path, MAX_TOML_BYTES, RunError).decode("utf-8") if path.exists() else ""
 
 
 def _as_scores(entry: object) -> Scores | None:

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from featbank.errors import DatasetError, RunError, first_few
-from featbank.table import FeatureTable, MappedFeatures
+from featbank.table import FeatureTable, MappedTable
 from regressors.bands import take_rows
 from regressors.checks import Table
 from regressors.folds import make_folds
@@ -48,7 +48,7 @@ class Rows:
     notes: tuple[str, ...]
 
 
-def describe_rows(features: FeatureTable | MappedFeatures) -> list[str]:
+def describe_rows(features: FeatureTable) -> list[str]:
     """Count, with their first names, the listed images that take no part in a fit, and those that are copies.
 
     Returns
@@ -84,12 +84,12 @@ def describe_rows(features: FeatureTable | MappedFeatures) -> list[str]:
     return notes
 
 
-def find_copies(features: FeatureTable | MappedFeatures) -> dict[str, str]:
+def find_copies(features: FeatureTable) -> dict[str, str]:
     """Find images that are one photo by their features, or byte for byte.
 
     Parameters
     ----------
-    features : FeatureTable or MappedFeatures
+    features : FeatureTable
         Features that are left in the bank's files are not compared, their images' bytes are.
 
     Returns
@@ -98,7 +98,7 @@ def find_copies(features: FeatureTable | MappedFeatures) -> dict[str, str]:
         By name: the first image with the same features. Fewer than `MIN_COPY_COLUMNS` columns may agree by chance, and
         where a tenth of the images agree, the features say nothing; neither makes copies.
     """
-    if not isinstance(features, FeatureTable) or features.X.shape[1] < MIN_COPY_COLUMNS:
+    if isinstance(features.X, MappedTable) or features.X.shape[1] < MIN_COPY_COLUMNS:
         return dict(features.copies)
     values, images = features.X.to_numpy(), features.X.index.to_numpy()
     # A few columns tell most images apart; the others are compared as a whole.

@@ -17,7 +17,7 @@ from scipy.stats import t as student_t
 from featbank.errors import first_few
 from featbank.recipes.reading import RegressionRequest
 from featbank.runs.evaluate import judge, score_parts
-from featbank.runs.folder import TRUST, read_run, write_json
+from featbank.runs.folder import TRUST, none_if_nan, read_run, write_json
 from featbank.runs.model import build_ensemble
 from featbank.runs.split import split_names
 from regressors.bands import BlockTable, band_columns, some_rows, take_columns, take_rows
@@ -134,10 +134,6 @@ class Finding:
     sentence: str
     figures: dict[str, Any]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as a JSON-able dict."""
-        return asdict(self)
-
 
 def _find(check: str, figures: dict[str, Any], ok: str, alarm: str = "", caution: str = "") -> Finding:
     """Give the gravest outcome that has a sentence."""
@@ -164,7 +160,7 @@ def check_columns(X: Table, y: NDArray[np.float64], held_out: NDArray[np.float64
         )
     return _find(
         "target in a column",
-        {"columns": named, "held_out_srcc": _number(whole)},
+        {"columns": named, "held_out_srcc": none_if_nan(whole)},
         f"None of {X.shape[1]:,} columns ranks the training images as the MOS does (all below |SRCC| "
         f"{IMPLAUSIBLE_SRCC:g}).",
         alarm,
@@ -237,7 +233,7 @@ def check_groups(
         splits[str(split)] = {
             "n": n,
             "n_shared": n - n_unseen,
-            "srcc_unseen_groups": _number(score),
+            "srcc_unseen_groups": none_if_nan(score),
             "n_unseen_groups": n_unseen,
         }
         if n > n_unseen:
@@ -324,7 +320,7 @@ def check_range(judged: pd.DataFrame, predicted: NDArray[np.float64]) -> Finding
         if share > 0 and math.isfinite(r):
             slope = r / share  # of least squares, MOS over prediction, and its standard error
             error = math.sqrt(max(0.0, 1 - r**2) / (len(y) - 2)) / share
-        figures[str(split)] = {"share": share, "slope": _number(slope), "slope_error": _number(error)}
+        figures[str(split)] = {"share": share, "slope": none_if_nan(slope), "slope_error": none_if_nan(error)}
         # A ridge that shrinks as it should has slope 1, whatever its share; only more is compression.
         if math.isnan(r) or slope - 2 * error > COMPRESSED_SLOPE:
             detail = f"one point of them stands for {slope:.1f} MOS points"
@@ -484,10 +480,6 @@ def alarming(findings: Sequence[Finding]) -> list[str]:
     return [f"{finding.check}: {finding.sentence}" for finding in findings if finding.level == ALARM]
 
 
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
 FEW_ROWS: Final = 500
 """Training images up to which one shuffle says little: its standard error is one over the root of their number."""
 
@@ -645,5 +637,5 @@ def write_trust(folder: Path, findings: list[Finding]) -> list[Finding]:
         All of them, the last check included.
     """
     every = [*findings, check_agreement(disagreements(read_run(folder)))]
-    write_json(folder / TRUST, {"findings": [finding.as_json() for finding in every]})
+    write_json(folder / TRUST, {"findings": [asdict(finding) for finding in every]})
     return every

@@ -97,25 +97,20 @@ class Space:
             f"band:{band}": (LEFT_OUT, *(variant.name for variant in row))
             for band, row in self.variants.items()
         }
-        choices |= {name: values for name, values in self._option_texts.items() if len(values) > 1}
+        choices |= {name: tuple(values) for name, values in self._options.items() if len(values) > 1}
         return choices
 
     @cached_property
     def size(self) -> int:
         """Number of configurations, the budget aside."""
-        return (math.prod(1 + len(row) for row in self.variants.values()) - 1) * self._n_options
+        n_options = math.prod(map(len, self._options.values()))
+        return (math.prod(1 + len(row) for row in self.variants.values()) - 1) * n_options
 
     @cached_property
     def own(self) -> Configuration:
         """The recipe as it stands, the budget aside."""
-        regression = self.recipe.regression
-        return Configuration(
-            tuple(band.name for band in self.recipe.bands),
-            regression.estimator,
-            regression.unit_band,
-            regression.members,
-            regression.combine,
-        )
+        own = {name: getattr(self.recipe.regression, name) for name in OPTIONS}
+        return Configuration(tuple(band.name for band in self.recipe.bands), **own)
 
     def band_of(self, variant: str) -> str:
         """Return the band of the recipe that a variant computes."""
@@ -137,10 +132,10 @@ class Space:
         """
         members, combine = configuration.members, configuration.combine
         if isinstance(members, str) and len(configuration.variants) == 1:
-            members = next(rule for rule in self._option_values["members"] if isinstance(rule, str))
+            members = next(rule for rule in self._options["members"].values() if isinstance(rule, str))
         is_single = members == "all" or (isinstance(members, str) and len(configuration.variants) == 1)
         if is_single and combine in _AVERAGES:
-            combine = next(rule for rule in self._option_values["combine"] if rule in _AVERAGES)
+            combine = next(rule for rule in self._options["combine"] if rule in _AVERAGES)
         return replace(configuration, members=members, combine=combine)
 
     def list_feasible(self, limit: int = MAX_EXHAUSTIVE) -> list[Configuration] | None:
@@ -156,13 +151,11 @@ class Space:
 
     def iterate_feasible(self) -> Iterator[Configuration]:
         """Go through the distinct configurations within the budget, few bands first within each branch."""
-        options = list(itertools.product(*self._option_values.values()))
+        options = list(itertools.product(*(values.values() for values in self._options.values())))
         for names in self._subsets():
             seen: set[Configuration] = set()
             for values in options:
-                configuration = self.canonical(
-                    Configuration(names, **dict(zip(self._option_values, values, strict=True)))
-                )
+                configuration = self.canonical(Configuration(names, *values))
                 if configuration not in seen:
                     seen.add(configuration)
                     yield configuration
@@ -179,12 +172,7 @@ class Space:
     def from_params(self, params: Mapping[str, str]) -> Configuration:
         """Read a configuration, in its canonical spelling."""
         names = tuple(params[f"band:{band}"] for band in self.variants if params[f"band:{band}"] != LEFT_OUT)
-        values = {
-            name: self._option_values[name][
-                self._option_texts[name].index(params.get(name, self._option_texts[name][0]))
-            ]
-            for name in OPTIONS
-        }
+        values = {name: known[params.get(name, next(iter(known)))] for name, known in self._options.items()}
         return self.canonical(Configuration(names, **values))
 
     def repair(self, configuration: Configuration, rng: np.random.Generator) -> Configuration:
@@ -228,20 +216,16 @@ class Space:
         return Recipe(self.recipe.name, title, self.recipe.source, bands, regression)
 
     @cached_property
-    def _option_values(self) -> dict[str, tuple[Any, ...]]:
+    def _options(self) -> dict[str, dict[str, Any]]:
+        """Values of each option by their text, the recipe's own first."""
         search = self.recipe.search or SearchRequest()
         return {
-            name: tuple(dict.fromkeys([getattr(self.recipe.regression, name), *getattr(search, name)]))
+            name: {
+                _text(value): value
+                for value in [getattr(self.recipe.regression, name), *getattr(search, name)]
+            }
             for name in OPTIONS
         }
-
-    @cached_property
-    def _option_texts(self) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(map(_text, values)) for name, values in self._option_values.items()}
-
-    @cached_property
-    def _n_options(self) -> int:
-        return math.prod(len(values) for values in self._option_values.values())
 
     def _fits(self, names: Sequence[str]) -> bool:
         return is_within(sum_gmacs(self.passes[name] for name in names), self.budget_gmacs)

@@ -23,7 +23,7 @@ from featbank.bank import Bank
 from featbank.cli import main
 from featbank.datasets import ImageTable, read_dataset
 from featbank.recipes.reading import Recipe
-from featbank.report.page import write_report_of
+from featbank.report.page import write_report
 from featbank.runs import evaluate, model
 from featbank.runs.fit import FitOptions, fit_run
 from featbank.runs.model import load_run_model
@@ -89,7 +89,7 @@ def test_a_run_by_blocks_has_the_numbers_of_a_run_in_memory(
             bank,
             folder / name,
             FitOptions(memory_limit_gb=limit, test_fraction=0.1, permutations=int(by_blocks)),
-            write_report=(lambda folder: write_report_of(folder, None, folder)) if by_blocks else None,
+            write_report=(lambda folder: write_report(folder, into=folder)) if by_blocks else None,
         )
     shown = {name: {k: v for k, v in found.items() if k != "band_share"} for name, found in metrics.items()}
     assert_close(shown["blocks"], shown["memory"])

@@ -169,7 +169,7 @@ def test_the_command_writes_and_prints(
     written = pd.read_csv(files[0])
     assert written.groupby("table").size().tolist() == [16, 16, 9]
     assert written.loc[written["kind"] == "run", "place"].notna().all()
-    assert f"**\\> {run}**" in Path(files[1]).read_text().replace("\\_", "_")
+    assert f"| &gt; {run} |" in Path(files[1]).read_text().replace("\\_", "_")
     assert main(["leaderboard"]) == 0
     text = capsys.readouterr().out
     assert all(f"Table {number}." in text for number in (1, 2, 3, 4))

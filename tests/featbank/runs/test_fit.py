@@ -15,7 +15,7 @@ from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import DatasetError, MissingFeaturesError, RunError
 from featbank.importing import import_features
 from featbank.recipes.reading import parse_recipe
-from featbank.report.page import write_report_of
+from featbank.report.page import photos_of, write_report
 from featbank.runs.evaluate import score_baselines
 from featbank.runs.fit import FitOptions, fit_run
 from featbank.runs.folder import read_run
@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bank,
         folder / "run",
         FitOptions(workers=1),
-        write_report=lambda run: write_report_of(run, table, run),
+        write_report=lambda run: write_report(run, photos=photos_of(table), into=run),
     )
     return folder / "run"
 
@@ -276,7 +276,7 @@ def test_intervals_are_drawn_by_group_and_not_from_a_few_groups(tmp_path: Path) 
         bank,
         tmp_path / "run",
         FitOptions(workers=1),
-        write_report=lambda run: write_report_of(run, table, run),
+        write_report=lambda run: write_report(run, photos=photos_of(table), into=run),
     )
     rows = pd.read_csv(tmp_path / "run/predictions.csv", keep_default_na=False).set_index("image")
     listed = table.frame.set_index("image_id")["group"]

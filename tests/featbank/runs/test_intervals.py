@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from featbank.errors import RunError
-from featbank.report.page import write_report_of
+from featbank.report.page import photos_of, write_report
 from featbank.runs.evaluate import calibrate, describe_coverage
 from featbank.runs.fit import FitOptions, fit_run
 from featbank.runs.model import load_run_model, with_interval
@@ -78,7 +78,7 @@ def test_the_page_shows_the_coverage(tmp_path: Path) -> None:
         bank,
         tmp_path / "run",
         FitOptions(workers=1, permutations=0),
-        write_report=lambda run: write_report_of(run, table, run),
+        write_report=lambda run: write_report(run, photos=photos_of(table), into=run),
     )
     page = (tmp_path / "run/report.html").read_text()
     assert "Prediction intervals" in page
