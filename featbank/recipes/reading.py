@@ -1,6 +1,6 @@
 """The recipe: a strict, versioned TOML file that states which features, which regression, which budget.
 
-The dataclasses hold the defaults, the tables of checks below them what a file may say instead.
+The dataclasses hold of each key the default, and the check of what a file may say instead.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import difflib
 import itertools
 import math
 import tomllib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 import tomli_w
@@ -40,13 +40,153 @@ _MAX_NAME = 200  # characters of a band's name, which heads its columns
 
 
 @dataclass(frozen=True)
-class BandRequest:
-    """One ``[[band]]`` of a recipe: an encoder on a view, under a name of its own."""
+class _Place:
+    """Where a value stands: what its errors name."""
 
-    name: str
-    encoder: str
-    view: str = "none"
-    aggregate: str = "mean"
+    recipe: str
+    key: str = ""
+    encoders: Mapping[str, str] = field(default_factory=dict)  # of each band, once these are known
+
+    def __truediv__(self, key: str) -> _Place:
+        return replace(self, key=f"{self.key}.{key}" if self.key else key)
+
+    def error(self, sentence: str) -> RecipeError:
+        return RecipeError(f"recipe {self.recipe!r}: {sentence}")
+
+    def wrong(self, expected: str, value: object, hint: str = "") -> RecipeError:
+        return self.error(f"{self.key} must be {expected}, got {_shown(value)}.{hint}")
+
+    def check_keys(self, value: object, known: Collection[str]) -> dict[str, Any]:
+        """Accept a table that holds known keys only."""
+        if not isinstance(value, dict):
+            raise self.wrong("a table of keys", value)
+        for key in value:
+            if key not in known:
+                near = difflib.get_close_matches(key[:80], known, n=2)
+                hint = f" Did you mean {' or '.join(near)}?" if near else ""
+                spelt = f"{self.key}.{key[:80]}" if self.key else key[:80]
+                raise self.error(f"unknown key {spelt}.{hint} Known keys here: {', '.join(sorted(known))}.")
+        return value
+
+
+Check = Callable[[_Place, object], Any]
+_Request = TypeVar("_Request")
+
+
+def _shown(value: object) -> str:
+    """Spell a value for a message, the beginning and the end of a long one."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python spells
+        text = f"a very long {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:50]}...{text[-20:]}"
+
+
+def _table(at: _Place, value: object, checks: Mapping[str, Check]) -> dict[str, Any]:
+    """Accept a table by the check of each key."""
+    return {key: checks[key](at / key, item) for key, item in at.check_keys(value, checks).items()}
+
+
+def _text(at: _Place, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise at.wrong("text", value)
+
+
+def _flag(at: _Place, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise at.wrong("true or false", value)
+
+
+def _one_of(*allowed: str) -> Check:
+    """Accept one of several words."""
+
+    def check(at: _Place, value: object) -> str:
+        if isinstance(value, str) and value in allowed:
+            return value
+        near = difflib.get_close_matches(_shown(value).strip("'"), allowed, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise at.wrong(f"one of {', '.join(allowed)}", value, hint)
+
+    return check
+
+
+def _whole(low: int, high: int) -> Check:
+    """Accept a whole number from ``low`` to ``high``."""
+
+    def check(at: _Place, value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise at.wrong(f"a whole number from {low} to {high}", value)
+
+    return check
+
+
+def _number(above: float | None = None, below: float = math.inf) -> Check:
+    """Accept a finite number inside an open interval."""
+
+    def check(at: _Place, value: object) -> float:
+        try:
+            found = (
+                math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+            )
+        except OverflowError:  # a whole number of hundreds of digits
+            found = math.inf
+        if math.isfinite(found) and (above is None or above < found) and found < below:
+            return found
+        expected = "a finite number" if above is None else f"a number above {above:g}"
+        raise at.wrong(expected + (f" and below {below:g}" if below < math.inf else ""), value)
+
+    return check
+
+
+def _choices(inner: Check) -> Check:
+    """Accept a list of different choices."""
+
+    def check(at: _Place, value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not value:
+            raise at.wrong("a list of choices", value)
+        if any(choice in value[:place] for place, choice in enumerate(value)):
+            raise at.error(f"{at.key} must name each choice once, got {_shown(value)}.")
+        return tuple(inner(at, choice) for choice in value)
+
+    return check
+
+
+def _grid(*, allow_zero: bool) -> Check:
+    """Accept a number, a list of numbers, or ``{ logspace = [low, high, n] }``."""
+
+    def check(at: _Place, value: object) -> tuple[float, ...]:
+        if isinstance(value, dict):
+            return tuple(_table(at, value or {"logspace": None}, {"logspace": _logspace})["logspace"])
+        numbers = value if isinstance(value, list) else [value]
+        if not 1 <= len(numbers) <= _MAX_GRID:
+            raise at.error(f"{at.key} must hold 1 to {_MAX_GRID} values, got {len(numbers)}.")
+        checked = tuple(_number(below=_MAX_VALUE)(at, point) for point in numbers)
+        if min(checked) < 0 or (min(checked) == 0 and not allow_zero):
+            raise at.wrong("not negative" if allow_zero else "positive", value)
+        return checked
+
+    return check
+
+
+def _logspace(at: _Place, value: object) -> list[float]:
+    if not (isinstance(value, list) and len(value) == 3):
+        raise at.wrong("[lowest exponent, highest exponent, number of values]", value)
+    low, high = (_number(-31.0, 31.0)(at, end) for end in value[:2])
+    n_values = _whole(1, _MAX_GRID)(replace(at, key=f"the number of values in {at.key}"), value[2])
+    return [float(point) for point in np.logspace(low, high, n_values)]
+
+
+def _key(default: Any, check: Check) -> Any:  # noqa: ANN401 - a field of any type
+    """Declare a key of a table: what it is by default, and what a file may say."""
+    return field(default=default, metadata={"check": check})
+
+
+def _read(kind: type[_Request], at: _Place, value: object) -> _Request:
+    """Read a table by the checks of its keys."""
+    return kind(**_table(at, value, {key.name: key.metadata["check"] for key in fields(cast(Any, kind))}))
 
 
 @dataclass(frozen=True)
@@ -58,11 +198,48 @@ class FoldsRequest:
     ``test_size`` of the images held out.
     """
 
-    kind: str = "grouped"
-    n_splits: int = 5
-    shuffle: bool = True
-    random_state: int = 0
-    test_size: float = 0.2
+    kind: str = _key("grouped", _one_of("grouped", "kfold", "holdout"))
+    n_splits: int = _key(5, _whole(2, 10_000))
+    shuffle: bool = _key(True, _flag)
+    random_state: int = _key(0, _whole(0, 2**32 - 1))
+    test_size: float = _key(0.2, _number(0.0, 1.0))
+
+
+def _folds(at: _Place, value: object) -> FoldsRequest:
+    if isinstance(value, dict) and "holdout" in value:  # the short form { holdout = 0.2 }
+        rest = {key: item for key, item in value.items() if key != "holdout"}
+        value = {"kind": "holdout", "test_size": value["holdout"], **rest}
+    return _read(FoldsRequest, at, value)
+
+
+def _members(at: _Place, value: object) -> str | tuple[tuple[str, ...], ...]:
+    if isinstance(value, str):
+        return str(_one_of(*MEMBERS)(at, value))
+    if not (isinstance(value, list) and value and all(isinstance(m, list) and m for m in value)):
+        raise at.wrong(f"one of {', '.join(MEMBERS)} or a list of lists of band names", value)
+    return tuple(tuple(_one_of(*at.encoders)(at, band) for band in member) for member in value)
+
+
+def _band_weights(at: _Place, value: object) -> tuple[dict[str, float], ...]:
+    if not isinstance(value, list) or not all(isinstance(candidate, dict) for candidate in value):
+        raise at.wrong(f"a list of tables such as {{ {next(iter(at.encoders))} = 1.0 }}", value)
+    checks = dict.fromkeys(at.encoders, _number(0.0, _MAX_VALUE))
+    return tuple(_table(at, candidate, checks) for candidate in value)
+
+
+def _by_band(at: _Place, value: object) -> dict[str, tuple[str, ...]]:
+    """Accept choices for each band by its name; imported ones have none."""
+
+    def check(place: _Place, choices: object) -> tuple[str, ...]:
+        encoder = at.encoders[place.key[len(at.key) + 1 :]]
+        if encoder.startswith(IMPORTED_PREFIX):
+            raise at.error(
+                f"{place.key} is not possible: the features of {encoder!r} were computed elsewhere and have one "
+                f"{at.key.partition('.')[2]}. Import the other ones as bands of their own."
+            )
+        return tuple(_choices(_text)(place, choices))
+
+    return _table(at, value, dict.fromkeys(at.encoders, check))
 
 
 @dataclass(frozen=True)
@@ -76,19 +253,19 @@ class RegressionRequest:
     tried with every other parameter; none means all alike.
     """
 
-    rows: str = "images"
-    members: str | tuple[tuple[str, ...], ...] = "all+leave-one-out"
-    estimator: str = "ridge"
-    alpha: tuple[float, ...] = DEFAULT_GRID["alpha"]
-    C: tuple[float, ...] = DEFAULT_GRID["C"]
-    gamma: tuple[float, ...] = DEFAULT_GRID["gamma"]
-    epsilon: tuple[float, ...] = DEFAULT_GRID["epsilon"]
-    unit_band: bool = False
-    band_weights: tuple[dict[str, float], ...] = ()
-    cv: FoldsRequest = field(default_factory=FoldsRequest)
-    combine: str = "nnls"
-    select_by: str = "srcc"
-    budget_gmacs: float = AIM2024_BUDGET_GMACS
+    rows: str = _key("images", _one_of("images", "crops"))
+    members: str | tuple[tuple[str, ...], ...] = _key("all+leave-one-out", _members)
+    estimator: str = _key("ridge", _one_of(*ESTIMATORS))
+    alpha: tuple[float, ...] = _key(DEFAULT_GRID["alpha"], _grid(allow_zero=True))
+    C: tuple[float, ...] = _key(DEFAULT_GRID["C"], _grid(allow_zero=False))
+    gamma: tuple[float, ...] = _key(DEFAULT_GRID["gamma"], _grid(allow_zero=False))
+    epsilon: tuple[float, ...] = _key(DEFAULT_GRID["epsilon"], _grid(allow_zero=True))
+    unit_band: bool = _key(False, _flag)
+    band_weights: tuple[dict[str, float], ...] = _key((), _band_weights)
+    cv: FoldsRequest = field(default_factory=FoldsRequest, metadata={"check": _folds})
+    combine: str = _key("nnls", _one_of(*COMBINATIONS))
+    select_by: str = _key("srcc", _one_of("srcc", "plcc", "krcc", "rmse", "mae"))
+    budget_gmacs: float = _key(AIM2024_BUDGET_GMACS, _number(0.0))
 
 
 @dataclass(frozen=True)
@@ -98,12 +275,22 @@ class SearchRequest:
     ``view`` and ``aggregate`` hold further views, and ways to pool the crops, by band; ``unit_band`` further scalings.
     """
 
-    view: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    aggregate: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    estimator: tuple[str, ...] = ()
-    unit_band: tuple[bool, ...] = ()
-    members: tuple[str, ...] = ()
-    combine: tuple[str, ...] = ()
+    view: Mapping[str, tuple[str, ...]] = field(default_factory=dict, metadata={"check": _by_band})
+    aggregate: Mapping[str, tuple[str, ...]] = field(default_factory=dict, metadata={"check": _by_band})
+    estimator: tuple[str, ...] = _key((), _choices(_one_of(*ESTIMATORS)))
+    unit_band: tuple[bool, ...] = _key((), _choices(_flag))
+    members: tuple[str, ...] = _key((), _choices(_one_of(*MEMBERS)))
+    combine: tuple[str, ...] = _key((), _choices(_one_of(*COMBINATIONS)))
+
+
+@dataclass(frozen=True)
+class BandRequest:
+    """One ``[[band]]`` of a recipe: an encoder on a view, under a name of its own."""
+
+    name: str
+    encoder: str
+    view: str = "none"
+    aggregate: str = "mean"
 
 
 @dataclass(frozen=True)
@@ -242,228 +429,17 @@ def parse_recipe(text: str, name: str) -> Recipe:
             "newer versions need a newer featbank."
         )
     bands = _bands(at / "band", content.get("band", []))
-    names = [band.name for band in bands]
-    regression = RegressionRequest(
-        **_table(at / "regression", content.get("regression", {}), _regression_checks(names))
-    )
+    at = replace(at, encoders={band.name: band.encoder for band in bands})
+    regression = _read(RegressionRequest, at / "regression", content.get("regression", {}))
     if regression.rows == "crops" and any(band.aggregate != "concat" for band in bands):
         lacking = ", ".join(band.name for band in bands if band.aggregate != "concat")
         raise at.error(
             'regression.rows = "crops" needs aggregate = "concat" in every [[band]], because a mean has no crops left; '
             f"missing in {lacking}."
         )
-    search = None
-    if "search" in content:
-        encoders = {band.name: band.encoder for band in bands}
-        search = SearchRequest(**_table(at / "search", content["search"], _search_checks(encoders)))
+    search = _read(SearchRequest, at / "search", content["search"]) if "search" in content else None
     title, source = (_text(at / key, content.get(key, "")) for key in ("title", "source"))
     return Recipe(name, title or name, source, bands, regression, search)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a value stands: what its errors name."""
-
-    recipe: str
-    key: str = ""
-
-    def __truediv__(self, key: str) -> _Place:
-        return _Place(self.recipe, f"{self.key}.{key}" if self.key else key)
-
-    def error(self, sentence: str) -> RecipeError:
-        return RecipeError(f"recipe {self.recipe!r}: {sentence}")
-
-    def wrong(self, expected: str, value: object, hint: str = "") -> RecipeError:
-        return self.error(f"{self.key} must be {expected}, got {_shown(value)}.{hint}")
-
-    def check_keys(self, value: object, known: Collection[str]) -> dict[str, Any]:
-        """Accept a table that holds known keys only."""
-        if not isinstance(value, dict):
-            raise self.wrong("a table of keys", value)
-        for key in value:
-            if key not in known:
-                near = difflib.get_close_matches(key[:80], known, n=2)
-                hint = f" Did you mean {' or '.join(near)}?" if near else ""
-                spelt = f"{self.key}.{key[:80]}" if self.key else key[:80]
-                raise self.error(f"unknown key {spelt}.{hint} Known keys here: {', '.join(sorted(known))}.")
-        return value
-
-
-Check = Callable[[_Place, object], Any]
-
-
-def _shown(value: object) -> str:
-    """Spell a value for a message, the beginning and the end of a long one."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of more digits than Python spells
-        text = f"a very long {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:50]}...{text[-20:]}"
-
-
-def _table(at: _Place, value: object, checks: Mapping[str, Check]) -> dict[str, Any]:
-    """Accept a table by the check of each key."""
-    return {key: checks[key](at / key, item) for key, item in at.check_keys(value, checks).items()}
-
-
-def _text(at: _Place, value: object) -> str:
-    if isinstance(value, str):
-        return value
-    raise at.wrong("text", value)
-
-
-def _flag(at: _Place, value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise at.wrong("true or false", value)
-
-
-def _one_of(*allowed: str) -> Check:
-    """Accept one of several words."""
-
-    def check(at: _Place, value: object) -> str:
-        if isinstance(value, str) and value in allowed:
-            return value
-        near = difflib.get_close_matches(_shown(value).strip("'"), allowed, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise at.wrong(f"one of {', '.join(allowed)}", value, hint)
-
-    return check
-
-
-def _whole(low: int, high: int) -> Check:
-    """Accept a whole number from ``low`` to ``high``."""
-
-    def check(at: _Place, value: object) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-            return value
-        raise at.wrong(f"a whole number from {low} to {high}", value)
-
-    return check
-
-
-def _number(above: float | None = None, below: float = math.inf) -> Check:
-    """Accept a finite number inside an open interval."""
-
-    def check(at: _Place, value: object) -> float:
-        try:
-            found = (
-                math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-            )
-        except OverflowError:  # a whole number of hundreds of digits
-            found = math.inf
-        if math.isfinite(found) and (above is None or above < found) and found < below:
-            return found
-        expected = "a finite number" if above is None else f"a number above {above:g}"
-        raise at.wrong(expected + (f" and below {below:g}" if below < math.inf else ""), value)
-
-    return check
-
-
-def _choices(inner: Check) -> Check:
-    """Accept a list of different choices."""
-
-    def check(at: _Place, value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list) or not value:
-            raise at.wrong("a list of choices", value)
-        if any(choice in value[:place] for place, choice in enumerate(value)):
-            raise at.error(f"{at.key} must name each choice once, got {_shown(value)}.")
-        return tuple(inner(at, choice) for choice in value)
-
-    return check
-
-
-def _grid(*, allow_zero: bool) -> Check:
-    """Accept a number, a list of numbers, or ``{ logspace = [low, high, n] }``."""
-
-    def check(at: _Place, value: object) -> tuple[float, ...]:
-        if isinstance(value, dict):
-            return tuple(_table(at, value or {"logspace": None}, {"logspace": _logspace})["logspace"])
-        numbers = value if isinstance(value, list) else [value]
-        if not 1 <= len(numbers) <= _MAX_GRID:
-            raise at.error(f"{at.key} must hold 1 to {_MAX_GRID} values, got {len(numbers)}.")
-        checked = tuple(_number(below=_MAX_VALUE)(at, point) for point in numbers)
-        if min(checked) < 0 or (min(checked) == 0 and not allow_zero):
-            raise at.wrong("not negative" if allow_zero else "positive", value)
-        return checked
-
-    return check
-
-
-def _logspace(at: _Place, value: object) -> list[float]:
-    if not (isinstance(value, list) and len(value) == 3):
-        raise at.wrong("[lowest exponent, highest exponent, number of values]", value)
-    low, high = (_number(-31.0, 31.0)(at, end) for end in value[:2])
-    n_values = _whole(1, _MAX_GRID)(_Place(at.recipe, f"the number of values in {at.key}"), value[2])
-    return [float(point) for point in np.logspace(low, high, n_values)]
-
-
-def _folds(at: _Place, value: object) -> FoldsRequest:
-    if isinstance(value, dict) and "holdout" in value:  # the short form { holdout = 0.2 }
-        rest = {key: item for key, item in value.items() if key != "holdout"}
-        value = {"kind": "holdout", "test_size": value["holdout"], **rest}
-    checks = {
-        "kind": _one_of("grouped", "kfold", "holdout"),
-        "n_splits": _whole(2, 10_000),
-        "shuffle": _flag,
-        "random_state": _whole(0, 2**32 - 1),
-        "test_size": _number(0.0, 1.0),
-    }
-    return FoldsRequest(**_table(at, value, checks))
-
-
-def _regression_checks(bands: Sequence[str]) -> dict[str, Check]:
-    def members(at: _Place, value: object) -> str | tuple[tuple[str, ...], ...]:
-        if isinstance(value, str):
-            return str(_one_of(*MEMBERS)(at, value))
-        if not (isinstance(value, list) and value and all(isinstance(m, list) and m for m in value)):
-            raise at.wrong(f"one of {', '.join(MEMBERS)} or a list of lists of band names", value)
-        return tuple(tuple(_one_of(*bands)(at, band) for band in member) for member in value)
-
-    def band_weights(at: _Place, value: object) -> tuple[dict[str, float], ...]:
-        if not isinstance(value, list) or not all(isinstance(candidate, dict) for candidate in value):
-            raise at.wrong(f"a list of tables such as {{ {bands[0]} = 1.0 }}", value)
-        checks = dict.fromkeys(bands, _number(0.0, _MAX_VALUE))
-        return tuple(_table(at, candidate, checks) for candidate in value)
-
-    return {
-        "rows": _one_of("images", "crops"),
-        "members": members,
-        "estimator": _one_of(*ESTIMATORS),
-        "alpha": _grid(allow_zero=True),
-        "C": _grid(allow_zero=False),
-        "gamma": _grid(allow_zero=False),
-        "epsilon": _grid(allow_zero=True),
-        "unit_band": _flag,
-        "band_weights": band_weights,
-        "cv": _folds,
-        "combine": _one_of(*COMBINATIONS),
-        "select_by": _one_of("srcc", "plcc", "krcc", "rmse", "mae"),
-        "budget_gmacs": _number(0.0),
-    }
-
-
-def _search_checks(encoders: Mapping[str, str]) -> dict[str, Check]:
-    def by_band(at: _Place, value: object) -> dict[str, tuple[str, ...]]:
-        def check(place: _Place, choices: object) -> tuple[str, ...]:
-            encoder = encoders[place.key[len(at.key) + 1 :]]
-            if encoder.startswith(IMPORTED_PREFIX):
-                raise at.error(
-                    f"{place.key} is not possible: the features of {encoder!r} were computed elsewhere and have one "
-                    f"{at.key.partition('.')[2]}. Import the other ones as bands of their own."
-                )
-            return tuple(_choices(_text)(place, choices))
-
-        return _table(at, value, dict.fromkeys(encoders, check))
-
-    return {
-        "view": by_band,
-        "aggregate": by_band,
-        "estimator": _choices(_one_of(*ESTIMATORS)),
-        "unit_band": _choices(_flag),
-        "members": _choices(_one_of(*MEMBERS)),
-        "combine": _choices(_one_of(*COMBINATIONS)),
-    }
 
 
 def _bands(at: _Place, items: object) -> tuple[BandRequest, ...]:
