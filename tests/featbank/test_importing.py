@@ -177,7 +177,7 @@ def test_an_import_of_an_earlier_version_serves_photos_by_their_bytes_or_asks_fo
     table = write(tmp_path / "scores.csv")
     bring(dataclasses.replace(table, names_in=""), bank, 1)
     assert bank.features()[0].identity["dataset"] == "csv:scores"
-    with pytest.raises(MissingFeaturesError, match="import it again"):
+    with pytest.raises(MissingFeaturesError, match="Bring it with `featbank bank import"):
         find_imported(bank, table, "m")
     write_photos(tmp_path / "b", 0)
     table = write(tmp_path / "b/photos.csv")

@@ -3,14 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
 
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.errors import RunError
 from featbank.recipes.reading import Recipe
-from featbank.runs.fit import FitOptions, _describe_subsamples, choose_blocks
+from featbank.runs.evaluate import INTERVAL_ROWS, MANY_ROWS
+from featbank.runs.fit import FitOptions, _subsamples, choose_blocks
 from featbank.table import Band, resolve_band
 from regressors.solvers.resources import default_limit_gb, in_memory_gb, kernel_gb
 from tests.support.imported_run import prepare
@@ -76,9 +77,8 @@ def test_sizes_follow_from_rows_and_columns() -> None:
 
 
 def test_parts_are_described_only_where_there_are_some() -> None:
-    assert _describe_subsamples({}) == []
-    [first, second] = _describe_subsamples({"band_share": 20_000, "duplicates": 1_000, "intervals": 10_000})
-    assert "20,000" in first
-    assert "1,000" in first
-    assert "10,000 drawn ones" in second
-    assert np.all([text.endswith(".") for text in (first, second)])
+    frame = pd.DataFrame({"a": [1.0, 2.0]})
+    assert _subsamples(frame, {"test": {"n": MANY_ROWS}, "exclusive": None}) == ({}, [])
+    sizes, [note] = _subsamples(frame, {"test": {"n": 10 * MANY_ROWS}})
+    assert sizes == {"intervals": INTERVAL_ROWS}
+    assert f"{INTERVAL_ROWS:,} drawn ones" in note
