@@ -144,8 +144,7 @@ class ImageLog:
     def record(self, records: Sequence[ImageRecord]) -> Place | None:
         """Store records as one new shard; return it, or None.
 
-        Recording the same again changes nothing. Raises TypeError or ValueError if a mapping has unknown or missing
-        fields or a record contradicts itself, BankError if it cannot be written; then nothing is stored.
+        Recording the same again changes nothing. Raises BankError if it cannot be written; then nothing is stored.
         """
         refuse_read_only(self.path, self.is_read_only)
         return self._put(_encode(encode_records(records))) if records else None
