@@ -49,7 +49,7 @@ from featbank.errors import FeatbankError
 from featbank.workers import own_workers
 
 SHIPPED_NAME: Final = "mobile"
-SHIPPED_VIEW: Final = "tiles_5x5x224"
+SHIPPED_VIEW: Final = "tiles_5x5/center_224"
 _PHOTOGRAPHS: Final = {".jpg", ".jpeg", ".png"}
 
 _log = logging.getLogger("experiments.student")

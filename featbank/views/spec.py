@@ -27,7 +27,6 @@ from featbank.views.steps import (
     Regions,
     Resizing,
     Short,
-    Spread,
     Square,
     Squash,
     Step,
@@ -288,14 +287,13 @@ VIEW_GRAMMAR = """\
 A view is steps joined by '/', with '+half' or '+halfimage' at the end if wanted:
   native              the image as it is
   short_512           resize, shorter side to 512
-  width_3840          reduce to a width of 3840; a narrower image stays as it is
+  width_3840          resize to a width of 3840
   squash_1907x1231    resize to width x height, whatever the aspect
   down_2              scale to 1/2 of both sides
   square, square_320  largest centred square; then resize it to 320 x 320
   center_320, center_1920x960   centred crop (width x height) at native sampling
   tiles_224           grid of 224-pixel tiles from the top left, partial ones dropped
   tiles_3x3           3 columns x 3 rows of equal regions
-  tiles_5x5x224       the 224-pixel centres of 5 x 5 regions; fewer where these would be smaller
   mosaic_3x3          those regions shuffled by the seed and stitched
   fragments_15x32, fragments_15x32x10   one 32-pixel window of each cell of a 15 x 15 grid, stitched; 10 draws
   five_224            centre and four corners
@@ -326,7 +324,6 @@ _FAMILIES: tuple[tuple[str, int, bool, _Builder], ...] = (
     ("center", 2, False, lambda n, _: [Center(n[0], n[1])]),
     ("tiles", 1, False, lambda n, _: [Tiles(n[0])]),
     ("tiles", 2, False, lambda n, _: [Regions(n[0], n[1])]),
-    ("tiles", 3, False, lambda n, _: [Spread(n[0], n[1], n[2])]),
     ("mosaic", 2, False, lambda n, _: [Mosaic(n[0], n[1])]),
     ("fragments", 2, False, lambda n, _: [Fragments(n[0], n[1])]),
     ("fragments", 3, False, lambda n, _: [Fragments(n[0], n[1], n[2])]),
@@ -401,7 +398,7 @@ def _parse_step(text: str, word: str) -> list[Step]:
 
 
 def _check_numbers(text: str, word: str, family: str, numbers: list[int]) -> None:
-    is_count = family in {"mosaic", "fragments", "down"} or (family == "tiles" and len(numbers) > 1)
+    is_count = family in {"mosaic", "fragments", "down"} or (family == "tiles" and len(numbers) == 2)
     limit = _MAX_COUNT if is_count else MAX_SIZE_PX
     if numbers and max(numbers) > limit:
         raise _error(text, f"has a number above {limit} in {word!r}")
@@ -441,7 +438,6 @@ _EXAMPLES = (
     ViewExample("down_3/center_720", "NF-RegNets, scale 1:3"),
     ViewExample("squash_224x224", "CLIP-IQA*: the whole image for a CLIP encoder"),
     ViewExample("tiles_3x3/squash_224x224", "CLIP-IQA*: nine regions of the image"),
-    ViewExample("tiles_5x5x224", "featbank:mobile: 25 crops spread over the image, fewer of small images"),
     ViewExample("mosaic_3x3/squash_224x224", "CLIP-IQA*: the nine regions shuffled"),
     ViewExample("center_1920x960/squash_1280x720", "challenge baseline: half of the image, mildly squashed"),
     ViewExample("center_320+half", "ICL, quality encoder: native centre and its half-scale"),

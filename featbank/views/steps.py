@@ -250,20 +250,15 @@ class Short(Resizing):
 
 @dataclass(frozen=True)
 class Width(Resizing):
-    """Reduce to a width of ``size`` pixels, the height rounded to the nearest; narrower images stay as they are."""
+    """Resize so that the width is ``size`` pixels; the height is rounded to the nearest pixel."""
 
     family: ClassVar[str] = "width"
     form: ClassVar[str] = "width_{size}"
     size: int = 0
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        """Keep the aspect, and the size of an image that is not wider."""
-        size = min(self.size, width)
-        return max(1, _nearest(height * size, width)), size
-
-    def describe(self) -> dict[str, object]:
-        """Return the parameters, and that nothing is enlarged; until epoch 2 of this step it was."""
-        return {**super().describe(), "epoch": 2}
+        """Keep the aspect."""
+        return max(1, (2 * height * self.size + width) // (2 * width)), self.size
 
 
 @dataclass(frozen=True)
@@ -432,41 +427,6 @@ class Regions(Cropping):
         """Slice."""
         height, width = pixels.shape[0] // self.rows, pixels.shape[1] // self.columns
         return _grid(pixels, self.rows, self.columns, height, width)
-
-
-@dataclass(frozen=True)
-class Spread(Cropping):
-    """Cut the ``size``-pixel centres of ``columns`` x ``rows`` equal regions, of fewer where these would be smaller."""
-
-    family: ClassVar[str] = "tiles"
-    form: ClassVar[str] = "tiles_{columns}x{rows}x{size}"
-    columns: int = 0
-    rows: int = 0
-    size: int = 0
-
-    @property
-    def has_fixed_count(self) -> bool:
-        """Small images have fewer regions."""
-        return False
-
-    def needs(self) -> tuple[int, int]:
-        """One crop."""
-        return self.size, self.size
-
-    def _counts(self, height: int, width: int) -> tuple[int, int]:
-        return min(self.rows, height // self.size), min(self.columns, width // self.size)
-
-    def shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """As many crops as fit beside each other, at most one for each region."""
-        rows, columns = self._counts(*self.fitted(height, width))
-        return rows * columns, self.size, self.size
-
-    def cut_fitting(self, pixels: Pixels, seed: tuple[int, ...]) -> list[Pixels]:
-        """Slice."""
-        height, width = pixels.shape[:2]
-        rows, columns = self._counts(height, width)
-        regions = _grid(pixels, rows, columns, height // rows, width // columns)
-        return [centered(region, self.size, self.size) for region in regions]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ steps = st.one_of(
     _spell("center", _small, _small),
     _spell("tiles", st.integers(8, 40)),
     _spell("tiles", _few, _few),
-    _spell("tiles", _few, _few, st.integers(8, 40)),
     _spell("mosaic", _few, _few),
     _spell("fragments", _few, st.integers(1, 9)),
     _spell("fragments", _few, st.integers(1, 9), _few),
@@ -40,7 +39,7 @@ steps = st.one_of(
 
 
 def _join(words: list[str], pair: str) -> str:
-    grows = any(word.startswith("tiles_") and word.count("x") != 1 for word in words)
+    grows = any(word.startswith("tiles_") and word.count("x") == 0 for word in words)
     return "/".join(words) + ("" if grows and pair == "+halfimage" else pair)
 
 

@@ -57,7 +57,7 @@ def test_canonical_spelling(text: str, name: str) -> None:
         ("square~bilinear", "does not resize"),
         ("short", "0 numbers where 'short' takes 1"),
         ("squash_224", "1 numbers where 'squash' takes 2"),
-        ("mosaic_3x3x3", "3 numbers where 'mosaic' takes 2"),
+        ("tiles_3x3x3", "3 numbers where 'tiles' takes 1 or 2"),
         ("native_5", "1 numbers where 'native' takes 0"),
         ("center_0", "not one of the grammar"),
         ("center_032", "not one of the grammar"),

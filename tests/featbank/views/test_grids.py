@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featbank.views import parse_view
-from featbank.views.steps import resize, size_to_hold
 from tests.support.views import coordinates_image, is_native, noise, places
 
 few = st.integers(1, 5)
@@ -136,21 +135,6 @@ REMEMBERED: tuple[list[int], list[list[int]]] = (
     [0, 5, 9, 8, 4, 11, 2, 7, 6, 1, 10, 3],
     [[0, 7, 22, 26], [9, 20, 10, 30]],
 )
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "rows", "columns"),
-    [(300, 401, 5, 5), (200, 200, 5, 5), (199, 120, 4, 3), (40, 70, 1, 1), (20, 60, 1, 3)],
-)
-def test_spread_crops_are_the_centres_of_regions_no_smaller_than_they(
-    height: int, width: int, rows: int, columns: int
-) -> None:
-    pixels = noise(height, width)
-    (crops,) = parse_view("tiles_5x5x40").scales(pixels, 0)
-    (expected,) = parse_view(f"tiles_{columns}x{rows}/center_40").scales(
-        resize(pixels, *size_to_hold(height, width, 40, 40), "bicubic"), 0
-    )
-    assert np.array_equal(crops, expected)
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,10 @@ def test_short_side_gets_the_size_and_the_long_one_torchvisions(height: int, wid
 
 
 @given(sides, sides, sizes)
-def test_width_is_exact_and_the_height_nearest_and_nothing_is_enlarged(
-    height: int, width: int, size: int
-) -> None:
+def test_width_is_exact_and_the_height_nearest(height: int, width: int, size: int) -> None:
     ((_, new_height, new_width),) = parse_view(f"width_{size}").geometry(height, width)
-    assert new_width == min(size, width)
-    assert new_height == 1 or abs(new_height - height * new_width / width) <= 0.5
+    assert new_width == size
+    assert new_height == 1 or abs(new_height - height * size / width) <= 0.5
 
 
 @given(sides, sides, st.integers(1, 5))
