@@ -180,6 +180,11 @@ def _format_of(data: bytes, suffix: str) -> str:
     return "RAW" if is_raw else image_format
 
 
+# A preview is of full size with at least this share of the raw pixels: cameras crop their borders.
+_FULL_SIZE = 0.8
+_FLIPS = {3: 3, 5: 8, 6: 6}  # LibRaw's turns as EXIF orientations
+
+
 def _decode_preview(data: bytes) -> Raster:
     """Take the JPEG of full size that most cameras put into their raw files: what their own program makes of it."""
     try:
@@ -211,11 +216,6 @@ def _decode_preview(data: bytes) -> Raster:
         raster.exif = exif_of(_FLIPS[flip])
     raster.actions.insert(0, "raw-preview")
     return raster
-
-
-# A preview is of full size with at least this share of the raw pixels: cameras crop their borders.
-_FULL_SIZE = 0.8
-_FLIPS = {3: 3, 5: 8, 6: 6}  # LibRaw's turns as EXIF orientations
 
 
 # A colour JPEG of 16 x 16 pixels with halved chroma. The digest of its pixels stands for the behaviour of the

@@ -36,6 +36,10 @@ REASONS: dict[str, str] = {
 """Every reason an `ImageError` of this package can carry, and what it means."""
 
 # The suffixes that are no surprise for a format; any other one is recorded as misnamed.
+_RAW_KINDS = (
+    "3fr arw cr2 cr3 crw dcr dng erf fff iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+)
+
 SUFFIXES: dict[str, frozenset[str]] = {
     "JPEG": frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}),
     "PNG": frozenset({".png", ".apng"}),
@@ -48,28 +52,7 @@ SUFFIXES: dict[str, frozenset[str]] = {
     "AVIF": frozenset({".avif"}),
     "HEIC": frozenset({".heic", ".heif", ".hif"}),
     "JXL": frozenset({".jxl"}),
-    "RAW": frozenset(
-        f".{kind}"
-        for kind in (
-            *(
-                "3fr",
-                "arw",
-                "cr2",
-                "cr3",
-                "crw",
-                "dcr",
-                "dng",
-                "erf",
-                "fff",
-                "iiq",
-                "kdc",
-                "mef",
-                "mos",
-                "mrw",
-            ),
-            *("nef", "nrw", "orf", "pef", "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw", "x3f"),
-        )
-    ),
+    "RAW": frozenset(f".{kind}" for kind in _RAW_KINDS.split()),
 }
 
 IMAGE_SUFFIXES = frozenset().union(*SUFFIXES.values())
