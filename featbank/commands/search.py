@@ -340,7 +340,7 @@ def _boards_csv(boards: list[Board]) -> str:
 
 def _boards_markdown(boards: list[Board]) -> str:
     from featbank.leaderboard.board import board_notes, board_rows
-    from featbank.report.summary import markdown_table, markdown_text
+    from featbank.report.tables import markdown_table, markdown_text
 
     blocks = []
     for board in boards:

@@ -32,10 +32,9 @@ from featbank.report.style import (
     plural,
     split_title,
 )
-from featbank.report.summary import (
-    SIMULATION_NOTE,
+from featbank.report.summary import SIMULATION_NOTE, Verdict
+from featbank.report.tables import (
     ScoreRow,
-    Verdict,
     column_decimals,
     markdown_text,
     record_lines,

@@ -31,7 +31,8 @@ from featbank.report.style import (
     sentence_case,
     split_title,
 )
-from featbank.report.summary import predictors, summarise, table_markdown, tables_csv
+from featbank.report.summary import summarise, table_markdown
+from featbank.report.tables import predictors, tables_csv
 from featbank.runs.folder import RECEIPT, RunData, kind_of, read_json, read_run, telling_damage, write_text
 
 PAGE_NAME = "report.html"

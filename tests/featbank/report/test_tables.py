@@ -10,15 +10,8 @@ from pathlib import Path
 import pytest
 
 from featbank.report.page import render_page
-from featbank.report.summary import (
-    SIMULATION_NOTE,
-    column_decimals,
-    comparison_rows,
-    predictors,
-    split_rows,
-    table_markdown,
-    tables_csv,
-)
+from featbank.report.summary import SIMULATION_NOTE, table_markdown
+from featbank.report.tables import column_decimals, comparison_rows, predictors, split_rows, tables_csv
 from featbank.runs.folder import METRIC_NAMES, RunData, read_run
 from tests.support.run_folder import edit_json
 
