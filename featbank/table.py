@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +49,7 @@ class FeatureTable:
 
     # DataFrame of shape (n_images, n_features), float64, or a `MappedTable` of it, with the features left in the bank's
     # files; columns ``band:0000``, index ``image_id``
-    X: Any
+    X: pd.DataFrame | MappedTable
     rows: pd.DataFrame  # the image table's columns for the same images, same index
     # ``image``, ``reason``, ``message`` of images that have no features for a stated reason
     left_out: pd.DataFrame
@@ -182,7 +181,7 @@ def build_table(
     rows = table.frame[~lacking].set_index("image_id")
     columns = [f"{band.name}:{column:04d}" for band in bands for column in range(band.folder.n_features)]
     wanted = [(band.folder, chosen[band.name][~lacking]) for band in bands]
-    X: Any
+    X: pd.DataFrame | MappedTable
     if by_blocks:
         X = MappedTable([folder.map(own) for folder, own in wanted], columns, rows.index)
     else:

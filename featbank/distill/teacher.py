@@ -119,7 +119,7 @@ def take_lesson(
     rows["digest"] = keys_of_files(rows["path"].tolist(), cache=bank.stat_cache)
     return Lesson(
         rows,
-        features.X.to_numpy(dtype=np.float64),
+        np.asarray(features.X, dtype=np.float64),
         np.asarray(ensemble.predict(features.X), dtype=np.float64),
         requests,
         str(manifest["recipe"]),
