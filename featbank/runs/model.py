@@ -216,7 +216,7 @@ def save_run_model(
         "simulation": table.is_simulation,
         "mos_range": [float(bound) for bound in table.mos_range],
         "interval": None if interval is None else asdict(interval),
-        "novelty": None if novelty is None else novelty.as_json(),
+        "training_distance": None if novelty is None else novelty.as_json(),
         "bands": [
             {
                 "name": band.name,
@@ -265,7 +265,7 @@ def load_novelty(manifest: Mapping[str, Any], ensemble: BandEnsemble) -> BandNov
     RunError
         If the manifest holds something else.
     """
-    stored = manifest.get("novelty")
+    stored = manifest.get("training_distance")
     if stored is None:
         return None
     try:

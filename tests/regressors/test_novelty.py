@@ -38,6 +38,17 @@ def test_a_row_that_is_odd_in_one_band_alone_is_marked() -> None:
     assert novelty.distance(constant)[0] > 1
 
 
+def test_a_training_row_that_is_extreme_in_few_columns_hides_no_row_that_is_odd_in_most() -> None:
+    rng = np.random.default_rng(5)
+    columns = [f"a:{k:04d}" for k in range(60)]
+    rows = pd.DataFrame(rng.normal(size=(100, 60)), columns=columns)
+    rows.iloc[0, :2] = 40.0
+    odd = pd.DataFrame(np.where(np.arange(60) % 2, 2.5, -2.5)[None], columns=columns)
+    novelty = BandNovelty().fit(rows)
+    assert novelty.distance(odd)[0] > 1
+    assert novelty.distance(pd.DataFrame(rng.normal(size=(200, 60)), columns=columns)).max() < 1
+
+
 def test_the_file_gives_the_same_distances_and_is_checked() -> None:
     rows = table(60, 2)
     novelty = BandNovelty().fit(rows)

@@ -204,13 +204,13 @@ def test_photos_unlike_the_training_photos_are_marked_and_have_no_interval(
     assert float(written.loc["alike.png", "predicted_low"]) < float(
         written.loc["alike.png", "predicted_high"]
     )
-    old = with_manifest(fitted, tmp_path / "old.skops", novelty=None)
+    old = with_manifest(fitted, tmp_path / "old.skops", training_distance=None)
     assert main(["score", str(old), str(tmp_path / "new"), "--json", *bank]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [row["unlike_training"] for row in document["scores"]] == [None, None, None]
     assert document["scores"][2]["predicted_low"] is not None
     assert any("of an earlier version" in note for note in document["notes"])
-    edited = with_manifest(fitted, tmp_path / "edited.skops", novelty={"center": []})
+    edited = with_manifest(fitted, tmp_path / "edited.skops", training_distance={"center": []})
     assert main(["score", str(edited), str(tmp_path / "new"), *bank]) == 1
     assert "was edited" in capsys.readouterr().err
 
@@ -254,6 +254,10 @@ def test_white_noisy_and_checkered_pictures_are_unlike_the_photos_of_the_demo_se
         "white": np.full((240, 320), 255),
         "noise": rng.integers(0, 256, (240, 320, 3)),
         "gray noise": rng.integers(0, 256, (240, 320)),
+        **{
+            f"normal {size}": np.clip(128 + size * rng.normal(size=(240, 320, 3)), 0, 255)
+            for size in (25, 50)
+        },
         **{f"checkers {size}": 255 * ((y // size + x // size) % 2) for size in (1, 2, 8, 32)},
     }
     for name, pixels in pictures.items():
