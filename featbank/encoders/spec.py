@@ -220,8 +220,10 @@ class Encoder(ABC):
 
 
 OPTIONS: Final = {
-    "taps": "layers to read, comma-separated; 'out' is the network's own vector; '*' stands for one level of a name",
-    "pool": "how a map or token list becomes a vector: mean, std, max, cls, joined by '+'",
+    "taps": "layers to read, comma-separated; 'out' is the network's own vector, 'stages' the last layer of every "
+    "stage; '*' stands for one level of a name",
+    "pool": "how a map or token list becomes a vector: mean, std, max, cls, joined by '+'; 'stages' by mean+std, all "
+    "else by mean unless told otherwise",
     "until": "the layer after which the forward pass stops",
     "l2": "1 divides every tap's vector by its Euclidean norm, 0 does not",
     "prompts": "name of a prompt list: cosine similarities with it replace the vector",
@@ -229,6 +231,9 @@ OPTIONS: Final = {
     "random": "seed of random weights, for trying things out",
 }
 """Options of network encoders with their meaning, in the order in which they are written."""
+
+STAGES: Final = "stages"
+"""The tap that stands for the last layer of every stage, each pooled to mean and deviation unless told otherwise."""
 
 POOLS: Final = ("mean", "std", "max", "cls")
 _CHOICES: Final = {"l2": ("0", "1"), "precision": ("fp32", "bf16")}
@@ -269,7 +274,7 @@ class EncoderName:
     @property
     def pool(self) -> tuple[str, ...]:
         """Poolings to apply to maps and tokens, in order."""
-        return tuple(self.options.get("pool", "mean").split("+"))
+        return tuple(self.options.get("pool", "mean+std" if STAGES in self.taps else "mean").split("+"))
 
     @property
     def seed(self) -> int | None:

@@ -22,6 +22,7 @@ from featbank.views.steps import (
     Down,
     Five,
     Fragments,
+    Long,
     Mosaic,
     Pixels,
     Regions,
@@ -288,6 +289,7 @@ A view is steps joined by '/', with '+half' or '+halfimage' at the end if wanted
   native              the image as it is
   short_512           resize, shorter side to 512
   width_3840          resize to a width of 3840
+  long_1024           reduce, longer side to 1024; a smaller image stays as it is
   squash_1907x1231    resize to width x height, whatever the aspect
   down_2              scale to 1/2 of both sides
   square, square_320  largest centred square; then resize it to 320 x 320
@@ -316,6 +318,7 @@ _FAMILIES: tuple[tuple[str, int, bool, _Builder], ...] = (
     ("native", 0, False, lambda _, __: []),
     ("short", 1, True, lambda n, f: [Short(f, n[0])]),
     ("width", 1, True, lambda n, f: [Width(f, n[0])]),
+    ("long", 1, True, lambda n, f: [Long(f, n[0])]),
     ("squash", 2, True, lambda n, f: [Squash(f, n[0], n[1])]),
     ("down", 1, True, lambda n, f: [Down(f, n[0])]),
     ("square", 0, False, lambda _, __: [Square()]),
@@ -430,6 +433,7 @@ _EXAMPLES = (
     ViewExample("width_3840/tiles_224", "CIPLAB, finest scale: 153 tiles of a 16:9 photo"),
     ViewExample("width_960/tiles_224", "CIPLAB, middle scale: 8 tiles"),
     ViewExample("width_256/five_144", "CIPLAB, coarsest scale: five overlapping crops that fit 256 x 144"),
+    ViewExample("long_1024", "the whole photo for fully convolutional networks, never enlarged"),
     ViewExample("squash_1366x768", "EQCNet: the whole image, mildly reduced"),
     ViewExample("squash_1907x1231", "MobileNet-IQA: width 1907, height 1231, aspect ignored"),
     ViewExample("squash_512x512", "MobileViT-IQA, the teacher"),

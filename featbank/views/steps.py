@@ -262,6 +262,22 @@ class Width(Resizing):
 
 
 @dataclass(frozen=True)
+class Long(Resizing):
+    """Reduce so that the longer side has at most ``size`` pixels; a smaller image stays as it is."""
+
+    family: ClassVar[str] = "long"
+    form: ClassVar[str] = "long_{size}"
+    size: int = 0
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """Keep the aspect; the shorter side is rounded to the nearest pixel."""
+        longer = max(height, width)
+        if longer <= self.size:
+            return height, width
+        return max(1, _nearest(height * self.size, longer)), max(1, _nearest(width * self.size, longer))
+
+
+@dataclass(frozen=True)
 class Squash(Resizing):
     """Resize to a fixed width and height, whatever the aspect."""
 

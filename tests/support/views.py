@@ -22,6 +22,7 @@ steps = st.one_of(
     st.sampled_from(["native", "square"]),
     _spell("short", _small, resizes=True),
     _spell("width", _small, resizes=True),
+    _spell("long", _small, resizes=True),
     _spell("squash", _small, _small, resizes=True),
     _spell("down", _few, resizes=True),
     _spell("square", _small, resizes=True),

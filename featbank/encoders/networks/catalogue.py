@@ -124,6 +124,9 @@ SUGGESTIONS: Final = tuple(Suggestion(*row) for row in _FACTS["suggestions"])
 PACKAGES: Final[dict[str, Sequence[str]]] = _FACTS["packages"]
 """Packages that carry files of other families, by encoder name: requirement and path in the wheel."""
 
+STAGES_OF: Final[dict[str, Sequence[str]]] = _FACTS["stages"]
+"""Layers that end the stages of architectures, as patterns, for the tap ``stages``."""
+
 OPEN_CLIP_LICENCES: Final[dict[str, tuple[str, str]]] = _FACTS["open_clip_licences"]
 """Licence and terms by tag, as their publishers state them: open_clip's configurations name none."""
 
@@ -153,6 +156,8 @@ class Blueprint:
         Tokens in front of the patches' (class token, registers) in token lists of inner layers.
     text_model : str
         open_clip's name of the model with both towers, which are then kept together; empty without a text tower.
+    stages : sequence of str
+        Layers that end its stages, as patterns; empty where they are not known, or where the network itself tells.
     """
 
     source: WeightsSource
@@ -167,6 +172,7 @@ class Blueprint:
     l2: bool = False
     text_model: str = ""
     n_params_published: int = 0
+    stages: Sequence[str] = ()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Blueprint) and other.base == self.base

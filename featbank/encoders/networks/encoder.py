@@ -77,7 +77,7 @@ class NetworkEncoder(Encoder):
             if others:
                 names = ", ".join((self.until, *others))
                 raise EncoderError(f"encoder {name.text!r}: until must name one layer, got {names}.")
-        self.taps = expand_taps(bare, name.taps or (self.until or OUT,), name.text)
+        self.taps = expand_taps(bare, name.taps or (self.until or OUT,), name.text, blueprint.stages)
         if self.until and OUT in self.taps:
             raise EncoderError(
                 f"encoder {name.text!r}: the tap {OUT!r} is never reached until {self.until!r}."

@@ -24,6 +24,7 @@ from featbank.encoders.networks.catalogue import (
     OPEN_CLIP_LICENCES,
     PACKAGES,
     SHEETS,
+    STAGES_OF,
     Blueprint,
     checkpoint_source,
 )
@@ -189,6 +190,7 @@ def torchvision_blueprint(model: str) -> Blueprint:
         channels_last=architecture.startswith("swin"),
         n_prefix_tokens=1 if architecture.startswith("vit") else 0,
         n_params_published=int(weights.meta["num_params"]),
+        stages=STAGES_OF.get(architecture, ()),
     )
 
 
@@ -449,6 +451,7 @@ def checkpoint_blueprint(name: str) -> Blueprint:
         l2=sheet.l2,
         text_model=sheet.text_model,
         n_params_published=sheet.n_params_published,
+        stages=STAGES_OF.get(sheet.architecture, ()),
     )
 
 

@@ -17,6 +17,7 @@ from featbank.digest import seed_from
 from featbank.encoders.macs import ForwardCount, build_on_meta, count_forward
 from featbank.encoders.networks.catalogue import Blueprint
 from featbank.encoders.networks.loading import image_state, load_stored
+from featbank.encoders.spec import STAGES
 from featbank.errors import EncoderError
 
 OUT = "out"
@@ -31,14 +32,26 @@ class _Stop(Exception):  # noqa: N818 - a signal, not an error
     """Ends a forward pass at the layer named by ``until``."""
 
 
-def expand_taps(module: nn.Module, taps: Sequence[str], who: str) -> tuple[str, ...]:
+def expand_taps(
+    module: nn.Module, taps: Sequence[str], who: str, stages: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Replace patterns, where ``*`` stands for any text without a dot, by layer names in the network's own order.
+
+    ``stages`` are the patterns that the tap `STAGES` stands for; where there are none, timm's own record is used.
 
     Raises EncoderError if a pattern fits no layer; the message gives near names.
     """
     names = [name for name, _ in module.named_modules() if name]
+    top = ", ".join([name for name, _ in module.named_children()][:20])
     found: dict[str, None] = {}
-    for tap in taps:
+    stages = stages or [info["module"] for info in getattr(module, "feature_info", ())]
+    if STAGES in taps and not stages and STAGES not in names:
+        raise EncoderError(
+            f"encoder {who!r}: tap {STAGES!r} needs a network whose stages are known, and this one's are not. "
+            f"Name its layers instead; top layers: {top}."
+        )
+    wanted = [name for tap in taps for name in (stages if tap == STAGES and stages else [tap])]
+    for tap in wanted:
         if tap == OUT:
             found[OUT] = None
             continue
@@ -46,11 +59,10 @@ def expand_taps(module: nn.Module, taps: Sequence[str], who: str) -> tuple[str, 
         fitting = [name for name in names if pattern.fullmatch(name)]
         if not fitting:
             near = difflib.get_close_matches(tap, names, n=3, cutoff=0.3)
-            top = [name for name, _ in module.named_children()]
             raise EncoderError(
                 f"encoder {who!r}: tap {tap!r} must name a layer or be {OUT!r}. Near names: "
                 f"{', '.join(near) or 'none'}; "
-                f"top layers: {', '.join(top[:20])}."
+                f"top layers: {top}."
             )
         found.update(dict.fromkeys(fitting))
     return tuple(found)

@@ -35,6 +35,12 @@ def test_any_order_of_options_has_one_spelling(options: dict[str, str], order: o
     assert name.seed == (int(options["random"]) if "random" in options else None)
 
 
+def test_stages_are_pooled_to_mean_and_deviation_unless_told_otherwise() -> None:
+    assert parse_encoder_name("timm:x?taps=stages,out").pool == ("mean", "std")
+    assert parse_encoder_name("timm:x?taps=stages&pool=max").pool == ("max",)
+    assert parse_encoder_name("timm:x?taps=out").pool == ("mean",)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -143,6 +143,7 @@ def test_upscaled_is_noted_when_a_single_step_makes_up_pixels(view: View, height
         ("short_100", 99, 150, True),
         ("width_100", 300, 100, False),
         ("width_100", 300, 99, True),
+        ("long_100", 30, 40, False),
         ("squash_100x50", 50, 100, False),
         ("squash_100x50", 49, 400, True),
         ("square_100", 100, 100, False),
@@ -184,6 +185,7 @@ def test_neighbouring_views_have_identities_of_their_own() -> None:
         "squash_31x30",
         "short_30",
         "width_30",
+        "long_30",
         "down_30",
     ]
     names += [

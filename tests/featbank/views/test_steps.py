@@ -28,6 +28,20 @@ def test_width_is_exact_and_the_height_nearest(height: int, width: int, size: in
     assert new_height == 1 or abs(new_height - height * size / width) <= 0.5
 
 
+@given(sides, sides, sizes)
+def test_long_side_is_reduced_to_the_size_and_nothing_is_enlarged(height: int, width: int, size: int) -> None:
+    view = parse_view(f"long_{size}")
+    ((_, new_height, new_width),) = view.geometry(height, width)
+    assert max(new_height, new_width) == min(size, max(height, width))
+    factor = max(new_height, new_width) / max(height, width)
+    for new, old in ((new_height, height), (new_width, width)):
+        assert 1 <= new <= old
+        assert new == 1 or abs(new - old * factor) <= 0.5
+    if factor == 1:
+        pixels = noise(height, width)
+        assert np.array_equal(view.scales(pixels, 0)[0][0], pixels)
+
+
 @given(sides, sides, st.integers(1, 5))
 def test_down_divides_both_sides(height: int, width: int, factor: int) -> None:
     ((_, new_height, new_width),) = parse_view(f"down_{factor}").geometry(height, width)
@@ -39,7 +53,7 @@ def test_squash_takes_width_before_height() -> None:
 
 
 @pytest.mark.parametrize("filter_name", ["bicubic", "bilinear", "lanczos"])
-@pytest.mark.parametrize("name", ["short_20", "width_33", "squash_9x40", "down_2", "square_25"])
+@pytest.mark.parametrize("name", ["short_20", "width_33", "long_20", "squash_9x40", "down_2", "square_25"])
 def test_resizing_steps_are_pillows_resize(name: str, filter_name: str) -> None:
     pixels = noise(50, 50)
     (crops,) = parse_view(f"{name}~{filter_name}").scales(pixels, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from featbank.encoders import Encoder, make_encoder
+from featbank.encoders.macs import build_on_meta
 from featbank.encoders.networks import encoder as encoder_module
 from featbank.encoders.networks import modules
+from featbank.encoders.networks.catalogue import STAGES_OF
+from featbank.encoders.networks.families import ARCHITECTURES, build_headless
 from featbank.encoders.networks.modules import load_network
 from featbank.errors import EncoderError, UnknownNameError
 from featbank.feature import compute_features, make_feature
@@ -178,6 +182,34 @@ def test_patterns_name_every_block() -> None:
     assert encoder.spec.n_features == 1808
 
 
+LITE, MOBILE_V2 = "checkpoint:efficientnet-lite0", "torchvision:mobilenet_v2/IMAGENET1K_V1"
+
+
+@pytest.mark.parametrize(
+    ("base", "layers", "n_features"),
+    [
+        (LITE, "blocks.*", 1568),
+        (MOBILE_V2, "features.1,features.3,features.6,features.10,features.13,features.16,features.17", 1424),
+        ("checkpoint:arniqa", "layer*", 7680),
+        ("timm:convnext_tiny.in12k", "stages.*", 2880),
+    ],
+)
+def test_stages_are_a_short_spelling_of_the_layers_that_end_them(
+    base: str, layers: str, n_features: int
+) -> None:
+    short = make_encoder(f"{base}?taps=stages&random=0")
+    assert short.identity() == make_encoder(f"{base}?taps={layers}&pool=mean+std&random=0").identity()
+    assert short.spec.n_features == n_features
+    with_last = make_encoder(f"{base}?taps=stages,out&random=0")
+    assert with_last.taps == (*short.taps, "out")
+
+
+def test_every_architecture_with_known_stages_has_their_layers() -> None:
+    for architecture, stages in STAGES_OF.items():
+        build = ARCHITECTURES.get(architecture, partial(build_headless, architecture))
+        assert len(modules.expand_taps(build_on_meta(build), ["stages"], "x", stages)) >= max(4, len(stages))
+
+
 def test_a_pass_that_ends_early_costs_less_and_reads_the_same(crops: NDArray[np.uint8]) -> None:
     whole = make_encoder(f"{MOBILE}?taps=blocks.2&random=0")
     early = make_encoder(f"{MOBILE}?until=blocks.2&random=0")
@@ -315,6 +347,11 @@ def test_position_embeddings_and_patches_decide_sizes(name: str, size: tuple[int
         ("checkpoint:clip-rn50?prompts=quality&random=0", UnknownNameError, "prompt list"),
         ("checkpoint:clip-rn50?prompts=good-bad&taps=layer4&random=0", EncoderError, "alone"),
         ("checkpoint:qualiclip?prompts=clip-iqa-plus&random=0", EncoderError, "text tower"),
+        (
+            "torchvision:alexnet/IMAGENET1K_V1?taps=stages&random=0",
+            EncoderError,
+            "stages are known.*features",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_with_the_cure(name: str, error: type[Exception], expected: str) -> None:
