@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from featbank.datasets.image_table import META_PREFIX, SPLITS, SUBSETS, ImageTable, make_frame
 from featbank.datasets.locate import ImageFinder
 from featbank.datasets.text import TextTable, read_apart, read_delimited, read_text, read_xlsx
-from featbank.errors import DatasetError, DatasetNotFoundError
+from featbank.errors import DatasetError, DatasetNotFoundError, first_few
 from featbank.remote import Place, read_regular
 
 GROUP = "featbank.datasets"
@@ -418,6 +418,35 @@ def _mat_variable(path: Place, name: str) -> tuple[str, list[Any]]:
     return answer["type"], answer["values"]
 
 
+_BIQ_LISTS = {"training": "Train (Images and MOS).csv", "test": "Test (Images and MOS).csv"}
+
+
+def _read_biq(source: Source) -> TextTable:
+    """Read the lists of both splits; their errors name the file."""
+    finder = ImageFinder(source.metadata.parent)
+    columns: dict[str, list[str]] = {"name": [], "mos": [], "set": []}
+    lines: list[int] = []
+    for split, file in _BIQ_LISTS.items():
+        path = finder.entry(file)
+        if path is None:
+            raise DatasetNotFoundError(
+                f"BIQ2021 at {source.root} needs {file!r}, the list of its {split} images."
+            )
+        table = read_delimited(path)
+        table.require(("Image Name", "MOS"))
+        table.numbers("MOS")
+        names = table.unique("Image Name")
+        if both := set(names) & set(columns["name"]):
+            raise DatasetError(
+                f"{path}: an image must be in one split, got {first_few(sorted(both))} in training and test."
+            )
+        columns["name"] += names
+        columns["mos"] += table.columns["MOS"]
+        columns["set"] += [split] * len(names)
+        lines += table.lines
+    return TextTable(source.metadata, columns, lines)
+
+
 RELEASES = (
     DEMO,
     UHD_IQA,
@@ -516,6 +545,21 @@ RELEASES = (
             "LIVE Challenge has no official split.",
         ),
         read_rows=_read_live,
+    ),
+    Release(
+        name="biq2021",
+        title="BIQ2021",
+        n_images=12000,
+        licence="none stated; the paper calls it freely available for use and benchmarking",
+        reference="Ahmed, Asif 2022, Journal of Electronic Imaging 31(5)",
+        mos_range=(0.0, 1.0),
+        markers=tuple(_BIQ_LISTS.values()),
+        image="name",
+        mos=("mos",),
+        folders=("Images", "."),
+        split="set",
+        notes=("BIQ2021 has no official validation split.",),
+        read_rows=_read_biq,
     ),
 )
 

@@ -158,8 +158,8 @@ class TextTable:
 def read_delimited(path: Place, *, fold_header: bool = False) -> TextTable:
     """Read a table with a header line, separated by commas, semicolons or tabs.
 
-    Quotes, byte order marks and blank lines are understood. The separator is the one that cuts the header
-    into most columns.
+    Quotes, byte order marks and blank lines are understood; columns without name and content are left out. The
+    separator is the one that cuts the header into most columns.
 
     Parameters
     ----------
@@ -214,6 +214,9 @@ def read_delimited(path: Place, *, fold_header: bool = False) -> TextTable:
         raise _wrong_encoding(path, data) from error
     if not header:
         raise DatasetError(f"{path} is empty, expected a header line with column names.")
+    # Spreadsheets leave commas at the ends of lines.
+    kept = [place for place, name in enumerate(header) if name or any(columns[place])]
+    header, columns = [header[place] for place in kept], [columns[place] for place in kept]
     repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
         raise DatasetError(

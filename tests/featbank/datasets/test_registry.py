@@ -22,6 +22,7 @@ def test_the_listing_names_every_reader_once_with_its_figures():
         "kadid-10k": 81 * 25 * 5,
         "tid2013": 25 * 24 * 5,
         "live-challenge": 1169 - 7,
+        "biq2021": 12000,
         "csv": None,
         "photos": None,
     }

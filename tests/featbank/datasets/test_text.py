@@ -69,6 +69,7 @@ def test_line_numbers_count_lines_inside_quotes(tmp_path):
         ("a,b\n1,2,3\n", "line 2 has 3 values, the header has 2 columns"),
         ("a,b\n1\n", "line 2 has 1 values"),
         ("a,b,a\n1,2,3\n", "column names must be unique, repeated are 'a'"),
+        ("a,,\n1,2,3\n", "column names must be unique, repeated are ''"),
         ('a,b\n"1,2\n', "not valid CSV"),
     ],
 )
