@@ -430,9 +430,11 @@ _EXAMPLES = (
     ViewExample("fragments_13x32", "SJTU within the budget: 13 x 13 windows, 416 x 416"),
     ViewExample("center_480", "SJTU, saliency branch: the centre at native sampling"),
     ViewExample("fragments_16x24x10", "GS-PIQA: ten draws of 16 x 16 windows of 24 pixels, 384 x 384"),
-    ViewExample("width_3840/tiles_224", "CIPLAB, finest scale: 153 tiles of a 16:9 photo"),
-    ViewExample("width_960/tiles_224", "CIPLAB, middle scale: 8 tiles"),
-    ViewExample("width_256/five_144", "CIPLAB, coarsest scale: five overlapping crops that fit 256 x 144"),
+    ViewExample("width_3840~bilinear/tiles_224", "CIPLAB, finest scale: 153 tiles of a 16:9 photo"),
+    ViewExample("width_960~bilinear/tiles_224", "CIPLAB, middle scale: 8 tiles"),
+    ViewExample(
+        "width_256~bilinear/five_144", "CIPLAB, coarsest scale: five overlapping crops that fit 256 x 144"
+    ),
     ViewExample("long_1024", "the whole photo for fully convolutional networks, never enlarged"),
     ViewExample("squash_1366x768", "EQCNet: the whole image, mildly reduced"),
     ViewExample("squash_1907x1231", "MobileNet-IQA: width 1907, height 1231, aspect ignored"),
@@ -445,11 +447,13 @@ _EXAMPLES = (
     ViewExample("mosaic_3x3/squash_224x224", "CLIP-IQA*: the nine regions shuffled"),
     ViewExample("center_1920x960/squash_1280x720", "challenge baseline: half of the image, mildly squashed"),
     ViewExample("center_320+half", "ICL, quality encoder: native centre and its half-scale"),
+    ViewExample("square_320+half", "ICL, content and keypoint encoders: the largest square and its half"),
     ViewExample(
-        "square_320+half", "ICL, content, scene and keypoint encoders: the largest square and its half"
+        "square_320~bilinear+half", "ICL, scene encoder: the same, resized as Places365's publishers do"
     ),
     ViewExample(
-        "squash_384x512/five_224", "HyperIQA: five crops of the image squashed to width 384, height 512"
+        "squash_384x512~bilinear/five_224",
+        "HyperIQA: five crops of the image squashed to width 384, height 512",
     ),
     ViewExample("squash_1024x768", "Effnet-2C-MLSP, fine column"),
     ViewExample("squash_512x384", "Effnet-2C-MLSP, coarse column"),
@@ -459,6 +463,7 @@ _EXAMPLES = (
     ViewExample(
         "five_224+halfimage", "ARNIQA: five crops, each with the crop of the halved image at its place"
     ),
+    ViewExample("squash_256x256~bilinear/center_224", "Places365: as its publishers feed it"),
     ViewExample("squash_800x448", "CLIP-IQA+ and QualiCLIP within the budget"),
 )
 

@@ -447,7 +447,10 @@ class Regions(Cropping):
 
 @dataclass(frozen=True)
 class Five(Cropping):
-    """Cut the centre and the four corners: centre, top left, top right, bottom left, bottom right."""
+    """Cut the centre and the four corners: centre, top left, top right, bottom left, bottom right.
+
+    An odd margin around the centre is halved downwards, as ARNIQA does, whose view this is; not as `Center` does.
+    """
 
     family: ClassVar[str] = "five"
     width: int = 0
@@ -470,9 +473,12 @@ class Five(Cropping):
     def cut_fitting(self, pixels: Pixels, seed: tuple[int, ...]) -> list[Pixels]:
         """Slice."""
         bottom, right = pixels.shape[0] - self.height, pixels.shape[1] - self.width
-        corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
-        crops = [pixels[y : y + self.height, x : x + self.width] for y, x in corners]
-        return [centered(pixels, self.height, self.width), *crops]
+        places = [(bottom // 2, right // 2), (0, 0), (0, right), (bottom, 0), (bottom, right)]
+        return [pixels[y : y + self.height, x : x + self.width] for y, x in places]
+
+    def describe(self) -> dict[str, object]:
+        """Return the parameters, and where the centre lies."""
+        return {**super().describe(), "odd_margin": "floor"}
 
 
 @dataclass(frozen=True)
@@ -481,7 +487,7 @@ class Mosaic(Cropping):
 
     References
     ----------
-    .. [1] AIM 2024 Challenge on UHD Blind Photo Quality Assessment, 2024, section 2.7 (CLIP-IQA*).
+    .. [1] AIM 2024 Challenge on UHD Blind Photo Quality Assessment, 2024, section 2.8 (CLIP-IQA*).
     """
 
     family: ClassVar[str] = "mosaic"

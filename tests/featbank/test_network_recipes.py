@@ -83,6 +83,19 @@ def test_names_are_canonical() -> None:
                 assert parse_encoder_name(band.encoder).seed is None
 
 
+def test_networks_are_fed_with_their_publishers_filter() -> None:
+    for name in builtin_recipes():
+        for band in read_recipe(name).bands:
+            resizes = [
+                word
+                for word in band.view.partition("+")[0].split("/")
+                if word[:5] in ("squas", "width", "squar")
+            ]
+            if band.encoder.startswith(("checkpoint:places365", "timm:mobilenetv3_large_100.miil_in21k")):
+                assert resizes, band
+                assert all(word.endswith("~bilinear") for word in resizes), band
+
+
 @needs_torch
 def test_the_permissive_recipe_needs_nobodys_word() -> None:
     sources = [source for band in read_recipe("permissive").bands for source in find_sources(band.encoder)]
@@ -208,7 +221,11 @@ def read_scores(text: str) -> list[dict]:
 # Recipes of every family and of every special kind, on small crops, one of them at each commit: four networks and
 # five regressors; crops as rows; draws averaged; seven crops on three scales; similarities with prompts.
 SMALL = {
-    "icl": {"center_320+half": "center_64+half", "square_320+half": "square_64+half"},
+    "icl": {
+        "center_320+half": "center_64+half",
+        "square_320+half": "square_64+half",
+        "square_320~bilinear+half": "square_64~bilinear+half",
+    },
     "arniqa": {"five_224+halfimage": "five_64+halfimage"},
     "gs-piqa": {"fragments_16x24x3": "fragments_4x16x3"},
     "nf-regnets-7": {

@@ -24,7 +24,9 @@ from featbank.errors import EncoderError
 N_CONTEXT = 16
 """Learned context tokens of CLIP-IQA+."""
 
-LEARNED_CLASSES = ("Good photo.", "Bad photo.")
+LEARNED_CLASSES = ("Good photo..", "Bad photo..")
+"""The words among CLIP-IQA+'s learned context: its code adds a full stop to names that end in one, and the two
+together are a token of their own."""
 
 
 def build_clip(model: str) -> nn.Module:
@@ -96,8 +98,8 @@ class PromptTower(nn.Module):
         return nn.functional.normalize(read @ clip.text_projection, dim=-1)
 
 
-EPOCH: Final = 1
-"""Raised with any change of this module that moves the numbers."""
+EPOCHS: Final = {LEARNED: 2}
+"""Raised, for the prompt lists whose numbers move, with a change of this module; 1 for all others."""
 
 
 def prompt_texts(prompts: str) -> tuple[str, ...]:
@@ -123,7 +125,7 @@ def encode_prompts(blueprint: Blueprint, prompts: str, seed: int | None) -> torc
             "weights": [content_digest(source) for source in sources],
             "prompts": list(prompt_texts(prompts)),
             "list": prompts,
-            "epoch": EPOCH,
+            "epoch": EPOCHS.get(prompts, 1),
         }
     )
     path = weights_folder() / "prompts" / f"{name}.npy"

@@ -19,7 +19,7 @@ from torch import nn
 from featbank.encoders.engine import choose_engine
 from featbank.encoders.networks import modules
 from featbank.encoders.networks.catalogue import LEARNED, LEARNED_PROMPTS, PROMPTS, STORED, Blueprint
-from featbank.encoders.networks.clip import EPOCH as TEXT_EPOCH
+from featbank.encoders.networks.clip import EPOCHS as TEXT_EPOCHS
 from featbank.encoders.networks.clip import LEARNED_CLASSES, encode_prompts
 from featbank.encoders.networks.engines import Forward, first_line, open_engine
 from featbank.encoders.networks.modules import (
@@ -114,7 +114,7 @@ class NetworkEncoder(Encoder):
             texts: Any = list(PROMPTS.get(self.prompts, (self.prompts,)))
             if self.prompts == LEARNED and self.name.seed is None:
                 texts = {LEARNED: content_digest(LEARNED_PROMPTS)}
-            identity["prompts"] = {"texts": texts, "epoch": TEXT_EPOCH}
+            identity["prompts"] = {"texts": texts, "epoch": TEXT_EPOCHS.get(self.prompts, 1)}
         return identity
 
     def _weights_digest(self) -> str:

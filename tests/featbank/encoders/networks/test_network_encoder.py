@@ -416,21 +416,39 @@ def test_position_free_pool_equals_the_published_pool_asked_everywhere() -> None
 
 
 @pytest.mark.slow
-def test_learned_prompts_stand_around_the_words() -> None:
-    from featbank.encoders.networks.clip import PromptTower, build_clip, prompt_tokens
+def test_learned_prompts_are_built_as_published() -> None:
+    """Placeholders, class name and full stop are tokenised; the name moves between the halves of the context."""
+    from featbank.encoders.networks.clip import LEARNED_CLASSES, PromptTower, build_clip, prompt_tokens
     from featbank.encoders.networks.modules import fill_randomly
 
-    clip = build_clip("RN50-quickgelu")
+    model = "RN50-quickgelu"
+    clip = build_clip(model)
     fill_randomly(clip, 0)
     clip.eval()
-    tokens = prompt_tokens("RN50-quickgelu", ["Good photo.", "Bad photo."])
-    words = prompt_tokens("RN50-quickgelu", ["red " * 8 + "Good photo." + " red" * 8])
-    red = int(words[0, 1])
-    context = clip.token_embedding.weight[red].detach().expand(16, -1)
+    context = torch.randn(16, 512, generator=torch.Generator().manual_seed(0)) / 50
+    expected = []
     with torch.no_grad():
-        found = PromptTower(clip, context)(tokens)[0]
-        expected = PromptTower(clip)(words)[0]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        for name in ("Good photo.", "Bad photo."):
+            tokens = prompt_tokens(model, [f"{'X ' * 16}{name}."])
+            n_name = int(prompt_tokens(model, [name]).argmax()) - 1
+            start, _, rest = clip.token_embedding(tokens)[0].split([1, 16, 60])
+            row = torch.cat([start, context[:8], rest[:n_name], context[8:], rest[n_name:]])
+            x = clip.ln_final(
+                clip.transformer((row + clip.positional_embedding)[None], attn_mask=clip.attn_mask)
+            )
+            expected.append(x[0, int(tokens.argmax())] @ clip.text_projection)
+        found = PromptTower(clip, context)(prompt_tokens(model, LEARNED_CLASSES))
+    expected = torch.nn.functional.normalize(torch.stack(expected), dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_prompts_are_the_published_words() -> None:
+    from featbank.encoders.networks.clip import prompt_texts, prompt_tokens
+
+    ends = [row[row.argmax() - 1] for row in prompt_tokens("RN50-quickgelu", prompt_texts("clip-iqa-plus"))]
+    assert [int(token) for token in ends] == [852, 852]  # "..", one token
+    words = ("bad", "poor", "fair", "good", "perfect")
+    assert prompt_texts("quality-levels") == tuple(f"The quality of this photo is {word}" for word in words)
 
 
 @pytest.mark.slow
