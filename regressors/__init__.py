@@ -18,7 +18,7 @@ _NAMES = {
     "evaluation.comparison": (
         "band_parts band_shares compare_paired draw_splits holm subset_drop summarise_scores"
     ),
-    "evaluation.controls": "find_leaking_columns find_near_duplicates permutation_control",
+    "evaluation.controls": "find_leaking_columns find_near_duplicates find_nearest_rows permutation_control",
     "evaluation.intervals": "ConformalInterval bootstrap_ci calibrate_interval",
     "evaluation.metrics": (
         "METRICS SCORERS apply_logistic4 evaluate fit_logistic4 krcc mae plcc plcc_logistic rmse srcc"

@@ -38,8 +38,8 @@ def _fit(options: argparse.Namespace) -> Output:
     """Fit a recipe on a dataset's training rows, evaluate on its other rows, write a run folder.
 
     Folds, hyper-parameters and weights come from training rows alone; validation and test rows are read once, by
-    the last step. Beside the model stand the constant prediction, every single band, and, where the dataset has
-    metadata, a ridge that sees no pixel.
+    the last step. Beside the model stand the constant prediction, the MOS of the nearest training photo, every single
+    band, and, where the dataset has metadata, a ridge that sees no pixel.
 
     For example:
       featbank fit ~/uhd-iqa --recipe starter --out runs/starter
@@ -98,6 +98,7 @@ def render_metrics(metrics: dict[str, Any]) -> str:
     last = "test" if "test" in metrics else "validation"
     compared = {"constant prediction": metrics.get("baselines", {}).get("constant", {})}
     compared["metadata-only ridge"] = metrics.get("baselines", {}).get("metadata_ridge", {})
+    compared["nearest photo's MOS"] = metrics.get("baselines", {}).get("nearest_photo", {})
     compared |= {f"band {name} alone": scores for name, scores in metrics.get("single_bands", {}).items()}
     shown = [_metric_line(name, scores[last]) for name, scores in compared.items() if last in scores]
     if shown:

@@ -40,6 +40,7 @@ from featbank.report.style import (
 from featbank.report.tables import (
     CONSTANT,
     METADATA_RIDGE,
+    NEAREST,
     comparison_rows,
     markdown_text,
     score_lines,
@@ -582,6 +583,7 @@ def summarise(run: RunData) -> dict[str, Any]:
         "comparison_rows": [asdict(row) for row in comparison_rows(run, COMPARED)],
         "split_rows": [asdict(row) for row in split_rows(run)],
         "has_metadata_ridge": run.headline in run.baselines.get(METADATA_RIDGE, {}),
+        "has_nearest_photo": run.headline in run.baselines.get(NEAREST, {}),
         "run_notes": run_notes(run),
         "has_training_cv": "training_cv" in run.scores,
         "has_intervals": any(scores.ci95 for scores in run.scores.values()),

@@ -22,8 +22,13 @@ from featbank.runs.folder import METRIC_NAMES, RunData, Scores
 
 METADATA_RIDGE = "metadata_ridge"
 CONSTANT = "constant"
+NEAREST = "nearest_photo"
 MODEL = "this run"
-_BASELINE_TITLES = {CONSTANT: "constant prediction", METADATA_RIDGE: "ridge on the metadata alone"}
+_BASELINE_TITLES = {
+    CONSTANT: "constant prediction",
+    METADATA_RIDGE: "ridge on the metadata alone",
+    NEAREST: "MOS of the nearest training photo",
+}
 
 
 @dataclass(frozen=True)

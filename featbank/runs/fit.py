@@ -43,7 +43,7 @@ from regressors.bands import BlockTable, some_rows, take_rows
 from regressors.checks import BudgetError, Table, check_budget, sum_gmacs
 from regressors.ensemble import BandEnsemble
 from regressors.evaluation.comparison import band_shares
-from regressors.evaluation.controls import PermutationControl
+from regressors.evaluation.controls import PermutationControl, find_nearest_rows
 from regressors.evaluation.intervals import ConformalInterval
 from regressors.folds import Fold
 from regressors.novelty import BandNovelty
@@ -476,6 +476,8 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
         floors = {
             "constant": np.full(len(rows), run.training["mos"].mean()),
             "metadata_ridge": evaluate.predict_from_metadata(run.training, rows),
+            # What looking up gives, most where scenes are on both sides of the split. Too much for a table of blocks.
+            "nearest_photo": None if isinstance(X, BlockTable) else run.y[find_nearest_rows(X, run.X)],
         }
         metrics["baselines"] = evaluate.score_baselines(rows, floors)
         alone = {name: single.predict(X) for name, single in fitted.singles.items()}

@@ -160,13 +160,7 @@ def find_near_duplicates(X: Table, X_training: Table, *, false_alarm: float = FA
     .. [2] W. B. Johnson and J. Lindenstrauss, "Extensions of Lipschitz mappings into a Hilbert space", 1984.
     .. [3] E. Levina and P. Bickel, "Maximum likelihood estimation of intrinsic dimension", NIPS 17, 2004.
     """
-    judged = X.read() if isinstance(X, BlockTable) else np.array(X, dtype=np.float64)
-    training = X_training if isinstance(X_training, BlockTable) else np.asarray(X_training, dtype=np.float64)
-    if judged.ndim != 2 or len(training.shape) != 2 or judged.shape[1] != training.shape[1]:
-        raise ValueError(
-            f"find_near_duplicates: X and X_training must have the same columns, got shapes {judged.shape} and "
-            f"{training.shape}."
-        )
+    judged, training = _same_columns("find_near_duplicates", X, X_training)
     if len(training) < 25 or not len(judged):
         return NearDuplicates(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0), 0.0, float("nan"))
     prepare = _standardiser(training)
@@ -179,6 +173,43 @@ def find_near_duplicates(X: Table, X_training: Table, *, false_alarm: float = FA
     n = len(judged)
     dimension = _intrinsic_dimension(distances[n:, :3])
     return _judge_neighbours(distances[:n], neighbours[:n], dimension, queries.shape[1], false_alarm)
+
+
+def find_nearest_rows(X: Table, X_training: Table) -> IntArray:
+    """Find the nearest training row of each judged row, as `find_near_duplicates` measures distance.
+
+    Parameters
+    ----------
+    X : data frame, BlockTable, or float array of shape (n_rows, n_features)
+        Judged rows.
+    X_training : data frame, BlockTable, or float array of shape (n_training, n_features)
+        Same columns, at least one row.
+
+    Returns
+    -------
+    int array of shape (n_rows,)
+        Positions among the training rows.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of columns differ.
+    """
+    judged, training = _same_columns("find_nearest_rows", X, X_training)
+    prepare = _standardiser(training)
+    blocks = ((rows, prepare(block)) for rows, block in row_blocks(training))
+    return nearest_rows(prepare(judged), blocks, 1)[1][:, 0] if len(judged) else np.empty(0, np.intp)
+
+
+def _same_columns(who: str, X: Table, X_training: Table) -> tuple[FloatArray, BlockTable | FloatArray]:
+    """Return the judged rows, a copy, and the training rows."""
+    judged = X.read() if isinstance(X, BlockTable) else np.array(X, dtype=np.float64)
+    training = X_training if isinstance(X_training, BlockTable) else np.asarray(X_training, dtype=np.float64)
+    if judged.ndim != 2 or len(training.shape) != 2 or judged.shape[1] != training.shape[1]:
+        raise ValueError(
+            f"{who}: X and X_training must have the same columns, got shapes {judged.shape} and {training.shape}."
+        )
+    return judged, training
 
 
 def _standardiser(training: Table) -> Callable[[FloatArray], FloatArray]:

@@ -1,6 +1,7 @@
 """One execution of a recipe: what it writes, what it may read, and what it refuses."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from featbank.runs.model import load_run_model
 from featbank.runs.split import SealedRows, describe_rows, find_copies, prepare_rows, written_groups
 from featbank.runs.trust import recomputed_scores
 from featbank.table import FeatureTable
+from regressors.ensemble import NoSkillWarning
 from regressors.evaluation.intervals import bootstrap_ci
 from regressors.evaluation.metrics import plcc, srcc
 from tests.support.imported_run import RECIPE, prepare, write_scores
@@ -307,12 +309,37 @@ def test_the_constant_baseline_is_the_mean_of_the_training_rows(run: Path) -> No
         assert said["rmse"] == pytest.approx(((mos - mean) ** 2).mean() ** 0.5, rel=1e-9)
 
 
+@pytest.mark.parametrize("has_scenes", [True, False])
+def test_the_nearest_training_photo_tells_scenes_on_both_sides_of_the_split(
+    has_scenes: bool, tmp_path: Path
+) -> None:
+    table = read_dataset(write_scores(tmp_path))
+    mos, rng = table.frame["mos"].to_numpy(), np.random.default_rng(0)
+    # Two photos of each scene, whose quality no direction of the features tells.
+    order, scenes = np.argsort(mos), rng.normal(size=(len(mos) // 2, 12))
+    features = rng.normal(size=(len(mos), 12))
+    if has_scenes:
+        features[order] = np.repeat(scenes, 2, axis=0) + 0.01 * features[order]
+    frame = table.frame.assign(group="", split="training", subset="")
+    frame.loc[frame.index[order[1::2]], "split"] = "test"
+    table, bank = replace(table, frame=frame), Bank(tmp_path / "bank")
+    import_features(table, bank, "sharp", None, features, source_digest="scenes", gmacs=1.0)
+    only = RECIPE[: RECIPE.index('[[band]]\nname = "noise"')]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoSkillWarning)
+        fit_run(table, parse_recipe(only, "scenes"), bank, tmp_path / "run", FitOptions(workers=1))
+    nearest = json.loads((tmp_path / "run/metrics.json").read_text())["baselines"]["nearest_photo"]["test"]
+    assert nearest["n"] == len(mos) // 2
+    assert nearest["srcc"] > 0.99 if has_scenes else abs(nearest["srcc"]) < 0.35
+
+
 def test_the_printed_table_names_its_columns_rightly(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     title, *lines = render_metrics(metrics).splitlines()
     names = title.replace("95 % interval", "interval").split()
     compared = {
         "constant prediction": metrics["baselines"]["constant"]["test"],
+        "nearest photo's MOS": metrics["baselines"]["nearest_photo"]["test"],
         "band noise alone": metrics["single_bands"]["noise"]["test"],
     }
     parts = {name: metrics[name] for name in ("training_cv", "validation", "test", "test/exclusive")}

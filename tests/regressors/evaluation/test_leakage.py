@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regressors.evaluation.controls import find_leaking_columns, find_near_duplicates
+from regressors.evaluation.controls import find_leaking_columns, find_near_duplicates, find_nearest_rows
 
 FORMS = {
     "itself": lambda y: y,
@@ -121,6 +121,18 @@ def test_wide_tables_are_projected_and_scales_do_not_matter() -> None:
     scaled = find_near_duplicates(pd.DataFrame(judged * scale - 1), pd.DataFrame(training * scale - 1))
     assert list(plain.rows) == list(scaled.rows) == [0]
     assert plain.partners[0] == scaled.partners[0] == 9
+
+
+def test_nearest_rows_are_those_of_standardised_columns() -> None:
+    rng = np.random.default_rng(0)
+    training, other = rng.normal(size=(200, 6)) * np.arange(1, 7), rng.normal(size=(30, 6))
+    found = find_nearest_rows(np.vstack([training[::-1] + 1e-3, other]), pd.DataFrame(training))
+    assert found[:200].tolist() == list(range(200))[::-1]
+    distances = np.linalg.norm((other[:, None] - training) / training.std(axis=0), axis=2)
+    assert found[200:].tolist() == distances.argmin(axis=1).tolist()
+    assert find_nearest_rows(other[:0], training).tolist() == []
+    with pytest.raises(ValueError, match=r"find_nearest_rows: .*same columns"):
+        find_nearest_rows(other, training[:, 1:])
 
 
 def test_odd_tables() -> None:
