@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -183,20 +184,29 @@ def _only_text(cell: object) -> str:
 
 def read_sheet(request: object, data: bytes) -> tuple[dict[str, Any], None]:
     """Read the rows that are not empty, with their numbers, in the process that exists for it."""
+    return _refusing(_rows, data), None
+
+
+def read_arrow(request: object, data: bytes) -> tuple[dict[str, Any], None]:
+    """Read the columns of a Parquet or Feather file in the process that exists for it."""
+    return _refusing(_columns, data), None
+
+
+def _refusing(read: Callable[[bytes], dict[str, Any]], data: bytes) -> dict[str, Any]:
     try:
-        return {"rows": _rows(data)}, None
+        return read(data)
     except BaseException as error:  # noqa: BLE001 - the library's panics are no exceptions
-        return {"refused": f"{type(error).__name__}: {str(error)[:200]}"}, None
+        return {"refused": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
-def _rows(data: bytes) -> list[tuple[int, list[str]]]:
+def _rows(data: bytes) -> dict[str, Any]:
     from python_calamine import CalamineWorkbook
 
-    sheet = CalamineWorkbook.from_filelike(io.BytesIO(data)).get_sheet_by_index(0)
+    book = CalamineWorkbook.from_filelike(io.BytesIO(data))
     rows: list[tuple[int, list[str]]] = []
     n_cells = n_bytes = 0
-    for number, row in enumerate(sheet.to_python(skip_empty_area=False), start=1):
-        cells = [_text(value) for value in row]
+    for number, row in enumerate(book.get_sheet_by_index(0).to_python(skip_empty_area=False), start=1):
+        cells = [cell_text(value) for value in row]
         n_cells, n_bytes = n_cells + len(cells), n_bytes + sum(map(len, cells))
         if n_cells > MAX_CELLS or n_bytes > MAX_TEXT_BYTES:
             raise ValueError(
@@ -204,13 +214,40 @@ def _rows(data: bytes) -> list[tuple[int, list[str]]]:
             )
         if any(cells):
             rows.append((number, cells))
-    return rows
+    return {"rows": rows, "n_sheets": len(book.sheet_names)}
 
 
-def _text(value: object) -> str:
-    """Write a cell as a CSV would have it, a whole number without ``.0``."""
+def _columns(data: bytes) -> dict[str, Any]:
+    import pyarrow as pa
+    from pyarrow import feather, parquet
+
+    source = pa.BufferReader(data)
+    if data[:4] == b"PAR1":
+        file = parquet.ParquetFile(source)
+        n_cells = file.metadata.num_rows * file.metadata.num_columns
+        if n_cells > MAX_CELLS:
+            raise ValueError(f"it has {n_cells:,} cells, more than {MAX_CELLS:,}")
+        table = file.read(use_threads=False)
+    else:
+        table = feather.read_table(source, use_threads=False)
+    if table.num_rows * table.num_columns > MAX_CELLS:
+        raise ValueError(f"it has more than {MAX_CELLS:,} cells")
+    # pandas writes its index last in Parquet, and first everywhere else.
+    names = sorted(table.column_names, key=lambda name: not name.startswith("__index_level_"))
+    nested = [field.name for field in table.schema if pa.types.is_nested(field.type)]
+    kept = [name for name in names if name not in nested]
+    columns = [[cell_text(value) for value in table[name].to_pylist()] for name in kept]
+    return {"header": kept, "columns": columns, "nested": nested}
+
+
+def cell_text(value: object) -> str:
+    """Write a cell as a CSV would have it, a whole number without ``.0``, nothing for a missing value."""
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace").strip("\0 ")
     return str(value).strip()

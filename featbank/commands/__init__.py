@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,7 @@ from featbank.errors import ClusterError, EncoderError, redact
 
 if TYPE_CHECKING:
     from featbank.cluster import ClusterUse
+    from featbank.datasets import ImageTable
 
 SIMULATION = "SIMULATION: rendered photos and simulated raters; this proves nothing about real photos."
 
@@ -134,10 +136,54 @@ def switch(name: str, text: str, **details: Any) -> Callable[[argparse.ArgumentP
     return lambda parser: parser.add_argument(name, action="store_true", help=text, **details)
 
 
-IMAGES = argument("--images DIR", "folder of the images, if they do not lie beside the metadata")
+def column_names(text: str) -> dict[str, str]:
+    """Parse ``image=img_name,mos=score``, for argparse."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and column.strip() for name, _, column in pairs):
+        raise argparse.ArgumentTypeError(
+            f"must be spelt image=NAME,mos=NAME,split=NAME,group=NAME, got {text!r}"
+        )
+    return {name.strip().casefold(): column.strip() for name, _, column in pairs}
+
+
+_READING = ("images", "columns", "mos", "encoding")
+
+
+def _reading(prefix: str, whose: str) -> Callable[[argparse.ArgumentParser], object]:
+    """Declare the options that say how a dataset is read."""
+    return lambda parser: add(
+        parser,
+        argument(f"--{prefix}images DIR", f"folder of {whose}, if they do not lie beside the metadata"),
+        argument(
+            f"--{prefix}columns image=NAME,mos=NAME,split=NAME,group=NAME",
+            "columns of a table of your own that are named otherwise",
+            column_names,
+        ),
+        argument(
+            f"--{prefix}mos COLUMN", "the column to be taken as MOS, where a table has several", default=""
+        ),
+        argument(
+            f"--{prefix}encoding NAME", "of a table in text that is not UTF-8, such as cp1252", default=""
+        ),
+    )
+
+
+IMAGES, OTHER_IMAGES = _reading("", "the images"), _reading("other-", "the images of OTHER")
+
+
+def read_data(options: argparse.Namespace, which: str = "data") -> ImageTable:
+    """Read the dataset DATA, or OTHER, as its options say."""
+    from featbank.datasets import read_dataset
+
+    prefix = "" if which == "data" else f"{which}_"
+    asked = {name: getattr(options, f"{prefix}{name}") for name in _READING}
+    return read_dataset(getattr(options, which), **asked)
+
+
 DATA = argument(
     "data DATA",
-    "dataset folder in a known layout, or CSV with columns path,mos[,split,subset,group]; or the URL of one, such "
+    "dataset folder in a known layout, or table (CSV, XLSX, Parquet, Feather, JSONL) with columns "
+    "path,mos[,split,subset,group]; or the URL of one, such "
     "as s3://bucket/photos",
 )
 CODE = switch(
@@ -200,7 +246,12 @@ def add_actions(
 
 def features_command(options: argparse.Namespace, data: str) -> str:
     """Spell the command that computes what the bank lacks, for messages."""
-    return f"featbank features {data} --recipe {options.recipe} --bank {options.bank}"
+    prefix = "" if data == options.data else "other_"
+    given = {name: getattr(options, f"{prefix}{name}", None) for name in _READING}
+    if given["columns"]:
+        given["columns"] = ",".join(f"{name}={column}" for name, column in given["columns"].items())
+    asked = "".join(f" --{name} {shlex.quote(value)}" for name, value in given.items() if value)
+    return f"featbank features {data}{asked} --recipe {options.recipe} --bank {options.bank}"
 
 
 def cluster_of(options: argparse.Namespace) -> AbstractContextManager[ClusterUse | None]:

@@ -73,9 +73,9 @@ def _check(options: argparse.Namespace) -> Output:
     """
     from joblib import cpu_count
 
-    from featbank.datasets import check_dataset, read_dataset, render_check
+    from featbank.datasets import check_dataset, render_check
 
-    table = read_dataset(options.data, images=options.images)
+    table = opt.read_data(options)
     document = check_dataset(table, decode=not options.no_decode, workers=options.workers or cpu_count())
     return Output(document, render_check(document))
 

@@ -47,7 +47,6 @@ def _features(options: argparse.Namespace) -> Output:
       featbank features s3://bucket/uhd-iqa --recipe starter --bank s3://bucket/bank
     """
     from featbank.bank import Bank
-    from featbank.datasets import read_dataset
     from featbank.encoders import check_weights, has_random_weights
     from featbank.errors import ClusterError, DatasetError
     from featbank.extract import FeatureRequest, extract, known_folder, take_shard
@@ -80,7 +79,7 @@ def _features(options: argparse.Namespace) -> Output:
     # libraries.
     old = Bank(options.bank) if as_place(options.bank).is_dir() else None
     check_weights(r.encoder for r in requests if old is None or known_folder(old, r) is None)
-    table = read_dataset(options.data, images=options.images)
+    table = opt.read_data(options)
     bank = Bank(options.bank)
     images = list(zip(table.frame["image_id"], table.frame["path"], strict=True))
     if options.shard:
@@ -277,7 +276,6 @@ def _export(options: argparse.Namespace) -> Output:
     from featbank.atomic import check_file
     from featbank.bank import Bank, write_features
     from featbank.bank.export import is_export
-    from featbank.datasets import read_dataset
     from featbank.extract import stored_folders
     from featbank.feature import FeatureRequest
     from featbank.recipes.reading import read_recipe
@@ -285,7 +283,7 @@ def _export(options: argparse.Namespace) -> Output:
 
     check_file(options.file, "bank export", is_export)
     bank = Bank(options.bank, create=False)
-    table = read_dataset(options.data, images=options.images)
+    table = opt.read_data(options)
     bands = []
     for band in read_recipe(options.recipe).bands:
         stored = stored_folders(bank, FeatureRequest(band.encoder, band.view, band.aggregate))
@@ -308,11 +306,10 @@ def _export(options: argparse.Namespace) -> Output:
 def _import(options: argparse.Namespace) -> Output:
     from featbank.bank import Bank
     from featbank.bank.imported import read_feature_file
-    from featbank.datasets import read_dataset
     from featbank.digest import digest_file
     from featbank.importing import import_features
 
-    table = read_dataset(options.data, images=options.images)
+    table = opt.read_data(options)
     found = read_feature_file(
         options.file,
         variable=options.variable,

@@ -46,13 +46,12 @@ def _fit(options: argparse.Namespace) -> Output:
       featbank fit ~/uhd-iqa --recipe icl --out runs/icl --cluster dask://10.0.0.5:8786
     """
     from featbank.bank import Bank
-    from featbank.datasets import read_dataset
     from featbank.recipes.reading import read_recipe
     from featbank.report.page import photos_of, write_report
     from featbank.runs.fit import FitOptions, fit_run
 
     recipe = read_recipe(options.recipe)
-    table = read_dataset(options.data, images=options.images)
+    table = opt.read_data(options)
     out = Path(options.out or f"runs/{recipe.name}")
     with opt.cluster_of(options) as cluster:
         chosen = FitOptions(
@@ -305,7 +304,7 @@ def _distill(options: argparse.Namespace) -> Output:
     import torch
 
     from featbank.bank import Bank
-    from featbank.datasets import read_dataset, read_photos
+    from featbank.datasets import read_photos
     from featbank.distill.distill import DistillPlan, distill
     from featbank.encoders.student import describe_student, shipped_students
 
@@ -326,7 +325,7 @@ def _distill(options: argparse.Namespace) -> Output:
     )
     is_cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     result = distill(
-        read_dataset(options.data, images=options.images),
+        opt.read_data(options),
         Path(options.teacher),
         options.out,
         Bank(options.bank),

@@ -75,7 +75,6 @@ def _search(options: argparse.Namespace) -> Output:
       featbank search ~/uhd-iqa --recipe search-classic --out runs/search --cluster dask://10.0.0.5:8786
     """
     from featbank.bank import Bank
-    from featbank.datasets import read_dataset
     from featbank.recipes.reading import read_recipe
     from featbank.report.page import photos_of, write_report
     from featbank.report.protocol_page import draw_study
@@ -83,7 +82,7 @@ def _search(options: argparse.Namespace) -> Output:
     from featbank.search.run import SearchOptions, search_run
 
     recipe = read_recipe(options.recipe)
-    table = read_dataset(options.data, images=options.images)
+    table = opt.read_data(options)
     out = Path(options.out or f"runs/search-{recipe.name}")
     with opt.cluster_of(options) as cluster:
         result = search_run(
@@ -160,7 +159,7 @@ def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
             opt.add(
                 kind,
                 opt.argument("other OTHER", "dataset to judge on"),
-                opt.argument("--other-images DIR", "folder of its images, as --images"),
+                opt.OTHER_IMAGES,
                 opt.argument(
                     "--map MAP",
                     "MOS scale onto scale: nominal ends, none, or four numbers such as 0,100:1,5",
@@ -206,7 +205,6 @@ def _protocol(options: argparse.Namespace) -> Output:
     """
     from featbank.atomic import check_folder
     from featbank.bank import Bank
-    from featbank.datasets import read_dataset
     from featbank.protocols.preparation import prepare, write_outcome
     from featbank.recipes.reading import read_recipe
     from featbank.report.protocol_page import write_protocol_page
@@ -217,18 +215,18 @@ def _protocol(options: argparse.Namespace) -> Output:
     bank = Bank(options.bank)
     out = Path(options.out or f"runs/{recipe.name}-{options.protocol}")
     check_folder(out, PROTOCOL, "protocol --out")
-    places = [(options.data, options.images, options.rows)]
+    places = [("data", options.rows)]
     if options.protocol == "cross":
-        places.append((options.other, options.other_images, options.other_rows))
+        places.append(("other", options.other_rows))
     materials = [
         prepare(
-            read_dataset(place, images=images),
+            opt.read_data(options, place),
             recipe,
             bank,
             which=rows,
-            features_command=opt.features_command(options, place),
+            features_command=opt.features_command(options, getattr(options, place)),
         )
-        for place, images, rows in places
+        for place, rows in places
     ]
     loaded_s = time.perf_counter() - clock
     outcome = _carry_out(options, materials)

@@ -6,6 +6,7 @@ One row per image: what it is called, where its file should lie, its MOS on the 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,15 @@ from featbank.remote import Place, is_url
 
 SPLITS = ("training", "validation", "test", "")
 """Official partitions in report order; the empty word stands for "no official split"."""
+
+SPLIT_WORDS = {
+    "train": "training",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "testing": "test",
+}
+"""Other spellings of splits, in lower case."""
 
 SUBSETS = ("", "exclusive")
 """Official subsets; ``exclusive`` marks images from categories kept out of training."""
@@ -62,6 +72,10 @@ class ImageTable:
     names_in : str
         Own tables and folders: the absolute folder, or URL, that image names refer to. Empty for a published dataset,
         whose names are known by the dataset's.
+    extra : mapping of str to list of str, length n_images
+        All other columns of the metadata, as written there.
+    asked : dict
+        The arguments with which `featbank.datasets.read_dataset` reads this table again; empty for one made otherwise.
 
     Raises
     ------
@@ -80,6 +94,8 @@ class ImageTable:
     licence: str = ""
     reference: str = ""
     names_in: str = ""
+    extra: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = [column for column in COLUMNS if column not in self.frame.columns]
@@ -278,6 +294,13 @@ def make_frame(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pd.DataFram
             frame[name] = np.asarray(values, dtype=np.float64)
     # An empty list becomes a float column; the table's columns keep their kind even without rows.
     return frame.astype(dict.fromkeys(("image_id", "split", "subset", "group"), "str"))
+
+
+def range_of(mos: Sequence[Any] | np.ndarray) -> tuple[float, float]:
+    """Return the least and the greatest score; two NaN where there is none."""
+    known = np.asarray(mos, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    return (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
 
 
 def _is_utf8(text: str) -> bool:

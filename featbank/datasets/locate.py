@@ -1,8 +1,8 @@
-"""Finds the files that a dataset's metadata names, and lists photographs in folders.
+r"""Finds the files that a dataset's metadata names, and lists photographs in folders.
 
-Names are compared exactly first, then without regard to case and Unicode form, and names that are no UTF-8 as Latin-1:
-archives packed on another system often change all three. Nothing is guessed: where two files fit one name, the
-reader asks. A name that leads out of the dataset is refused.
+Names are compared exactly first, then without regard to case and Unicode form, ``\`` for ``/`` and a missing ending,
+and names that are no UTF-8 as Latin-1: archives packed on another system, and tables written there, often change them.
+Nothing is guessed: where two files fit one name, the reader asks; what was found otherwise than as written is counted.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from __future__ import annotations
 import math
 import os
 import posixpath
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import TypeAlias
 
 import numpy as np
 
 from featbank.datasets.image_table import ImageTable, make_frame
+from featbank.datasets.text import TABLE_SUFFIXES
 from featbank.errors import DatasetError, DatasetNotFoundError, first_few
 from featbank.images.source import IMAGE_SUFFIXES
 from featbank.remote import Place, RemoteEntry, RemotePath, as_place, utf8_name
@@ -69,18 +73,23 @@ class ImageFinder:
     ----------
     base : Path or RemotePath
         Absolute folder; need not exist.
+    tells_case : bool
+        Whether names found in another case are counted; releases differ in it from their own lists.
     """
 
-    def __init__(self, base: Place) -> None:
+    def __init__(self, base: Place, *, tells_case: bool = False) -> None:
         self.base = base
-        self.elsewhere: dict[Place, int] = {}
+        self._tells_case = tells_case
+        self._elsewhere: Counter[Place] = Counter()
+        self._ways: Counter[str] = Counter()
         self._listings: dict[Place, dict[str, list[Place]]] = {}
+        self._names: dict[str, frozenset[str]] = {}
         self._by_name: dict[str, list[Place]] | None = None
 
     def entry(self, relative: str) -> Place | None:
         """Return the file or folder at a relative path, each part compared as the module describes, or None.
 
-        Raises DatasetError if two entries differ from a part only in case or Unicode form.
+        Raises DatasetError if two entries differ from a part only in case, Unicode form or ending.
         """
         place = self.base
         for part in relative.split("/"):
@@ -91,6 +100,66 @@ class ImageFinder:
                 return None
             place = found
         return place
+
+    def is_there(self, path: str) -> bool:
+        """Tell whether a local file exists exactly as spelled; each folder is listed once."""
+        folder, _, name = path.rpartition("/")
+        if folder not in self._names:
+            self._names[folder] = frozenset()
+            with suppress(OSError):
+                self._names[folder] = frozenset(os.listdir(folder or "/"))  # noqa: PTH208 - text is faster
+        return name in self._names[folder]
+
+    def find(
+        self, name: str, folders: Sequence[str] = (".",), *, anywhere: bool = True, is_foreign: bool = False
+    ) -> Place | None:
+        """Look an image up, and count it where it is found otherwise than as written.
+
+        Parameters
+        ----------
+        name : str
+            Relative path below ``folders``, which lie below the base, first choice first.
+        anywhere : bool
+            Whether an image in none of them may lie elsewhere below the base: one named without folders in any
+            folder down to `MAX_DEPTH` levels; otherwise where the last parts of its path lead from the base.
+        is_foreign : bool
+            Whether the name's own folders are those of another machine: with ``anywhere``, the file that shares most
+            of its last parts is taken.
+
+        Raises DatasetError if several files fit.
+        """
+        relative = posixpath.normpath(name.replace("\\", "/"))
+        found: Place | None = None
+        tails = [relative[match.end() :] for match in re.finditer("/", relative)] if anywhere else []
+        for tail in [*(posixpath.join(folder, relative) for folder in folders), *tails]:
+            found = self.entry(tail)
+            if found is not None:
+                break
+        if found is None and anywhere and (is_foreign or "/" not in relative):
+            found = self._nearest(relative)
+            if found is not None:
+                self._elsewhere[found.parent] += 1
+        elif found is not None and tail in tails and not is_foreign:
+            self._ways["by the last parts of their paths"] += 1
+        if found is not None:
+            last = posixpath.basename(relative)
+            if "\\" in name:
+                self._ways["with / for \\"] += 1
+            if fold(found.name) != fold(last):
+                self._ways["with their ending added"] += 1
+            elif self._tells_case and not found.as_posix().endswith(last):
+                self._ways["in another case or Unicode form"] += 1
+        return found
+
+    def _nearest(self, relative: str) -> Place | None:
+        """Return the file of that name, or the one of several whose last folders agree best."""
+        last, *folders = [fold(part) for part in relative.split("/")][::-1]
+        shared = {
+            path: len(posixpath.commonprefix([folders, [fold(part) for part in path.parent.parts][::-1]]))
+            for path in self._index().get(last, [])
+        }
+        best = max(shared.values(), default=0)
+        return self._pick([path for path, n in shared.items() if n == best], relative)
 
     def home(self, names: Sequence[str], folders: Sequence[str]) -> str | None:
         """Return the first folder that holds any of the images, so that all come from one place, or None.
@@ -109,42 +178,40 @@ class ImageFinder:
         """Return an absolute path for every name; where nothing is found, the place where it was expected.
 
         ``places`` are the folders in which each image belongs, first choice first. With ``anywhere``, an image in
-        none of them
-        is looked for by its name in all folders down to `MAX_DEPTH` levels, and counted in ``elsewhere``.
+        none of them is looked for by its name in all folders down to `MAX_DEPTH` levels.
 
         Raises DatasetError if a name leads out of ``base``, or fits several files.
         """
         paths: list[str] = []
         for name, folders in zip(names, places, strict=True):
             relative = name_inside(name, self.base)
-            found: Place | None = None
-            for folder in folders:
-                found = self.entry(posixpath.join(folder, relative))
-                if found is not None:
-                    break
-            if found is None and anywhere and "/" not in relative:
-                found = self._pick(self._index().get(fold(relative), []), relative)
-                if found is not None:
-                    self.elsewhere[found.parent] = self.elsewhere.get(found.parent, 0) + 1
+            spelled = relative if relative != posixpath.normpath(name.replace("\\", "/")) else name
+            found = self.find(spelled, folders, anywhere=anywhere and "/" not in relative)
             paths.append(str(found or self.base / folders[0] / relative))
         return paths
 
     def notes(self) -> list[str]:
-        """Say in which folders images were found by name alone."""
-        return [
+        """Say in which folders images were found by name alone, and how else names were read."""
+        notes = [
             f"{count:,} image(s) found by name in {utf8_name(folder)}."
-            for folder, count in sorted(self.elsewhere.items())
+            for folder, count in sorted(self._elsewhere.items())
         ]
+        if self._ways:
+            ways = ", ".join(f"{count:,} {way}" for way, count in self._ways.items())
+            notes.append(f"Images found by another spelling than written: {ways}.")
+        return notes
 
     def _pick(self, candidates: list[Place], name: str) -> Place | None:
         if len(candidates) <= 1:
             return candidates[0] if candidates else None
-        exact = [path for path in candidates if path.name == name]
-        if len(exact) == 1:
-            return exact[0]
+        last = posixpath.basename(name)
+        same = [path for path in candidates if fold(path.name) == fold(last)] or candidates
+        exact = [path for path in same if path.name == last]
+        if len(exact) == 1 or len(same) == 1:
+            return (exact or same)[0]
         raise DatasetError(
             f"{name!r} fits several files: {first_few([utf8_name(path) for path in exact or candidates])}. "
-            "Name the folder of the images to be used (images=...), or remove the others; a guess could read "
+            "Name the folder of the images to be used (--images), or remove the others; a guess could read "
             "another resolution."
         )
 
@@ -153,7 +220,7 @@ class ImageFinder:
             listing: dict[str, list[Place]] = {}
             if folder.is_dir():
                 for entry in list_folder(folder):
-                    listing.setdefault(fold(entry.name), []).append(folder / entry.name)
+                    _enter(listing, folder / entry.name)
             self._listings[folder] = listing
         return self._listings[folder]
 
@@ -162,8 +229,15 @@ class ImageFinder:
             self._by_name = {}
             if self.base.is_dir():
                 for path in walk_files(self.base, max_depth=MAX_DEPTH):
-                    self._by_name.setdefault(fold(path.name), []).append(path)
+                    _enter(self._by_name, path)
         return self._by_name
+
+
+def _enter(listing: dict[str, list[Place]], path: Place) -> None:
+    """List a file under its name, and an image under its name without ending, too."""
+    listing.setdefault(fold(path.name), []).append(path)
+    if path.suffix.casefold() in IMAGE_SUFFIXES:
+        listing.setdefault(fold(path.stem), []).append(path)
 
 
 def list_folder(folder: Place) -> list[Entry]:
@@ -221,9 +295,7 @@ def _walk(folder: Place, depth: int | None, seen: set[tuple[int, int]]) -> Itera
 
 PHOTOS_NAME = "photos"
 
-_TABLE_SUFFIXES = frozenset(
-    {".csv", ".tsv", ".txt", ".xlsx", ".xls", ".json", ".toml", ".md", ".html", ".pdf"}
-)
+_TABLE_SUFFIXES = TABLE_SUFFIXES | {".xls", ".json", ".toml", ".md", ".html", ".pdf"}
 
 
 def is_image_name(path: Place) -> bool:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.datasets.image_table import META_PREFIX, SPLITS, SUBSETS, ImageTable, make_frame
+from featbank.datasets.image_table import (
+    META_PREFIX,
+    SPLIT_WORDS,
+    SPLITS,
+    SUBSETS,
+    ImageTable,
+    make_frame,
+    range_of,
+)
 from featbank.datasets.locate import (
     PHOTOS_NAME,
     ImageFinder,
     is_folder,
     is_image_name,
     list_folder,
+    name_inside,
     read_photos,
 )
 from featbank.datasets.releases import (
@@ -28,14 +38,21 @@ from featbank.datasets.releases import (
     Source,
     known_releases,
 )
-from featbank.datasets.text import TextTable, read_delimited, read_header
-from featbank.errors import DatasetError, DatasetNotFoundError
+from featbank.datasets.text import TABLE_SUFFIXES, TextTable, read_any, read_header
+from featbank.errors import DatasetError, DatasetNotFoundError, first_few
 from featbank.images.source import IMAGE_SUFFIXES
 from featbank.remote import Place, RemotePath, as_place, is_url, utf8_name
 
 CSV_NAME = "csv"
 _OWN = (
-    DatasetInfo(CSV_NAME, "Own scores", None, "", "", "a CSV with path,mos[,split,subset,group]"),
+    DatasetInfo(
+        CSV_NAME,
+        "Own scores",
+        None,
+        "",
+        "",
+        "a table (CSV, XLSX, Parquet, ...) with path,mos[,split,subset,group]",
+    ),
     DatasetInfo(PHOTOS_NAME, "Folder of photos, without scores", None, "", "", "a folder of images"),
 )
 _TEXT_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
@@ -55,17 +72,30 @@ def list_datasets() -> list[DatasetInfo]:
     return [*(release.info() for release in known_releases()), *_OWN]
 
 
-def read_dataset(path: str | Place, *, images: str | Place | None = None) -> ImageTable:
+def read_dataset(
+    path: str | Place,
+    *,
+    images: str | Place | None = None,
+    columns: Mapping[str, str] | None = None,
+    mos: str = "",
+    encoding: str = "",
+) -> ImageTable:
     """Read the dataset at a path, whatever its layout.
 
     Parameters
     ----------
     path : str, Path or RemotePath
         A dataset folder in a published layout (recognised by its metadata file), the metadata file itself, an own
-        CSV with ``path,mos``, a folder of photos, or one photo; or the URL of any of these in a store, such as
-        ``s3://bucket/photos``.
+        table with ``path,mos`` (see `read_plain_csv`), a folder of photos, or one photo; or the URL of any of these
+        in a store, such as ``s3://bucket/photos``.
     images : str, Path or RemotePath, optional
         Folder of the images, where they do not lie in the dataset's own folder.
+    columns : mapping of str to str, optional
+        Which columns of an own table are meant, by what they hold: ``{"image": "img_name", "group": "photographer"}``.
+    mos : str
+        Column of the scores, where a table has several.
+    encoding : str
+        Of a table in text, where it is not UTF-8.
 
     Returns
     -------
@@ -90,9 +120,22 @@ def read_dataset(path: str | Place, *, images: str | Place | None = None) -> Ima
     folder = None if images is None else _existing(images, "read_dataset: images")
     if folder is not None and not folder.is_dir():
         raise DatasetNotFoundError(f"read_dataset: images must be a folder, got the file {folder}.")
-    if place.is_dir():
-        return _read_folder(place, folder)
-    return _read_file(place, folder)
+    if columns and place.is_dir():
+        raise DatasetError(f"read_dataset: --columns goes with a table of one's own, got the folder {place}.")
+    if columns:
+        table = read_plain_csv(place, images=folder, columns=columns, mos=mos, encoding=encoding)
+    elif place.is_dir():
+        table = _read_folder(place, folder, mos, encoding)
+    else:
+        table = _read_file(place, folder, mos, encoding)
+    asked = {
+        "images": folder and str(folder),
+        "columns": dict(columns or {}),
+        "mos": mos,
+        "encoding": encoding,
+    }
+    table.asked.update(path=str(place), **{name: value for name, value in asked.items() if value})
+    return table
 
 
 def _existing(path: str | Place, who: str) -> Place:
@@ -134,7 +177,7 @@ def _find_releases(folder: Place) -> list[tuple[Release, Place]]:
     return found
 
 
-def _read_folder(folder: Place, images: Place | None) -> ImageTable:
+def _read_folder(folder: Place, images: Place | None, mos: str, encoding: str) -> ImageTable:
     found = _find_releases(folder)
     if len(found) > 1:
         spelled = ", ".join(f"{release.title} ({metadata})" for release, metadata in found)
@@ -143,7 +186,7 @@ def _read_folder(folder: Place, images: Place | None) -> ImageTable:
         )
     if found:
         release, metadata = found[0]
-        return release.read(Source(metadata, folder, images))
+        return release.read(Source(metadata, folder, images, mos, encoding))
     hints = _hints(folder)
     if images is not None:
         raise DatasetNotFoundError(
@@ -179,43 +222,46 @@ def _hints(folder: Place) -> list[str]:
     tables = [
         utf8_name(entry.name)
         for entry in entries
-        if PurePosixPath(entry.name).suffix.casefold() == ".csv" and not is_folder(entry)
+        if PurePosixPath(entry.name).suffix.casefold() in TABLE_SUFFIXES - {".txt"} and not is_folder(entry)
     ]
     if tables:
-        hints.append(f"Not read: {', '.join(tables[:5])}. Give a CSV itself to read its scores.")
+        hints.append(f"Not read: {', '.join(tables[:5])}. Give a table itself to read its scores.")
     return hints
 
 
-def _read_file(path: Place, images: Place | None) -> ImageTable:
+def _read_file(path: Place, images: Place | None, mos: str, encoding: str) -> ImageTable:
     suffix = path.suffix.casefold()
+    releases = known_releases()
+    found = None
     if suffix in _TEXT_SUFFIXES:
-        header = read_header(path)
-        for release in known_releases():
-            # Recognised by its columns, so a renamed metadata file is read as what it is.
-            if release.header and release.header <= header:
-                return _read_metadata(release, path, images)
-        if "path" in {name.casefold() for name in header}:
-            return read_plain_csv(path, images=images)
-    for release in known_releases():
-        if any(path.name.casefold() == marker.rpartition("/")[2].casefold() for marker in release.markers):
-            return _read_metadata(release, path, images)
-    if suffix in _TEXT_SUFFIXES:
-        return read_plain_csv(path, images=images)
+        header = read_header(path, encoding)
+        # Recognised by its columns, so a renamed metadata file is read as what it is.
+        found = next((release for release in releases if release.header and release.header <= header), None)
+        if found is None and "path" in {name.casefold() for name in header}:
+            return read_plain_csv(path, images=images, mos=mos, encoding=encoding)
+    found = found or next(
+        (
+            release
+            for release in releases
+            if any(path.name.casefold() == marker.rpartition("/")[2].casefold() for marker in release.markers)
+        ),
+        None,
+    )
+    if found is not None:
+        root = _root_of(found, path)
+        if found is UHD_IQA and (root / DEMO_MARKER).is_file():
+            # The demo set's scores, named directly, are still a simulation.
+            found, path = DEMO, root / DEMO_MARKER
+        return found.read(Source(path, root, images, mos, encoding))
+    if suffix in TABLE_SUFFIXES:
+        return read_plain_csv(path, images=images, mos=mos, encoding=encoding)
     if is_image_name(path):
         return read_photos([path])
-    files = {marker.rpartition("/")[2] for release in known_releases() for marker in release.markers}
+    files = {marker.rpartition("/")[2] for release in releases for marker in release.markers}
     raise DatasetError(
-        f"read_dataset: {path} is no dataset. Expected a folder, a CSV with path,mos, an image, or one of the metadata "
-        f"files {', '.join(sorted(files))}."
+        f"read_dataset: {path} is no dataset. Expected a folder, a table with path,mos "
+        f"({', '.join(sorted(TABLE_SUFFIXES))}), an image, or one of the metadata files {', '.join(sorted(files))}."
     )
-
-
-def _read_metadata(release: Release, metadata: Place, images: Place | None) -> ImageTable:
-    root = _root_of(release, metadata)
-    if release is UHD_IQA and (root / DEMO_MARKER).is_file():
-        # The demo set's scores, named directly, are still a simulation.
-        release, metadata = DEMO, root / DEMO_MARKER
-    return release.read(Source(metadata, root, images))
 
 
 def _root_of(release: Release, metadata: Place) -> Place:
@@ -230,29 +276,42 @@ def _root_of(release: Release, metadata: Place) -> Place:
 _USED = ("path", "image_name", "mos", "dmos", "split", "subset", "group")
 
 
-def read_plain_csv(path: str | Place, *, images: str | Place | None = None) -> ImageTable:
-    """Read a CSV that its user wrote.
+def read_plain_csv(
+    path: str | Place,
+    *,
+    images: str | Place | None = None,
+    columns: Mapping[str, str] | None = None,
+    mos: str = "",
+    encoding: str = "",
+) -> ImageTable:
+    r"""Read a table that its user wrote: delimited text, a workbook, Parquet, Feather or JSON lines.
 
     The header names the columns, in any case and order:
 
-    - ``path``: absolute, a URL, or relative to `images`, by default to the CSV's folder. It may point anywhere, ``..``
-      included: whoever wrote the CSV chose it. The text as written is the ``image_id``, unless ``image_name`` is
-      there too.
+    - ``path``: absolute, a URL, or relative to `images`, by default to the table's folder. It may point anywhere,
+      ``..`` included: whoever wrote the table chose it. The text as written is the ``image_id``, unless ``image_name``
+      is there too.
     - ``image_name``: instead of ``path``, a name to be found below that folder; here the rules of published
       metadata hold, and a name that leads out of the folder is refused.
     - ``mos``: higher is better, on any scale, empty where unknown. Or ``dmos``, lower is better: MOS is then its
       negative, which keeps distances and does not depend on which images are in the file.
-    - ``split`` (training, validation, test or empty), ``subset`` (exclusive or empty), ``group``: optional.
+    - ``split`` (training, validation, test or empty; ``train`` and ``val``, too), ``subset`` (exclusive or empty),
+      ``group``: optional.
     - ``meta:<name>``: optional numbers known without looking at the image.
+
+    What is not found as written is looked for with ``/`` for ``\``, in another case or Unicode form, with its ending
+    added, and, under `images`, by the last parts of its path; the notes count what was found so.
 
     Files may be missing: features of them may have been brought from elsewhere.
 
     Parameters
     ----------
     path : str, Path or RemotePath
-        The CSV, separated by commas, semicolons or tabs.
+        The table.
     images : str, Path or RemotePath, optional
         Folder to which names and relative paths refer.
+    columns, mos, encoding
+        As of `read_dataset`.
 
     Returns
     -------
@@ -268,54 +327,113 @@ def read_plain_csv(path: str | Place, *, images: str | Place | None = None) -> I
         If no column names the images, an image is listed twice, or a value is of the wrong kind.
     """
     path = as_place(path)
-    table = read_delimited(path, fold_header=True)
+    table = _choose_columns(read_any(path, fold_header=True, encoding=encoding), columns or {}, mos)
     base = as_place(images) if images is not None else path.parent
     base = base.resolve()
     notes: list[str] = []
-    columns: dict[str, list[str] | NDArray[np.float64]] = {}
-    columns["image_id"], columns["path"] = _images(table, base, notes)
-    columns["mos"] = _scores(table, notes)
+    found: dict[str, list[str] | NDArray[np.float64]] = {}
+    found["image_id"], found["path"] = _images(table, base, notes, is_asked=images is not None)
+    found["mos"] = _scores(table, notes)
     if "split" in table.columns:
-        columns["split"] = table.words("split", SPLITS)
+        found["split"] = table.words("split", SPLITS, SPLIT_WORDS)
     if "subset" in table.columns:
-        columns["subset"] = table.words("subset", SUBSETS)
+        found["subset"] = table.words("subset", SUBSETS)
     if "group" in table.columns:
-        columns["group"] = table.columns["group"]
+        found["group"] = table.columns["group"]
     for name in table.columns:
         if name.startswith(META_PREFIX):
-            columns[name] = table.numbers(name)
-    unused = [name for name in table.columns if name not in _USED and not name.startswith(META_PREFIX)]
-    if unused:
-        notes.append(f"Columns not used: {', '.join(unused)}.")
-    known = np.asarray(columns["mos"])[np.isfinite(columns["mos"])]
-    mos_range = (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
+            found[name] = table.numbers(name)
+    extra = {name: cells for name, cells in table.columns.items() if name not in (*_USED, *found)}
+    if extra:
+        notes.append(f"Columns not used: {', '.join(name or 'one without a name' for name in extra)}.")
     return ImageTable(
         name=f"{CSV_NAME}:{path.stem}",
         root=path.resolve().parent,
-        frame=make_frame(columns),
-        mos_range=mos_range,
-        notes=tuple(notes),
+        frame=make_frame(found),
+        mos_range=range_of(found["mos"]),
+        notes=(*table.notes(), *notes),
         names_in=str(base),
+        extra=extra,
     )
 
 
-def _images(table: TextTable, base: Place, notes: list[str]) -> tuple[list[str], list[str]]:
-    if "path" in table.columns:
-        written = table.unique("path")
-        names = table.unique("image_name") if "image_name" in table.columns else written
-        paths = [_absolute(text, str(base)) for text in written]
-        _check_one_row_per_file(table, paths)
-        return names, paths
-    if "image_name" in table.columns:
-        names = table.unique("image_name")
-        finder = ImageFinder(base)
-        paths = finder.locate(names, [(".",)] * len(names))
-        notes.extend(finder.notes())
-        return names, paths
-    raise DatasetError(
-        f"{table.path} needs a column 'path' (or 'image_name') and a column 'mos', its columns are "
-        f"{', '.join(map(repr, list(table.columns)[:20]))}. Rename the one that names the image files."
-    )
+def _choose_columns(table: TextTable, columns: Mapping[str, str], mos: str) -> TextTable:
+    """Call the columns that the user chose by what they hold; a column of that name that was not chosen steps back."""
+    chosen = {("path" if name == "image" else name): column for name, column in columns.items()}
+    if mos and chosen.setdefault("mos", mos) != mos:
+        raise DatasetError(
+            f"--mos {mos} and --columns mos={chosen['mos']} name two columns. Give one of them."
+        )
+    known = [name for name in _USED if name != "dmos" or "mos" not in chosen]
+    unknown = [name for name in chosen if name not in known and not name.startswith(META_PREFIX)]
+    if unknown:
+        raise DatasetError(
+            f"--columns takes {', '.join(('image', *known[1:]))} and {META_PREFIX}NAME, got {first_few(unknown)}."
+        )
+    table.require(column.casefold() for column in chosen.values())
+    if "mos" in chosen or "dmos" in chosen:
+        # A direction that was chosen is not overruled by a column of the other one.
+        chosen |= dict.fromkeys({"mos", "dmos"} - chosen.keys(), "")
+    taken = {column.casefold() for column in chosen.values()}
+    named = {name: table.columns[column.casefold()] for name, column in chosen.items() if column}
+    for name, cells in table.columns.items():
+        if name not in taken:
+            named[f"{name} (as written)" if name in chosen else name] = cells
+    said = ", ".join(f"{column} as {name}" for name, column in chosen.items() if column)
+    understood = [*table.understood, *([f"columns chosen: {said}"] if said else [])]
+    return TextTable(table.path, named, table.lines, understood)
+
+
+def _images(
+    table: TextTable, base: Place, notes: list[str], *, is_asked: bool
+) -> tuple[list[str], list[str]]:
+    if "path" not in table.columns and "image_name" not in table.columns and "" in table.columns:
+        table.columns["path"] = table.columns.pop("")
+        table.understood.append("image names from the column without a name")
+    column = "path" if "path" in table.columns else "image_name"
+    if column not in table.columns:
+        raise DatasetError(
+            f"{table.path} needs a column 'path' (or 'image_name') and a column 'mos', its columns are "
+            f"{', '.join(map(repr, list(table.columns)[:20]))}. Say which one names the image files with --columns "
+            "image=NAME, or rename it."
+        )
+    written = table.unique(column)
+    names = table.unique("image_name") if "image_name" in table.columns else written
+    finder = ImageFinder(base, tells_case=True)
+    foreign = [] if is_asked or os.name == "nt" else [text for text in written if _WINDOWS.match(text)]
+    if foreign:
+        raise DatasetError(
+            f"{table.path}: the column {column!r} names places on a Windows machine, such as {foreign[0]!r}. Name the "
+            "folder of the images here with --images DIR: they are found there by the last parts of their paths."
+        )
+    paths = [_find(text, finder, is_asked=is_asked, is_inside=column == "image_name") for text in written]
+    notes.extend(finder.notes())
+    _check_one_row_per_file(table, paths)
+    return names, paths
+
+
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+
+
+def _find(text: str, finder: ImageFinder, *, is_asked: bool, is_inside: bool) -> str:
+    """Return where a name of the user leads; where nothing lies there, what it may mean, else where it should lie."""
+    is_windows = bool(_WINDOWS.match(text))
+    is_foreign = is_windows or text.startswith(("/", "~/"))
+    relative = text[3:].lstrip("\\/") if is_windows else text.lstrip("/")
+    if is_inside and not (is_foreign and is_asked):
+        relative = name_inside(text, finder.base)
+        path = str(finder.base / relative)
+    else:
+        path = _absolute(text, str(finder.base))
+    is_there = finder.is_there(path) and not (is_inside and "\\" in text)
+    if is_there or is_url(text) or (is_foreign and not is_asked):
+        return path
+    by_name = is_asked or (is_inside and "/" not in relative)
+    spelled = text if is_inside and "\\" in text and not is_foreign else relative
+    found = finder.find(spelled, anywhere=by_name, is_foreign=is_foreign)
+    if found is not None:
+        return str(found)
+    return str(finder.base / relative.replace("\\", "/")) if is_windows or "\\" in text else path
 
 
 def _absolute(text: str, base: str) -> str:
@@ -349,5 +467,8 @@ def _scores(table: TextTable, notes: list[str]) -> NDArray[np.float64]:
         notes.append("MOS is the negative of the column 'dmos', where lower is better.")
         # 0 - x rather than -x: an undistorted image with DMOS 0 gets 0, not minus zero.
         return 0.0 - table.numbers("dmos")
-    notes.append("There is no column 'mos': these images can be scored, but nothing can be fitted on them.")
+    notes.append(
+        "There is no column 'mos': these images can be scored, but nothing can be fitted on them. --mos COLUMN names "
+        "another."
+    )
     return np.full(len(table), np.nan)

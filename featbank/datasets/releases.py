@@ -19,9 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.datasets.image_table import META_PREFIX, SPLITS, SUBSETS, ImageTable, make_frame
+from featbank.datasets.image_table import (
+    META_PREFIX,
+    SPLIT_WORDS,
+    SPLITS,
+    SUBSETS,
+    ImageTable,
+    make_frame,
+    range_of,
+)
 from featbank.datasets.locate import ImageFinder
-from featbank.datasets.text import TextTable, read_apart, read_delimited, read_text, read_xlsx
+from featbank.datasets.text import TextTable, read_any, read_apart, read_delimited, read_text
 from featbank.errors import DatasetError, DatasetNotFoundError, first_few
 from featbank.remote import Place, read_regular
 
@@ -59,17 +67,20 @@ class Source:
         The dataset's folder.
     images : Path, RemotePath or None
         Folder of the images if the user named one; by default they are looked for under `root`.
+    mos, encoding : str
+        Column of the scores, and encoding of a text, if the user named one.
     """
 
     metadata: Place
     root: Place
     images: Place | None = None
+    mos: str = ""
+    encoding: str = ""
 
 
 def read_table(source: Source) -> TextTable:
-    """Read a table of scores: a workbook by its ending, delimited text otherwise."""
-    is_workbook = source.metadata.suffix.casefold() == ".xlsx"
-    return read_xlsx(source.metadata) if is_workbook else read_delimited(source.metadata)
+    """Read a table of scores, of the kind that its ending says; delimited text where it says none."""
+    return read_any(source.metadata, encoding=source.encoding)
 
 
 @dataclass(frozen=True)
@@ -153,19 +164,24 @@ class Release:
             If a column is missing, a word of a split is unknown, a score is no number, or names do not fit.
         """
         table = self.read_rows(source)
-        table.require((self.image, self.mos[-1], *self.required))
+        table.require((self.image, source.mos or self.mos[-1], *self.required))
         names = table.unique(self.image)
-        used = next(column for column in self.mos if column in table.columns)
+        used = source.mos or next(column for column in self.mos if column in table.columns)
         columns: Columns = {"image_id": names, "mos": table.numbers(used)}
         notes: list[str] = []
         if self.split and self.split in table.columns:
-            columns["split"] = table.words(self.split, [split for split in SPLITS if split])
+            columns["split"] = table.words(self.split, [split for split in SPLITS if split], SPLIT_WORDS)
         if self.subset and self.subset in table.columns:
             columns["subset"] = table.words(self.subset, SUBSETS)
         if self.group and self.group in table.columns:
             columns["group"] = [self.group_of(cell) for cell in table.columns[self.group]]
         columns["path"] = self._find(source, names, columns, notes)
-        mos_range = self.refine(table, columns, notes) if self.refine else None
+        mos_range = None
+        if source.mos and source.mos not in self.mos:
+            mos_range = range_of(columns["mos"])
+            notes.append(f"MOS is the column {source.mos!r}, as asked for.")
+        elif self.refine:
+            mos_range = self.refine(table, columns, notes)
         if self.n_images not in (None, len(names)):
             notes.append(f"The release has {self.n_images:,} images, this copy lists {len(names):,}.")
         return ImageTable(
@@ -173,9 +189,14 @@ class Release:
             root=source.root,
             frame=make_frame(columns),
             mos_range=mos_range or self.mos_range,
-            notes=(*self.notes, *notes),
+            notes=(*self.notes, *table.notes(), *notes),
             licence=self.licence,
             reference=self.reference,
+            extra={
+                name: cells
+                for name, cells in table.columns.items()
+                if name not in (self.image, used, self.split, self.subset)
+            },
         )
 
     def _find(self, source: Source, names: list[str], columns: Columns, notes: list[str]) -> list[str]:
@@ -256,7 +277,8 @@ class _Demo(Release):
     def read(self, source: Source) -> ImageTable:
         """Read the marker and the scores beside it."""
         settings = _read_marker(source.metadata)
-        table = UHD_IQA.read(Source(source.root / UHD_IQA.markers[0], source.root, source.images))
+        scores = source.root / UHD_IQA.markers[0]
+        table = UHD_IQA.read(dataclasses.replace(source, metadata=scores))
         shown = ", ".join(f"{key} {settings[key]!r}" for key in ("seed", "n", "version") if key in settings)
         notes = [
             SIMULATION_NOTE,

@@ -1,20 +1,25 @@
-"""Reads delimited text and workbooks into columns of strings, with errors that name file and line."""
+"""Reads tables of any kind into columns of strings, with errors that name file and line.
+
+What a file leaves open (separator, decimal commas, encoding) is settled only where one answer fits, and is told.
+"""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import io
+import json
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, TextIO
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featbank.apart import call_apart
+from featbank.apart import call_apart, cell_text
 from featbank.errors import DatasetError, DatasetNotFoundError, first_few
 from featbank.remote import Place, check_regular, read_regular
 
@@ -27,6 +32,18 @@ MAX_CELLS = 10_000_000
 """Two million rows of the columns that are read stay below; more would fill the memory before they are refused."""
 
 
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".xlsx", ".parquet", ".feather", ".jsonl"})
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
+"""What may stand between columns, the first of equals preferred; blanks only where nothing else fits."""
+
+_SNIFFED = 65_536
+_SEP_LINE = re.compile(r"""["']?sep=(.)["']?.?""", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_NAMELESS = re.compile(r"(unnamed: \d+(\.\d+)*|__index_level_\d+__)?", re.IGNORECASE)
+
+
 def read_text(path: Place) -> str:
     """Read a text file in UTF-8 (with or without a byte order mark) or, if its mark says so, UTF-16.
 
@@ -37,7 +54,7 @@ def read_text(path: Place) -> str:
     try:
         return data.decode(_encoding(data))
     except UnicodeDecodeError as error:
-        raise _wrong_encoding(path, data) from error
+        raise _wrong_encoding(path, data, _encoding(data)) from error
 
 
 def _read_bytes(path: Place) -> bytes:
@@ -47,34 +64,57 @@ def _read_bytes(path: Place) -> bytes:
         raise DatasetNotFoundError(f"no file at {path}.") from error
 
 
-def _encoding(data: bytes) -> str:
-    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+def _encoding(data: bytes, declared: str = "") -> str:
+    """Return what the first bytes say beyond doubt, else what the user says, else UTF-8."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if data.startswith(codecs.BOM_UTF8) or not data[:4].strip(b"\0"):
+        return "utf-8-sig"
+    if data[:4:2] == b"\0\0" or data[1:4:2] == b"\0\0":  # ASCII in UTF-16 without a mark
+        return "utf-16-be" if data[0] == 0 else "utf-16-le"
+    try:
+        "".encode(declared or "utf-8")
+        return codecs.lookup(declared).name if declared else "utf-8-sig"
+    except LookupError as error:
+        raise DatasetError(
+            f"{declared!r} is no encoding of text that is known here. Such are utf-8, utf-16, cp1252 (Windows, western "
+            "Europe), latin-1, gb18030."
+        ) from error
 
 
-def _wrong_encoding(path: Place, data: bytes) -> DatasetError:
+def _wrong_encoding(path: Place, data: bytes, encoding: str) -> DatasetError:
     start = line = 0
     try:
-        data.decode(_encoding(data))
+        data.decode(encoding)
     except UnicodeDecodeError as error:
         start, line = error.start, data.count(b"\n", 0, error.start) + 1
+    name = encoding.upper().removesuffix("-SIG")
     return DatasetError(
-        f"{path} must be text in UTF-8, line {line} holds the byte "
-        f"0x{data[start]:02x}. Save it again with the encoding UTF-8; names read in a wrong encoding would miss "
-        "their files."
+        f"{path} must be text in {name}, line {line} holds the byte 0x{data[start]:02x}. "
+        "Name its encoding with --encoding, such as --encoding cp1252 for one saved on Windows, or save it again with "
+        "the encoding UTF-8; names read in a wrong encoding would miss their files."
     )
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """Columns of strings from one file, blanks at their ends removed, and the line of each row, counted from 1."""
+    """Columns of strings from one file, blanks at their ends removed, and the line of each row, counted from 1.
+
+    ``understood`` says how the file was read, where it could have been read otherwise.
+    """
 
     path: Place
     columns: dict[str, list[str]]
     lines: Sequence[int]
+    understood: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.lines)
+
+    def notes(self) -> list[str]:
+        """Say in one sentence how the file was read; nothing where it is plain."""
+        return [f"How the table was read: {'; '.join(self.understood)}."] if self.understood else []
 
     def require(self, names: Iterable[str]) -> None:
         """Make sure that columns exist.
@@ -91,16 +131,29 @@ class TextTable:
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Parse a column of numbers; empty cells, ``nan``, ``NA`` and the like become NaN.
 
-        Raises DatasetError if a cell is neither, or is infinite.
+        Commas are decimal ones where no other reading is left: a cell such as ``2,5`` or ``0,125`` shows it.
+
+        Raises DatasetError if a cell is neither, or is infinite, or if all commas could separate thousands.
         """
+        cells = self.columns[name]
+        commas = [cell for cell in cells if "," in cell]
+        is_decimal = bool(commas) and all(map(_DECIMAL_COMMA.fullmatch, commas))
+        is_decimal = is_decimal and not any("." in cell for cell in cells)
+        if is_decimal and all(map(_THOUSANDS.fullmatch, commas)):
+            raise DatasetError(
+                f"{self.path}: the commas of column {name!r} may be decimal ones or separate thousands: "
+                f"{first_few([repr(cell) for cell in commas])}. Write decimals with a point."
+            )
         values = np.full(len(self), np.nan)
         wrong: list[str] = []
-        for row, (line, cell) in enumerate(zip(self.lines, self.columns[name], strict=True)):
+        for row, (line, cell) in enumerate(zip(self.lines, cells, strict=True)):
             if cell.casefold() in UNKNOWN_WORDS:
                 continue
             try:
                 # Python also takes "1_000", which no table means as a number.
-                values[row] = float(cell) if "_" not in cell else math.inf
+                values[row] = (
+                    float(cell.replace(",", ".") if is_decimal else cell) if "_" not in cell else math.inf
+                )
             except ValueError:
                 values[row] = math.inf
             if not math.isfinite(values[row]):
@@ -111,18 +164,25 @@ class TextTable:
                 f"{self.path}: column {name!r} must hold finite numbers (or nothing where unknown), got "
                 f"{first_few(wrong)}.{hint}"
             )
+        if is_decimal:
+            self.understood.append(f"decimal commas in {name!r}")
         return values
 
-    def words(self, name: str, known: Collection[str]) -> list[str]:
-        """Return a column whose cells must be among ``known``.
+    def words(
+        self, name: str, known: Collection[str], spellings: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """Return a column whose cells must be among ``known``, in any case, or among other ``spellings`` of them.
 
         Raises DatasetError if a cell is another word.
         """
         cells = self.columns[name]
+        meant_by = dict(spellings or {}) | {word.casefold(): word for word in known}
+        meant_by = {word: meant for word, meant in meant_by.items() if meant in known}
+        meant = [meant_by.get(cell.casefold()) for cell in cells]
         wrong = [
             f"{cell!r} in line {line}"
-            for line, cell in zip(self.lines, cells, strict=True)
-            if cell not in known
+            for line, cell, word in zip(self.lines, cells, meant, strict=True)
+            if word is None
         ]
         if wrong:
             spelled = ", ".join(repr(word) for word in known)
@@ -130,7 +190,11 @@ class TextTable:
                 f"{self.path}: column {name!r} must hold one of {spelled}, got {first_few(wrong)}. "
                 "Spell them out: a mistyped split would silently move images."
             )
-        return list(cells)
+        others = dict.fromkeys((cell, word) for cell, word in zip(cells, meant, strict=True) if cell != word)
+        if others:
+            read = ", ".join(f"{cell} as {word}" for cell, word in others)
+            self.understood.append(f"in {name!r} {read}")
+        return [word for word in meant if word is not None]
 
     def unique(self, name: str) -> list[str]:
         """Return a column whose cells must be neither empty nor repeated.
@@ -155,11 +219,11 @@ class TextTable:
         return list(cells)
 
 
-def read_delimited(path: Place, *, fold_header: bool = False) -> TextTable:
-    """Read a table with a header line, separated by commas, semicolons or tabs.
+def read_delimited(path: Place, *, fold_header: bool = False, encoding: str = "") -> TextTable:
+    """Read a table with a header line, separated by commas, semicolons, tabs, bars or blanks.
 
-    Quotes, byte order marks and blank lines are understood; columns without name and content are left out. The
-    separator is the one that cuts the header into most columns.
+    Quotes, byte order marks, blank lines, comment lines (``#``) and Excel's line ``sep=;`` are understood. The
+    separator is the one that cuts the first rows into as many cells as the header.
 
     Parameters
     ----------
@@ -167,39 +231,51 @@ def read_delimited(path: Place, *, fold_header: bool = False) -> TextTable:
         The file.
     fold_header : bool
         Whether column names are turned to lower case.
+    encoding : str
+        As the user says; by default UTF-8, or UTF-16 where the first bytes show it.
 
     Raises
     ------
     DatasetNotFoundError
         If there is no such file.
     DatasetError
-        If the file is empty or has a header alone, is too large, repeats a column, or has a row of another length
-        than the header.
+        If the file is empty or has a header alone, is too large, holds NUL characters, repeats a column, or has a row
+        of another length than the header.
     """
     data = _read_bytes(path)
+    encoding = _encoding(data, encoding)
     header: list[str] = []
     columns: list[list[str]] = []
     lines: list[int] = []
+    n_comments = 0
     line = 1
     try:
-        with io.TextIOWrapper(io.BytesIO(data), _encoding(data), newline="") as text:
-            delimiter = _find_delimiter(text)
+        with io.TextIOWrapper(io.BytesIO(data), encoding, newline="") as text:
+            start = text.read(_SNIFFED)
+            mark, has_sep_line, has_row_names = _find_layout(start)
             text.seek(0)
-            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            reader = csv.reader(text, delimiter=mark, strict=True)
             for row in reader:
-                cells = [cell.strip() for cell in row]
-                if not any(cells):
+                cells = _cells(row, mark)
+                if not any(cells) or (has_sep_line and not header and cells[0].casefold().startswith("sep=")):
                     pass
+                elif any("\0" in cell for cell in cells):
+                    raise DatasetError(
+                        f"{path}: line {line} holds a NUL character, which no text has. The file is damaged, or in "
+                        "another encoding; export it again as CSV in UTF-8."
+                    )
+                elif _is_comment(cells, len(header)):
+                    n_comments += 1
                 elif not header:
-                    header = [cell.casefold() for cell in cells] if fold_header else cells
+                    header = ["", *cells] if has_row_names else cells
                     columns = [[] for _ in header]
-                elif len(cells) != len(header):
+                elif len(cells) < len(header) or any(cells[len(header) :]):
                     raise DatasetError(
                         f"{path}: line {line} has {len(cells)} values, the header has {len(header)} columns. "
-                        f"Values that contain {delimiter!r} must stand in double quotes."
+                        f"Values that contain {mark!r} must stand in double quotes."
                     )
                 else:
-                    for column, cell in zip(columns, cells, strict=True):
+                    for column, cell in zip(columns, cells, strict=False):
                         column.append(cell)
                     lines.append(line)
                 if len(header) > MAX_COLUMNS or len(lines) * len(header) > MAX_CELLS:
@@ -211,51 +287,120 @@ def read_delimited(path: Place, *, fold_header: bool = False) -> TextTable:
     except csv.Error as error:
         raise DatasetError(f"{path}: line {line} is not valid CSV: {error}.") from error
     except UnicodeError as error:
-        raise _wrong_encoding(path, data) from error
+        raise _wrong_encoding(path, data, encoding) from error
     if not header:
         raise DatasetError(f"{path} is empty, expected a header line with column names.")
-    # Spreadsheets leave commas at the ends of lines.
-    kept = [place for place, name in enumerate(header) if name or any(columns[place])]
-    header, columns = [header[place] for place in kept], [columns[place] for place in kept]
-    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
-    if repeated:
-        raise DatasetError(
-            f"{path}: column names must be unique, repeated are {first_few([repr(name) for name in repeated])}."
-        )
     if not lines:
         raise DatasetError(
             f"{path} holds a header line and nothing else, expected one line below it for each image."
         )
-    return TextTable(path, dict(zip(header, columns, strict=True)), lines)
+    understood = [] if mark == "," else [f"{SEPARATORS.get(mark, repr(mark))} between columns"]
+    understood += [] if encoding == "utf-8-sig" else [f"encoding {encoding}"]
+    understood += [f"comment lines left out: {n_comments:,}"] if n_comments else []
+    return _name_columns(path, header, columns, lines, understood, fold_header=fold_header)
 
 
-def read_header(path: Place) -> frozenset[str]:
+def _name_columns(
+    path: Place,
+    header: Sequence[str],
+    columns: Sequence[list[str]],
+    lines: Sequence[int],
+    understood: list[str],
+    *,
+    fold_header: bool,
+) -> TextTable:
+    """Put names to columns; those without one, such as the index that pandas writes, are left out or called ''."""
+    named: dict[str, list[str]] = {}
+    repeated: list[str] = []
+    for place, (title, cells) in enumerate(zip(header, columns, strict=True)):
+        name = title.casefold() if fold_header else title
+        if _NAMELESS.fullmatch(name):
+            if not any(cells):
+                continue  # spreadsheets leave commas at the ends of lines
+            if place == 0 and not all(cell.isdecimal() for cell in cells):
+                named[""] = cells
+            elif all(cell.isdecimal() for cell in cells):
+                understood.append("a column of row numbers left out")
+            else:
+                understood.append(f"a column without a name left out ({first_few(cells[:3])}, ...)")
+        elif name in named:
+            repeated.append(repr(name))
+        else:
+            named[name] = cells
+    if repeated:
+        raise DatasetError(
+            f"{path}: column names must be unique, repeated are {first_few(sorted(set(repeated)))}."
+        )
+    return TextTable(path, named, lines, understood)
+
+
+def _cells(row: list[str], mark: str) -> list[str]:
+    cells = [cell.strip() for cell in row]
+    return [cell for cell in cells if cell] if mark == " " else cells
+
+
+def _is_comment(cells: list[str], width: int) -> bool:
+    """Tell a comment line from a header whose first column is called ``#``, and from a file name that begins so."""
+    return (
+        cells[0].startswith("#") and len(cells) != width and (cells[0] != "#" or len(cells) < 2 or width > 0)
+    )
+
+
+def read_header(path: Place, encoding: str = "") -> frozenset[str]:
     """Return the column names of a delimited file, reading only its first kilobytes.
 
     Returns an empty set where the beginning is not text; `read_delimited` then gives the reason.
 
-    Raises DatasetError if it is no regular file, empty or too large.
+    Raises DatasetError if it is no regular file, empty or too large, or the encoding is unknown.
     """
     check_regular(path, MAX_TEXT_BYTES, DatasetError)
     with path.open("rb") as file:
-        start = file.read(65536)
-    text = io.StringIO(start.decode(_encoding(start), errors="replace"))
-    try:
-        delimiter = _find_delimiter(text)
-        text.seek(0)
-        line = next((line for line in text if line.strip()), "")
-        return frozenset(cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), []))
-    except csv.Error:
-        return frozenset()
+        data = file.read(_SNIFFED)
+    start = data.decode(_encoding(data, encoding), errors="replace")
+    mark, has_sep_line, _ = _find_layout(start)
+    return frozenset(next(iter(_first_rows(start, mark, has_sep_line=has_sep_line)), []))
 
 
-def _find_delimiter(text: TextIO) -> str:
-    header = next((line for line in text if line.strip()), "")
-    # max() keeps the first of equals: a one-column header is read as comma-separated.
-    return max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+def _first_rows(start: str, mark: str, *, has_sep_line: bool) -> list[list[str]]:
+    """Cut the beginning of a file into rows, the header first; comments are left out."""
+    lines: list[str] = list(io.StringIO(start, newline=""))
+    rows: list[list[str]] = []
+    for row in islice(
+        csv.reader(lines[: -1 if len(start) >= _SNIFFED and len(lines) > 1 else None], delimiter=mark), 200
+    ):
+        cells = _cells(row, mark)
+        if has_sep_line and not rows and cells and cells[0].casefold().startswith("sep="):
+            continue
+        if any(cells) and not _is_comment(cells, len(rows[0]) if rows else 0):
+            rows.append(cells)
+    return rows
 
 
-MAX_WORKBOOK_BYTES = 32 * 1024 * 1024
+def _find_layout(start: str) -> tuple[str, bool, bool]:
+    """Return the separator, whether a line ``sep=`` names it, and whether rows begin with numbers that R writes."""
+    first = next((line for line in io.StringIO(start) if line.strip()), "")
+    match = _SEP_LINE.fullmatch(first.strip("\r\n"))
+    best = (1, ",", False)
+    for mark in SEPARATORS if match is None else match[1]:
+        try:
+            header, *rows = _first_rows(start, mark, has_sep_line=match is not None) or [[]]
+        except csv.Error:  # such as a cell without end; the reader will tell it
+            continue
+        width = len(header)
+        is_numbered = len(rows) > 1 and all(len(row) == width + 1 and row[0].isdecimal() for row in rows)
+        numbers = [int(row[0][:18]) for row in rows] if is_numbered else []
+        is_numbered = is_numbered and numbers == sorted(set(numbers)) and any(row[-1] for row in rows)
+        fits = width > 1 and (is_numbered or all(len(row) == width for row in rows))
+        if match is not None:
+            return mark, True, is_numbered
+        # What fits the rows comes before what does not; then the most columns, blanks last.
+        rank = width + (0 if not fits else MAX_CELLS if mark == " " else 2 * MAX_CELLS)
+        if rank > best[0] and (fits or mark != " "):
+            best = (rank, mark, fits and is_numbered)
+    return best[1], False, best[2]
+
+
+MAX_BINARY_BYTES = 32 * 1024 * 1024
 CHILD_TIMEOUT_S = 60
 """What reading a file of some thousand names and scores may take."""
 
@@ -271,36 +416,92 @@ def read_apart(function: str, path: Place, data: bytes, request: object = None) 
         ) from error
 
 
-def read_xlsx(path: Place) -> TextTable:
-    """Read the first sheet of a workbook, whose first non-empty row is the header.
+def read_any(path: Place, *, fold_header: bool = False, encoding: str = "") -> TextTable:
+    """Read a table of the kind that its ending says: a workbook, Parquet, Feather, JSON lines, or delimited text.
 
-    Returns
-    -------
-    TextTable
-        Cells as text; ``lines`` are the sheet's row numbers. Empty rows are left out.
-
-    Raises
-    ------
-    DatasetError
-        If the file is no workbook, or larger than a table of scores, its header repeats a name, it has no row below
-        the header, or a row is longer than the header.
+    ``fold_header`` and ``encoding`` as of `read_delimited`; errors, too, and DatasetError if the file is not what it
+    seems, or larger than a table of scores.
     """
-    data = read_regular(path, MAX_WORKBOOK_BYTES, DatasetError)
-    answer = read_apart("featbank.apart:read_sheet", path, data)
+    suffix = path.suffix.casefold()
+    if suffix == ".xlsx":
+        return _read_xlsx(path, fold_header=fold_header)
+    if suffix in (".parquet", ".feather"):
+        return _read_arrow(path, fold_header=fold_header)
+    if suffix == ".jsonl":
+        return _read_json_lines(path, fold_header=fold_header, encoding=encoding)
+    return read_delimited(path, fold_header=fold_header, encoding=encoding)
+
+
+def _answer(function: str, path: Place, kind: str) -> dict[str, Any]:
+    answer = read_apart(
+        f"featbank.apart:{function}", path, read_regular(path, MAX_BINARY_BYTES, DatasetError)
+    )
     if "refused" in answer:
         raise DatasetError(
-            f"{path} is not a workbook that can be read ({answer['refused']}). "
+            f"{path} is not a {kind} that can be read ({answer['refused']}). "
             "Save its first sheet as CSV in UTF-8 beside it, with the same name and the ending .csv."
+            if kind == "workbook"
+            else f"{path} is not a {kind} that can be read ({answer['refused']}). Save the columns that are needed as "
+            "CSV in UTF-8."
         )
+    return answer
+
+
+def _read_xlsx(path: Place, *, fold_header: bool) -> TextTable:
+    """Read the first sheet of a workbook, whose first non-empty row is the header; lines are its row numbers."""
+    answer = _answer("read_sheet", path, "workbook")
     rows = answer["rows"]
     if len(rows) < 2:
         raise DatasetError(f"{path}: the first sheet is empty, expected a header row and rows below it.")
     width = max(place for place, name in enumerate(rows[0][1], start=1) if name)
-    header = rows[0][1][:width]
-    if len(set(header)) != len(header) or "" in header:
-        raise DatasetError(f"{path}: the header must hold unique names, got {header[:20]!r}.")
     for line, cells in rows[1:]:
         if any(cells[width:]):
             raise DatasetError(f"{path}: row {line} has values beyond the {width} columns of the header.")
-    columns = {name: [cells[place] for _, cells in rows[1:]] for place, name in enumerate(header)}
-    return TextTable(path, columns, [line for line, _ in rows[1:]])
+    columns = [[cells[place] for _, cells in rows[1:]] for place in range(width)]
+    understood = [f"the first of {answer['n_sheets']} sheets"] if answer["n_sheets"] > 1 else []
+    lines = [line for line, _ in rows[1:]]
+    return _name_columns(path, rows[0][1][:width], columns, lines, understood, fold_header=fold_header)
+
+
+def _read_arrow(path: Place, *, fold_header: bool) -> TextTable:
+    """Read a Parquet or Feather file; lines are its rows, counted from 1."""
+    answer = _answer("read_arrow", path, f"table in {path.suffix.casefold()[1:].capitalize()}")
+    header, columns, nested = answer["header"], answer["columns"], answer["nested"]
+    if not columns or not columns[0]:
+        raise DatasetError(f"{path} is empty, expected a column of image names and one row for each image.")
+    understood = [f"columns of lists left out: {first_few(nested)}"] if nested else []
+    lines = range(1, len(columns[0]) + 1)
+    return _name_columns(path, header, columns, lines, understood, fold_header=fold_header)
+
+
+def _read_json_lines(path: Place, *, fold_header: bool, encoding: str) -> TextTable:
+    """Read one JSON object in each line; what an object lacks is empty."""
+    data = _read_bytes(path)
+    encoding = _encoding(data, encoding)
+    columns: dict[str, list[str]] = {}
+    lines: list[int] = []
+    line = 0
+    try:
+        with io.TextIOWrapper(io.BytesIO(data), encoding) as text:
+            for line, row in enumerate(text, start=1):
+                if not row.strip():
+                    continue
+                record = json.loads(row)
+                if not isinstance(record, dict):
+                    raise DatasetError(f"{path}: line {line} must hold a JSON object, got {row[:40]!r}.")
+                for name in [name for name in record if name not in columns]:
+                    columns[name] = [""] * len(lines)
+                for name, cells in columns.items():
+                    cells.append(cell_text(record.get(name)))
+                lines.append(line)
+                if len(columns) > MAX_COLUMNS or len(lines) * len(columns) > MAX_CELLS:
+                    raise DatasetError(
+                        f"{path}: a table of scores has at most {MAX_COLUMNS:,} columns and {MAX_CELLS:,} cells."
+                    )
+    except UnicodeError as error:
+        raise _wrong_encoding(path, data, encoding) from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: line {line} is not valid JSON: {error}.") from error
+    if not lines:
+        raise DatasetError(f"{path} is empty, expected one JSON object for each image.")
+    return _name_columns(path, list(columns), list(columns.values()), lines, [], fold_header=fold_header)

@@ -183,7 +183,8 @@ def report_of_run(run: Path, data: str | None = None, out: Path | None = None) -
     Parameters
     ----------
     data : str or None
-        Dataset for the thumbnails; None takes the place that the receipt names, if it is still there.
+        Dataset for the thumbnails, read with the columns that the run was made with; None takes the place that the
+        receipt names, if it is still there.
     out : Path or None
         Folder to write to; None for the run's own.
 
@@ -204,12 +205,10 @@ def report_of_run(run: Path, data: str | None = None, out: Path | None = None) -
     is_apart = out is not None and out.resolve() != run.resolve()
     if out is not None and is_apart:
         check_folder(out, REPORT, "report --out")
-    dataset = read_json(run, RECEIPT).get("dataset")
-    place = dataset.get("path") if isinstance(dataset, dict) else None
     table = None
     try:
-        if data or (isinstance(place, str) and place):
-            table = read_dataset(data or str(place))
+        with telling_damage(run):
+            table = _dataset_of(read_json(run, RECEIPT), data)
     except FeatbankError:
         if data:
             raise
@@ -218,6 +217,16 @@ def report_of_run(run: Path, data: str | None = None, out: Path | None = None) -
             return write_report(run, photos=photos_of(table))
         with replacing_folder(out, REPORT, "report --out") as folder:
             return out / write_report(run, photos=photos_of(table), into=folder).name
+
+
+def _dataset_of(receipt: dict[str, Any], data: str | None) -> ImageTable | None:
+    """Read the dataset of a run again as it was read for the run, or the one at ``data`` with the same columns."""
+    dataset = receipt.get("dataset")
+    dataset = dataset if isinstance(dataset, dict) else {}
+    asked = {"path": dataset.get("path"), **dataset.get("asked", {})}
+    if data:
+        asked = {name: value for name, value in asked.items() if name != "images"} | {"path": data}
+    return read_dataset(**asked) if asked["path"] and isinstance(asked["path"], str) else None
 
 
 def photos_of(table: ImageTable | None) -> Photos | None:

@@ -150,6 +150,7 @@ def describe_dataset(table: ImageTable, rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "name": table.name,
         "path": str(table.root),
+        "asked": table.asked,
         "n_listed": len(table.frame),
         "counts": {str(split): int(n) for split, n in counts.items()},
         "exclusive": {str(split): int(n) for split, n in exclusive.items()},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -24,6 +25,7 @@ from featbank.datasets import read_dataset
 from featbank.errors import ImageError
 from featbank.images import read_photo
 from featbank.table import build_table, resolve_band
+from tests.support.datasets import touch
 from tests.support.fenced import run_fenced
 
 GROUPS = "--recipe {c}/regression/ridge.toml --out {t}/run --workers 1 --permutations 0"
@@ -103,6 +105,33 @@ CASES |= {
     )
 }
 
+_CHECK = "check {t}/csv/%s --no-decode"
+_TWELVE = ("12 present, 0 missing", "MOS scale 2.5 to 3.6")
+CASES |= {
+    f"csv/{name}": [Step(0, _CHECK % name, (*_TWELVE, *words))]
+    for name, words in {
+        "02_excel_de.csv": ("semicolons between columns; decimal commas in 'mos'",),
+        "04_sep_line.csv": ("semicolons between columns",),
+        "06_backslash.csv": ("12 with / for \\",),
+        "11_index_col.csv": ("a column of row numbers left out",),
+        "18_comment_lines.csv": ("comment lines left out: 1",),
+        "24_upper_ext.csv": ("in another case",),
+        "25_no_ext.csv": ("12 with their ending added",),
+        "31_space_sep.txt": ("blanks between columns",),
+        "33_split_words.csv": ("train as training", "training       8", "test           4"),
+    }.items()
+} | {
+    "csv/03_cp1252.csv": [
+        Step(1, _CHECK % "03_cp1252.csv", ("UTF-8", "--encoding cp1252")),
+        Step(0, _CHECK % "03_cp1252.csv --encoding cp1252", _TWELVE),
+    ],
+    "csv/07_windows_abs.csv": [
+        Step(1, _CHECK % "07_windows_abs.csv", ("Windows", "--images DIR")),
+        Step(0, _CHECK % "07_windows_abs.csv --images {t}/csv/img", _TWELVE),
+    ],
+    "csv/40_nul.csv": [Step(1, _CHECK % "40_nul.csv", ("line 5 holds a NUL character",))],
+}
+
 HOSTILE: dict[str, list[Step]] = {
     "segv_one_byte.mat": [
         Step(
@@ -167,6 +196,14 @@ PREPARED: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
+def _csv(cases: Path, folder: Path) -> None:
+    """Lay the twelve images beside the tables."""
+    shutil.copytree(cases / "csv", folder / "csv", copy_function=shutil.copyfile)
+    (folder / "csv").chmod(0o755)
+    for number in range(12):
+        touch(folder / f"csv/img/p{number:02d}.jpg")
+
+
 @pytest.fixture(scope="module")
 def cases() -> Path:
     folder = os.environ.get("FEATBANK_TEST_CASES")
@@ -188,6 +225,8 @@ def words_of(step: Step, cases: Path, folder: Path) -> list[str]:
 def test_a_case_gives_what_is_asked(
     name: str, cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if name.startswith("csv/"):
+        _csv(cases, tmp_path)
     for step in CASES[name]:
         code = main(words_of(step, cases, tmp_path))
         text = "".join(capsys.readouterr())
@@ -270,3 +309,7 @@ def test_a_hostile_input_is_refused_within_a_gigabyte_and_ten_seconds(
         assert "Traceback" not in done.text
         assert done.peak_bytes < 1e9
         assert done.cpu_s < 60  # ten seconds, and the imports of a busy machine
+
+
+def test_no_table_of_the_folder_is_left_out(cases: Path) -> None:
+    assert {f"csv/{path.name}" for path in (cases / "csv").iterdir()} <= CASES.keys()

@@ -73,7 +73,10 @@ def test_sizes_are_not_mixed(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (sets_row("9.jpg", 50, "val"), "'set' must hold one of 'training', 'validation', 'test', got 'val'"),
+        (
+            sets_row("9.jpg", 50, "vali"),
+            "'set' must hold one of 'training', 'validation', 'test', got 'vali'",
+        ),
         (sets_row("1.jpg", 50, "test"), "'1.jpg' in lines 2 and 3"),
         (sets_row("9.jpg", "-", "test"), "'MOS' must hold finite numbers"),
         (sets_row("../9.jpg", 50, "test"), "must name a file under"),

@@ -96,7 +96,7 @@ def test_images_need_metadata_to_go_with(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match=r"is no dataset. Expected a folder, a CSV with path,mos"):
+    with pytest.raises(DatasetError, match=r"is no dataset. Expected a folder, a table with path,mos"):
         read_dataset(touch(tmp_path / "model.skops"))
 
 

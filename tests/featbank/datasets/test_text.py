@@ -106,12 +106,6 @@ def test_what_is_no_finite_number_is_refused(tmp_path, cell):
         table.numbers("mos")
 
 
-def test_decimal_commas_are_refused_with_the_cure(tmp_path):
-    table = read_delimited(write(tmp_path / "t.csv", "name;mos\nx;0,75\n"))
-    with pytest.raises(DatasetError, match="Write decimals with a point"):
-        table.numbers("mos")
-
-
 def test_repeated_and_empty_names_are_refused_with_their_lines(tmp_path):
     table = read_delimited(write(tmp_path / "t.csv", "name,mos\nx,1\n,2\nx,3\n"))
     with pytest.raises(DatasetError, match="nothing in line 3, 'x' in lines 2 and 4"):

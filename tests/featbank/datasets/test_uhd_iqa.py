@@ -144,7 +144,7 @@ def test_a_missing_column_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (uhd_row("9.jpg", 0.5, "train"), "'set' must hold one of .* got 'train' in line 3"),
+        (uhd_row("9.jpg", 0.5, "tran"), "'set' must hold one of .* got 'tran' in line 3"),
         (uhd_row("9.jpg", 0.5, "test", "sea"), "'subset' must hold one of .* got 'sea'"),
         (uhd_row("9.jpg", 0.5, "training", "exclusive"), "exclusive images belong to validation or test"),
         (uhd_row("9.jpg", "good", "test"), "'quality_mos' must hold finite numbers.*'good' in line 3"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featbank.datasets.text import read_xlsx
+from featbank.datasets.text import read_any
 from featbank.errors import DatasetError
 from tests.support.datasets import MAIN_NS, write_workbook, write_xlsx
 
@@ -22,7 +22,7 @@ CELLS = st.one_of(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15, deadline=None)
 @given(rows=st.lists(st.tuples(st.integers(1, 99), CELLS, CELLS), min_size=1, max_size=5))
 def test_cells_come_back_as_they_were_written(tmp_path, rows):
-    table = read_xlsx(write_xlsx(tmp_path / "t.xlsx", [("key", "one", "two"), *rows]))
+    table = read_any(write_xlsx(tmp_path / "t.xlsx", [("key", "one", "two"), *rows]))
     found = list(zip(*table.columns.values(), strict=True))
     for cells, row in zip(found, rows, strict=True):
         for cell, value in zip(cells, row, strict=True):
@@ -31,7 +31,7 @@ def test_cells_come_back_as_they_were_written(tmp_path, rows):
 
 
 def test_the_first_sheet_is_found_through_the_workbook_whatever_its_file_is_called(tmp_path):
-    table = read_xlsx(write_xlsx(tmp_path / "t.xlsx", [("a",), (1,)], sheet="sheet9.xml"))
+    table = read_any(write_xlsx(tmp_path / "t.xlsx", [("a",), (1,)], sheet="sheet9.xml"))
     assert table.columns == {"a": ["1"]}
 
 
@@ -45,7 +45,7 @@ def test_rich_text_inline_text_and_skipped_cells(tmp_path):
     )
     runs = '<r><t>Image</t></r><r><t xml:space="preserve"> name</t></r><rPh><t>no</t></rPh>'
     strings = f'<sst xmlns="{MAIN_NS}"><si>{runs}</si></sst>'
-    table = read_xlsx(write_workbook(tmp_path / "t.xlsx", sheet, strings))
+    table = read_any(write_workbook(tmp_path / "t.xlsx", sheet, strings))
     assert table.columns == {"Image name": ["", "7"], "MOS": ["", "8"], "note": ["1", ""]}
     assert list(table.lines) == [5, 6]
 
@@ -55,14 +55,14 @@ def test_a_file_that_is_no_workbook_is_refused_with_the_cure(tmp_path, content):
     path = tmp_path / "t.xlsx"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match="Save its first sheet as CSV"):
-        read_xlsx(path)
+        read_any(path)
 
 
 def test_an_archive_without_sheets_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
         archive.writestr("readme.txt", "hello")
     with pytest.raises(DatasetError, match="not a workbook"):
-        read_xlsx(tmp_path / "t.xlsx")
+        read_any(tmp_path / "t.xlsx")
 
 
 def cells_of(n_rows: int, cell: str) -> str:
@@ -91,13 +91,13 @@ BOMBS = {
 def test_bombs_are_refused_before_they_fill_the_memory(tmp_path, name):
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     with pytest.raises(DatasetError, match=r"ended by it|more than 2,000,000 cells|not a workbook|is empty"):
-        read_xlsx(write_workbook(tmp_path / "t.xlsx", *BOMBS[name]))
+        read_any(write_workbook(tmp_path / "t.xlsx", *BOMBS[name]))
     assert max(0, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss - before) < 1_000_000  # kB
 
 
 def test_an_ordinary_sheet_of_many_columns_is_read(tmp_path):
     sheet = cells_of(3, "".join(f"<c><v>{n}</v></c>" for n in range(100)))
-    assert len(read_xlsx(write_workbook(tmp_path / "t.xlsx", sheet, None))) == 2
+    assert len(read_any(write_workbook(tmp_path / "t.xlsx", sheet, None))) == 2
 
 
 def test_a_damaged_archive_is_refused_with_the_cure(tmp_path):
@@ -108,15 +108,15 @@ def test_a_damaged_archive_is_refused_with_the_cure(tmp_path):
         changed[place] ^= 0x55
         path.write_bytes(changed)
         try:
-            read_xlsx(path)
+            read_any(path)
         except DatasetError as error:
             assert str(path) in str(error)  # noqa: PT017 - many bytes do no harm
 
 
 def test_an_empty_sheet_and_values_beyond_the_header_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="first sheet is empty"):
-        read_xlsx(write_xlsx(tmp_path / "t.xlsx", []))
+        read_any(write_xlsx(tmp_path / "t.xlsx", []))
     with pytest.raises(DatasetError, match="row 2 has values beyond the 1 columns"):
-        read_xlsx(write_xlsx(tmp_path / "t.xlsx", [("a",), (1, 2)]))
-    with pytest.raises(DatasetError, match="unique names"):
-        read_xlsx(write_xlsx(tmp_path / "t.xlsx", [("a", "a"), (1, 2)]))
+        read_any(write_xlsx(tmp_path / "t.xlsx", [("a",), (1, 2)]))
+    with pytest.raises(DatasetError, match="names must be unique"):
+        read_any(write_xlsx(tmp_path / "t.xlsx", [("a", "a"), (1, 2)]))
