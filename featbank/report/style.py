@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -233,6 +234,21 @@ DARK = Theme(
 )
 
 
+_DARK_OF = {
+    light: dark
+    for colours in zip(vars(LIGHT).values(), vars(DARK).values(), strict=True)
+    for light, dark in (zip(*colours, strict=True) if isinstance(colours[0], tuple) else [colours])
+}
+_DRAWN_COLOUR = re.compile(rb"((?:fill|stroke): )(#[0-9a-f]{6})")
+
+
+def darkened(svg: bytes) -> bytes:
+    """Give a drawing in `LIGHT` with the colours of `DARK`, which takes no second painting and layout."""
+    return _DRAWN_COLOUR.sub(
+        lambda found: found[1] + _DARK_OF.get(found[2].decode(), found[2].decode()).encode(), svg
+    )
+
+
 def css_variables(theme: Theme) -> str:
     """Write a theme's single colours as CSS custom properties, ``--ink: #1b2430;`` and so on."""
     return " ".join(f"--{name}: {colour};" for name, colour in vars(theme).items() if isinstance(colour, str))
@@ -311,10 +327,10 @@ class Drawing:
     def markup(self, max_svg_bytes: int = MAX_SVG_BYTES) -> Markup:
         """Give the figure as two pictures, of which the page's colours choose one: SVG, or PNG where that is large."""
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        kind, themes = "svg+xml", (LIGHT, DARK)
-        pictures = [self._saved(theme, format="svg", facecolor="none", metadata=nothing) for theme in themes]
-        if len(pictures[0]) > max_svg_bytes:
-            kind, pictures = "png", [self._png(theme, background="none") for theme in themes]
+        kind, drawn = "svg+xml", self._saved(LIGHT, format="svg", facecolor="none", metadata=nothing)
+        pictures = [drawn, darkened(drawn)]
+        if len(drawn) > max_svg_bytes:
+            kind, pictures = "png", [self._png(theme, background="none") for theme in (LIGHT, DARK)]
         light, dark = (f"data:image/{kind};base64,{base64.b64encode(data).decode()}" for data in pictures)
         return Markup(
             '<picture><source media="screen and (prefers-color-scheme: dark)" srcset="{dark}">'
@@ -331,7 +347,9 @@ class Drawing:
             figure = self.paint(theme)
             FigureCanvasAgg(figure)
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(
+                None
+            )  # with "none" a place is held for one, and each file is drawn twice
         return figure
 
     def _saved(self, theme: Theme, **options: Any) -> bytes:  # noqa: ANN401 - matplotlib's own

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -45,6 +46,15 @@ def test_a_figure_is_drawn_for_light_and_dark_pages() -> None:
     assert LIGHT.accent in light.decode()
     assert DARK.accent in dark.decode()
     assert b"metadata" not in light
+
+
+def test_the_dark_picture_is_what_painting_in_dark_gives() -> None:
+    drawing = _line()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    _, (_, dark), _ = _pictures(str(drawing.markup()))
+    painted = drawing._saved(DARK, format="svg", facecolor="none", metadata=nothing)
+    # Names of elements are digests of what they hold, the colours among it.
+    assert re.sub(rb"m[0-9a-f]{10}", b"", dark) == re.sub(rb"m[0-9a-f]{10}", b"", painted)
 
 
 def test_text_is_text_and_hostile_text_stays_text() -> None:
