@@ -209,7 +209,7 @@ def test_an_interruption_that_an_import_made_an_error_of_is_one(
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
 def test_a_killed_worker_is_one_sentence_and_the_rest_stays(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "featbank", "demo", str(tmp_path / "demo"), "--photos", "60"]
+    command = [sys.executable, "-m", "featbank", "demo", str(tmp_path / "demo"), "--photos", "30"]
     command += ["--width", "640", "--workers", "2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60.0

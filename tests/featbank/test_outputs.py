@@ -85,7 +85,7 @@ def command(kind: str, made: Path, out: Path) -> list[str]:
         "fit": ["fit", *data, *quick, "--permutations", "0"],
         "search": ["search", str(made / "study/scores.csv"), *study, *quick, "--outer-folds", "0"],
         "protocol": ["protocol", "repeated", *data, *quick, "--splits", "2"],
-        "report": ["report", str(made / "fit"), "--out", str(out)],
+        "report": ["report", str(made / "model"), "--out", str(out)],
         "comparison": [
             "report",
             str(made / "fit"),
@@ -259,11 +259,11 @@ def test_scores_replace_scores_and_nothing_else(made: Path, tmp_path: Path) -> N
 def test_report_writes_where_it_is_told(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = contents(made / "fit")
+    before = contents(made / "model")
     assert main(command("report", made, tmp_path / "out")) == 0
     assert (tmp_path / "out/report.html").is_file()
-    assert contents(made / "fit") == before
-    shutil.copytree(made / "fit", tmp_path / "run")
+    assert contents(made / "model") == before
+    shutil.copytree(made / "model", tmp_path / "run")
     (tmp_path / "run/notes.txt").write_text("what I saw")
     capsys.readouterr()
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "run"), "--json"]) == 0

@@ -1,17 +1,21 @@
-"""One process of a study, for tests that kill it or run several at once."""
+"""Processes of a study, for tests that kill them or run several at once.
+
+``python -m tests.support.search_worker`` imports everything once, then forks a child for each one.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from featbank.search.space import Configuration, Evaluation, Evaluator, Space
 from featbank.search.study import Finished, Plan, make_plan, open_storage, run_study, trials_frame
+from tests.support.bank_worker import serve
 from tests.support.search_study import SEARCH, study_parts
 
 KINDS = {
@@ -52,14 +56,16 @@ def work(folder: Path, kind: str, url: str | None, evaluator: CountingEvaluator)
     return run_study(open_storage(url, folder), "study", space, evaluator, plan)
 
 
-def main(folder: str, kind: str, url: str, n_calls_left: str, pause_s: str) -> None:
-    """Work, and print what was found and done as JSON."""
+def _study(folder: str, kind: str, url: str, die_in_call: int, pause_s: float) -> None:
+    """Work, and write what was found and done as JSON into ``<process id>.json``."""
     space, evaluator, _ = study_of(kind)
-    evaluator.n_calls_left, evaluator.pause_s = int(n_calls_left), float(pause_s)
+    evaluator.n_calls_left, evaluator.pause_s = die_in_call, pause_s
     finished = work(Path(folder), kind, url or None, evaluator)
     counted = [repr(configuration) for configuration in evaluator.counted]
-    sys.stdout.write(json.dumps({"counted": counted, "trials": trials_frame(space, finished).to_csv()}))
+    said = {"counted": counted, "trials": trials_frame(space, finished).to_csv()}
+    (Path(folder) / f"{os.getpid()}.json").write_text(json.dumps(said))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    importlib.import_module("optuna")
+    serve({"study": _study})

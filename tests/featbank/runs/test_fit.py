@@ -16,7 +16,7 @@ from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import DatasetError, MissingFeaturesError, RunError
 from featbank.importing import import_features
 from featbank.recipes.reading import parse_recipe
-from featbank.report.page import photos_of, write_report
+from featbank.report.page import photos_of, render_page, write_report
 from featbank.runs.evaluate import score_baselines
 from featbank.runs.fit import FitOptions, fit_run
 from featbank.runs.folder import read_run
@@ -85,7 +85,7 @@ def test_copies_of_photos_are_ties_in_the_metrics_as_in_the_file(tmp_path: Path)
     table, bank = replace(table, frame=table.frame.assign(mos=mos, group="")), Bank(tmp_path / "bank")
     import_features(table, bank, "sharp", None, np.tile(photos, (2, 1)), source_digest="copies", gmacs=1.0)
     only = RECIPE[: RECIPE.index('[[band]]\nname = "noise"')] + '[regression]\nestimator = "rbf-svr"\n'
-    fit_run(table, parse_recipe(only, "svr"), bank, tmp_path / "run", FitOptions(workers=1))
+    fit_run(table, parse_recipe(only, "svr"), bank, tmp_path / "run", FitOptions(workers=1, permutations=0))
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     for part, scores in recomputed_scores(read_run(tmp_path / "run").predictions).items():
         assert scores == {name: metrics[part][name] for name in scores}  # to the last digit
@@ -135,7 +135,7 @@ def test_the_order_of_the_csv_changes_nothing(tmp_path: Path, with_split: bool) 
     shuffled = replace(table, frame=table.frame.sample(frac=1, random_state=3).reset_index(drop=True))
     folders = [tmp_path / name for name in ("listed", "shuffled")]
     for rows, folder in zip((table, shuffled), folders, strict=True):
-        fit_run(rows, recipe, bank, folder, FitOptions(workers=1))
+        fit_run(rows, recipe, bank, folder, FitOptions(workers=1, permutations=1))
     for name in ("predictions.csv", "metrics.json", "cv_results.csv", "weights.csv", "trust.json"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
     coefficients = [load_run_model(folder / "model.skops")[0].members_[0][-1].coef_ for folder in folders]
@@ -153,7 +153,7 @@ def test_informative_bands_beat_the_constant_and_the_dull_band(run: Path) -> Non
 
 def test_plain_scikit_learn_gives_the_same_numbers(run: Path, tmp_path: Path) -> None:
     table, recipe, bank = prepare(tmp_path)
-    fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1, reference=True))
+    fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1, reference=True, permutations=0))
     fast, plain = (pd.read_csv(folder / "predictions.csv") for folder in (run, tmp_path / "run"))
     assert np.allclose(fast["predicted"], plain["predicted"], rtol=0, atol=1e-8)
     for name in ("cv_results.csv", "weights.csv"):
@@ -166,7 +166,9 @@ def test_shuffled_mos_scores_near_zero(tmp_path: Path, seed: int) -> None:
     # 300 images, 60 of them evaluated: chance alone stays within 0.36 of zero in 99.5 % of shuffles.
     table, recipe, bank = prepare(tmp_path)
     shuffled = table.frame.assign(mos=np.random.default_rng(seed).permutation(table.frame["mos"]))
-    metrics = fit_run(replace(table, frame=shuffled), recipe, bank, tmp_path / "run", FitOptions(workers=1))
+    metrics = fit_run(
+        replace(table, frame=shuffled), recipe, bank, tmp_path / "run", FitOptions(workers=1, permutations=0)
+    )
     assert abs(metrics["training_cv"]["srcc"]) < 0.3
     assert abs(metrics["test"]["srcc"]) < 0.36
 
@@ -176,7 +178,9 @@ def test_predictions_do_not_depend_on_test_labels(run: Path, tmp_path: Path) -> 
     frame = table.frame.copy()
     judged = frame["split"] != "training"
     frame.loc[judged, "mos"] = np.random.default_rng(5).permutation(frame.loc[judged, "mos"])
-    fit_run(replace(table, frame=frame), recipe, bank, tmp_path / "run", FitOptions(workers=1))
+    fit_run(
+        replace(table, frame=frame), recipe, bank, tmp_path / "run", FitOptions(workers=1, permutations=0)
+    )
     before, after = (pd.read_csv(folder / "predictions.csv") for folder in (run, tmp_path / "run"))
     assert np.array_equal(before["predicted"], after["predicted"])
 
@@ -196,7 +200,9 @@ def test_a_dataset_without_a_split_gets_one_by_group(tmp_path: Path) -> None:
     table, recipe, bank = prepare(tmp_path, with_split=False)
     table = replace(table, frame=table.frame.assign(mos=table.frame["mos"].where(table.frame.index >= 40)))
     lines: list[str] = []
-    metrics = fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1), log=lines.append)
+    metrics = fit_run(
+        table, recipe, bank, tmp_path / "run", FitOptions(workers=1, permutations=0), log=lines.append
+    )
     assert 0.15 * 120 <= metrics["test"]["n"] <= 0.25 * 120
     assert any(
         line.startswith("120 of 160 rows have a MOS; 40 without one were left out: 0") for line in lines
@@ -258,7 +264,7 @@ def test_the_folds_of_a_fit_keep_groups_together(tmp_path: Path) -> None:
     # Each group scattered over the table: contiguous ones would often share a fold by luck.
     scattered = table.frame.assign(group=[f"uploader {number % 24}" for number in range(len(table.frame))])
     table = replace(table, frame=scattered)
-    fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1))
+    fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1, permutations=0))
     model, _ = load_run_model(tmp_path / "run/model.skops")
     training = scattered.loc[scattered["split"] == "training", "group"].to_numpy()
     assert len(model.folds_) == 5
@@ -272,14 +278,7 @@ def test_intervals_are_drawn_by_group_and_not_from_a_few_groups(tmp_path: Path) 
     judged = table.frame["split"] == "test"
     groups[judged] = [f"scene {number % 7}" for number in range(judged.sum())]
     table = replace(table, frame=table.frame.assign(group=groups))
-    metrics = fit_run(
-        table,
-        recipe,
-        bank,
-        tmp_path / "run",
-        FitOptions(workers=1),
-        write_report=lambda run: write_report(run, photos=photos_of(table), into=run),
-    )
+    metrics = fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1, permutations=0))
     rows = pd.read_csv(tmp_path / "run/predictions.csv", keep_default_na=False).set_index("image")
     listed = table.frame.set_index("image_id")["group"]
     assert (rows["group"] == listed[rows.index]).all()
@@ -295,7 +294,7 @@ def test_intervals_are_drawn_by_group_and_not_from_a_few_groups(tmp_path: Path) 
     assert any(line.startswith("no interval for test: 7 independent groups") for line in lines)
     [line] = [line for line in lines if line.startswith("  test  ")]
     assert line.split()[3] == "-"
-    assert "No intervals for test: 7 independent groups" in (tmp_path / "run/report.html").read_text()
+    assert "No intervals for test: 7 independent groups" in render_page(read_run(tmp_path / "run"), {})
 
 
 def test_the_constant_baseline_is_the_mean_of_the_training_rows(run: Path) -> None:
@@ -386,9 +385,11 @@ def test_over_budget_is_refused_unless_asked_for(tmp_path: Path) -> None:
     table, _, bank = prepare(tmp_path)
     recipe = parse_recipe(RECIPE + "budget_gmacs = 2.5\n", "dear")
     with pytest.raises(RunError, match="--over-budget"):
-        fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1))
+        fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1, permutations=0))
     assert not (tmp_path / "run").exists()
-    metrics = fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1, over_budget=True))
+    metrics = fit_run(
+        table, recipe, bank, tmp_path / "run", FitOptions(workers=1, over_budget=True, permutations=0)
+    )
     assert metrics["gmacs"] == pytest.approx(3.0)
 
 
@@ -411,5 +412,5 @@ def test_metadata_alone_is_a_floor(tmp_path: Path) -> None:
     table, recipe, bank = prepare(tmp_path)
     informative = table.frame["mos"] + np.random.default_rng(0).normal(0, 0.02, len(table.frame))
     with_metadata: ImageTable = replace(table, frame=table.frame.assign(**{"meta:log_views": informative}))
-    metrics = fit_run(with_metadata, recipe, bank, tmp_path / "run", FitOptions(workers=1))
+    metrics = fit_run(with_metadata, recipe, bank, tmp_path / "run", FitOptions(workers=1, permutations=0))
     assert metrics["baselines"]["metadata_ridge"]["test"]["srcc"] > 0.9

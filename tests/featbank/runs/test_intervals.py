@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from featbank.errors import RunError
-from featbank.report.page import photos_of, write_report
+from featbank.report.page import render_page
 from featbank.runs.evaluate import calibrate, describe_coverage
 from featbank.runs.fit import FitOptions, fit_run
+from featbank.runs.folder import read_run
 from featbank.runs.model import load_run_model, with_interval
 from regressors.evaluation.intervals import ConformalInterval
 from tests.support.imported_run import prepare
@@ -72,15 +73,8 @@ def test_too_few_rows_have_no_interval(tmp_path: Path) -> None:
 
 def test_the_page_shows_the_coverage(tmp_path: Path) -> None:
     table, recipe, bank = prepare(tmp_path)
-    fit_run(
-        table,
-        recipe,
-        bank,
-        tmp_path / "run",
-        FitOptions(workers=1, permutations=0),
-        write_report=lambda run: write_report(run, photos=photos_of(table), into=run),
-    )
-    page = (tmp_path / "run/report.html").read_text()
+    fit_run(table, recipe, bank, tmp_path / "run", FitOptions(workers=1, permutations=0))
+    page = render_page(read_run(tmp_path / "run"), {})
     assert "Prediction intervals" in page
     assert "Can this be trusted?" in page
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())

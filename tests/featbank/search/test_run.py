@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from featbank.bank import Bank
 from featbank.cli import main
+from featbank.datasets import read_dataset
 from featbank.errors import RunError
-from featbank.recipes.reading import parse_recipe
+from featbank.recipes.reading import parse_recipe, read_recipe
 from featbank.runs.fit import FitOptions, fit_run
 from featbank.search.run import SearchOptions, search_run
 from featbank.search.space import LEFT_OUT
@@ -36,7 +38,7 @@ def command(folder: Path, run: Path, *more: str) -> list[str]:
     return [
         *("search", str(folder / "scores.csv"), "--recipe", str(folder / "recipe.toml")),
         *("--bank", str(folder / "bank"), "--out", str(run), "--budget", "37", "--workers", "1"),
-        *("--outer-folds", "3", *more),
+        *("--outer-folds", "2", *more),
     ]
 
 
@@ -58,12 +60,15 @@ def test_the_run_folder_is_that_of_a_fit_and_holds_the_study(folder: Path) -> No
     assert search["selected_srcc"] == pytest.approx(best["srcc"], abs=1e-9)
     assert best["winner"]
     assert search["statement"] in receipt["notes"]
-    assert len(search["nested_folds"]) == 3
+    assert len(search["nested_folds"]) == 2
     assert search["nested_srcc"] == pytest.approx(np.mean([fold["srcc"] for fold in search["nested_folds"]]))
 
 
 def test_plain_scikit_learn_gives_the_same_search(folder: Path) -> None:
-    assert main(command(folder, folder / "plain", "--reference")) == 0
+    table, recipe = read_dataset(folder / "scores.csv"), read_recipe(str(folder / "recipe.toml"))
+    plain = FitOptions(workers=1, permutations=0, reference=True)
+    options = SearchOptions(37.0, n_outer_folds=2)
+    search_run(table, recipe, Bank(folder / "bank"), folder / "plain", options, plain)
     ours, theirs = (pd.read_csv(folder / run / "trials.csv") for run in ("run", "plain"))
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-8, atol=1e-8)
     ours, theirs = (pd.read_csv(folder / run / "predictions.csv") for run in ("run", "plain"))
@@ -111,7 +116,7 @@ def test_selection_does_not_see_the_other_splits(folder: Path, tmp_path: Path) -
         recipe,
         bank,
         tmp_path / "run",
-        SearchOptions(37.0, n_outer_folds=3),
+        SearchOptions(37.0, n_outer_folds=2),
         FitOptions(workers=1),
     )
     assert (tmp_path / "run/trials.csv").read_bytes() == (folder / "run/trials.csv").read_bytes()
@@ -159,17 +164,18 @@ def test_on_noise_the_nested_score_is_not_the_maximum_of_noise(tmp_path: Path) -
 
 def test_sampled_searches_say_so_and_two_objectives_give_a_front(tmp_path: Path) -> None:
     table, recipe, bank = prepare_study(tmp_path, search=SEARCH)
-    options = SearchOptions(50.0, "srcc,gmacs", 40, 3, "sampled", 0)
-    result = search_run(table, recipe, bank, tmp_path / "run", options, FitOptions(workers=1))
+    options = SearchOptions(50.0, "srcc,gmacs", 20, 3, "sampled", 0)
+    quick = FitOptions(workers=1, permutations=0)
+    result = search_run(table, recipe, bank, tmp_path / "run", options, quick)
     search = result["search"]
-    assert (search["method"], search["is_certified"], search["n_evaluated"]) == ("nsga2", False, 40)
+    assert (search["method"], search["is_certified"], search["n_evaluated"]) == ("nsga2", False, 20)
     assert "not certified" in search["statement"]
     front = search["pareto"]
     assert all(low["gmacs"] < high["gmacs"] for low, high in pairwise(front))
     assert all(low["srcc"] < high["srcc"] for low, high in pairwise(front))
-    more = replace(options, n_trials=60)
-    longer = search_run(table, recipe, bank, tmp_path / "run", more, FitOptions(workers=1))
-    assert longer["search"]["n_evaluated"] == 60
+    more = replace(options, n_trials=28)
+    longer = search_run(table, recipe, bank, tmp_path / "run", more, quick)
+    assert longer["search"]["n_evaluated"] == 28
     assert longer["search"]["selected_srcc"] >= search["selected_srcc"]
 
 
