@@ -317,9 +317,10 @@ def _name_columns(
         if _NAMELESS.fullmatch(name):
             if not any(cells):
                 continue  # spreadsheets leave commas at the ends of lines
-            if place == 0 and not all(cell.isdecimal() for cell in cells):
+            is_numbers = all(cell.isdecimal() for cell in cells)
+            if place == 0 and not is_numbers:
                 named[""] = cells
-            elif all(cell.isdecimal() for cell in cells):
+            elif is_numbers and (place == 0 or title):
                 understood.append("a column of row numbers left out")
             else:
                 understood.append(f"a column without a name left out ({first_few(cells[:3])}, ...)")

@@ -69,13 +69,19 @@ def test_line_numbers_count_lines_inside_quotes(tmp_path):
         ("a,b\n1,2,3\n", "line 2 has 3 values, the header has 2 columns"),
         ("a,b\n1\n", "line 2 has 1 values"),
         ("a,b,a\n1,2,3\n", "column names must be unique, repeated are 'a'"),
-        ("a,,\n1,2,3\n", "column names must be unique, repeated are ''"),
         ('a,b\n"1,2\n', "not valid CSV"),
     ],
 )
 def test_broken_tables_are_refused(tmp_path, text, message):
     with pytest.raises(DatasetError, match=message):
         read_delimited(write(tmp_path / "t.csv", text))
+
+
+def test_columns_without_a_name_are_left_out_and_told(tmp_path):
+    table = read_delimited(write(tmp_path / "t.csv", "a,,,\n1,,2,3\n"))
+    assert table.columns == {"a": ["1"]}
+    [note] = table.notes()
+    assert "a column without a name left out (2, ...); a column without a name left out (3, ...)" in note
 
 
 def test_a_missing_file_is_not_found(tmp_path):
