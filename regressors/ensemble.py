@@ -239,6 +239,7 @@ def member_search(
         gamma=ensemble.gamma,
         band_weights=candidates,
         unit_band=ensemble.unit_band,
+        scale=ensemble.scale,
         cv=folds,
         scoring=ensemble.select_by,
         n_jobs=ensemble.n_jobs,
@@ -275,12 +276,14 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         their restriction to its bands. "banded-ridge" has its own by default, the others weigh all alike.
     unit_band : bool, default=False
         Whether each band is scaled to total variance 1 before the regressor.
+    scale : {"standard", "none", "minmax", "robust"}, default="standard"
+        What is done to each column, see `regressors.pipelines.SCALES`.
     cv : int, splitter, or list of (train, test), default=5
         Folds of the training rows; a number means `regressors.folds.make_folds`, without groups each row for itself.
     combine : {"uniform", "nnls", "simplex"}, default="nnls"
         Rule for the weights, see `fit_combination`.
     select_by : str or scorer, default="srcc"
-        What the grid search maximises: "srcc", "plcc", "krcc", "rmse", "mae" or scikit-learn's own.
+        What the grid search maximises: one of `regressors.pipelines.SELECTIONS`, or a scorer of scikit-learn's.
     n_jobs : int or None, default=None
         Fits at once within a member's grid search.
     random_state : int or None, default=0
@@ -330,7 +333,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
     ['all', 'without:a', 'without:b']
     """
 
-    n_crops = 1  # of a model file from before it was a parameter
+    n_crops, scale = 1, "standard"  # of a model file from before they were parameters
 
     def __init__(
         self,
@@ -343,6 +346,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         gamma: ArrayLike | None = None,
         band_weights: Sequence[Mapping[str, float]] | None = None,
         unit_band: bool = False,
+        scale: str = "standard",
         cv: Folds = 5,
         combine: str = "nnls",
         select_by: str | Scorer = "srcc",
@@ -359,6 +363,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         self.gamma = gamma
         self.band_weights = band_weights
         self.unit_band = unit_band
+        self.scale = scale
         self.cv = cv
         self.combine = combine
         self.select_by = select_by

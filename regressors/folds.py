@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, train_test_split
 
 from regressors.checks import (
     FloatArray,
@@ -26,7 +26,10 @@ from regressors.checks import (
 Fold = tuple[IntArray, IntArray]
 """Row positions to fit on, and row positions to test on."""
 
-KINDS = ("grouped", "kfold", "holdout")
+KINDS = ("grouped", "kfold", "holdout", "plain-holdout")
+"""By name; the plain ones split groups."""
+
+PLAIN_KINDS = ("kfold", "plain-holdout")
 
 MAX_GREEDY_GROUPS = 100_000
 """More groups than this are dealt in turn, like by like, instead of one by one."""
@@ -51,11 +54,12 @@ def make_folds(
         MOS. Its quantile bins are the strata that grouped folds balance.
     groups : array of shape (n_rows,), optional
         Group of each row. Required for the grouped kinds; ``numpy.arange(n_rows)`` says that each row
-        stands alone. Ignored by ``kind="kfold"``.
-    kind : {"grouped", "kfold", "holdout"}, default="grouped"
+        stands alone. Ignored by the plain kinds.
+    kind : {"grouped", "kfold", "holdout", "plain-holdout"}, default="grouped"
         "grouped": ``n_splits`` folds, groups kept together, strata balanced. "kfold": scikit-learn's `KFold`
         over rows, groups ignored knowingly. "holdout": one fold with ``test_size`` of the rows held out,
-        groups kept together, strata balanced.
+        groups kept together, strata balanced. "plain-holdout": the same by scikit-learn's `train_test_split`, groups
+        ignored knowingly, strata not balanced.
     n_splits : int, default=5
         Number of folds of "grouped" and "kfold", at least 2.
     shuffle : bool, default=True
@@ -63,7 +67,7 @@ def make_folds(
     random_state : int or None, default=0
         Seed of the shuffle; the same seed gives the same folds of the same rows in the same order.
     test_size : float, default=0.2
-        Share of the rows held out by "holdout", in (0, 1). Met up to the size of a group.
+        Share of the rows held out, in (0, 1). Met up to the size of a group.
     n_strata : int, default=5
         Number of MOS quantile bins of the grouped kinds; 1 balances the number of rows alone.
 
@@ -106,6 +110,14 @@ def make_folds(
             )
         splitter = KFold(int(n_splits), shuffle=shuffle, random_state=random_state if shuffle else None)
         return [(train.astype(np.intp), test.astype(np.intp)) for train, test in splitter.split(mos)]
+    if kind == "plain-holdout":
+        train, test = train_test_split(
+            np.arange(len(mos)),
+            test_size=test_size,
+            shuffle=shuffle,
+            random_state=random_state if shuffle else None,
+        )
+        return [(np.sort(train), np.sort(test))]
     members = _group_numbers(groups, len(mos), kind)
     shares = np.full(n_splits, 1 / n_splits) if kind == "grouped" else np.array([test_size, 1 - test_size])
     n_groups = int(members.max()) + 1

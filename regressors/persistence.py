@@ -46,6 +46,8 @@ TRUSTED_TYPES = (
     "regressors.svr.UnitSVR",
     "sklearn.linear_model._ridge.Ridge",
     "sklearn.pipeline.Pipeline",
+    "sklearn.preprocessing._data.MinMaxScaler",
+    "sklearn.preprocessing._data.RobustScaler",
     "sklearn.preprocessing._data.StandardScaler",
     # Splitters that may stand in ``cv``; they hold numbers only.
     "sklearn.model_selection._split.GroupKFold",
@@ -77,6 +79,8 @@ _SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
     "BandEnsemble": {"column_means_": ("n",), "weights_": ("m",), "intercept_": ()},
     "BandScaler": {"column_weights_": ("n",)},
     "Ridge": {"coef_": ("n",), "intercept_": ()},
+    "MinMaxScaler": {"min_": ("n",), "scale_": ("n",)},
+    "RobustScaler": {"center_": ("n",), "scale_": ("n",)},
     "SelectBands": {"columns_": ("k",)},
     "StandardScaler": {"mean_": ("n",), "var_": ("n",), "scale_": ("n",)},
     "UnitSVR": {
@@ -354,6 +358,8 @@ def _check_fitted(model: object, n_bytes: int) -> None:
         raise ValueError(f"{type(model).__name__} claims {n_columns!r} columns")
     letters = {"n": n_columns, **({"m": len(parts) - 1} if kind == "BandEnsemble" else {})}
     for name, dimensions in _SHAPES.get(kind, {}).items():
+        if name in ("var_", "scale_") and not getattr(model, "with_std", True):
+            continue  # not set, and not read
         value = np.asarray(getattr(model, name))
         expected = tuple(
             letters.setdefault(letter, length)

@@ -62,6 +62,13 @@ DEFAULT_GRID: Mapping[str, tuple[float, ...]] = MappingProxyType(
 )
 """Penalties as in the AIM 2024 report, section 2.9 (team ICL); the others in units of `regressors.svr.UnitSVR`."""
 
+SCALES = ("standard", "none", "minmax", "robust")
+"""What is done to each column before the regressor: it is standardised, left as it is (up to an offset, of which ridges
+and kernels take no notice), or divided by its range or by the distance of its quartiles."""
+
+SELECTIONS = ("srcc", "plcc", "krcc", "rmse", "mae", "r2", "rmse_logistic")
+"""What a search may select by: the names of `regressors.evaluation.metrics.SCORERS`."""
+
 # Weight of a band that is held back relative to the others: ten times their penalty.
 _HELD_BACK = 10**-0.5
 
@@ -118,6 +125,7 @@ def make_pipeline(
     *,
     unit_band: bool = False,
     has_band_weights: bool = False,
+    scale: str = "standard",
 ) -> Pipeline:
     """Build the unfitted pipeline of one member, with the steps "select", "scale" and "regress".
 
@@ -131,10 +139,13 @@ def make_pipeline(
         Whether each band is scaled to total variance 1 (see `regressors.bands.BandScaler`).
     has_band_weights : bool, default=False
         Whether the scaler has weights of bands to set, as that of "banded-ridge" always has.
+    scale : {"standard", "none", "minmax", "robust"}, default="standard"
+        What is done to each column, see `SCALES`; a ValueError for another than "standard" beside weights of bands,
+        which are weights of standardised columns.
     """
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
     from regressors.bands import BandScaler, SelectBands
     from regressors.svr import UnitSVR
@@ -142,11 +153,19 @@ def make_pipeline(
     check_choice("make_pipeline", "estimator", estimator, ESTIMATORS)
     kind = KINDS[estimator]
     has_band_scaler = unit_band or has_band_weights or kind.has_band_weights
+    check_choice("make_pipeline", "scale", scale, SCALES)
+    if has_band_scaler and scale != "standard":
+        raise ValueError(
+            f"make_pipeline: unit_band and weights of bands are for standardised columns, got scale={scale!r}. "
+            'Leave them out, or take scale="standard".'
+        )
     regress = UnitSVR(kernel=kind.kernel) if kind.kernel else Ridge()
+    scalers = {"none": StandardScaler(with_std=False), "minmax": MinMaxScaler(), "robust": RobustScaler()}
+    scaler = BandScaler(unit_band=unit_band) if has_band_scaler else scalers.get(scale, StandardScaler())
     return Pipeline(
         [
             ("select", SelectBands(None if bands is None else list(bands), keep_names=has_band_scaler)),
-            ("scale", BandScaler(unit_band=unit_band) if has_band_scaler else StandardScaler()),
+            ("scale", scaler),
             ("regress", regress),
         ]
     )
@@ -162,6 +181,7 @@ def make_search(
     gamma: ArrayLike | None = None,
     band_weights: Sequence[Mapping[str, float]] | None = None,
     unit_band: bool = False,
+    scale: str = "standard",
     cv: Folds = 5,
     scoring: str | Scorer = "srcc",
     n_jobs: int | None = None,
@@ -185,6 +205,8 @@ def make_search(
         "banded-ridge", whose default is `band_weight_candidates`.
     unit_band : bool, default=False
         Whether each band is scaled to total variance 1.
+    scale : {"standard", "none", "minmax", "robust"}, default="standard"
+        What is done to each column, as of `make_pipeline`.
     cv : int, splitter, or list of (train, test), default=5
         Folds, as in `GridSearchCV`; better explicit ones from `regressors.folds.make_folds`.
     scoring : str or scorer, default="srcc"
@@ -224,7 +246,9 @@ def make_search(
         own = given[name]
         grid[f"regress__{name}"] = _values(who, name, DEFAULT_GRID[name] if own is None else own)
     return (GridSearchCV if reference else BandGridSearchCV)(
-        make_pipeline(estimator, bands, unit_band=unit_band, has_band_weights=band_weights is not None),
+        make_pipeline(
+            estimator, bands, unit_band=unit_band, has_band_weights=band_weights is not None, scale=scale
+        ),
         grid,
         scoring=_scorer(scoring),
         cv=cv,

@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.svm import SVR
 
 from regressors.bands import BandScaler, BlockTable, SelectBands, locate_bands
@@ -113,8 +113,9 @@ def _make_plan(
         if candidate is None:
             raise _NoPlanError(f"the solvers do not know the candidate {point!r:.200}")
         candidates.append(candidate)
-    is_range = isinstance(scale, MinMaxScaler)
-    _need(weights is None or not is_range, "the MinMaxScaler knows no weights, and the regressor does")
+    scaling = _scaling(scale)
+    is_sum = scaling in ("deviation", "none")
+    _need(weights is None or is_sum, f"the {type(scale).__name__} knows no weights, and the regressor does")
     if weights is not None:
         otherwise = "the sample weights are not one non-negative number per row"
         weights = _numbers(weights, otherwise)
@@ -122,18 +123,18 @@ def _make_plan(
     # Kernels here are centred for the regressor. In the order of the solver's steps a linear kernel that the scaler
     # does not centre is another one.
     _need(
-        not (is_range and isinstance(regress, SVR)) or all(c.kernel != "linear" for c in candidates),
+        is_sum or not isinstance(regress, SVR) or all(c.kernel != "linear" for c in candidates),
         "the linear kernel of an SVR is not that of centred columns",
     )
     _need(
-        not isinstance(X, BlockTable) or (isinstance(regress, Ridge) and not is_range),
-        "a table that is read by blocks takes ridges on standardised columns",
+        not isinstance(X, BlockTable) or (isinstance(regress, Ridge) and is_sum),
+        "a table that is read by blocks takes ridges on columns that are standardised or left as they are",
     )
     # Last of all, as it may use up an iterator.
     rows, splitter = np.arange(len(target)), check_cv(search.cv, y, classifier=False)
     # Masks and negative positions become positions.
     folds = [(rows[np.asarray(a)], rows[np.asarray(b)]) for a, b in splitter.split(X, y, groups)]
-    table = FoldTable(values, target, bands, folds, weights, scaling="range" if is_range else "deviation")
+    table = FoldTable(values, target, bands, folds, weights, scaling=scaling)
     _need(
         folds and all(len(a) and len(b) and (weights is None or weights[a].sum() > 0) for a, b in folds),
         "a fold has no rows",
@@ -153,7 +154,7 @@ def _check_pipeline(pipeline: Estimator) -> None:
     _need(type(pipeline) is Pipeline, f"the estimator is a {type(pipeline).__name__}, not a Pipeline")
     steps = [step for _, step in pipeline.steps]
     _need(len(steps) == 3, f"the pipeline has {len(steps)} steps, not select, scale, regress")
-    kinds = (SelectBands,), (StandardScaler, MinMaxScaler, BandScaler), tuple(_FAMILIES)
+    kinds = (SelectBands,), (StandardScaler, MinMaxScaler, RobustScaler, BandScaler), tuple(_FAMILIES)
     for place, step, allowed in zip(("first", "second", "last"), steps, kinds, strict=True):
         *others, last = (kind.__name__ for kind in allowed)
         names = f"{', '.join(others)} or {last}" if others else last
@@ -164,7 +165,12 @@ def _check_pipeline(pipeline: Estimator) -> None:
     is_silent = not pipeline.verbose and not (type(regress) is SVR and regress.verbose)
     _need(is_silent, "the pipeline reports its steps")
     if type(scale) is StandardScaler:
-        _need(scale.with_mean and scale.with_std, "the StandardScaler does not standardise")
+        _need(scale.with_mean, "the StandardScaler does not centre")
+    if type(scale) is RobustScaler:
+        is_usual = (
+            scale.with_scaling and tuple(scale.quantile_range) == (25.0, 75.0) and not scale.unit_variance
+        )
+        _need(is_usual, "the RobustScaler does not divide by the distance of the quartiles")
     if type(scale) is MinMaxScaler:
         is_unit = not scale.clip and tuple(scale.feature_range) == (0, 1)
         _need(is_unit, "the MinMaxScaler clips, or scales to another range than 0 to 1")
@@ -173,6 +179,13 @@ def _check_pipeline(pipeline: Estimator) -> None:
         _need(is_usual, "the Ridge has no intercept, or positive coefficients only")
         is_direct = regress.solver in ("auto", "cholesky")
         _need(is_direct, f"the Ridge has the solver {regress.solver!r}, not 'auto' or 'cholesky'")
+
+
+def _scaling(scaler: Estimator) -> str:
+    """Return what a scaler divides columns by, in the terms of `FoldTable`."""
+    if isinstance(scaler, MinMaxScaler | RobustScaler):
+        return "range" if isinstance(scaler, MinMaxScaler) else "quartiles"
+    return "none" if isinstance(scaler, StandardScaler) and not scaler.with_std else "deviation"
 
 
 def _check_settings(search: GridSearchCV) -> None:

@@ -151,11 +151,11 @@ class BandGridSearchCV(GridSearchCV):
     """`GridSearchCV` with the same numbers, many times faster on pipelines of bands.
 
     The shared computation takes ``Pipeline([SelectBands, scaler, regressor])``, the scaler a StandardScaler,
-    MinMaxScaler or BandScaler and the regressor a Ridge, SVR or UnitSVR with a linear or RBF kernel; the grid may vary
-    bands, band weights, penalties and the kernel's width. In each fold the kernels of the bands (or one Gram matrix,
-    when there are fewer columns than rows) are computed once, summed over each subset of bands, and reduced once for
-    all values of alpha; support-vector regressors get their kernels precomputed. Any other pipeline, grid, scorer or
-    table is searched by plain `GridSearchCV`; ``fast_path_`` says why.
+    MinMaxScaler, RobustScaler or BandScaler and the regressor a Ridge, SVR or UnitSVR with a linear or RBF kernel;
+    the grid may vary bands, band weights, penalties and the kernel's width. In each fold the kernels of the bands
+    (or one Gram matrix, when there are fewer columns than rows) are computed once, summed over each subset of
+    bands, and reduced once for all values of alpha; support-vector regressors get their kernels precomputed. Any
+    other pipeline, grid, scorer or table is searched by plain `GridSearchCV`; ``fast_path_`` says why.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ class BandGridSearchCV(GridSearchCV):
         pipeline = clone(self.estimator).set_params(**clone(self.best_params_, safe=False))
         target, fit = np.asarray(y), None
         # Other scalers do not centre where the ridge does.
-        is_centred = table.scaling == "deviation"
+        is_centred = table.scaling in ("deviation", "none")
         is_safe = isinstance(X, BlockTable) or answers.doubt[candidate] <= DOUBTFUL
         if is_safe and candidate.family == "ridge" and is_centred:
             fit = answers.fit_ridge(candidate)
@@ -453,8 +453,10 @@ def _fill(pipeline: Pipeline, X: Table, y: np.ndarray, fit: RidgeFit, *, is_weig
     scaler = scale
     if isinstance(scale, BandScaler):
         scaler, scale.column_weights_ = scale.scaler_, fit.weights
-    scaler.mean_, scaler.var_ = fit.scale.mean, fit.scale.variance
-    scaler.scale_ = np.where(fit.scale.varies, np.sqrt(fit.scale.variance), 1.0)
+    scaler.mean_ = fit.scale.mean
+    if scaler.with_std:
+        scaler.var_ = fit.scale.variance
+        scaler.scale_ = np.where(fit.scale.varies, np.sqrt(fit.scale.variance), 1.0)
     scaler.n_samples_seen_ = type(scaler.n_samples_seen_)(fit.n_seen)
     regress.coef_, regress.intercept_ = fit.coef, np.float64(fit.intercept)
 

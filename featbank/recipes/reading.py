@@ -21,7 +21,7 @@ import tomli_w
 from featbank.digest import digest_json
 from featbank.errors import RecipeError, unknown_name
 from featbank.remote import read_regular
-from regressors.pipelines import DEFAULT_GRID, ESTIMATORS
+from regressors.pipelines import DEFAULT_GRID, ESTIMATORS, KINDS, SCALES, SELECTIONS
 
 RECIPE_VERSION: Final = 1
 
@@ -195,10 +195,10 @@ class FoldsRequest:
 
     ``grouped`` (the default) keeps the images of one group (uploader, reference image) together; ``kfold`` keeps only
     the rows of one image together, for instance to mimic a published protocol; ``holdout`` is one grouped cut with
-    ``test_size`` of the images held out.
+    ``test_size`` of the images held out, ``plain-holdout`` the same by images, whatever their groups.
     """
 
-    kind: str = _key("grouped", _one_of("grouped", "kfold", "holdout"))
+    kind: str = _key("grouped", _one_of("grouped", "kfold", "holdout", "plain-holdout"))
     n_splits: int = _key(5, _whole(2, 10_000))
     shuffle: bool = _key(True, _flag)
     random_state: int = _key(0, _whole(0, 2**32 - 1))
@@ -249,8 +249,10 @@ class RegressionRequest:
     ``rows`` is ``images``, or ``crops`` to learn from every crop as a row of its own with its image's MOS and to
     average predictions over crops (as ARNIQA does); all bands then need ``aggregate = "concat"`` and the same number
     of crops. ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the standardised MOS;
-    ``gamma`` multiplies 1 / (n_features * variance). ``band_weights`` lists candidates for the weights of the bands,
-    tried with every other parameter; none means all alike.
+    ``gamma`` multiplies 1 / (n_features * variance). ``scale`` is what is done to each column: ``standard``, ``minmax``
+    and ``robust`` as by scikit-learn's scalers, or ``none``. ``unit_band`` and ``band_weights`` are for standardised
+    columns; the latter lists candidates for the weights of the bands, tried with every other parameter; none means all
+    alike.
     """
 
     rows: str = _key("images", _one_of("images", "crops"))
@@ -260,11 +262,12 @@ class RegressionRequest:
     C: tuple[float, ...] = _key(DEFAULT_GRID["C"], _grid(allow_zero=False))
     gamma: tuple[float, ...] = _key(DEFAULT_GRID["gamma"], _grid(allow_zero=False))
     epsilon: tuple[float, ...] = _key(DEFAULT_GRID["epsilon"], _grid(allow_zero=True))
+    scale: str = _key("standard", _one_of(*SCALES))
     unit_band: bool = _key(False, _flag)
     band_weights: tuple[dict[str, float], ...] = _key((), _band_weights)
     cv: FoldsRequest = field(default_factory=FoldsRequest, metadata={"check": _folds})
     combine: str = _key("nnls", _one_of(*COMBINATIONS))
-    select_by: str = _key("srcc", _one_of("srcc", "plcc", "krcc", "rmse", "mae"))
+    select_by: str = _key("srcc", _one_of(*SELECTIONS))
     budget_gmacs: float = _key(AIM2024_BUDGET_GMACS, _number(0.0))
 
 
@@ -318,8 +321,10 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the resolved content; the name does not count, nor does a search that is not there."""
+        """SHA-256 of the resolved content, without the name, and without a search or a scaling where there is none."""
         content = {key: value for key, value in asdict(self).items() if key != "name"}
+        if self.regression.scale == RegressionRequest.scale:  # so of recipes from before it was a key
+            del content["regression"]["scale"]
         if self.search is None:
             del content["search"]
         return digest_json(content)
@@ -438,6 +443,15 @@ def parse_recipe(text: str, name: str) -> Recipe:
             f"missing in {lacking}."
         )
     search = _read(SearchRequest, at / "search", content["search"]) if "search" in content else None
+    estimators = (regression.estimator, *(search.estimator if search else ()))
+    weighs = (
+        regression.unit_band or regression.band_weights or any(KINDS[e].has_band_weights for e in estimators)
+    )
+    if regression.scale != "standard" and (weighs or (search and any(search.unit_band))):
+        raise at.error(
+            f'regression.scale = "{regression.scale}" cannot stand beside unit_band, band_weights or the banded ridge, '
+            'which weigh standardised columns. Leave them out, or write scale = "standard".'
+        )
     title, source = (_text(at / key, content.get(key, "")) for key in ("title", "source"))
     return Recipe(name, title or name, source, bands, regression, search)
 

@@ -46,7 +46,8 @@ def split_title(key: str) -> str:
 
 def score_title(select_by: str) -> str:
     """Spell the metric that chose the hyper-parameters; errors are negated there, so that greater is better."""
-    return f"negated {select_by.upper()}" if select_by in ERRORS else select_by.upper()
+    title = f"{select_by.removesuffix('_logistic').upper()}{' after logistic map' * select_by.endswith('_logistic')}"
+    return f"negated {title}" if select_by.startswith(ERRORS) else title
 
 
 def sentence_case(text: str) -> str:

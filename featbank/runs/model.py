@@ -17,6 +17,7 @@ from regressors.bands import BlockTable
 from regressors.checks import Table
 from regressors.ensemble import BandEnsemble
 from regressors.evaluation.intervals import ConformalInterval
+from regressors.folds import PLAIN_KINDS
 from regressors.novelty import MIN_ROWS, BandNovelty
 from regressors.persistence import load_model, save_model
 
@@ -64,7 +65,7 @@ def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
 
     cv = request.cv
     sizes = training["group"].value_counts()
-    n_parts = 2 if cv.kind == "holdout" else cv.n_splits
+    n_parts = 2 if cv.kind.endswith("holdout") else cv.n_splits
     cure = (
         "Leave the column `group` out if its images do not depend on each other, add photos of other groups, lower "
         'regression.cv.n_splits, or set regression.cv.kind = "kfold", which may split a group.'
@@ -74,7 +75,7 @@ def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
             f"fit: {len(training)} training image(s) are too few for {n_parts} parts of at least {MIN_FOLD_ROWS}. Add "
             "photos with MOS, or lower regression.cv.n_splits in the recipe."
         )
-    if cv.kind != "kfold" and len(sizes) < n_parts:
+    if cv.kind not in PLAIN_KINDS and len(sizes) < n_parts:
         raise RunError(
             f"fit: {n_parts} folds that split no group need as many groups, but the {len(training)} training images "
             f"are of {len(sizes)} (the largest, {sizes.index[0]!r}, holds {sizes.iloc[0]}). {cure}"
@@ -101,8 +102,8 @@ def describe_large_group(request: RegressionRequest, training: pd.DataFrame) -> 
     """Say which group is larger than the folds that are to hold groups as wholes; empty where none is."""
     cv = request.cv
     sizes = training["group"].value_counts()
-    room = len(training) * (cv.test_size if cv.kind == "holdout" else 1 / cv.n_splits)
-    if cv.kind == "kfold" or sizes.iloc[0] <= max(room, 1.0):
+    room = len(training) * (cv.test_size if cv.kind.endswith("holdout") else 1 / cv.n_splits)
+    if cv.kind in PLAIN_KINDS or sizes.iloc[0] <= max(room, 1.0):
         return ""
     return (
         f"group {sizes.index[0]!r} holds {sizes.iloc[0]} of the {len(training)} training images, more than a fold "
@@ -139,6 +140,7 @@ def build_ensemble(
         gamma=list(request.gamma),
         band_weights=list(request.band_weights) or None,
         unit_band=request.unit_band,
+        scale=request.scale,
         cv=folds,
         combine=request.combine,
         select_by=request.select_by,

@@ -46,7 +46,7 @@ from featbank.search.study import (
 from regressors.bands import take_rows
 from regressors.checks import Table
 from regressors.evaluation.metrics import srcc
-from regressors.folds import Fold, make_folds
+from regressors.folds import PLAIN_KINDS, Fold, make_folds
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -262,7 +262,7 @@ def _search(
 def _outer_folds(recipe: Recipe, training: pd.DataFrame, n_folds: int) -> list[Fold]:
     if n_folds == 0:
         return []
-    kind = "kfold" if recipe.regression.cv.kind == "kfold" else "grouped"
+    kind = "kfold" if recipe.regression.cv.kind in PLAIN_KINDS else "grouped"
     try:
         return make_folds(
             training["mos"].to_numpy(),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.stats import kendalltau
-from sklearn.metrics import make_scorer
+from sklearn.metrics import make_scorer, r2_score
 
 from regressors.checks import (
     FloatArray,
@@ -325,6 +325,18 @@ def plcc_logistic(y: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike |
     return _pearson(mos, apply_logistic4(fitted, predicted), weights)
 
 
+def rmse_logistic(y: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+    """RMSE after the four-parameter logistic map, fitted on these same rows; where there is none, of the mean MOS.
+
+    ``y``, ``y_pred``, ``sample_weight`` and errors as `srcc`; in MOS points.
+    """
+    mos, predicted, weights = _prepare("rmse_logistic", y, y_pred, sample_weight)
+    fitted = fit_logistic4(mos, predicted, sample_weight=weights)
+    mean = np.full(len(mos), np.average(mos, weights=weights))
+    mapped = mean if fitted is None else apply_logistic4(fitted, predicted)
+    return rmse(mos, mapped, sample_weight=weights)
+
+
 METRICS: Mapping[str, Callable[..., float]] = MappingProxyType(
     {"mae": mae, "rmse": rmse, "plcc": plcc, "srcc": srcc, "krcc": krcc, "plcc_logistic": plcc_logistic}
 )
@@ -353,7 +365,7 @@ def make_metric_scorer(name: str) -> Scorer:
     rounded to 12 decimals, predictions to 12 decimals of their largest value: what differs less is a tie.
     """
     check_choice("make_metric_scorer", "name", name, _SELECTION)
-    return make_scorer(_SELECTION[name], greater_is_better=name not in ERRORS)
+    return make_scorer(_SELECTION[name], greater_is_better=not name.startswith(ERRORS))
 
 
 def _select_srcc(y: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -389,7 +401,15 @@ def _correlation_or_zero(
 
 
 _SELECTION: Mapping[str, Callable[..., float]] = MappingProxyType(
-    {"srcc": _select_srcc, "plcc": _select_plcc, "krcc": _select_krcc, "rmse": rmse, "mae": mae}
+    {
+        "srcc": _select_srcc,
+        "plcc": _select_plcc,
+        "krcc": _select_krcc,
+        "rmse": rmse,
+        "mae": mae,
+        "r2": r2_score,  # what scikit-learn's searches select by unless told otherwise
+        "rmse_logistic": rmse_logistic,
+    }
 )
 
 SCORERS: Mapping[str, Scorer] = MappingProxyType({name: make_metric_scorer(name) for name in _SELECTION})

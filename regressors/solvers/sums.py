@@ -88,8 +88,9 @@ class FoldTable:
         Row positions; training rows may repeat in an array.
     weight : float64 array of shape (n_rows,), or None
         Weights of the rows.
-    scaling : {"deviation", "range"}
-        Whether columns are divided by their deviation or by their range, as `sklearn.preprocessing.MinMaxScaler` does.
+    scaling : {"deviation", "none", "range", "quartiles"}
+        What columns are divided by: their deviation, nothing, their range as `sklearn.preprocessing.MinMaxScaler` does,
+        or the distance of their quartiles as `sklearn.preprocessing.RobustScaler` does.
     """
 
     features: Rows
@@ -314,10 +315,9 @@ class RowSums:
         n_seen, low, high = total.sum(), self._low[parts].min(axis=0), self._high[parts].max(axis=0)
         variance = (self._squares[parts].sum(axis=0) + total @ (self.centre[parts] - mean) ** 2) / n_seen
         exact = low == high
-        if scaling == "range":
-            extent = high - low
-            extent[extent < 10 * _EPS] = 1.0  # the scaler leaves a range of rounding size as it is
-            return ColumnScale(mean, np.where(exact, 0.0, 1.0 / extent), ~exact, variance)
+        if scaling != "deviation":
+            extent = high - low if scaling == "range" else np.ones(len(low))
+            return ColumnScale(mean, _inverse(extent, exact), ~exact, variance)
         # Chan, Golub and LeVeque's bound on the rounding of the variance, by which the scaler finds constants.
         varies = variance > n_seen * _EPS * variance + (n_seen * mean * _EPS) ** 2
         deviation = np.sqrt(np.where(varies, variance, 1.0))
@@ -379,8 +379,26 @@ def measure(table: FoldTable, *, run: Run = map) -> Measures:
     measures = Measures(
         sums,
         sums.against(table.y, run=run),
-        [sums.scale(fold, table.scaling) for fold in folds],
+        [_scale(table, sums, fold) for fold in folds],
         [sums.mean(fold) for fold in folds],
     )
     table.cache["measures"] = measures
     return measures
+
+
+def _scale(table: FoldTable, sums: RowSums, fold: int) -> ColumnScale:
+    """Return what the scaler learns on the training rows of a fold; quartiles are no sums, and take the rows again."""
+    scale = sums.scale(fold, table.scaling)
+    if table.scaling != "quartiles":
+        return scale
+    rows, extent = table.train_rows(fold), np.empty(len(scale.mean))
+    for start in range(0, len(extent), _TILE):
+        tile = slice(start, start + _TILE)
+        low, high = np.percentile(table.matrix[:, tile][rows], (25.0, 75.0), axis=0)
+        extent[tile] = high - low
+    return scale._replace(factor=_inverse(extent, ~scale.varies))
+
+
+def _inverse(extent: FloatArray, constant: np.ndarray) -> FloatArray:
+    """Return 1 / extent, 0 for constant columns; scikit-learn's scalers leave an extent of rounding size as it is."""
+    return np.where(constant, 0.0, 1.0 / np.where(extent < 10 * _EPS, 1.0, extent))

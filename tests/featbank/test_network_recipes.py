@@ -32,12 +32,14 @@ SYSTEMS = (
     "sjtu", "gs-piqa", "ciplab", "eqcnet", "mobilenet-iqa", "mobilevit-iqa", "nf-regnets", "clip-iqa-star", "icl",
     "baseline", "hyperiqa", "mlsp", "contrique", "arniqa", "clip-iqa-plus", "qualiclip", "re-iqa",
 )  # fmt: skip
+AS_PUBLISHED = ("icl-letter", "arniqa", "contrique", "re-iqa")
 OWN = ("balanced", "permissive", "light", "coverage", "pretrained")
 
 # Counted for the fact sheet of each system by torch's dispatcher-level counter, independently of this package.
 TOTALS = {
-    "icl": 41.70, "baseline": 3.92, "nf-regnets": 18.91, "nf-regnets-7": 44.12, "clip-iqa-star": 48.50,
-    "mobilenet-iqa": 10.03, "sjtu": 48.56, "sjtu-480": 69.45, "gs-piqa": 42.90, "eqcnet": 5.86,
+    "icl": 41.70, "icl-letter": 41.70, "baseline": 3.92, "nf-regnets": 18.91, "nf-regnets-7": 44.12,
+    "clip-iqa-star": 48.50,
+    "mobilenet-iqa": 10.03, "sjtu": 48.56, "sjtu-480": 69.45, "sjtu-fitted": 48.56, "gs-piqa": 42.90, "eqcnet": 5.86,
     "mobilevit-iqa": 28.62, "mlsp": 7.52, "arniqa": 40.87, "hyperiqa": 41.26, "clip-iqa-plus": 41.29,
     "balanced": 39.36, "permissive": 46.75, "coverage": 44.77, "pretrained": 8.485,
 }  # fmt: skip
@@ -73,6 +75,22 @@ def test_every_system_and_our_own_have_a_recipe_that_says_what_differs() -> None
     for name in OWN:
         assert "Own composition" in read_recipe(name).source
     assert set(cost_by_recipe()) <= set(SYSTEMS)
+
+
+def test_ridges_as_published_leave_columns_as_they_are() -> None:
+    regression = {name: read_recipe(name).regression for name in AS_PUBLISHED}
+    assert {(request.estimator, request.scale, request.unit_band) for request in regression.values()} == {
+        ("ridge", "none", False)
+    }
+    assert len(regression["arniqa"].alpha) == 100
+    assert regression["contrique"].alpha == (0.1, 0.25)
+    letter = regression["icl-letter"]
+    assert (letter.cv.kind, letter.cv.test_size, letter.select_by) == ("plain-holdout", 0.2, "r2")
+    assert letter.combine == "uniform"
+    for name in (*AS_PUBLISHED, "icl"):
+        assert "Inferred" in read_recipe(name).source
+        assert "Differs" in read_recipe(name).source
+    assert read_recipe("icl").bands == read_recipe("icl-letter").bands
 
 
 def test_names_are_canonical() -> None:
@@ -222,6 +240,11 @@ def read_scores(text: str) -> list[dict]:
 # five regressors; crops as rows; draws averaged; seven crops on three scales; similarities with prompts.
 SMALL = {
     "icl": {
+        "center_320+half": "center_64+half",
+        "square_320+half": "square_64+half",
+        "square_320~bilinear+half": "square_64~bilinear+half",
+    },
+    "icl-letter": {
         "center_320+half": "center_64+half",
         "square_320+half": "square_64+half",
         "square_320~bilinear+half": "square_64~bilinear+half",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.model_selection import KFold, StratifiedGroupKFold
+from sklearn.model_selection import KFold, StratifiedGroupKFold, train_test_split
 
 from regressors import folds as folds_module
 from regressors.folds import Fold, check_folds, make_folds
@@ -110,6 +110,17 @@ def test_kfold_is_scikit_learns_and_ignores_groups() -> None:
     assert all((a == c).all() and (b == d).all() for (a, b), (c, d) in zip(ours, theirs, strict=True))
     in_order = make_folds(y, kind="kfold", n_splits=4, shuffle=False)
     assert in_order[0][1].tolist() == list(range(6))
+
+
+def test_a_plain_holdout_is_scikit_learns_and_ignores_groups() -> None:
+    y = np.arange(23.0)
+    [(train, test)] = make_folds(y, np.zeros(23), kind="plain-holdout", test_size=0.2, random_state=3)
+    theirs = train_test_split(np.arange(23), test_size=0.2, random_state=3)
+    assert train.tolist() == sorted(theirs[0])
+    assert test.tolist() == sorted(theirs[1])
+    assert len(test) == 5
+    [(_, last)] = make_folds(y, kind="plain-holdout", test_size=0.2, shuffle=False)
+    assert last.tolist() == [18, 19, 20, 21, 22]
 
 
 def test_without_shuffle_the_table_order_is_kept() -> None:

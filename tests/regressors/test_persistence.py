@@ -31,7 +31,7 @@ from regressors.persistence import (
     load_model,
     save_model,
 )
-from regressors.pipelines import ESTIMATORS, make_pipeline
+from regressors.pipelines import ESTIMATORS, SCALES, make_pipeline
 from regressors.svr import UnitSVR
 from tests.support.band_tables import band_table
 
@@ -86,7 +86,8 @@ def test_predictions_survive_bit_by_bit(estimator: str, weighted: bool, tmp_path
 
 def test_pipelines_arrays_and_splitters_are_fine(tmp_path: Path) -> None:
     X, y = band_table(40)
-    for k, model in enumerate([make_pipeline("ridge"), small(cv=KFold(2)), Ridge()]):
+    scaled = [small(scale=scale, estimator=kind) for scale in SCALES for kind in ("ridge", "rbf-svr")]
+    for k, model in enumerate([make_pipeline("ridge"), small(cv=KFold(2)), Ridge(), *scaled]):
         values = X.to_numpy()
         model.fit(values, y)
         again, _ = load_model(save_model(tmp_path / f"{k}.skops", model, {}))

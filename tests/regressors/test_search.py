@@ -147,7 +147,17 @@ def test_the_best_support_vectors_are_fitted_from_what_is_shared(
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), BandScaler({"a": 0.5}, unit_band=True)])
+@pytest.mark.parametrize(
+    "scaler",
+    [
+        StandardScaler(),
+        StandardScaler(with_std=False),
+        MinMaxScaler(),
+        RobustScaler(),
+        BandScaler({"a": 0.5}, unit_band=True),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(
     ("regressor", "grid"),
     [
@@ -175,9 +185,11 @@ def test_scikit_learns_own_regressors_and_scalers_share_as_well(
         kind(clone(pipeline), grid, cv=3, scoring="neg_mean_absolute_error").fit(X, y, **routed)
         for kind in (GridSearchCV, BandGridSearchCV)
     )
-    # Weights given step by step are scikit-learn's to route, and the linear kernel of what the MinMaxScaler leaves
+    # Weights given step by step are scikit-learn's to route, and the linear kernel of what these scalers leave
     # uncentred is its to compute.
-    is_plain = weighted or (isinstance(scaler, MinMaxScaler) and getattr(regressor, "kernel", "") == "linear")
+    is_plain = weighted or (
+        isinstance(scaler, MinMaxScaler | RobustScaler) and getattr(regressor, "kernel", "") == "linear"
+    )
     assert shared.fast_path_.startswith("plain: " if is_plain else "shared: ")
     # The solver of support vectors stops within its tolerance; sums in another order may stop it elsewhere.
     assert_equal(plain, shared, X, rtol=1e-7 if isinstance(regressor, SVR) else 1e-8)
@@ -271,7 +283,12 @@ def test_failing_candidates_fail_as_in_scikit_learn() -> None:
     [
         (Ridge(), {"alpha": [1.0]}, {}, "not a Pipeline"),
         (make_pipeline("ridge").set_params(regress=Lasso()), {"regress__alpha": [1.0]}, {}, "Lasso"),
-        (make_pipeline("ridge").set_params(scale=RobustScaler()), {"regress__alpha": [1.0]}, {}, "Robust"),
+        (
+            make_pipeline("ridge").set_params(scale=RobustScaler(unit_variance=True)),
+            {"regress__alpha": [1.0]},
+            {},
+            "Robust",
+        ),
         (
             make_pipeline("ridge").set_params(scale=MinMaxScaler(clip=True)),
             {"regress__alpha": [1.0]},

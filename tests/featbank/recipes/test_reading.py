@@ -41,6 +41,12 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("[regression]\nalpha = { logspace = [-6, 6] }", "logspace must be"),
         ("[regression]\nalpha = []", "must hold 1 to 1000 values"),
         ("[regression]\nC = [0.0]", "positive"),
+        ("[regression]\nscale = 'minmx'", "Did you mean 'minmax'"),
+        ("[regression]\nscale = 'none'\nunit_band = true", "weigh standardised columns"),
+        (
+            "[regression]\nscale = 'none'\n[search]\nestimator = ['banded-ridge']",
+            "weigh standardised columns",
+        ),
         ("[regression]\nbudget_gmacs = 'big'", "budget_gmacs must be a number above 0"),
         ("[regression]\ncv = { kind = 'grouped', n_splits = 1 }", "n_splits must be a whole number from 2"),
         ("[regression]\ncv = { n_splits = 1000000000000 }", "n_splits must be a whole number"),
@@ -141,6 +147,13 @@ def test_writing_and_reading_back_gives_the_same_recipe(
 def test_the_short_form_of_holdout() -> None:
     recipe = parse_recipe(MINIMAL + "[regression]\ncv = { holdout = 0.3 }", "holdout")
     assert (recipe.regression.cv.kind, recipe.regression.cv.test_size) == ("holdout", 0.3)
+
+
+def test_a_recipe_from_before_scaling_was_a_choice_keeps_its_digest() -> None:
+    recipe = parse_recipe(MINIMAL, "minimal")
+    assert recipe.digest == "1426c366705965765f937f7b97dc8ab40baed980ffc0d1f07a3be9065c2778ec"
+    assert parse_recipe(MINIMAL + "[regression]\nscale = 'standard'", "minimal").digest == recipe.digest
+    assert parse_recipe(MINIMAL + "[regression]\nscale = 'none'", "minimal").digest != recipe.digest
 
 
 def test_unknown_recipe_names_the_near_one() -> None:

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
-from sklearn.metrics import mean_absolute_error, root_mean_squared_error
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from regressors.evaluation.metrics import (
     METRICS,
     SCORERS,
+    apply_logistic4,
     evaluate,
+    fit_logistic4,
     krcc,
     mae,
     make_metric_scorer,
@@ -23,6 +25,7 @@ from regressors.evaluation.metrics import (
     rmse,
     srcc,
 )
+from regressors.pipelines import SELECTIONS
 
 CORRELATIONS = {"plcc", "srcc", "krcc"}
 RANK = {"srcc", "krcc"}
@@ -250,18 +253,30 @@ def test_inadmissible_weights_are_refused(weights: list[float]) -> None:
         srcc([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], sample_weight=weights)
 
 
+def test_what_may_be_selected_by_are_the_scorers() -> None:
+    assert tuple(SCORERS) == SELECTIONS
+
+
 @pytest.mark.parametrize("name", sorted(SCORERS))
 def test_scorers_follow_their_metric(name: str) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(50, 3))
     y = X @ [1.0, 2.0, 3.0] + rng.normal(size=50)
     model = LinearRegression().fit(X, y)
-    sign = -1 if name in ERRORS else 1
+    sign = -1 if name.startswith(tuple(ERRORS)) else 1
     weights = rng.integers(1, 4, size=50)
-    assert SCORERS[name](model, X, y) == pytest.approx(sign * METRICS[name](y, model.predict(X)), abs=1e-11)
+
+    def after_map(y: np.ndarray, y_pred: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
+        mapped = apply_logistic4(fit_logistic4(y, y_pred, sample_weight=sample_weight), y_pred)
+        return float(np.sqrt(np.average((y - mapped) ** 2, weights=sample_weight)))
+
+    metric = {**METRICS, "r2": r2_score, "rmse_logistic": after_map}[name]
+    assert SCORERS[name](model, X, y) == pytest.approx(sign * metric(y, model.predict(X)), abs=1e-11)
     assert SCORERS[name](model, X, y, sample_weight=weights) == pytest.approx(
-        sign * METRICS[name](y, model.predict(X), sample_weight=weights), abs=1e-11
+        sign * metric(y, model.predict(X), sample_weight=weights), abs=1e-11
     )
+    constant = SCORERS[name](DummyRegressor().fit(X, y), X, y)
+    assert constant == pytest.approx(-np.std(y) if name == "rmse_logistic" else constant)
 
 
 @pytest.mark.parametrize("name", sorted(CORRELATIONS))

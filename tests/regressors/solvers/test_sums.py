@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from regressors import bands
 from regressors.bands import BlockTable
@@ -59,6 +59,8 @@ def scaled(table: FoldTable, fold: int) -> tuple[np.ndarray, np.ndarray, Any]:
     X = table.features
     if table.scaling == "range":
         scaler: Any = MinMaxScaler().fit(X[train])
+    elif table.scaling == "quartiles":
+        scaler = RobustScaler().fit(X[train])
     else:
         weights = None if table.weight is None else table.weight[train]
         scaler = StandardScaler().fit(X[train], sample_weight=weights)
@@ -88,14 +90,16 @@ def test_scales_are_the_scalers(folds: str, weighted: str) -> None:
         np.testing.assert_array_equal(scale.varies, scaler.scale_ == np.sqrt(scaler.var_))
 
 
-def test_ranges_are_the_scalers() -> None:
-    table = table_of("partition", "no", "range")
+@pytest.mark.parametrize("scaling", ["range", "quartiles"])
+def test_ranges_and_quartiles_are_the_scalers(scaling: str) -> None:
+    table = table_of("partition", "no", scaling)
     for fold in range(2):
         _, _, scaler = scaled(table, fold)
         scale = measure(table).scales[fold]
         used = scale.factor > 0
-        np.testing.assert_allclose(scale.factor[used], scaler.scale_[used], rtol=1e-12)
-        np.testing.assert_array_equal(scaler.data_range_[~used], 0)
+        expected = scaler.scale_ if scaling == "range" else 1 / scaler.scale_
+        np.testing.assert_allclose(scale.factor[used], expected[used], rtol=1e-12)
+        np.testing.assert_array_equal(np.ptp(table.matrix[table.folds[fold][0]][:, ~used], axis=0), 0)
 
 
 @pytest.mark.parametrize("scaling", ["deviation", "range"])
