@@ -306,8 +306,8 @@ def _list_weights(options: argparse.Namespace) -> Output:
             }
         )
         sheet = SHEETS.get(source.name.partition(":")[2]) if source.name.startswith("checkpoint:") else None
-        if sheet is not None and sheet.note:
-            notes[source.name] = sheet.note
+        if sheet is not None and sheet.remark:
+            notes[source.name] = sheet.remark
     document = {
         "folder": str(weights_folder()),
         "weights": [

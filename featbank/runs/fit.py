@@ -23,6 +23,7 @@ from featbank.atomic import FolderKind, check_folder, replacing_folder
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
 from featbank.encoders import has_random_weights
+from featbank.encoders.networks.catalogue import fitted_on
 from featbank.errors import RunError
 from featbank.recipes.reading import BandRequest, Recipe, RegressionRequest
 from featbank.runs import evaluate, model, split, trust
@@ -383,6 +384,12 @@ def _load(
     by_blocks = choose_blocks("fit", table, bands, request, options)
     loaded = load_rows(table, bands, bank, request, options, by_blocks=by_blocks)
     notes = [*table.notes, *loaded.left_out, *loaded.split]
+    fitted = [band.name for band in bands if fitted_on(band.encoder) == table.name]
+    if fitted:
+        notes.append(
+            f"The networks behind {', '.join(fitted)} have learned the MOS of this dataset's training split: "
+            "cross-validated scores are too good, and nothing should be chosen by them."
+        )
     for note in notes if is_first else ():
         log(note)
     rows = loaded.rows

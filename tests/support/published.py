@@ -65,6 +65,10 @@ def _no_fc(key: str) -> bool:
     return not key.startswith("fc.")
 
 
+def _no_head(key: str) -> bool:
+    return not key.startswith("head.")
+
+
 def arniqa() -> State:
     trunk = nn.Sequential(*list(_model("resnet50").children())[:-2])
     return _state(trunk, "model.") | _linear("projector.0", 2048, 2048) | _linear("projector.2", 2048, 128)
@@ -111,13 +115,19 @@ def _detection(build: Callable[..., nn.Module]) -> State:
 
 
 def uiqa() -> State:
-    def keep(key: str) -> bool:
-        return not key.startswith("head.")
-
     return (
-        _state(_model("swin_t"), "feature_extraction.", keep)
+        _state(_model("swin_t"), "feature_extraction.", _no_head)
         | _linear("quality.0", 768, 128)
         | _linear("quality.1", 128, 1)
+    )
+
+
+def uiqa_fitted(first: str) -> State:
+    """The winner's file: three branches that differ by prefix, one of them first, and the readout of all of them."""
+    branches = sorted(("aesthetics", "distortion", "saliency"), key=lambda name: name != first)
+    trunks = [_state(_model("swin_t"), f"{name}_feature_extraction.", _no_head) for name in branches]
+    return (
+        trunks[0] | trunks[1] | trunks[2] | _linear("quality.0", 3 * 768, 128) | _linear("quality.1", 128, 1)
     )
 
 
@@ -201,6 +211,9 @@ LAYOUTS: dict[str, Callable[[], object]] = {
         torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn
     ),
     "uiqa-ava-swin-t": uiqa,
+    "uiqa-aesthetics": lambda: uiqa_fitted("aesthetics"),
+    "uiqa-distortion": lambda: uiqa_fitted("distortion"),
+    "uiqa-saliency": lambda: uiqa_fitted("saliency"),
     "hyperiqa": hyperiqa,
     "qualiclip": qualiclip,
     "liqe": lambda: _clip("ViT-B-32-quickgelu"),

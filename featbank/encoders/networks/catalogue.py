@@ -66,6 +66,8 @@ class CheckpointSheet:
         Parameters of the whole published network, heads included; 0 where that is not known.
     side_px : int
         Side of the square crops on which it was trained.
+    fitted_on : str
+        Published dataset whose training MOS the network has learned; empty where it has learned none that counts.
     blocks_by_stage : sequence of int
         Where the file numbers blocks through: how many each stage has. Rules see ``_blocks.STAGE.BLOCK``.
     """
@@ -86,8 +88,15 @@ class CheckpointSheet:
     text_model: str = ""
     n_params_published: int = 0
     note: str = ""
+    fitted_on: str = ""
     side_px: int = 224
     blocks_by_stage: Sequence[int] = ()
+
+    @property
+    def remark(self) -> str:
+        """The note, and what is to be known of a network that has learned MOS."""
+        learned = f"has learned the MOS of {self.fitted_on}'s training split" if self.fitted_on else ""
+        return "; ".join(filter(None, (self.note, learned)))
 
 
 class Suggestion(NamedTuple):
@@ -189,6 +198,13 @@ class Blueprint:
     def role(self) -> str:
         """The listed role of the model."""
         return _ROLES.get(self.base, "content")
+
+
+def fitted_on(encoder: str) -> str:
+    """Return the dataset whose training MOS an encoder's network has learned, where that is known; else empty."""
+    family, _, model = encoder.partition("?")[0].partition(":")
+    sheet = SHEETS.get(model) if family == "checkpoint" and "random=" not in encoder else None
+    return sheet.fitted_on if sheet else ""
 
 
 def packaged_sources() -> list[WeightsSource]:

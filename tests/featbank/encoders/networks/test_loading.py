@@ -71,6 +71,18 @@ def test_every_tensor_arrives_at_its_place(name: str, tmp_path: Path) -> None:
         assert float(tensor.reshape(-1)[0]) in {v for k, v in values.items() if k.endswith(tail)}
 
 
+@pytest.mark.parametrize("branch", ["aesthetics", "distortion", "saliency"])
+def test_each_branch_of_the_winner_comes_from_its_own_keys(branch: str, tmp_path: Path) -> None:
+    published = LAYOUTS[f"uiqa-{branch}"]()
+    state = convert_checkpoint(f"uiqa-{branch}", write(published, tmp_path / "UIQA.pth"))
+    theirs = {key.partition(".")[2]: t for key, t in tensors_of(published).items() if key.startswith(branch)}
+    assert set(state) == set(theirs)
+    floats = {key for key, tensor in state.items() if tensor.is_floating_point()}
+    assert all(torch.equal(state[key], theirs[key]) for key in floats)
+    with pytest.raises(EncoderError, match="uiqa-"):
+        convert_checkpoint(f"uiqa-{branch}", write(LAYOUTS["uiqa-ava-swin-t"](), tmp_path / "AVA.pth"))
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_blocks_numbered_through_and_by_stage_come_in_the_same_order(number: int, tmp_path: Path) -> None:
     name = f"efficientnet-lite{number}"
@@ -298,7 +310,8 @@ def test_unstated_and_restricted_terms_need_the_licence_by_name(accepted: str, t
     sources = [*(sheet.source for sheet in SHEETS.values()), LEARNED_PROMPTS]
     closed = [source for source in sources if source.terms != "open"]
     assert {source.name.partition(":")[2] for source in closed} == {
-        "contrique", "uiqa-ava-swin-t", "qualiclip", "mobilenet-iqa", "clip-iqa-plus-prompts"
+        "contrique", "uiqa-ava-swin-t", "uiqa-aesthetics", "uiqa-distortion", "uiqa-saliency", "qualiclip",
+        "mobilenet-iqa", "clip-iqa-plus-prompts"
     }  # fmt: skip
     for source in closed:
         with pytest.raises(EncoderError, match=f"--accept-licence {source.licence}"):
