@@ -274,7 +274,7 @@ def _sizes(text: str) -> list[int]:
 
 _LEADERBOARD_OPTIONS = (
     opt.argument("runs [RUN...]", "run folder written by `featbank fit`"),
-    opt.argument("--table 1|2|3|4", "one table (default: 1 to 3; all four without RUN)", int),
+    opt.argument("--table 1|2|3|4|5|7", "one table (default: 1 to 3; all of them without RUN)", int),
     opt.argument("--csv FILE", "also write the tables of scores as one CSV"),
     opt.argument("--markdown FILE", "also write them as Markdown"),
 )
@@ -285,15 +285,16 @@ def _leaderboard(options: argparse.Namespace) -> Output:
 
     A run must have been judged on the official UHD-IQA split; runs on the built-in photo set, on other datasets or
     on other rows are refused. Metrics are computed anew from the run's predictions. Without RUN, the published
-    tables. Marks: M cost over the budget, P pseudo-labelled validation images, C worse than a constant prediction,
-    T fewer training images, R random weights.
+    tables, with those of costs (4) and of two teams' own comparisons (5, 7). Gold, silver and bronze are the first
+    three in a metric. Marks: M cost over the budget, P pseudo-labelled validation images, C worse than a constant
+    prediction, T fewer training images, R random weights.
 
     For example:
       featbank leaderboard runs/uhd-iqa --csv leaderboard.csv
     """
     from featbank.atomic import check_file, write_file
     from featbank.leaderboard import board as boards_of
-    from featbank.leaderboard.published import published_table
+    from featbank.leaderboard.published import PARTS, TITLES, published_table
 
     tables = (
         ("--csv", options.csv, _boards_csv, "table,part,place,method,"),
@@ -309,22 +310,22 @@ def _leaderboard(options: argparse.Namespace) -> Output:
         for folder in options.runs:
             with telling_damage(folder):
                 entries.append(boards_of.read_entry(folder))
-    numbers = (1, 2, 3) if options.table in (None, 4) else (options.table,)
+    numbers = (options.table,) if options.table in PARTS else tuple(PARTS)
     boards = [boards_of.build_board(number, entries) for number in numbers]
     for _, place, render, _ in tables:
         if place:
             write_file(place, render(boards), "leaderboard")
     document: dict[str, object] = {}
     texts = []
-    if options.table != 4:
+    if options.table is None or options.table in PARTS:
         document["tables"] = [boards_of.board_document(board) for board in boards]
         for board in boards:
             lines = [f"Table {board.number}. {board.title}", render_rows(boards_of.board_rows(board))]
             texts.append("\n".join([*lines, *boards_of.board_notes(board)]))
-    if options.table == 4 or (options.table is None and not entries):
-        document["table_4"] = published_table(4).to_dict("records")
-        note = "counted: multiply-accumulates at dispatcher level; - where the report does not say enough."
-        texts.append(f"Table 4. Training specification\n{render_rows(boards_of.cost_rows())}\n{note}")
+    for number, rows, note in boards_of.plain_tables():
+        if options.table == number or (options.table is None and not entries):
+            document[f"table_{number}"] = published_table(number).to_dict("records")
+            texts.append(f"Table {number}. {TITLES[number]}\n{render_rows(rows)}\n{note}")
     return Output(document, "\n\n".join(texts))
 
 

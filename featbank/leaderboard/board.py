@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,9 @@ RETRAINED_GMACS = 200.0
 PRINTED_DECIMALS = 4
 """Decimals of Tables 1 to 3; a run is compared at the same number."""
 
+MEDALS = ("gold", "silver", "bronze")
+"""Of the first three in a metric, as the report highlights them; equal ones share the better."""
+
 RANKED_KINDS = ("team", "run")
 """Who takes part in the ranking: the teams of the challenge, and runs. The organisers' baseline and the methods
 they retrained are shown without a rank, as in the report."""
@@ -83,7 +87,8 @@ class BoardRow(NamedTuple):
 
     ``place`` is 1 for the lowest main score, equal ones sharing the better place, and None for entries outside the
     ranking; ``kind`` is ``team``, ``run``, ``organisers`` or ``retrained``; ``scores`` are as printed; costs, as
-    published and as counted, are nan where unknown, and alike for a run.
+    published and as counted, are nan where unknown, and alike for a run; ``medals`` hold the metrics in which it is
+    among the first three of all lines.
     """
 
     place: int | None
@@ -95,6 +100,7 @@ class BoardRow(NamedTuple):
     counted_gmacs: float
     params_m: float
     marks: tuple[Mark, ...]
+    medals: Mapping[str, str] = MappingProxyType({})
 
 
 class Board(NamedTuple):
@@ -179,7 +185,8 @@ def read_entry(folder: str | Path) -> RunEntry:
 def build_board(number: int, entries: Sequence[RunEntry] = ()) -> Board:
     """Put runs among the entries of one published table, 1 to 3, and rank all that take part.
 
-    Ranks are taken among the teams and the runs together, so every run moves the teams behind it.
+    Ranks are taken among the teams and the runs together, so every run moves the teams behind it; medals among all
+    lines, as in the report.
     """
     part = PARTS[number]
     rows = [_published_row(record, part) for record in published_table(number).to_dict("records")]
@@ -187,6 +194,14 @@ def build_board(number: int, entries: Sequence[RunEntry] = ()) -> Board:
     numbers = pd.DataFrame(
         [{name: float(row.scores[name] or "nan") for name in METRIC_COLUMNS} for row in rows]
     )
+    ranks = rank_metrics(numbers)
+    for i, row in enumerate(rows):
+        won = {
+            name: MEDALS[rank - 1]
+            for name, rank in ranks.loc[i].items()
+            if rank <= len(MEDALS) and row.scores[name]
+        }
+        rows[i] = row._replace(medals=won)
     takes_part = [row.kind in RANKED_KINDS for row in rows]
     main = main_scores(numbers[takes_part])
     places = main.rank(method="min").astype(int)
@@ -227,6 +242,7 @@ def board_frame(board: Board) -> pd.DataFrame:
                 "kind": row.kind,
                 "main_score": row.main_score,
                 **row.scores,
+                "medals": "; ".join(f"{name} {medal}" for name, medal in row.medals.items()),
                 **{
                     name: None if math.isnan(value := getattr(row, name)) else value
                     for name in ("gmacs", "counted_gmacs", "params_m")
@@ -265,6 +281,31 @@ def cost_rows() -> list[dict[str, str]]:
     return rows
 
 
+_NOTES = {
+    5: "SRCC and PLCC on the official validation split: what quality-aware pre-training adds to CIPLAB's system.",
+    7: "As printed; the report does not say of which photos. EQCN's SRCC of 0.8403 is neither that of Table 1 nor of "
+    "Table 2, and the MAE of Q-Align is EQCN's.",
+}
+"""What is to be known of the tables that runs have no place in."""
+
+
+def plain_tables() -> list[tuple[int, list[dict[str, str]], str]]:
+    """Lay out Tables 4, 5 and 7, in which runs have no place: number, rows of text by heading, and a note."""
+    counted = "counted: multiply-accumulates at dispatcher level; - where the report does not say enough."
+    others = [
+        (
+            number,
+            [
+                {k if k == "method" else k.upper(): v for k, v in row.items()}
+                for row in published_table(number).to_dict("records")
+            ],
+            note,
+        )
+        for number, note in _NOTES.items()
+    ]
+    return [(4, cost_rows(), counted), *others]
+
+
 def board_document(board: Board) -> dict[str, Any]:
     """Give one table as a JSON-able document."""
     records = board_frame(board).to_dict("records")
@@ -278,7 +319,10 @@ def board_rows(board: Board) -> list[dict[str, str]]:
             "place": "-" if row.place is None else str(row.place),
             "method": f"> {row.name}" if row.kind == "run" else row.name,
             "score": "-" if row.main_score is None else f"{row.main_score:.1f}",
-            **{name.upper(): row.scores[name] or "-" for name in METRIC_COLUMNS},
+            **{
+                name.upper(): f"{row.scores[name] or '-'} {row.medals.get(name, '')}".rstrip()
+                for name in METRIC_COLUMNS
+            },
             **{
                 heading: "-" if math.isnan(value) else f"{round(value, 3):g}"
                 for heading, value in (("GMACs", row.gmacs), ("counted", row.counted_gmacs))

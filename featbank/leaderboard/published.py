@@ -23,6 +23,8 @@ TITLES: Final[Mapping[int, str]] = MappingProxyType(
         2: "Official validation split",
         3: "Exclusive part of the test split",
         4: "Training specification",
+        5: "CIPLAB with and without quality-aware pre-training",
+        7: "EQCNet beside other methods, as its team reports",
     }
 )
 
@@ -61,13 +63,14 @@ def published_table(number: int) -> pd.DataFrame:
 
     Parameters
     ----------
-    number : int in {1, 2, 3, 4}
+    number : int in {1, 2, 3, 4, 5, 7}
 
     Returns
     -------
     DataFrame of str
         Tables 1 to 3: ``method, source, kind`` (``team``, ``organisers`` or ``retrained``) and
         `METRIC_COLUMNS`. Table 4: ``method, source, input, training_hours, extra_data, params_m, gmacs, gpu``.
+        Tables 5 and 7: ``method`` and the metrics that they give.
 
     Raises
     ------

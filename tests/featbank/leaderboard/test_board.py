@@ -63,6 +63,26 @@ def test_without_runs_the_tables_are_as_published() -> None:
     assert [row.scores["plcc"] for row in board.rows if row.name == "HyperIQA"] == ["0.103"]
 
 
+def test_the_first_three_of_each_metric_have_medals(rows: pd.DataFrame, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        board = build_board(number)
+        for name in published.METRIC_COLUMNS:
+            printed = sorted(
+                (float(row.scores[name]) for row in board.rows), reverse=name not in ("mae", "rmse")
+            )
+            for row in board.rows:
+                place = printed.index(float(row.scores[name]))
+                assert row.medals.get(name) == dict(enumerate(("gold", "silver", "bronze"))).get(place)
+    medals = {row.name: row.medals for row in build_board(1).rows}
+    assert medals["CIPLAB"] == {"plcc": "gold", "srcc": "silver", "krcc": "silver"}
+    assert medals["EQCNet"] == {"mae": "bronze", "rmse": "bronze"}
+    run = write_plain_run(tmp_path / "mine", rows.assign(predicted=rows["mos"] + 1e-4 * rows.index))
+    board = build_board(1, [read_entry(run)])
+    assert set(board.rows[0].medals.values()) == {"gold"}
+    assert next(row for row in board.rows if row.name == "CIPLAB").medals["plcc"] == "silver"
+    assert leaderboard.board_rows(board)[1]["SRCC"] == "0.8463 silver"
+
+
 def test_a_run_better_in_everything_comes_first_and_moves_the_others(
     rows: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -172,9 +192,11 @@ def test_the_command_writes_and_prints(
     assert f"| &gt; {run} |" in Path(files[1]).read_text().replace("\\_", "_")
     assert main(["leaderboard"]) == 0
     text = capsys.readouterr().out
-    assert all(f"Table {number}." in text for number in (1, 2, 3, 4))
+    assert all(f"Table {number}." in text for number in (1, 2, 3, 4, 5, 7))
     assert main(["leaderboard", "--table", "4"]) == 0
     assert "69.45" in capsys.readouterr().out
+    assert main(["leaderboard", "--table", "7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["table_7"][-1]["srcc"] == "0.8403"
     assert main(["leaderboard", str(tmp_path / "nowhere")]) == 1
 
 

@@ -71,4 +71,4 @@ def test_every_figure_is_a_number_in_its_range() -> None:
         # An RMSE is never below its MAE.
         assert (values["rmse"] >= values["mae"]).all()
     with pytest.raises(ValueError, match="number must be one of"):
-        published_table(5)
+        published_table(6)
