@@ -1,16 +1,59 @@
 """From photographs to frozen features, and from features to scores.
 
-Features: images, views, encoders, datasets, bank, extract, table. What is made of them: recipes, runs, search,
-protocols, leaderboard, distill, report, commands. Importing this package loads nothing heavy; import the part you
-need, for example ``from featbank.bank import Bank``.
+The names below are what a notebook or a service needs; each is loaded when it is first used. The parts behind them:
+images, views, encoders, datasets, bank, extract and table for features; recipes, runs, search, protocols, leaderboard,
+distill, report and commands for what is made of them.
 """
 
+import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featbank.library import (
+        BandRequest,
+        Features,
+        FitOptions,
+        FrozenFeatures,
+        Recipe,
+        RegressionRequest,
+        Run,
+        Scorer,
+        ablate,
+        fit,
+        open_table,
+        read_dataset,
+    )
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BandRequest",
+    "Features",
+    "FitOptions",
+    "FrozenFeatures",
+    "Recipe",
+    "RegressionRequest",
+    "Run",
+    "Scorer",
+    "ablate",
+    "fit",
+    "open_table",
+    "read_dataset",
+]
 
 # `python -m featbank` puts the current folder first on the module path, where a stranger's `random.py` may lie:
 # off it goes, before anything else is imported, unless it is the checkout that holds this package.
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and os.path.dirname(__path__[0]) != sys.path[0]:  # noqa: PTH120
     del sys.path[0]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'featbank' has no attribute {name!r}; it has {', '.join(__all__)}.")
+    return getattr(importlib.import_module("featbank.library"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from featbank.digest import digest_bytes
 from featbank.errors import ImageError
 from featbank.images.colour import to_srgb
 from featbank.images.formats import (
+    MAX_PIXELS,
     Raster,
     decode_foreign,
     exif_of,
@@ -91,8 +93,12 @@ class Photo:
         return int(self.pixels.shape[1])
 
 
-def read_photo(source: str | Place | bytes, *, keep_truncated: bool = False) -> Photo:
-    """Read one image file as upright 8-bit sRGB pixels.
+Source = str | Place | bytes | NDArray[np.uint8] | Image.Image
+"""What `read_photo` takes: a file, its URL, its content, or an image in memory."""
+
+
+def read_photo(source: Source, *, keep_truncated: bool = False) -> Photo:
+    """Read one image as upright 8-bit sRGB pixels.
 
     The content decides the format, never the name. Whatever can be decoded without doubt is, and everything
     done is recorded; whatever is damaged or has no agreed meaning is refused with a reason. Memory stays
@@ -101,8 +107,9 @@ def read_photo(source: str | Place | bytes, *, keep_truncated: bool = False) -> 
 
     Parameters
     ----------
-    source : str, Path, RemotePath or bytes
-        The file, its URL in a store, or its content.
+    source : str, Path, RemotePath, bytes, uint8 array or PIL.Image.Image
+        The file, its URL in a store, or its content. An array of shape (height, width) or (height, width, 3) is taken
+        as upright sRGB; an image of Pillow by its own profile and EXIF, as the file that it would be saved to.
     keep_truncated : bool
         Take of a JPEG with damaged or missing image data what libjpeg-turbo makes of it; by default it is refused.
 
@@ -133,15 +140,60 @@ def read_photo(source: str | Place | bytes, *, keep_truncated: bool = False) -> 
     >>> photo.pixels.tolist(), photo.format, photo.actions
     ([[[0, 0, 0], [200, 200, 200]]], 'PPM', ('gray-to-rgb',))
     """
-    if not isinstance(source, str | Path | RemotePath | bytes):
+    if isinstance(source, np.ndarray):
+        return _photo_of_array(source)
+    if isinstance(source, Image.Image):
+        label, source = f"image of mode {source.mode}", _as_file(source)
+    elif not isinstance(source, str | Path | RemotePath | bytes):
         raise TypeError(
-            f"read_photo: source must be a path or the bytes of a file, got {type(source).__name__}"
+            "read_photo: source must be a path, the bytes of a file, a uint8 array or an image of Pillow, got "
+            f"{type(source).__name__}"
         )
-    label = f"{len(source)} bytes" if isinstance(source, bytes) else utf8_name(source)
+    else:
+        label = f"{len(source)} bytes" if isinstance(source, bytes) else utf8_name(source)
     try:
         return _read(source, keep_truncated)
     except ImageError as error:
         raise ImageError(error.reason, f"read_photo: {label} {error}", error.digest) from error
+
+
+def _photo_of_array(pixels: NDArray[np.uint8]) -> Photo:
+    """Take pixels as they are; the digest is that of an array, which equals no file's."""
+    is_gray = pixels.ndim == 2
+    if (
+        pixels.dtype != np.uint8
+        or not (is_gray or (pixels.ndim == 3 and pixels.shape[2] == 3))
+        or not pixels.size
+    ):
+        raise TypeError(
+            "read_photo: an array must be uint8 of shape (height, width) or (height, width, 3), with sRGB levels, "
+            f"got {pixels.dtype} of shape {pixels.shape}. Scale floats and order channels first."
+        )
+    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
+        raise ImageError(
+            "too-large", f"read_photo: an array of shape {pixels.shape} has more than {MAX_PIXELS:,} pixels"
+        )
+    digest = digest_bytes(f"array {pixels.shape}".encode() + pixels.tobytes())
+    colour = np.repeat(pixels[..., None], 3, axis=2) if is_gray else np.ascontiguousarray(pixels)
+    return Photo(colour, digest, "array", "L" if is_gray else "RGB", ("gray-to-rgb",) if is_gray else ())
+
+
+def _as_file(image: Image.Image) -> bytes:
+    """Write an image of Pillow, so that its colours and its turn are read by the rules of files."""
+    file = io.BytesIO()
+    kept = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}
+    try:
+        if image.mode == "CMYK":
+            image.save(file, "TIFF", **kept)
+        else:
+            image.save(file, "PNG", compress_level=0, **kept)
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:  # a file cut short, as Pillow finds when it decodes; a mode
+        raise ImageError("unsupported", f"read_photo: an image of Pillow cannot be used: {error}") from error
+    return file.getvalue()
 
 
 def _read(source: str | Place | bytes, keep_truncated: bool) -> Photo:

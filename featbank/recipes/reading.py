@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 import tomli_w
 
+from featbank.atomic import write_file
 from featbank.digest import digest_json
 from featbank.errors import RecipeError, unknown_name
 from featbank.remote import read_regular
@@ -296,28 +297,76 @@ class BandRequest:
     aggregate: str = "mean"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A resolved recipe: every default filled in.
 
     Attributes
     ----------
+    bands : tuple of BandRequest
+        A list, and dicts in it, are taken as well.
+    regression : RegressionRequest
+        A dict with the keys of a recipe's ``[regression]`` is taken as well, and checked as that of a file.
     name : str
         File name without ``.toml``.
     title : str
-        One line for people.
+        One line for people; the name by default.
     source : str
         Where the system comes from (paper, section), and what differs; may be empty.
     search : SearchRequest or None
         What `featbank search` may vary besides the subset of bands; a fit takes no notice of it.
+
+    Raises
+    ------
+    RecipeError
+        If dicts break the schema.
+
+    Examples
+    --------
+    >>> recipe = Recipe(
+    ...     bands=[dict(name="quality", encoder="classic:nss", view="native")], regression=dict(alpha=[1.0, 10.0])
+    ... )
+    >>> recipe.regression.alpha, recipe.change(name="mine").name
+    ((1.0, 10.0), 'mine')
     """
 
-    name: str
-    title: str
-    source: str
     bands: tuple[BandRequest, ...]
-    regression: RegressionRequest
+    regression: RegressionRequest = field(default_factory=RegressionRequest)
+    name: str = "recipe"
+    title: str = ""
+    source: str = ""
     search: SearchRequest | None = None
+
+    def __post_init__(self) -> None:
+        at = _Place(self.name) / "band"
+        bands: object = self.bands
+        if not isinstance(bands, list | tuple) or not all(isinstance(b, dict | BandRequest) for b in bands):
+            raise at.wrong("a list of tables with name, encoder and view", bands)
+        if any(isinstance(band, dict) for band in bands):
+            bands = _bands(at, [band if isinstance(band, dict) else asdict(band) for band in bands])
+        object.__setattr__(self, "bands", tuple(bands))
+        if isinstance(self.regression, dict):
+            at = replace(at, key="regression", encoders={band.name: band.encoder for band in self.bands})
+            object.__setattr__(self, "regression", _read(RegressionRequest, at, self.regression))
+        object.__setattr__(self, "title", self.title or self.name)
+
+    @classmethod
+    def read(cls, name_or_path: str) -> Recipe:
+        """Read a recipe by the name of a built-in one, or from a TOML file, as `read_recipe`."""
+        return read_recipe(name_or_path)
+
+    def checked(self) -> Recipe:
+        """Return the recipe, checked as a file of its content would be; a RecipeError names the key."""
+        return parse_recipe(self.to_toml(), self.name)
+
+    def change(self, **changes: Any) -> Recipe:  # noqa: ANN401 - of any field
+        """Return a checked copy with other values of some attributes."""
+        return replace(self, **changes).checked()
+
+    def write(self, path: str | Path) -> Path:
+        """Write the recipe as a TOML file, whole or not at all."""
+        self.checked()
+        return write_file(path, self.to_toml(), "recipe")
 
     @property
     def digest(self) -> str:
@@ -453,7 +502,7 @@ def parse_recipe(text: str, name: str) -> Recipe:
             'which weigh standardised columns. Leave them out, or write scale = "standard".'
         )
     title, source = (_text(at / key, content.get(key, "")) for key in ("title", "source"))
-    return Recipe(name, title or name, source, bands, regression, search)
+    return Recipe(bands=bands, regression=regression, name=name, title=title, source=source, search=search)
 
 
 def _bands(at: _Place, items: object) -> tuple[BandRequest, ...]:

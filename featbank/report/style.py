@@ -339,7 +339,8 @@ class Drawing:
         ).format(dark=dark, light=light, alt=self.alt)
 
     @cached_property
-    def _light(self) -> Figure:
+    def figure(self) -> Figure:
+        """The figure, light on white."""
         return self._laid_out(LIGHT)
 
     def _laid_out(self, theme: Theme) -> Figure:
@@ -354,7 +355,7 @@ class Drawing:
         return figure
 
     def _saved(self, theme: Theme, **options: Any) -> bytes:  # noqa: ANN401 - matplotlib's own
-        figure = self._light if theme is LIGHT else self._laid_out(theme)
+        figure = self.figure if theme is LIGHT else self._laid_out(theme)
         buffer = io.BytesIO()
         with _settings(theme):
             figure.savefig(buffer, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from regressors.persistence import load_model, save_model
 
 if TYPE_CHECKING:  # what fits is imported where it is used: scoring needs none of it
     from featbank.datasets import ImageTable
-    from featbank.recipes.reading import Recipe, RegressionRequest
+    from featbank.recipes.reading import BandRequest, Recipe, RegressionRequest
     from featbank.table import Band
     from regressors.folds import Fold
 
@@ -151,7 +151,7 @@ def build_ensemble(
     )
 
 
-def n_crops_of(bands: list[Band]) -> int:
+def n_crops_of(bands: Sequence[Band | BandRequest]) -> int:
     """Return how many crops the bands of a recipe with ``rows = "crops"`` have.
 
     Raises

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from featbank.bank import Bank
 from featbank.datasets import read_photos
+from featbank.digest import digest_json
 from featbank.encoders import check_weights, has_random_weights
-from featbank.errors import RunError, first_few
+from featbank.errors import ImageError, RunError, first_few
 from featbank.extract import FeatureRequest, extract
+from featbank.feature import Feature, compute_features, make_feature
+from featbank.images import Source, read_photo
 from featbank.runs.model import HIGH, LOW, MODEL, load_novelty, load_run_model, with_interval
 from featbank.table import build_table, resolve_band
+from regressors.ensemble import BandEnsemble
 from regressors.evaluation.intervals import ConformalInterval
 
 COLUMNS = [
@@ -39,6 +45,147 @@ def is_table_of_scores(path: Path) -> bool:
     """Tell by its first columns whether a file is a table that `score_paths` gave."""
     with path.open("rb") as file:
         return file.readline(1000).decode("utf-8", errors="replace").startswith(_HEADER)
+
+
+class Scorer:
+    """A fitted model in memory: predicts the MOS of images that are files, bytes, arrays or images of Pillow.
+
+    Everything is loaded once, and nothing is written: no bank is read or filled. Several threads may score at once.
+
+    Parameters
+    ----------
+    ensemble : BandEnsemble
+        Fitted.
+    manifest : mapping of str to object
+        Of its model file.
+
+    Raises
+    ------
+    RunError
+        If the model needs features that cannot be computed from images, or that this version would compute
+        differently.
+    EncoderError
+        If weights are missing.
+
+    Examples
+    --------
+    >>> scorer = Scorer.load("runs/starter")  # doctest: +SKIP
+    >>> scorer.score(["a.jpg", numpy_pixels, pillow_image, request.body])["predicted"]  # doctest: +SKIP
+    """
+
+    def __init__(self, ensemble: BandEnsemble, manifest: Mapping[str, Any]) -> None:
+        entries = manifest["bands"]
+        check_weights(e["encoder"] for e in entries if not e["encoder"].startswith("imported:"))
+        features = []
+        for entry in entries:
+            if entry["encoder"].startswith("imported:"):
+                raise RunError(
+                    f"score: the model needs the imported band {entry['name']!r}, which featbank cannot compute from "
+                    "photos. Fit a recipe of computed bands to score new photos."
+                )
+            feature = make_feature(entry["encoder"], entry["view"], entry["aggregate"])
+            digest = digest_json(feature.identity)
+            if digest != entry["digest"]:
+                raise RunError(
+                    f"score: band {entry['name']!r} ({feature.label}) would be computed differently than when the "
+                    f"model was fitted (feature digest {digest[:12]} here, {entry['digest'][:12]} in the model); its "
+                    "predictions would be wrong without a sign. Fit the recipe again with this version."
+                )
+            features.append(feature)
+        self.ensemble = ensemble
+        self.manifest = manifest
+        self.features: list[Feature] = features
+        self._novelty = load_novelty(manifest, ensemble)
+        calibrated = manifest.get("interval")
+        self._interval = None if calibrated is None else ConformalInterval(**calibrated)
+
+    @classmethod
+    def load(cls, model: str | Path) -> Scorer:
+        """Load ``model.skops``, or the one of a run folder.
+
+        Raises
+        ------
+        RunError
+            If there is no such file, or it is damaged, untrusted, or not a featbank model.
+        """
+        path = Path(model).expanduser()
+        return cls(*load_run_model(path / MODEL if path.is_dir() else path))
+
+    def score(self, images: Iterable[Source]) -> pd.DataFrame:
+        """Predict the MOS of images.
+
+        Parameters
+        ----------
+        images : iterable of str, Path, bytes, uint8 array or PIL.Image.Image
+            As `featbank.images.read_photo` takes them.
+
+        Returns
+        -------
+        DataFrame
+            As `score_paths` gives it; ``image`` is the path, or the place in the sequence, from 0. An image that cannot
+            be read has a row with the reason.
+        """
+        names: list[str] = []
+        reasons: list[str] = []
+        vectors: dict[int, NDArray[np.float32]] = {}
+        for place, image in enumerate([images] if isinstance(images, str | bytes | Path) else images):
+            name = str(image) if isinstance(image, str | Path) else str(place)
+            names.append(name)
+            try:
+                computed, _ = compute_features(self.features, read_photo(image))
+            except ImageError as error:
+                reasons.append(f"{error.reason}: {error}")
+                continue
+            found = [vector for vector in computed if isinstance(vector, np.ndarray)]
+            failed = [str(error) or "out of memory" for error in computed if isinstance(error, Exception)]
+            reasons.append(failed[0] if failed else "")
+            if not failed:
+                vectors[place] = np.concatenate(found)
+        result = pd.DataFrame({"image": names, "reason": reasons})
+        columns = list(self.ensemble.feature_names_in_)
+        values = np.array(list(vectors.values()), dtype=np.float64).reshape(-1, len(columns))
+        return self.judge(result, pd.DataFrame(values, index=list(vectors), columns=columns))
+
+    def judge(self, result: pd.DataFrame, X: pd.DataFrame, notes: Sequence[str] = ()) -> pd.DataFrame:
+        """Predict from features.
+
+        Parameters
+        ----------
+        result : DataFrame
+            ``image`` and ``reason``, a row for each image.
+        X : DataFrame of shape (n_readable, n_features)
+            Features of those that have some; the index is that of ``result``.
+        notes : sequence of str
+            What else is to be said.
+
+        Returns
+        -------
+        DataFrame
+            As `score_paths` gives it.
+        """
+        scored = pd.DataFrame(index=X.index, columns=["predicted", "spread", "distance"], dtype=np.float64)
+        if len(X):
+            scored["predicted"] = self.ensemble.predict(X)
+            scored["spread"] = self.ensemble.predict_members(X).std(axis=1, ddof=0).to_numpy()
+            scored["distance"] = np.nan if self._novelty is None else self._novelty.distance(X)
+        result = with_interval(result.join(scored), self._interval)
+        unlike = result["distance"] > 1
+        # What the interval promises holds for photos like those of its calibration, and for no others.
+        result.loc[unlike, [LOW, HIGH]] = np.nan
+        result["unlike_training"] = unlike.astype(object).where(result["distance"].notna(), None)
+        low, high = self.manifest["mos_range"]
+        predicted = result["predicted"]
+        result["off_scale"] = np.select([predicted < low, predicted > high], ["below", "above"], "")
+        result["simulation"] = bool(self.manifest["simulation"])
+        result = result[COLUMNS]
+        result.attrs["simulation"] = bool(self.manifest["simulation"])
+        result.attrs["mos_range"] = [low, high]
+        result.attrs["random_weights"] = [
+            entry["name"] for entry in self.manifest["bands"] if has_random_weights(entry["encoder"])
+        ]
+        has_novelty = self._novelty is not None
+        result.attrs["notes"] = [*notes, *_marks(result, low, high, has_novelty=has_novelty)]
+        return result
 
 
 def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int | None = None) -> pd.DataFrame:
@@ -75,64 +222,26 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
     DatasetNotFoundError
         If a path does not exist or no image is found.
     """
-    ensemble, manifest = load_run_model(model / MODEL if model.is_dir() else model)
-    check_weights(e["encoder"] for e in manifest["bands"] if not e["encoder"].startswith("imported:"))
-    bands = []
-    for entry in manifest["bands"]:
-        if entry["encoder"].startswith("imported:"):
-            raise RunError(
-                f"score: the model needs the imported band {entry['name']!r}, which featbank cannot compute from "
-                "photos. Fit a recipe of computed bands to score new photos."
-            )
-        band = resolve_band(bank, None, entry["name"], entry["encoder"], entry["view"], entry["aggregate"])
-        if band.folder.digest != entry["digest"]:
-            raise RunError(
-                f"score: band {band.name!r} ({band.folder.label}) would be computed differently than when the model "
-                f"was fitted (feature digest {band.folder.digest[:12]} here, {entry['digest'][:12]} in the model); its "
-                "predictions would be wrong without a sign. Fit the recipe again with this version."
-            )
-        bands.append(band)
+    scorer = Scorer.load(model)
+    bands = [
+        resolve_band(bank, None, e["name"], e["encoder"], e["view"], e["aggregate"])
+        for e in scorer.manifest["bands"]
+    ]
     table = read_photos(paths)
     requests = [FeatureRequest(band.encoder, band.view, band.aggregate) for band in bands]
     images = list(zip(table.frame["image_id"], table.frame["path"], strict=True))
     summary = extract(images, requests, bank, workers=workers, show_progress=True)
     reasons = {failure["image"]: f"{failure['reason']}: {failure['message']}" for failure in summary.failures}
     readable = table.frame[~table.frame["image_id"].isin(list(reasons))]
-    result = pd.DataFrame({"image": table.frame["image_id"]})
-    result["reason"] = [reasons.get(image_id, "") for image_id in result["image"]]
-    scored = pd.DataFrame(columns=["predicted", "spread", "distance"], dtype=np.float64)
-    novelty = load_novelty(manifest, ensemble)
+    X = pd.DataFrame(columns=scorer.ensemble.feature_names_in_, dtype=np.float64)
     if len(readable):
         features = build_table(replace(table, frame=readable), bands, bank, "featbank score")
-        for row in features.left_out.itertuples():
-            result.loc[result["image"] == row.image, "reason"] = f"{row.reason}: {row.message}"
-        scored = pd.DataFrame(
-            {
-                "predicted": ensemble.predict(features.X),
-                "spread": ensemble.predict_members(features.X).std(axis=1, ddof=0).to_numpy(),
-                "distance": np.nan if novelty is None else novelty.distance(features.X),
-            },
-            index=features.X.index,
-        )
-    calibrated = manifest.get("interval")
-    interval = None if calibrated is None else ConformalInterval(**calibrated)
-    result = with_interval(result.join(scored, on="image"), interval)
-    unlike = result["distance"] > 1
-    # What the interval promises holds for photos like those of its calibration, and for no others.
-    result.loc[unlike, [LOW, HIGH]] = np.nan
-    result["unlike_training"] = unlike.astype(object).where(result["distance"].notna(), None)
-    low, high = manifest["mos_range"]
-    predicted = result["predicted"]
-    result["off_scale"] = np.select([predicted < low, predicted > high], ["below", "above"], "")
-    result["simulation"] = bool(manifest["simulation"])
-    result = result[COLUMNS]
-    result.attrs["simulation"] = bool(manifest["simulation"])
-    result.attrs["mos_range"] = [low, high]
-    result.attrs["random_weights"] = [
-        entry["name"] for entry in manifest["bands"] if has_random_weights(entry["encoder"])
-    ]
-    result.attrs["notes"] = [*table.notes, *_marks(result, low, high, has_novelty=novelty is not None)]
-    return result
+        reasons |= {row.image: f"{row.reason}: {row.message}" for row in features.left_out.itertuples()}
+        X = features.X
+    result = pd.DataFrame({"image": table.frame["image_id"]})
+    result["reason"] = [reasons.get(image_id, "") for image_id in result["image"]]
+    X = X.set_axis(pd.Index(result["image"]).get_indexer(X.index))
+    return scorer.judge(result, X, table.notes)
 
 
 def _marks(scores: pd.DataFrame, low: float, high: float, *, has_novelty: bool) -> list[str]:

@@ -213,7 +213,13 @@ class Space:
             band_weights=weights,
             budget_gmacs=self.budget_gmacs,
         )
-        return Recipe(self.recipe.name, title, self.recipe.source, bands, regression)
+        return Recipe(
+            bands=bands,
+            regression=regression,
+            name=self.recipe.name,
+            title=title,
+            source=self.recipe.source,
+        )
 
     @cached_property
     def _options(self) -> dict[str, dict[str, Any]]:
