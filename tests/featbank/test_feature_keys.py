@@ -18,14 +18,14 @@ ENCODERS = {
     "featbank:mobile": "b4f38471d0e972d9",
 }
 NETWORKS = {
-    "timm:mobilenetv3_small_100.lamb_in1k?random=0": "3b0b79d9d20d597e",
-    "timm:mobilenetv3_large_100.ra_in1k?random=0&taps=blocks.2,blocks.6&pool=mean+std": "8acfab0205abf40f",
-    "torchvision:swin_t/IMAGENET1K_V1?random=1&precision=bf16": "2787b59abcb2367c",
-    "open_clip:ViT-B-32-quickgelu/openai?random=0&prompts=scenes": "47d36e779be583ff",
-    "checkpoint:arniqa?random=0": "e90b7570015c93bb",
-    "checkpoint:hyperiqa?random=0&until=trunk.layer4": "d6caee6c791c6771",
-    "checkpoint:qualiclip?random=0&prompts=stored": "05f5b4dcb11ce4a3",
-    "checkpoint:clip-rn50?random=0&prompts=clip-iqa-plus": "cce2a3f2b5d83aed",
+    "timm:mobilenetv3_small_100.lamb_in1k?random=0": "21f8940cce7dd62e",
+    "timm:mobilenetv3_large_100.ra_in1k?random=0&taps=blocks.2,blocks.6&pool=mean+std": "3991be8c94bb89ee",
+    "torchvision:swin_t/IMAGENET1K_V1?random=1&precision=bf16": "b1cb986a938f88ff",
+    "open_clip:ViT-B-32-quickgelu/openai?random=0&prompts=scenes": "763430a77cd1b637",
+    "checkpoint:arniqa?random=0": "329651c9883317f1",
+    "checkpoint:hyperiqa?random=0&until=trunk.layer4": "7e454ea59912807a",
+    "checkpoint:qualiclip?random=0&prompts=stored": "fe869db21edf9410",
+    "checkpoint:clip-rn50?random=0&prompts=clip-iqa-plus": "cac32283cd7c7736",
 }
 
 

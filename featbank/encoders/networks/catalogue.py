@@ -224,6 +224,7 @@ def sources_of(name: EncoderName) -> tuple[WeightsSource, ...]:
     if name.family == "checkpoint":
         source = checkpoint_source(name.model)
     else:
+        load_part("featbank.encoders.networks.families:check_weights_named", name.text)(name)
         source = load_part("featbank.encoders.networks.families:FAMILIES", name.text)[name.family].source(
             name.model
         )

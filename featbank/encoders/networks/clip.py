@@ -147,7 +147,7 @@ def _run(blueprint: Blueprint, prompts: str, seed: int | None) -> torch.Tensor:
         if prompts == LEARNED:
             context = load_stored(LEARNED_PROMPTS)["ctx"]
     else:
-        modules.fill_randomly(clip, seed)
+        modules.fill_randomly(clip, seed, blueprint.base)
         if prompts == LEARNED:
             tokens = clip.token_embedding.weight
             context = tokens[1 : 1 + N_CONTEXT].detach().clone()

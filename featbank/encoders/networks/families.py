@@ -31,9 +31,9 @@ from featbank.encoders.networks.catalogue import (
 from featbank.encoders.networks.clip import N_CONTEXT, build_clip, build_image_tower
 from featbank.encoders.networks.encoder import NetworkEncoder
 from featbank.encoders.networks.loading import State, map_checkpoint, match_state, read_published, take_in
-from featbank.encoders.spec import parse_encoder_name
+from featbank.encoders.spec import EncoderName, parse_encoder_name
 from featbank.encoders.weights import WeightsSource, find_sources
-from featbank.errors import EncoderError, unknown_name
+from featbank.errors import EncoderError, first_few, unknown_name
 
 _create = partial(timm.create_model, pretrained=False)
 
@@ -57,11 +57,36 @@ def _check_known(kind: str, name: str, known: list[str], listing: str) -> None:
 
 @cache
 def _config(model: str) -> Any:  # noqa: ANN401 - timm.models.PretrainedCfg
-    architecture = model.partition(".")[0]
+    architecture, dot, _ = model.partition(".")
     _check_known("timm architecture", architecture, timm.list_models(), "timm.list_models()")
     tags = f"{architecture}.*"
-    _check_known("timm tag", model, list(timm.list_pretrained(tags)), f"timm.list_pretrained({tags!r})")
+    if dot:
+        _check_known("timm tag", model, list(timm.list_pretrained(tags)), f"timm.list_pretrained({tags!r})")
     return timm.get_pretrained_cfg(model)
+
+
+def check_weights_named(name: EncoderName) -> None:
+    """Refuse the name of an architecture without weights, unless random ones are asked for.
+
+    Raises UnknownNameError if the family does not know the model; EncoderError if weights are wanted and none named.
+    """
+    sign = {"timm": ".", "open_clip": "/"}.get(name.family)
+    if sign is None or sign in name.model or name.seed is not None:
+        return
+    FAMILIES[name.family].source(name.model)
+    if name.family == "timm":
+        known = list(timm.list_pretrained(f"{name.model}.*"))
+    else:
+        known = [f"{name.model}/{tag}" for tag in open_clip.list_pretrained_tags_by_model(name.model)]
+    cure = (
+        f"Write one of {first_few([f'{name.family}:{model}' for model in known])}, or"
+        if known
+        else "None are published;"
+    )
+    raise EncoderError(
+        f"encoder {name.text!r} names an architecture and no weights. {cure} ask for random ones by "
+        f"'{name.base}?random=0'."
+    )
 
 
 def timm_source(model: str) -> WeightsSource:
@@ -239,6 +264,14 @@ def _split(model: str) -> tuple[str, str, dict[str, Any]]:
     _check_known("open_clip architecture", architecture, known, "open_clip.list_models()")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     names = [f"{architecture}/{item}" for item in tags]
+    if "multimodal_cfg" in open_clip.get_model_config(architecture):
+        raise EncoderError(
+            f"open_clip:{model} is a CoCa, whose image tower gives the tokens of a caption's decoder beside its "
+            "embedding; there is no way to read it here. Take a CLIP of its size, such as "
+            "'open_clip:ViT-B-32/laion2b_s34b_b79k' or 'open_clip:ViT-L-14/laion2b_s32b_b82k'."
+        )
+    if not tag:
+        return architecture, "", {}
     _check_known("open_clip tag", model, names, "open_clip.list_pretrained()")
     config = open_clip.get_pretrained_cfg(architecture, tag)
     wants = bool(config.get("quick_gelu", False))
@@ -281,7 +314,7 @@ def open_clip_blueprint(model: str) -> Blueprint:
     size = whole.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     return Blueprint(
-        title=f"CLIP {architecture}, {tag}",
+        title=f"CLIP {architecture}" + (f", {tag}" if tag else ""),
         reference="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021; "
         "Ilharco et al., OpenCLIP, 2021",
         source=source,
@@ -520,6 +553,7 @@ def build_network_encoder(text: str) -> NetworkEncoder:
     does not fit.
     """
     name = parse_encoder_name(text)
+    check_weights_named(name)
     return NetworkEncoder(name, blueprint_of(name.base))
 
 

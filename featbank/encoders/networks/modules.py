@@ -178,15 +178,17 @@ class TapReader(nn.Module):
         return tuple(pool(layers[tap], kinds, **layout) for tap, kinds in self.reads)
 
 
-RANDOM_EPOCH = 2
+RANDOM_EPOCH = 3
 """Raised with any change of `fill_randomly` that moves the numbers."""
 
 
 _PROMPTS = "prompts_features"
 
 
-def fill_randomly(module: nn.Module, seed: int) -> None:
+def fill_randomly(module: nn.Module, seed: int, name: str = "") -> None:
     """Overwrite a network's weights with random ones that do not depend on library versions.
+
+    ``name`` is the encoder's: two encoders of one architecture are two networks, as they are with their own weights.
 
     Matrices and kernels are normal with variance 1 / fan-in; offsets are 0; scales of normalisation, gains, layer
     scales and statistics keep the constant that their layer starts with, except that a constant of 0 in a scale
@@ -197,13 +199,13 @@ def fill_randomly(module: nn.Module, seed: int) -> None:
         name: buffer for name, buffer in module.named_buffers() if name.endswith(_PROMPTS)
     }
     with torch.no_grad():
-        for name, tensor in state.items():
-            tensor.copy_(_values(name, tensor, seed))
+        for place, tensor in state.items():
+            tensor.copy_(_values(place, tensor, seed, name))
 
 
-def _values(name: str, tensor: torch.Tensor, seed: int) -> torch.Tensor:
+def _values(place: str, tensor: torch.Tensor, seed: int, name: str) -> torch.Tensor:
     is_constant = tensor.numel() > 0 and bool((tensor == tensor.reshape(-1)[0]).all())
-    last = name.rpartition(".")[2]
+    last = place.rpartition(".")[2]
     if tensor.ndim <= 1 and last == "bias":
         return torch.zeros_like(tensor)
     # One number for each channel is a scale, in whatever shape (normalisation-free networks have gains); stored
@@ -213,7 +215,7 @@ def _values(name: str, tensor: torch.Tensor, seed: int) -> torch.Tensor:
         return torch.ones_like(tensor) if last in {"weight", "gain"} and not tensor.any() else tensor
     fan_in = max(1, tensor.numel() // tensor.shape[0]) if tensor.ndim >= 2 else tensor.numel()
     deviation = math.sqrt(1.0 / fan_in)
-    rng = np.random.Generator(np.random.PCG64(seed_from("featbank random weights", str(seed), name)))
+    rng = np.random.Generator(np.random.PCG64(seed_from("featbank random weights", str(seed), name, place)))
     values = rng.standard_normal(tuple(tensor.shape), dtype=np.float32)
     return torch.from_numpy(values * np.float32(deviation)).to(tensor.dtype)
 
@@ -264,6 +266,6 @@ def load_network(
         stored = load_stored(blueprint.source, digest)
         module.load_state_dict(image_state(blueprint, stored, expected), strict=True)
     else:
-        fill_randomly(module, seed)
+        fill_randomly(module, seed, blueprint.base)
     # Channels last: with one thread and few crops torch otherwise leaves the fast convolutions aside.
     return freeze(module).to(device=device, dtype=DTYPES[precision], memory_format=torch.channels_last)

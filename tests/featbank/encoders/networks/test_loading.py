@@ -16,7 +16,7 @@ from timm.data import ImageNetInfo
 
 from featbank.commands.weights import fetch_packaged
 from featbank.encoders import make_encoder
-from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS
+from featbank.encoders.networks.catalogue import LEARNED_PROMPTS, SHEETS, fitted_on
 from featbank.encoders.networks.encoder import NetworkEncoder
 from featbank.encoders.networks.families import (
     blueprint_of,
@@ -81,6 +81,19 @@ def test_each_branch_of_the_winner_comes_from_its_own_keys(branch: str, tmp_path
     assert all(torch.equal(state[key], theirs[key]) for key in floats)
     with pytest.raises(EncoderError, match="uiqa-"):
         convert_checkpoint(f"uiqa-{branch}", write(LAYOUTS["uiqa-ava-swin-t"](), tmp_path / "AVA.pth"))
+
+
+def test_networks_that_have_learned_mos_are_known() -> None:
+    assert fitted_on("checkpoint:uiqa-saliency?taps=features.7") == "uhd-iqa"
+    assert fitted_on("checkpoint:mobilenet-iqa") == "uhd-iqa"
+    assert "learned the MOS of uhd-iqa" in SHEETS["uiqa-aesthetics"].remark
+    for name in (
+        "checkpoint:uiqa-saliency?random=0",
+        "checkpoint:uiqa-ava-swin-t",
+        "classic:nss",
+        "timm:resnet50.a1_in1k",
+    ):
+        assert fitted_on(name) == ""
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

@@ -20,6 +20,7 @@ from featbank.encoders.networks import modules
 from featbank.encoders.networks.catalogue import STAGES_OF
 from featbank.encoders.networks.families import ARCHITECTURES, build_headless
 from featbank.encoders.networks.modules import load_network
+from featbank.encoders.weights import find_sources
 from featbank.errors import EncoderError, UnknownNameError
 from featbank.feature import compute_features, make_feature
 from featbank.images import Photo
@@ -329,7 +330,9 @@ def test_position_embeddings_and_patches_decide_sizes(name: str, size: tuple[int
     ("name", "error", "expected"),
     [
         ("timm:resnet5", UnknownNameError, "timm architecture"),
-        ("timm:resnet50", UnknownNameError, "timm tag"),
+        ("timm:resnet50", EncoderError, "names an architecture and no weights. Write one of timm:resnet50"),
+        ("open_clip:ViT-S-32", EncoderError, "None are published; ask for random ones by"),
+        ("open_clip:coca_ViT-B-32/laion2b_s13b_b90k?random=0", EncoderError, "is a CoCa"),
         ("timm:resnet50.a1_in2k", UnknownNameError, "timm tag"),
         ("torchvision:resnet50/V9", UnknownNameError, "IMAGENET1K"),
         ("torchvision:resnet51/V1", UnknownNameError, "torchvision architecture"),
@@ -480,6 +483,21 @@ def test_random_weights_keep_signals_in_scale(crops: NDArray[np.uint8]) -> None:
     gains = [tensor for name, tensor in module.named_parameters() if name.endswith(".gain")]
     assert gains
     assert all(bool((gain == gain.reshape(-1)[0]).all()) for gain in gains)
+
+
+def test_architectures_without_weights_can_be_asked_for_at_random(crops: NDArray[np.uint8]) -> None:
+    encoder = make_encoder("timm:test_vit?random=0")
+    assert encoder.spec.weights.startswith("RANDOM")
+    assert encoder.encode(np.zeros((1, 160, 160, 3), np.uint8)).shape == (1, 64)
+    with pytest.raises(EncoderError, match="names an architecture and no weights"):
+        find_sources("timm:test_vit")
+
+
+def test_random_networks_of_one_architecture_differ_by_name(crops: NDArray[np.uint8]) -> None:
+    scene = make_encoder("checkpoint:places365-resnet18?random=7").encode(crops[:1])
+    other = make_encoder("torchvision:resnet18/IMAGENET1K_V1?random=7").encode(crops[:1])
+    assert scene.shape == other.shape
+    assert relative(scene, other) > 0.1
 
 
 def test_random_prompts_differ_from_each_other(crops: NDArray[np.uint8]) -> None:
