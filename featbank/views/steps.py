@@ -473,7 +473,8 @@ class Five(Cropping):
     def cut_fitting(self, pixels: Pixels, seed: tuple[int, ...]) -> list[Pixels]:
         """Slice."""
         bottom, right = pixels.shape[0] - self.height, pixels.shape[1] - self.width
-        places = [(bottom // 2, right // 2), (0, 0), (0, right), (bottom, 0), (bottom, right)]
+        middle = (pixels.shape[0] // 2 - self.height // 2, pixels.shape[1] // 2 - self.width // 2)
+        places = [middle, (0, 0), (0, right), (bottom, 0), (bottom, right)]
         return [pixels[y : y + self.height, x : x + self.width] for y, x in places]
 
     def describe(self) -> dict[str, object]:

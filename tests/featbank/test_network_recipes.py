@@ -20,8 +20,10 @@ from featbank.datasets import read_dataset
 from featbank.demo import write_demo
 from featbank.encoders.spec import parse_encoder_name
 from featbank.encoders.weights import NETWORK_FAMILIES, find_sources
+from featbank.feature import make_feature
 from featbank.leaderboard.published import cost_by_recipe
-from featbank.recipes.reading import builtin_recipes, read_recipe
+from featbank.recipes.reading import builtin_recipes, list_variants, read_recipe
+from featbank.search.space import Configuration, Space
 
 needs_torch = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "torchvision", "timm", "open_clip")),
@@ -33,7 +35,7 @@ SYSTEMS = (
     "baseline", "hyperiqa", "mlsp", "contrique", "arniqa", "clip-iqa-plus", "qualiclip", "re-iqa",
 )  # fmt: skip
 AS_PUBLISHED = ("icl-letter", "arniqa", "contrique", "re-iqa")
-OWN = ("balanced", "permissive", "light", "coverage", "pretrained")
+OWN = ("balanced", "permissive", "light", "coverage", "modern", "modern-light", "pretrained")
 
 # Counted for the fact sheet of each system by torch's dispatcher-level counter, independently of this package.
 TOTALS = {
@@ -41,6 +43,7 @@ TOTALS = {
     "clip-iqa-star": 48.50,
     "mobilenet-iqa": 10.03, "sjtu": 48.56, "sjtu-480": 69.45, "sjtu-fitted": 48.56, "gs-piqa": 42.90, "eqcnet": 5.86,
     "mobilevit-iqa": 28.62, "mlsp": 7.52, "arniqa": 40.87, "hyperiqa": 41.26, "clip-iqa-plus": 41.29,
+    "modern": 47.54, "modern-light": 13.86,
     "balanced": 39.36, "permissive": 46.75, "coverage": 44.77, "pretrained": 8.485,
 }  # fmt: skip
 QUICK = {"icl", "baseline", "sjtu", "pretrained"}
@@ -176,6 +179,26 @@ def test_the_published_figure_stands_beside_ours(capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     assert "43.53" in text
     assert "69.45" in text
+
+
+@needs_torch
+@pytest.mark.slow
+def test_networks_to_search_among_are_many_and_some_fit_the_budget() -> None:
+    recipe = read_recipe("search-networks")
+    bases = {band.encoder.partition("?")[0] for band in recipe.bands}
+    assert len(bases & {base for base in bases if base.partition(":")[0] in NETWORK_FAMILIES}) >= 12
+    assert len({band.encoder for band in recipe.bands}) > len(bases)  # several layers of one network
+    passes = {}
+    for variant in (variant for row in list_variants(recipe).values() for variant in row):
+        request = variant.request
+        seed = "&random=0" if "?" in request.encoder else "?random=0"
+        feature = make_feature(request.encoder + seed, request.view, request.aggregate)
+        passes[variant.name] = (feature.pass_id, feature.gmacs())
+    assert all(gmacs <= 50 for _, gmacs in passes.values())
+    space = Space(recipe, passes, 50.0)
+    assert not space.is_feasible(space.own)
+    assert space.is_feasible(Configuration(("language", "quality", "scene"), "ridge", True, "all", "nnls"))
+    assert len(list(space.choices)) >= 12
 
 
 @needs_torch

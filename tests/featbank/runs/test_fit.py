@@ -75,6 +75,24 @@ def test_metrics_follow_from_the_written_predictions(run: Path) -> None:
     assert low <= metrics["training_cv"]["srcc"] <= high
 
 
+def test_networks_that_have_learned_these_mos_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = read_dataset(write_scores(tmp_path, with_split=False))
+    bank, lines = Bank(tmp_path / "bank"), []
+    features = np.random.default_rng(0).normal(size=(len(table.frame), 12))
+    import_features(table, bank, "sharp", None, features, source_digest="x", gmacs=1.0)
+    monkeypatch.setattr("featbank.runs.fit.fitted_on", lambda _: table.name)
+    only = RECIPE[: RECIPE.index('[[band]]\nname = "noise"')]
+    options = FitOptions(workers=1, permutations=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit_run(table, parse_recipe(only, "sharp"), bank, tmp_path / "run", options, log=lines.append)
+    assert any("have learned the MOS of this dataset's training split" in line for line in lines)
+    receipt = json.loads((tmp_path / "run/receipt.json").read_text())
+    assert any("nothing should be chosen by them" in note for note in receipt["notes"])
+
+
 def test_copies_of_photos_are_ties_in_the_metrics_as_in_the_file(tmp_path: Path) -> None:
     table = read_dataset(write_scores(tmp_path, with_split=False))
     rng = np.random.default_rng(0)
