@@ -22,6 +22,19 @@ COMMAND_LINES = [
     for line in block.splitlines()
     if line.startswith("$ ")
 ]
+SMALL = """
+recipe_version = 1
+[[band]]
+name = "nss"
+encoder = "classic:nss"
+view = "native"
+[[band]]
+name = "layout"
+encoder = "classic:layout"
+view = "squash_16x16"
+[regression]
+alpha = [1.0, 100.0]
+"""
 FEATBANK_LINES = [line for line in COMMAND_LINES if line.startswith("featbank ")]
 N_PHOTOS = 42
 MAKE_LINES = [line for line in COMMAND_LINES if line.startswith("make ")]
@@ -99,3 +112,19 @@ def test_every_command_is_in_the_readme_or_made_by_make() -> None:
     assert set(COMMANDS) - used <= by_make
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"$(FEATBANK) {command}" in makefile for command in by_make)
+
+
+def test_the_python_of_the_readme_runs(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("HOME", str(workplace / "home"))
+    # The recipe of the page takes minutes here; what is tested is the page.
+    (workplace / "small.toml").write_text(SMALL)
+    block = block.replace('"starter"', '"small.toml"')
+    found: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), found)
+    assert "\\toprule" in capsys.readouterr().out
+    assert (workplace / "scatter.pdf").read_bytes().startswith(b"%PDF")
+    assert set(found) >= {"data", "table", "run", "scorer"}
