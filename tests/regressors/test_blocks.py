@@ -66,8 +66,9 @@ def holdout() -> list[tuple[np.ndarray, np.ndarray]]:
         {"members": [["nss"], ["gist", "scene"]], "band_weights": [{"gist": 0.3}, {}]},
         {"cv": holdout(), "select_by": "plcc"},
         {"alpha": [1e-6, 1e4]},
+        {"scale": "none", "select_by": "r2"},
     ],
-    ids=["default", "each", "banded", "weighted bands", "holdout", "extreme"],
+    ids=["default", "each", "banded", "weighted bands", "holdout", "extreme", "unscaled"],
 )
 @pytest.mark.parametrize("is_weighted", [False, True])
 def test_an_ensemble_by_blocks_has_the_numbers_of_one_in_memory(

@@ -21,6 +21,7 @@ from regressors.pipelines import (
     DEFAULT_GRID,
     ESTIMATORS,
     KINDS,
+    SCALES,
     band_weight_candidates,
     make_pipeline,
     make_search,
@@ -100,6 +101,29 @@ def test_every_named_estimator_finds_the_signal(estimator: str) -> None:
     X, y = band_table(150)
     search = fit_search(make_search(estimator, ["quality", "content"], cv=3, **SMALL), X[:100], y[:100])
     assert srcc(y[100:], search.predict(X[100:])) > 0.8
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_columns_are_scaled_as_the_choice_says(scale: str) -> None:
+    X, y = band_table(120)
+    X = X * np.geomspace(1e-2, 1e2, X.shape[1]) + 3.0
+    fitted = X[:90]
+    low, middle, high = (fitted.quantile(q) for q in (0.25, 0.5, 0.75))
+    Z = {
+        "standard": (X - fitted.mean()) / fitted.std(ddof=0),
+        "none": X,
+        "minmax": (X - fitted.min()) / (fitted.max() - fitted.min()),
+        "robust": (X - middle) / (high - low),
+    }[scale]
+    search = fit_search(make_search("ridge", alpha=[0.5], scale=scale, cv=3), fitted, y[:90])
+    assert search.fast_path_.startswith("shared")
+    by_hand = Ridge(0.5).fit(Z[:90], y[:90]).predict(Z[90:])
+    np.testing.assert_allclose(search.predict(X[90:]), by_hand, rtol=0, atol=1e-8 * np.ptp(y))
+
+
+def test_weights_of_bands_are_for_standardised_columns() -> None:
+    with pytest.raises(ValueError, match="for standardised columns"):
+        make_search("ridge", scale="none", unit_band=True)
 
 
 def test_banded_ridge_with_one_candidate_is_ridge_on_weighted_bands() -> None:
