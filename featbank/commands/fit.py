@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featbank import commands as opt
 from featbank.commands import SIMULATION, Command, Output, say
+from featbank.errors import OutputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _STEPS = 1500
 """Of a student on crops, where no trunk has learned yet."""
@@ -125,8 +130,13 @@ def _metric_line(name: str, scores: dict[str, Any]) -> str:
 
 _SCORE_OPTIONS = (
     opt.argument("model MODEL", "model.skops of a run, or the run folder"),
-    opt.argument("paths PATH...", "image files or folders, or their URLs in a store"),
+    opt.argument(
+        "paths PATH...",
+        "image files or folders, or their URLs; or lists of them: a text file with a path in each line, - for "
+        "standard input, or a table with a column of paths (one that leads nowhere has a row that says so)",
+    ),
     opt.argument("--csv FILE", "write the table there instead of printing it"),
+    opt.switch("--jsonl", "print a JSON object for each image, in their order, as they come"),
     *(opt.BANK, opt.CODE, opt.DEVICE, opt.ENGINE, opt.PRECISION, opt.WORKERS),
 )
 
@@ -141,18 +151,43 @@ def _score(options: argparse.Namespace) -> Output:
 
     For example:
       featbank score runs/starter/model.skops photos/ --csv scores.csv
+      find /photos -name '*.jpg' | featbank score runs/starter - --jsonl
     """
+    import pandas as pd
+
     from featbank.atomic import check_file, replacing
     from featbank.bank import Bank
+    from featbank.datasets import is_list, read_list, read_photos
     from featbank.encoders import random_weights_note
-    from featbank.runs.score import is_table_of_scores, score_paths
+    from featbank.runs.score import BATCH, Scorer, is_table_of_scores, score_batches
     from featbank.workers import keep_freed_memory
 
+    if options.jsonl and (options.csv or options.json):
+        raise OutputError(
+            "score: --jsonl is one way to give scores, --csv and --json are others. Choose one."
+        )
     if options.csv:
         check_file(options.csv, "score --csv", is_table_of_scores)
     opt.apply_compute(options)
     keep_freed_memory()  # with one worker this process does the work
-    scores = score_paths(Path(options.model), options.paths, Bank(options.bank), workers=options.workers)
+    scorer, bank = Scorer.load(options.model), Bank(options.bank)
+    lists = [path for path in options.paths if is_list(path)]
+    table = read_photos(
+        [path for path in options.paths if path not in lists],
+        [name for path in lists for name in read_list(path)],
+    )
+    parts = []
+    for part in score_batches(
+        scorer, table, bank, workers=options.workers, size=BATCH if options.jsonl else table.n_images
+    ):
+        for note in dict.fromkeys([SIMULATION] * part.attrs["simulation"] + part.attrs["notes"]):
+            say(note)
+        if options.jsonl:
+            for row in _rows(part):
+                print(json.dumps(row), flush=True)
+        parts.append(part)
+    scores = pd.concat(parts, ignore_index=True)
+    scores.attrs = parts[0].attrs
     failed = int(scores["predicted"].isna().sum())
     document = {
         "model": options.model,
@@ -165,13 +200,8 @@ def _score(options: argparse.Namespace) -> Output:
         "off_scale": int(scores["off_scale"].isin(["below", "above"]).sum()),
         "random_weights": list(scores.attrs["random_weights"]),
         "notes": list(scores.attrs["notes"]),
-        "scores": [
-            {key: None if value != value else value for key, value in row.items()}
-            for row in scores.to_dict("records")
-        ],
+        "scores": _rows(scores),
     }
-    for note in (*([SIMULATION] if scores.attrs["simulation"] else []), *scores.attrs["notes"]):
-        say(note)
     if scores.attrs["random_weights"]:
         say(random_weights_note(scores.attrs["random_weights"]))
     # Nothing scored is work that could not be done; a few broken files among good ones are not.
@@ -180,7 +210,17 @@ def _score(options: argparse.Namespace) -> Output:
         with replacing(options.csv, "score --csv") as path:
             scores.to_csv(path, index=False, float_format="%.6g")
         return Output(document, f"{len(scores) - failed} scored, {failed} failed: {options.csv}", code)
+    if options.jsonl:
+        return Output(document, "", code)
     return Output(document, scores.to_csv(index=False, float_format="%.6g").rstrip("\n"), code)
+
+
+def _rows(scores: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows for JSON, which has no nan."""
+    return [
+        {key: None if value != value else value for key, value in row.items()}
+        for row in scores.to_dict("records")
+    ]
 
 
 _REPORT_OPTIONS = (

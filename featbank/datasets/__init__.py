@@ -6,7 +6,7 @@ which scale, who may tell training from test, and which images belong together. 
 
 from featbank.datasets.check import check_dataset, render_check
 from featbank.datasets.image_table import SPLITS, SUBSETS, ImageTable
-from featbank.datasets.locate import read_photos
+from featbank.datasets.locate import is_list, read_list, read_photos
 from featbank.datasets.registry import list_datasets, read_dataset, read_plain_csv
 from featbank.datasets.releases import DatasetInfo, Release
 
@@ -17,8 +17,10 @@ __all__ = [
     "ImageTable",
     "Release",
     "check_dataset",
+    "is_list",
     "list_datasets",
     "read_dataset",
+    "read_list",
     "read_photos",
     "read_plain_csv",
     "render_check",

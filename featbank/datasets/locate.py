@@ -11,6 +11,7 @@ import math
 import os
 import posixpath
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 
 from featbank.datasets.image_table import ImageTable, make_frame
-from featbank.datasets.text import TABLE_SUFFIXES
+from featbank.datasets.text import TABLE_SUFFIXES, read_any, read_text
 from featbank.errors import DatasetError, DatasetNotFoundError, first_few
 from featbank.images.source import IMAGE_SUFFIXES
 from featbank.remote import Place, RemoteEntry, RemotePath, as_place, utf8_name
@@ -303,7 +304,63 @@ def is_image_name(path: Place) -> bool:
     return path.suffix.casefold() in IMAGE_SUFFIXES
 
 
-def read_photos(paths: Sequence[str | Place]) -> ImageTable:
+_NAME_COLUMNS = ("path", "image_name", "image", "filename", "file")
+
+
+def is_list(path: str) -> bool:
+    """Tell by the name whether a file is a list of images: ``-``, or one that ends as tables and texts do."""
+    place = as_place(path)
+    return path == "-" or (place.suffix.casefold() in TABLE_SUFFIXES and not place.is_dir())
+
+
+def read_list(source: str | Place) -> list[str]:
+    """Read a list of images.
+
+    Parameters
+    ----------
+    source : str, Path or RemotePath
+        A table with a column ``path``, ``image_name``, ``image``, ``filename`` or ``file``, else a text file with one
+        path in each line; ``-`` is standard input, as text.
+
+    Returns
+    -------
+    list of str
+        Paths as given; one that leads nowhere from the current folder, but somewhere from the list's, is completed.
+
+    Raises
+    ------
+    DatasetNotFoundError, DatasetError
+        If there is no such file, or it holds no list.
+    """
+    if source == "-":
+        return _lines_of(sys.stdin.read(), "standard input")
+    place = as_place(source)
+    if not place.is_file():
+        raise DatasetNotFoundError(f"no list of images at {utf8_name(place)}.")
+    if place.suffix.casefold() in TABLE_SUFFIXES - {".txt"}:
+        table = read_any(place)
+        column = next((name for name in _NAME_COLUMNS if name in table.columns), None)
+        if column is None:
+            raise DatasetError(
+                f"list {utf8_name(place)} needs a column {', '.join(_NAME_COLUMNS[:-1])} or {_NAME_COLUMNS[-1]} with "
+                f"the images, its columns are {', '.join(map(repr, list(table.columns)[:20]))}."
+            )
+        names = [name for name in table.columns[column] if name]
+    else:
+        names = _lines_of(read_text(place), utf8_name(place))
+    base = place.absolute().parent
+    return [
+        str(base / name) if not as_place(name).exists() and (base / name).exists() else name for name in names
+    ]
+
+
+def _lines_of(text: str, who: str) -> list[str]:
+    if "\0" in text:
+        raise DatasetError(f"list {who} is no text: it holds NUL characters. Give one path in each line.")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_photos(paths: Sequence[str | Place], listed: Sequence[str] = ()) -> ImageTable:
     """List the images in folders, with all their sub-folders, and single files.
 
     Folders are walked in the order of names. Files and folders whose names begin with a point are hidden ones, and are
@@ -314,6 +371,8 @@ def read_photos(paths: Sequence[str | Place]) -> ImageTable:
     ----------
     paths : sequence of str, Path or RemotePath
         Folders and files, also by their URL in a store.
+    listed : sequence of str
+        Further ones, of which those that lead nowhere are listed, too: whoever reads them says what is missing.
 
     Returns
     -------
@@ -324,19 +383,19 @@ def read_photos(paths: Sequence[str | Place]) -> ImageTable:
     Raises
     ------
     DatasetNotFoundError
-        If a path does not exist, or no image is found.
+        If one of ``paths`` does not exist, or no image is found.
     DatasetError
         If a folder cannot be listed.
     StoreError
         If a store cannot be reached or refuses.
     """
-    places = [as_place(path) for path in paths]
+    places = [as_place(path) for path in (*paths, *listed)]
     one_folder = len(places) == 1 and places[0].is_dir()
     found: dict[str, str] = {}
     others: list[str] = []
     n_again = 0
-    for given in places:
-        if not given.exists():
+    for place, given in enumerate(places):
+        if place < len(paths) and not given.exists():
             raise DatasetNotFoundError(f"no file or folder at {utf8_name(given)}.")
         folder = given.absolute()
         files = walk_files(folder) if given.is_dir() else [folder]
@@ -361,7 +420,7 @@ def read_photos(paths: Sequence[str | Place]) -> ImageTable:
     if n_again:
         notes.append(f"{n_again:,} file(s) named several times are listed once.")
     if not found:
-        where = ", ".join(utf8_name(path) for path in paths)
+        where = ", ".join(utf8_name(path) for path in places)
         raise DatasetNotFoundError(
             f"no images in {where or 'nothing'} or its sub-folders; looked for files ending in "
             f"{' '.join(sorted(IMAGE_SUFFIXES))}, in any case, hidden ones left out. {' '.join(notes)}".rstrip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featbank.bank import Bank
-from featbank.datasets import read_photos
+from featbank.datasets import ImageTable, read_photos
 from featbank.digest import digest_json
 from featbank.encoders import check_weights, has_random_weights
 from featbank.errors import ImageError, RunError, first_few
@@ -39,6 +39,10 @@ COLUMNS = [
     )
 ]
 _HEADER = ",".join(COLUMNS[:5])
+_MISSING = "missing: no file of that name, or it cannot be read"
+
+BATCH = 64
+"""Images that are scored together where scores are given as they come."""
 
 
 def is_table_of_scores(path: Path) -> bool:
@@ -222,26 +226,37 @@ def score_paths(model: Path, paths: Sequence[str], bank: Bank, *, workers: int |
     DatasetNotFoundError
         If a path does not exist or no image is found.
     """
-    scorer = Scorer.load(model)
+    table = read_photos(paths)
+    return next(score_batches(Scorer.load(model), table, bank, workers=workers, size=table.n_images))
+
+
+def score_batches(
+    scorer: Scorer, table: ImageTable, bank: Bank, *, workers: int | None = None, size: int = BATCH
+) -> Iterator[pd.DataFrame]:
+    """Predict the MOS of listed images, ``size`` at a time, in their order; each as `score_paths` gives it."""
     bands = [
         resolve_band(bank, None, e["name"], e["encoder"], e["view"], e["aggregate"])
         for e in scorer.manifest["bands"]
     ]
-    table = read_photos(paths)
     requests = [FeatureRequest(band.encoder, band.view, band.aggregate) for band in bands]
-    images = list(zip(table.frame["image_id"], table.frame["path"], strict=True))
-    summary = extract(images, requests, bank, workers=workers, show_progress=True)
-    reasons = {failure["image"]: f"{failure['reason']}: {failure['message']}" for failure in summary.failures}
-    readable = table.frame[~table.frame["image_id"].isin(list(reasons))]
-    X = pd.DataFrame(columns=scorer.ensemble.feature_names_in_, dtype=np.float64)
-    if len(readable):
-        features = build_table(replace(table, frame=readable), bands, bank, "featbank score")
-        reasons |= {row.image: f"{row.reason}: {row.message}" for row in features.left_out.itertuples()}
-        X = features.X
-    result = pd.DataFrame({"image": table.frame["image_id"]})
-    result["reason"] = [reasons.get(image_id, "") for image_id in result["image"]]
-    X = X.set_axis(pd.Index(result["image"]).get_indexer(X.index))
-    return scorer.judge(result, X, table.notes)
+    for start in range(0, table.n_images, size):
+        listed = table.frame.iloc[start : start + size].reset_index(drop=True)
+        images = list(zip(listed["image_id"], listed["path"], strict=True))
+        summary = extract(images, requests, bank, workers=workers, show_progress=True)
+        reasons = {
+            failure["image"]: f"{failure['reason']}: {failure['message']}" for failure in summary.failures
+        }
+        readable = listed[~listed["image_id"].isin(list(reasons))]
+        X = pd.DataFrame(columns=scorer.ensemble.feature_names_in_, dtype=np.float64)
+        if not readable["image_id"].isin(summary.missing).all():
+            features = build_table(replace(table, frame=readable), bands, bank, "featbank score")
+            reasons |= {row.image: f"{row.reason}: {row.message}" for row in features.left_out.itertuples()}
+            X = features.X
+        reasons |= {image: reasons.get(image, _MISSING) for image in summary.missing}
+        result = pd.DataFrame({"image": listed["image_id"]})
+        result["reason"] = [reasons.get(image_id, "") for image_id in result["image"]]
+        X = X.set_axis(pd.Index(result["image"]).get_indexer(X.index))
+        yield scorer.judge(result, X, table.notes if start == 0 else ())
 
 
 def _marks(scores: pd.DataFrame, low: float, high: float, *, has_novelty: bool) -> list[str]:

@@ -226,7 +226,7 @@ def test_places_that_cannot_be_written_are_found_before_the_work(
 ) -> None:
     for module, name in (
         ("featbank.runs.fit", "resolve_band"),
-        ("featbank.runs.score", "score_paths"),
+        ("featbank.runs.score", "score_batches"),
         ("featbank.runs.comparison", "compare_runs"),
         ("featbank.report.page", "read_run"),
     ):

@@ -175,6 +175,53 @@ def test_features_count_what_is_missing_left_out_or_a_copy(
     assert document["copies"] == [{"image": "b.png", "copy_of": "a.png"}]
 
 
+@pytest.mark.parametrize("kind", ["text", "table", "stdin"])
+def test_a_list_is_scored_in_its_order_and_a_bad_path_costs_one_row(
+    fitted: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.chdir(fitted)
+    monkeypatch.setattr("featbank.runs.score.BATCH", 2)
+    names = ["photos/31.png", "nowhere/gone.jpg", "photos/30.png", "photos/2.png", "photos"[:3]]
+    lists = {"text": "\n".join(names) + "\n\n", "table": "file;note\n" + "".join(f"{n};x\n" for n in names)}
+    path = tmp_path / ("list.csv" if kind == "table" else "list.txt")
+    path.write_text(lists["table" if kind == "table" else "text"])
+    monkeypatch.setattr("sys.stdin", io.StringIO(lists["text"]))
+    ask = ["score", str(fitted / "run"), "-" if kind == "stdin" else str(path), "--workers", "1"]
+    bank = ["--bank", str(tmp_path / "bank")]
+    assert main([*ask, *bank, "--jsonl"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["image"] for row in rows] == names
+    assert [row["reason"].partition(":")[0] for row in rows] == ["", "missing", "", "", "missing"]
+    assert [row["predicted"] is None for row in rows] == [False, True, False, False, True]
+    expected = score_paths(fitted / "run", [str(fitted / "photos/2.png")], Bank(tmp_path / "bank"), workers=1)
+    assert rows[3]["predicted"] == pytest.approx(expected["predicted"].item())
+
+
+def test_lists_beside_their_images_and_lists_that_are_none(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (fitted / "list.txt").write_text("photos/3.png\n")
+    bank = ["--bank", str(tmp_path / "bank"), "--workers", "1"]
+    assert main(["score", str(fitted / "run"), str(fitted / "list.txt"), "--json", *bank]) == 0
+    assert json.loads(capsys.readouterr().out)["scored"] == 1
+    (tmp_path / "no.csv").write_text("name,mos\na.png,1\n")
+    (tmp_path / "no.txt").write_bytes(b"a\0b")
+    for words, sentence in (
+        (["no.csv"], "needs a column path"),
+        (["no.txt"], "NUL"),
+        (["gone.txt"], "no list of images at gone.txt"),
+        (["gone.jpg"], "no file or folder at gone.jpg"),
+        (["--jsonl", "--csv", "x.csv", str(fitted / "photos")], "Choose one"),
+    ):
+        assert main(["score", str(fitted / "run"), *words, *bank]) == 1
+        assert sentence in capsys.readouterr().err
+
+
 def with_manifest(fitted: Path, path: Path, **changes: object) -> Path:
     """Write the fitted model with another manifest."""
     ensemble, manifest = load_run_model(fitted / "run/model.skops")
