@@ -1,0 +1,1 @@
+"""What was measured on rated photographs, with receipts; the photographs and their scores are not here."""
