@@ -161,7 +161,7 @@ def check_kills(commands: Worker, project: Path, n_kills: int) -> None:
 
 
 def test_a_few_kills_lose_nothing_and_leave_nothing(commands: Worker, project: Path) -> None:
-    check_kills(commands, project, 16)
+    check_kills(commands, project, 12)
 
 
 @pytest.mark.slow

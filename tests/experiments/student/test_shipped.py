@@ -46,7 +46,7 @@ PLAN = ShippedPlan(
 def made(photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("weak") / "set"
     make_weak_set(
-        photographs[:12], folder, WeakSetPlan(size=SIZE, patches_per_mp=1.0, versions=16), workers=1
+        photographs[:12], folder, WeakSetPlan(size=SIZE, patches_per_mp=1.0, versions=10), workers=1
     )
     weak_set = read_weak_set(folder)
     return weak_set, picture_statistics(weak_set, folder, 1), folder

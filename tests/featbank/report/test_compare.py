@@ -58,7 +58,7 @@ def make(tmp_path: Path, rows: pd.DataFrame) -> Maker:
 
 def test_scores_are_those_of_the_runs_and_pairs_are_aligned_by_name(make: Maker, rows: pd.DataFrame) -> None:
     folders = [make("good", 0.05, gmacs=2.0), make("poor", 0.5, gmacs=1.0)]
-    comparison = compare_runs(folders, n_resamples=200)
+    comparison = compare_runs(folders, n_resamples=50)
     assert list(comparison.parts) == ["test", "test/exclusive", "validation", "validation/exclusive"]
     table = comparison.differences.set_index(["part", "metric"])
     written = pd.read_csv(folders[1] / "predictions.csv", keep_default_na=False).set_index("image")
@@ -100,7 +100,7 @@ def test_runs_are_compared_by_groups_and_not_from_a_few(make: Maker, rows: pd.Da
 
 
 def test_a_difference_seen_from_either_side_is_the_same(make: Maker) -> None:
-    comparison = compare_runs([make("a", 0.1), make("bb", 0.2), make("ccc", 0.3)], n_resamples=200)
+    comparison = compare_runs([make("a", 0.1), make("bb", 0.2), make("ccc", 0.3)], n_resamples=60)
     forth = seen_from(comparison, "a", "test", "srcc").set_index("other").loc["ccc"]
     back = seen_from(comparison, "ccc", "test", "srcc").set_index("other").loc["a"]
     assert forth["difference"] == -back["difference"]
@@ -109,7 +109,7 @@ def test_a_difference_seen_from_either_side_is_the_same(make: Maker) -> None:
 
 
 def test_the_corrected_p_counts_the_pairs(make: Maker) -> None:
-    comparison = compare_runs([make("a", 0.1), make("bb", 0.2), make("ccc", 0.3)], n_resamples=300)
+    comparison = compare_runs([make("a", 0.1), make("bb", 0.2), make("ccc", 0.3)], n_resamples=60)
     for _, rows in comparison.differences.groupby(["part", "metric"]):
         assert len(rows) == 3
         assert rows["p_holm"].min() == pytest.approx(min(1.0, 3 * rows["p"].min()))
@@ -151,26 +151,26 @@ def test_metrics_changed_by_hand_are_found(make: Maker) -> None:
 
 def test_a_part_that_one_run_lacks_is_left_out_with_a_word(make: Maker, rows: pd.DataFrame) -> None:
     comparison = compare_runs(
-        [make("a", 0.1), make("b", 0.2, rows=rows[rows["split"] != "validation"])], n_resamples=100
+        [make("a", 0.1), make("b", 0.2, rows=rows[rows["split"] != "validation"])], n_resamples=30
     )
     assert list(comparison.parts) == ["test", "test/exclusive"]
     assert "validation is not compared: b has no such images." in comparison.notes
     training = [
         make(name, noise, rows=rows[rows["split"] == "training"]) for name, noise in (("c", 0.1), ("d", 0.2))
     ]
-    assert list(compare_runs(training, n_resamples=100).parts) == ["training_cv"]
+    assert list(compare_runs(training, n_resamples=30).parts) == ["training_cv"]
     with pytest.raises(RunError, match="no split in common"):
         compare_runs([training[0], make("e", 0.1, rows=rows[rows["split"] != "training"])])
 
 
 def test_different_training_images_are_told(make: Maker, rows: pd.DataFrame) -> None:
-    comparison = compare_runs([make("a", 0.1), make("b", 0.2, rows=rows.iloc[10:])], n_resamples=100)
+    comparison = compare_runs([make("a", 0.1), make("b", 0.2, rows=rows.iloc[10:])], n_resamples=30)
     assert "did not learn from the same images: 80 and 70, 70 in common" in comparison.notes[-1]
 
 
 def test_runs_of_one_name_keep_their_paths(make: Maker) -> None:
     folders = [make("x/run", 0.1), make("y/run", 0.2)]
-    labels = [run.label for run in compare_runs(folders, n_resamples=100).runs]
+    labels = [run.label for run in compare_runs(folders, n_resamples=30).runs]
     assert labels == [str(folder) for folder in folders]
 
 
@@ -178,12 +178,12 @@ def test_a_constant_run_wins_nothing_and_breaks_nothing(
     make: Maker, rows: pd.DataFrame, tmp_path: Path
 ) -> None:
     flat = write_plain_run(tmp_path / "flat", rows.assign(predicted=0.5), title="flat")
-    comparison = compare_runs([make("a", 0.1), flat], n_resamples=100)
+    comparison = compare_runs([make("a", 0.1), flat], n_resamples=30)
     assert "other runs are constant" in word_comparison(comparison).sentence
     assert differences_figure(comparison) is None
     write_comparison(comparison, tmp_path / "out")
     both = write_plain_run(tmp_path / "flat2", rows.assign(predicted=0.6), title="flat2")
-    nothing = compare_runs([flat, both], n_resamples=100)
+    nothing = compare_runs([flat, both], n_resamples=30)
     assert "no run has a rank correlation" in word_comparison(nothing).sentence
     assert scores_figure(nothing) is None
     write_comparison(nothing, tmp_path / "out")
@@ -192,7 +192,7 @@ def test_a_constant_run_wins_nothing_and_breaks_nothing(
 
 def test_the_page_reads_and_loads_nothing(make: Maker, tmp_path: Path) -> None:
     folders = [make("<b>a", 0.1, gmacs=2.0, simulation=True), make("bb", 0.2), make("ccc", 0.3, gmacs=30.0)]
-    comparison = compare_runs(folders, n_resamples=100)
+    comparison = compare_runs(folders, n_resamples=30)
     path = write_comparison(comparison, tmp_path / "out")
     page = read_page(path.read_text(encoding="utf-8"))
     names = [e.attributes["id"] for e in page.find("section")]
@@ -214,7 +214,7 @@ def test_the_page_reads_and_loads_nothing(make: Maker, tmp_path: Path) -> None:
 
 
 def test_the_tables_on_disk_hold_every_digit(make: Maker, tmp_path: Path, rows: pd.DataFrame) -> None:
-    comparison = compare_runs([make("a", 0.1), make("bb", 0.2)], n_resamples=100)
+    comparison = compare_runs([make("a", 0.1), make("bb", 0.2)], n_resamples=30)
     write_comparison(comparison, tmp_path / "out")
     scores = pd.read_csv(tmp_path / "out/scores.csv").set_index(["run", "part"])
     written = pd.read_csv(tmp_path / "a/predictions.csv", keep_default_na=False)
@@ -229,7 +229,7 @@ def test_the_tables_on_disk_hold_every_digit(make: Maker, tmp_path: Path, rows: 
 
 
 def test_pairs_on_the_page_are_the_surest_first(make: Maker) -> None:
-    comparison = compare_runs([make(f"{'r' * i}", 0.05 * i) for i in range(1, 8)], n_resamples=100)
+    comparison = compare_runs([make(f"{'r' * i}", 0.05 * i) for i in range(1, 8)], n_resamples=30)
     shown = difference_rows(comparison, "test", "srcc")
     assert len(shown) == 20  # of 21
     assert score_rows(comparison, "test")[0].kind == "headline"
@@ -244,7 +244,7 @@ def test_p_is_spelled_without_false_certainty() -> None:
 
 def test_the_command(make: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(make("a", 0.1)), str(make("bb", 0.3))]
-    assert main(["report", *folders, "--resamples", "200", "--json"]) == 0
+    assert main(["report", *folders, "--resamples", "50", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["report"] == str(tmp_path / "comparison/comparison.html")
     assert document["parts"]["test"] == 100
