@@ -70,16 +70,18 @@ class Bank:
         self.stat_cache = StatCache(self.root / STAT_CACHE_NAME, read_only=read_only)
 
     def _sweep(self, root: Path) -> None:
-        """Remove what killed processes left: hidden files, and folders of features whose removal they had begun."""
+        """Remove what killed processes left: hidden files, and folders of features begun or being removed."""
         store_at(root).sweep()
         store_at(self.images.path).sweep()
-        with contextlib.suppress(BankError):
-            for name in store_at(root).folders():
-                if KEY.fullmatch(name):
-                    with contextlib.suppress(
-                        OSError
-                    ):  # unless empty; whoever is about to write makes it again
-                        (root / name).rmdir()
+        for place in (root, root / FAILURES_NAME):
+            with contextlib.suppress(BankError):
+                for name in store_at(place).folders():
+                    if KEY.fullmatch(name):
+                        store_at(place / name).sweep()
+                        with contextlib.suppress(
+                            OSError
+                        ):  # unless empty; whoever is about to write makes it again
+                            (place / name).rmdir()
 
     def __repr__(self) -> str:
         return f"Bank({str(self.root)!r}, read_only={self.is_read_only})"

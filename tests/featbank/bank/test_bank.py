@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -147,6 +148,31 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     bank.remove(bank.features()[0].digest)
     bank.compact()
     assert {"notes.txt", "more"} <= set(names_in(tmp_path))
+
+
+def test_opening_sweeps_what_killed_processes_left_in_features_that_nobody_asks_for(tmp_path: Path) -> None:
+    bank = Bank(tmp_path / "bank")
+    kept = open_feature(bank.root)
+    fill(kept, range(3))
+    begun, failures = bank.root / ("ab" * 32), bank.root / "failures" / kept.digest
+    for folder in (begun, failures):
+        folder.mkdir(parents=True)
+    left = [
+        folder / f".featbank-{number:032x}.json" for number, folder in enumerate((begun, failures, kept.path))
+    ]
+    living = begun / f".featbank-{9:032x}.json"
+    for path in (*left, living):
+        path.write_text("{}")
+    with living.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        again = Bank(bank.root)
+        assert [path.exists() for path in (*left, living)] == [False, False, False, True]
+    Bank(bank.root, read_only=True)
+    assert living.exists()
+    Bank(bank.root)
+    assert not begun.exists()
+    assert [feature.digest for feature in again.features()] == [kept.digest]
+    assert len(kept.keys()) == 3
 
 
 def test_compacting_counts_the_shards_it_merged(tmp_path: Path) -> None:
