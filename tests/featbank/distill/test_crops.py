@@ -48,6 +48,13 @@ def test_the_file_is_made_once_and_again_for_another_request(photos, tmp_path):
     assert np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4), first)
     assert (tmp_path / "crops.npy").stat().st_mtime_ns == stamp
     assert not np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4, seed=1), first)
+    assert np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4), first)
+
+
+@pytest.mark.slow  # each worker process imports torch
+def test_two_workers_cut_the_crops_of_one(photos, tmp_path):
+    first = np.array(keep_crops(photos, VIEW, tmp_path, n_crops=4))
+    keep_crops(photos, VIEW, tmp_path, n_crops=4, seed=1)
     assert np.array_equal(keep_crops(photos, VIEW, tmp_path, n_crops=4, workers=2), first)
 
 
