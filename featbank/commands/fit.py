@@ -170,7 +170,7 @@ def _score(options: argparse.Namespace) -> Output:
         check_file(options.csv, "score --csv", is_table_of_scores)
     opt.apply_compute(options)
     keep_freed_memory()  # with one worker this process does the work
-    scorer, bank = Scorer.load(options.model), Bank(options.bank)
+    bank, scorer = Bank(options.bank), Scorer.load(options.model)
     lists = [path for path in options.paths if is_list(path)]
     table = read_photos(
         [path for path in options.paths if path not in lists],
