@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from featbank.datasets.text import TextTable
 from featbank.errors import DatasetError, first_few
 from featbank.remote import Place, is_url
 
@@ -33,6 +34,9 @@ SPLIT_WORDS = {
 
 SUBSETS = ("", "exclusive")
 """Official subsets; ``exclusive`` marks images from categories kept out of training."""
+
+WEIGHTS = ("mos_std", "n_ratings", "weight")
+"""Columns that may say how much the MOS of an image counts."""
 
 COLUMNS = ("image_id", "path", "mos", "split", "subset", "group")
 META_PREFIX = "meta:"
@@ -72,8 +76,8 @@ class ImageTable:
     names_in : str
         Own tables and folders: the absolute folder, or URL, that image names refer to. Empty for a published dataset,
         whose names are known by the dataset's.
-    extra : mapping of str to list of str, length n_images
-        All other columns of the metadata, as written there.
+    extra : TextTable or None
+        All other columns of the metadata, row by row, as written there.
     asked : dict
         The arguments with which `featbank.datasets.read_dataset` reads this table again; empty for one made otherwise.
 
@@ -94,7 +98,7 @@ class ImageTable:
     licence: str = ""
     reference: str = ""
     names_in: str = ""
-    extra: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    extra: TextTable | None = field(default=None, repr=False)
     asked: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -219,6 +223,38 @@ class ImageTable:
         # As text: a Path for each of a million rows would take longer than all else.
         join, tidy = os.path.join, os.path.normpath
         return [name if is_url(name) else tidy(join(self.names_in, name)) for name in image_ids]
+
+    def weights(self, kind: str, image_ids: Sequence[str]) -> NDArray[np.float64]:
+        """Return how much the MOS of some images count, in the mean 1, by a further column of the metadata.
+
+        Parameters
+        ----------
+        kind : str
+            One of `WEIGHTS`: ``weight`` and ``n_ratings`` count as they are, ``mos_std``, the deviation of a MOS, by
+            its inverse square.
+
+        Returns
+        -------
+        float64 array of shape (len(image_ids),), positive
+
+        Raises
+        ------
+        DatasetError
+            If there is no such column, or it is not positive for one of the images.
+        """
+        if self.extra is None:
+            raise DatasetError(f"dataset {self.name!r} has no column {kind!r} to weight its images by.")
+        self.extra.require([kind])
+        values = pd.Series(self.extra.numbers(kind), index=self.frame["image_id"]).loc[list(image_ids)]
+        wrong = values[~(values > 0)]
+        if len(wrong):
+            raise DatasetError(
+                f"{self.extra.path}: to weight images by it, column {kind!r} must be positive for each that takes "
+                f"part, got {first_few([f'{value:g} for {name}' for name, value in wrong.items()])}. Fill it in, leave "
+                "these rows out, or leave sample_weight out of the recipe."
+            )
+        weights = values.to_numpy() ** (-2.0 if kind == "mos_std" else 1.0)
+        return np.asarray(weights / weights.mean())
 
     @property
     def meta_columns(self) -> list[str]:

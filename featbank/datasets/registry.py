@@ -16,6 +16,7 @@ from featbank.datasets.image_table import (
     SPLIT_WORDS,
     SPLITS,
     SUBSETS,
+    WEIGHTS,
     ImageTable,
     make_frame,
     range_of,
@@ -297,6 +298,7 @@ def read_plain_csv(
       negative, which keeps distances and does not depend on which images are in the file.
     - ``split`` (training, validation, test or empty; ``train`` and ``val``, too), ``subset`` (exclusive or empty),
       ``group``: optional.
+    - ``mos_std``, ``n_ratings``, ``weight``: how much a MOS counts, if a recipe's ``sample_weight`` asks for one.
     - ``meta:<name>``: optional numbers known without looking at the image.
 
     What is not found as written is looked for with ``/`` for ``\``, in another case or Unicode form, with its ending
@@ -343,9 +345,13 @@ def read_plain_csv(
     for name in table.columns:
         if name.startswith(META_PREFIX):
             found[name] = table.numbers(name)
-    extra = {name: cells for name, cells in table.columns.items() if name not in (*_USED, *found)}
-    if extra:
-        notes.append(f"Columns not used: {', '.join(name or 'one without a name' for name in extra)}.")
+    extra = table.without((*_USED, *found))
+    unused = [name or "one without a name" for name in extra.columns if name not in WEIGHTS]
+    if unused:
+        notes.append(f"Columns not used: {', '.join(unused)}.")
+    weights = [name for name in extra.columns if name in WEIGHTS]
+    if weights:
+        notes.append(f"Used only if a recipe's regression.sample_weight names it: {', '.join(weights)}.")
     return ImageTable(
         name=f"{CSV_NAME}:{path.stem}",
         root=path.resolve().parent,
@@ -364,7 +370,7 @@ def _choose_columns(table: TextTable, columns: Mapping[str, str], mos: str) -> T
         raise DatasetError(
             f"--mos {mos} and --columns mos={chosen['mos']} name two columns. Give one of them."
         )
-    known = [name for name in _USED if name != "dmos" or "mos" not in chosen]
+    known = [name for name in (*_USED, *WEIGHTS) if name != "dmos" or "mos" not in chosen]
     unknown = [name for name in chosen if name not in known and not name.startswith(META_PREFIX)]
     if unknown:
         raise DatasetError(

@@ -192,11 +192,7 @@ class Release:
             notes=(*self.notes, *table.notes(), *notes),
             licence=self.licence,
             reference=self.reference,
-            extra={
-                name: cells
-                for name, cells in table.columns.items()
-                if name not in (self.image, used, self.split, self.subset)
-            },
+            extra=table.without((self.image, used, self.split, self.subset)),
         )
 
     def _find(self, source: Source, names: list[str], columns: Columns, notes: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -195,6 +195,11 @@ class TextTable:
             read = ", ".join(f"{cell} as {word}" for cell, word in others)
             self.understood.append(f"in {name!r} {read}")
         return [word for word in meant if word is not None]
+
+    def without(self, names: Collection[str]) -> TextTable:
+        """Return the table without some of its columns."""
+        kept = {name: cells for name, cells in self.columns.items() if name not in names}
+        return replace(self, columns=kept)
 
     def unique(self, name: str) -> list[str]:
         """Return a column whose cells must be neither empty nor repeated.

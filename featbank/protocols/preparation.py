@@ -23,7 +23,7 @@ from featbank.recipes.reading import Recipe
 from featbank.runs.evaluate import FLOAT_FORMAT, as_written
 from featbank.runs.fit import FitOptions, load_rows, resolve_bands
 from featbank.runs.folder import PROTOCOL, RECEIPT, build_receipt, write_json
-from featbank.runs.model import build_ensemble, folds_of, n_crops_of
+from featbank.runs.model import build_ensemble, folds_of, n_crops_of, weights_of
 from featbank.table import Band
 from featbank.workers import starting_workers
 from regressors.ensemble import BandEnsemble, NoSkillWarning
@@ -123,7 +123,8 @@ def fit_rows(material: Material, positions: NDArray[np.intp], *, workers: int = 
         with warnings.catch_warnings():
             # A split without skill shows in its score; a warning for each of a thousand helps nobody.
             warnings.simplefilter("ignore", NoSkillWarning)
-            return ensemble.fit(material.X.iloc[positions], material.y[positions])
+            weights = weights_of(request, material.table, rows)
+            return ensemble.fit(material.X.iloc[positions], material.y[positions], sample_weight=weights)
     except ValueError as error:
         if isinstance(error, RunError):
             raise

@@ -19,6 +19,7 @@ import numpy as np
 import tomli_w
 
 from featbank.atomic import write_file
+from featbank.datasets.image_table import WEIGHTS
 from featbank.digest import digest_json
 from featbank.errors import RecipeError, unknown_name
 from featbank.remote import read_regular
@@ -250,6 +251,8 @@ class RegressionRequest:
     ``rows`` is ``images``, or ``crops`` to learn from every crop as a row of its own with its image's MOS and to
     average predictions over crops (as ARNIQA does); all bands then need ``aggregate = "concat"`` and the same number
     of crops. ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the standardised MOS;
+    ``sample_weight`` names the column by which training images count (``mos_std``, ``n_ratings``, ``weight``): in every
+    fit, in the choice of hyper-parameters, and in the weights of the members; empty where all count alike.
     ``gamma`` multiplies 1 / (n_features * variance). ``scale`` is what is done to each column: ``standard``, ``minmax``
     and ``robust`` as by scikit-learn's scalers, or ``none``. ``unit_band`` and ``band_weights`` are for standardised
     columns; the latter lists candidates for the weights of the bands, tried with every other parameter; none means all
@@ -269,6 +272,7 @@ class RegressionRequest:
     cv: FoldsRequest = field(default_factory=FoldsRequest, metadata={"check": _folds})
     combine: str = _key("nnls", _one_of(*COMBINATIONS))
     select_by: str = _key("srcc", _one_of(*SELECTIONS))
+    sample_weight: str = _key("", _one_of("", *WEIGHTS))
     budget_gmacs: float = _key(AIM2024_BUDGET_GMACS, _number(0.0))
 
 
@@ -370,10 +374,11 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the resolved content, without the name, and without a search or a scaling where there is none."""
+        """SHA-256 of the resolved content, without the name, and a search, scaling or weights where there are none."""
         content = {key: value for key, value in asdict(self).items() if key != "name"}
-        if self.regression.scale == RegressionRequest.scale:  # so of recipes from before it was a key
-            del content["regression"]["scale"]
+        for key in ("scale", "sample_weight"):  # so of recipes from before they were keys
+            if content["regression"][key] == getattr(RegressionRequest, key):
+                del content["regression"][key]
         if self.search is None:
             del content["search"]
         return digest_json(content)

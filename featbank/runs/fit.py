@@ -239,6 +239,7 @@ class _Run:
     X: Table
     training: pd.DataFrame
     y: NDArray[np.float64]
+    weights: NDArray[np.float64] | None
     folds: list[Fold]
     n_crops: int
     notes: list[str]
@@ -253,7 +254,7 @@ class _Run:
             self.n_crops,
             self.options.reference,
         )
-        return ensemble.fit(self.X, self.y)
+        return ensemble.fit(self.X, self.y, sample_weight=self.weights)
 
 
 @dataclass(frozen=True)
@@ -411,6 +412,13 @@ def _load(
     if large:
         notes.append(large)
         log(f"note: {large}")
+    weights = model.weights_of(request, table, training)
+    if weights is not None:
+        notes.append(
+            f"Training images count by their {request.sample_weight}, from {weights.min():.3g} to {weights.max():.3g} "
+            "with mean 1, in every fit and choice; metrics count all images alike."
+        )
+        log(f"note: {notes[-1]}")
     return _Run(
         table,
         recipe,
@@ -421,6 +429,7 @@ def _load(
         loaded.table(training),
         training,
         training["mos"].to_numpy(dtype=np.float64),
+        weights,
         folds,
         model.n_crops_of(bands) if request.rows == "crops" else 1,
         notes,
@@ -439,7 +448,9 @@ def _fit(run: _Run, durations: dict[str, float], log: Log) -> _Fitted:
     with _timed(durations, "single_bands_s"):
         singles = {band.name: run.ensemble([[band.name]]) for band in bands if len(bands) > 1}
     with _timed(durations, "control_s"):
-        taught = Training(run.X, run.training, run.y, as_written(ensemble.oof_predictions_), run.folds)
+        taught = Training(
+            run.X, run.training, run.y, as_written(ensemble.oof_predictions_), run.folds, run.weights
+        )
         request, n_permutations = run.recipe.regression, options.permutations
         if n_permutations is None:
             n_permutations = trust.choose_permutations(request, *run.X.shape)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from featbank.encoders.custom import code_agrees
 from featbank.errors import RunError
@@ -96,6 +97,13 @@ def folds_of(request: RegressionRequest, training: pd.DataFrame) -> list[Fold]:
         cause = describe_large_group(request, training) or "the groups of the training images are uneven."
         raise RunError(f"fit: {cause} Folds with fewer than {MIN_FOLD_ROWS} images are left. {cure}")
     return folds
+
+
+def weights_of(
+    request: RegressionRequest, table: ImageTable, rows: pd.DataFrame
+) -> NDArray[np.float64] | None:
+    """Return how much each row counts, shape (n_rows,), where the recipe asks for it; None where all count alike."""
+    return table.weights(request.sample_weight, rows.index.tolist()) if request.sample_weight else None
 
 
 def describe_large_group(request: RegressionRequest, training: pd.DataFrame) -> str:

@@ -506,6 +506,8 @@ class Training:
     y, held_out : float arrays of shape (n_rows,)
         MOS and out-of-fold predictions.
     folds : list of (train, test)
+    weights : float array of shape (n_rows,) or None
+        How much each row counts, where a recipe asks for it.
     """
 
     X: Table
@@ -513,6 +515,7 @@ class Training:
     y: NDArray[np.float64]
     held_out: NDArray[np.float64]
     folds: list[Fold]
+    weights: NDArray[np.float64] | None = None
 
 
 def choose_permutations(request: RegressionRequest, n_rows: int, n_columns: int) -> int:
@@ -553,7 +556,7 @@ def run_control(
         with warnings.catch_warnings():
             # That nothing is learned from shuffled MOS is what should happen.
             warnings.simplefilter("ignore", NoSkillWarning)
-            ensemble.fit(training.X, y)
+            ensemble.fit(training.X, y, sample_weight=training.weights)
         scores = ensemble.cv_results_.filter(regex=r"^split\d+_test_score$").to_numpy(dtype=np.float64)
         return ensemble.oof_predictions_, scores
 

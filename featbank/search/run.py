@@ -163,6 +163,11 @@ def search_run(
         If features, MOS or rows are missing.
     """
     check_folder(out, SEARCH, "search --out")
+    if recipe.regression.sample_weight:
+        raise RunError(
+            f"search: regression.sample_weight = {recipe.regression.sample_weight!r} is for fit and protocol; a search "
+            "counts all images alike. Leave it out, and fit the winner's recipe with it."
+        )
     variants = [variant.request for row in list_variants(recipe).values() for variant in row]
     bands = resolve_bands(bank, table, variants)
     budget = recipe.regression.budget_gmacs if options.budget_gmacs is None else options.budget_gmacs

@@ -242,7 +242,8 @@ def test_splits_are_understood_in_their_spellings_and_the_rest_is_kept(photos: P
     table = read_dataset(photos / "t.csv")
     assert table.counts() == {"training": 4, "validation": 4, "test": 3, "no split": 1}
     assert "train as training, Training as training" in table.notes[0]
-    assert table.extra == {"camera": list("abcdefghijkl")}
+    assert table.extra is not None
+    assert table.extra.columns == {"camera": list("abcdefghijkl")}
 
 
 REFUSED: dict[str, tuple[str, Write, dict[str, Any], str]] = {
@@ -385,3 +386,25 @@ def test_every_command_reads_the_table_as_asked_and_the_run_remembers(
     assert "data:image/" in page
     assert main(["report", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run/report.html").read_text() == page
+
+
+def test_columns_that_weight_images_are_read_when_asked(photos: Path) -> None:
+    content = lines(
+        ";",
+        ("path", "mos", "SD", "n_ratings", "weight"),
+        mos=COMMAS,
+        more=[["0,5", "0,25"] * 6, [8, 24] * 6, [0] * 12],
+    )
+    text(content)(photos / "t.csv")
+    table = read_dataset(photos / "t.csv", columns={"mos_std": "SD"})
+    assert (
+        "Used only if a recipe's regression.sample_weight names it: mos_std, n_ratings, weight."
+        in table.notes
+    )
+    np.testing.assert_allclose(table.weights("mos_std", NAMES), [0.4, 1.6] * 6)
+    np.testing.assert_allclose(table.weights("n_ratings", NAMES[1:3]), [1.5, 0.5])
+    with pytest.raises(DatasetError, match="'weight' must be positive for each that takes part, got 0 for"):
+        table.weights("weight", NAMES)
+    text(lines())(photos / "t.csv")
+    with pytest.raises(DatasetError, match=r"needs the column.*'n_ratings', its columns are"):
+        read_dataset(photos / "t.csv").weights("n_ratings", NAMES)

@@ -25,6 +25,7 @@ from featbank.protocols.protocols import (
     run_repeated,
 )
 from featbank.recipes.reading import parse_recipe
+from featbank.runs.model import build_ensemble, folds_of
 from regressors.evaluation.metrics import srcc
 from tests.support.imported_run import write_scores
 from tests.support.page import read_page
@@ -67,6 +68,27 @@ def test_each_split_is_a_fit_of_its_own(tmp_path: Path) -> None:
     assert f"{scores['srcc'].median():.3f}" in outcome.sentence
     again = run_repeated(material, n_splits=6, workers=1).scores
     pd.testing.assert_frame_equal(scores, again)
+
+
+def test_images_count_by_the_column_that_the_recipe_names(tmp_path: Path) -> None:
+    material = make(tmp_path)
+    rows = np.arange(90)
+    plain = fit_rows(material, rows).predict(material.X)
+    frame = pd.read_csv(tmp_path / "scores.csv").assign(mos_std=np.linspace(0.1, 2, 120))
+    frame.to_csv(tmp_path / "scores.csv", index=False)
+    request = replace(material.recipe.regression, sample_weight="mos_std")
+    weighted = replace(
+        material,
+        table=read_dataset(tmp_path / "scores.csv"),
+        recipe=replace(material.recipe, regression=request),
+    )
+    order = material.rows.index.get_indexer(frame["path"])
+    weights = np.linspace(0.1, 2, 120)[np.argsort(order)][rows] ** -2
+    expected = build_ensemble(request, folds_of(request, material.rows.iloc[rows]), 1)
+    expected.fit(material.X.iloc[rows], material.y[rows], sample_weight=weights / weights.mean())
+    found = fit_rows(weighted, rows).predict(material.X)
+    np.testing.assert_allclose(found, expected.predict(material.X), rtol=1e-9)
+    assert np.abs(found - plain).max() > 1e-3
 
 
 def test_groups_are_kept_together_unless_asked_otherwise(tmp_path: Path) -> None:

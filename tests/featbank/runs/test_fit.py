@@ -432,3 +432,35 @@ def test_metadata_alone_is_a_floor(tmp_path: Path) -> None:
     with_metadata: ImageTable = replace(table, frame=table.frame.assign(**{"meta:log_views": informative}))
     metrics = fit_run(with_metadata, recipe, bank, tmp_path / "run", FitOptions(workers=1, permutations=0))
     assert metrics["baselines"]["metadata_ridge"]["test"]["srcc"] > 0.9
+
+
+def test_training_images_count_by_the_column_that_the_recipe_names(tmp_path: Path) -> None:
+    _, recipe, bank = prepare(tmp_path)
+    clean = pd.read_csv(tmp_path / "scores.csv")
+    wrong = (clean["split"] == "training") & (clean.index % 3 == 0)
+    spoilt = clean.assign(mos=clean["mos"].where(~wrong, 0.01), n_ratings=np.where(wrong, 1e-9, 5))
+    spoilt.to_csv(tmp_path / "scores.csv", index=False)
+    weighted = replace(recipe, regression=replace(recipe.regression, sample_weight="n_ratings"))
+    assert weighted.digest != recipe.digest
+    kept = spoilt[~wrong]
+    kept.to_csv(tmp_path / "kept.csv", index=False)
+    predicted = {}
+    for name, source, asked in (
+        ("plain", "scores", recipe),
+        ("weighted", "scores", weighted),
+        ("kept", "kept", recipe),
+    ):
+        said: list[str] = []
+        found = read_dataset(tmp_path / f"{source}.csv")
+        fit_run(found, asked, bank, tmp_path / name, FitOptions(workers=1, permutations=1), log=said.append)
+        rows = pd.read_csv(tmp_path / name / "predictions.csv").set_index("image")
+        predicted[name] = rows.loc[rows["split"] == "test", "predicted"]
+        assert any("Training images count by their n_ratings" in line for line in said) == (
+            name == "weighted"
+        )
+    # The folds differ, and with them the chosen penalties; the rows that do not count leave no other trace.
+    assert np.abs(predicted["weighted"] - predicted["kept"]).max() < 0.05
+    assert np.abs(predicted["plain"] - predicted["kept"]).mean() > 0.1
+    assert 'sample_weight = "n_ratings"' in (tmp_path / "weighted/recipe.toml").read_text()
+    notes = json.loads((tmp_path / "weighted/receipt.json").read_text())["notes"]
+    assert any("Training images count by their n_ratings" in note for note in notes)
