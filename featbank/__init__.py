@@ -5,9 +5,15 @@ images, views, encoders, datasets, bank, extract and table for features; recipes
 distill, report and commands for what is made of them.
 """
 
-import importlib
 import os
 import sys
+
+# `python -m featbank` puts the current folder first on the module path, where a stranger's `random.py` may lie:
+# off it goes before anything else is imported (also `typing`), unless it is the checkout that holds this package.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and os.path.dirname(__path__[0]) != sys.path[0]:  # noqa: PTH120
+    del sys.path[0]
+
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,11 +48,6 @@ __all__ = [
     "open_table",
     "read_dataset",
 ]
-
-# `python -m featbank` puts the current folder first on the module path, where a stranger's `random.py` may lie:
-# off it goes, before anything else is imported, unless it is the checkout that holds this package.
-if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and os.path.dirname(__path__[0]) != sys.path[0]:  # noqa: PTH120
-    del sys.path[0]
 
 
 def __getattr__(name: str) -> object:

@@ -17,11 +17,14 @@ from tests.featbank.encoders.test_custom import CODE
 from tests.support.datasets import write_csv, write_image
 
 SHADOWED = """
-argparse contextlib ctypes dataclasses importlib inspect joblib json matplotlib numba numpy optuna pandas
+argparse contextlib ctypes dataclasses inspect joblib json matplotlib numba numpy optuna pandas
 pickle PIL pyarrow random re runpy sitecustomize sklearn scipy secrets signal socket string subprocess
 tempfile threading torch tqdm typing usercustomize warnings weakref yaml
 """
-"""Modules that some process of a command imports, and that lie in the folder it is called in."""
+"""Modules that some process of a command imports, and that lie in the folder it is called in.
+
+Not `importlib`: `python -m` itself imports it, before any module of ours, where nothing else has done so at start.
+"""
 
 WITNESS = """
 import os
