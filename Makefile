@@ -23,7 +23,7 @@ export OMP_NUM_THREADS ?= 1
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-encoders demo features fit search distill report notebooks test test-slow lint format types imports check bench clean
+.PHONY: help setup setup-encoders demo features fit search distill report notebooks docs test test-slow lint format types imports check bench clean
 
 help: ## show this list
 	@echo "featbank: photographs to quality scores with frozen features and classic regression"
@@ -48,6 +48,10 @@ $(VENV)/.ready-dev: pyproject.toml
 
 $(VENV)/.ready-encoders: pyproject.toml | $(VENV)/.ready-dev
 	$(BIN)/python -m pip install --quiet --editable '.[students,openvino]'
+	@touch $@
+
+$(VENV)/.ready-docs: pyproject.toml | $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
 setup: $(VENV)/.ready-dev ## make the private environment in .venv, with the developer's tools
@@ -84,6 +88,9 @@ notebooks: $(VENV)/.ready-dev demo ## execute every notebook on the demo set (CH
 	$(FEATBANK) features demo --recipe search-classic
 	$(BIN)/python -m experiments.notebooks $(CHECK)
 
+docs: $(VENV)/.ready-docs ## build the documentation into site/ (warnings are errors)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 test: $(VENV)/.ready-dev ## run the tests (fast suite)
 	$(BIN)/python -m pytest -q -m "not slow" $(SPREAD)
 
@@ -110,4 +117,4 @@ bench: $(VENV)/.ready-dev ## measure speed as ratios, side by side in one run (P
 	$(BIN)/python -m experiments.benchmarks --part $(PART)
 
 clean: ## remove the demo set, the bank, the runs and the tools' caches (not the environment)
-	rm -rf demo bank runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf demo bank runs build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

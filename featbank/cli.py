@@ -116,8 +116,9 @@ def _main(arguments: list[str]) -> int:
     return _run(name, arguments[1:])
 
 
-def _run(name: str, arguments: list[str]) -> int:
-    command: Command = importlib.import_module(f"featbank.commands.{COMMANDS[name][0]}").COMMANDS[name]
+def make_parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser of a command, as its ``--help`` and the documentation show it."""
+    command = _command(name)
     parser = argparse.ArgumentParser(
         prog=f"featbank {name}",
         description=inspect.getdoc(command.run),
@@ -127,6 +128,17 @@ def _run(name: str, arguments: list[str]) -> int:
     for declare in command.arguments:
         declare(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    return parser
+
+
+def _command(name: str) -> Command:
+    command: Command = importlib.import_module(f"featbank.commands.{COMMANDS[name][0]}").COMMANDS[name]
+    return command
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    parser = make_parser(name)
+    command = _command(name)
     try:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has printed its message

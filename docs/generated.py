@@ -1,0 +1,69 @@
+"""Pages that are made at build time, so that they cannot fall behind the code: commands and regressors."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import regressors
+from featbank.cli import COMMANDS, make_parser
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages to those of the folder."""
+    for name, text in {"commands": commands_page(), "regressors": regressors_page()}.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
+    return files
+
+
+def regressors_page() -> str:
+    """List every public name of `regressors`, by module."""
+    lines = ["# Regressors", regressors.__doc__ or ""]
+    for module, names in regressors._NAMES.items():
+        lines += [f"## {module}", *(f"::: regressors.{module}.{name}" for name in names.split())]
+    return "\n\n".join(lines)
+
+
+def commands_page() -> str:
+    """Describe every command from its own parser."""
+    lines = [
+        "# Commands",
+        "",
+        "One console command, `featbank`. A command ends with 0 when done, 1 when the work could not be done (one "
+        "message, no traceback), 2 for a usage error, 130 when interrupted. Every command takes `--json`, which "
+        "prints one JSON document on standard output; progress and logs go to standard error.",
+        "",
+    ]
+    for name in COMMANDS:
+        lines += describe(make_parser(name), 2)
+    return "\n".join(lines) + "\n"
+
+
+def describe(parser: argparse.ArgumentParser, level: int) -> list[str]:
+    """Write a parser's description, its example and its arguments; then those of its actions."""
+    text, _, example = (parser.description or "").partition("For example:\n")
+    lines = [f"{'#' * level} {parser.prog}", "", escaped(text.strip()), ""]
+    if example:
+        lines += ["```sh", *(line.strip() for line in example.strip().splitlines()), "```", ""]
+    formatter = parser._get_formatter()
+    nested: list[argparse.ArgumentParser] = []
+    rows = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            nested = list(action.choices.values())
+        elif action.help != argparse.SUPPRESS and "--help" not in action.option_strings:
+            shown = formatter._format_action_invocation(action)
+            rows.append(f"`{shown}`\n:   {escaped(formatter._expand_help(action)) if action.help else ''}\n")
+    lines += [*rows, ""]
+    for inner in nested:
+        lines += describe(inner, level + 1)
+    return lines
+
+
+def escaped(text: str) -> str:
+    """Write text so that Markdown shows it as it stands, with options and files as code."""
+    text = re.sub(r"([*_<>\[\]])", r"\\\1", text)
+    return re.sub(r"(?<![\w-])(--[a-z][a-z-]+)", r"`\1`", text)
