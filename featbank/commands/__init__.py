@@ -154,8 +154,15 @@ def _reading(prefix: str, whose: str) -> Callable[[argparse.ArgumentParser], obj
     return lambda parser: add(
         parser,
         argument(f"--{prefix}images DIR", f"folder of {whose}, if they do not lie beside the metadata"),
+        *_naming(prefix, "image=NAME,mos=NAME,split=NAME,group=NAME"),
+    )
+
+
+def _naming(prefix: str, columns: str) -> tuple[Callable[[argparse.ArgumentParser], object], ...]:
+    """Declare the options that say what the columns of a table hold."""
+    return (
         argument(
-            f"--{prefix}columns image=NAME,mos=NAME,split=NAME,group=NAME",
+            f"--{prefix}columns {columns}",
             "columns of a table of your own that are named otherwise",
             column_names,
         ),
@@ -168,6 +175,7 @@ def _reading(prefix: str, whose: str) -> Callable[[argparse.ArgumentParser], obj
     )
 
 
+COLUMNS = _naming("", "mos=NAME,predicted=NAME,image=NAME,group=NAME")
 IMAGES, OTHER_IMAGES = _reading("", "the images"), _reading("other-", "the images of OTHER")
 
 

@@ -1,4 +1,4 @@
-"""The commands fit, score, report and distill: what is made of features."""
+"""The commands fit, score, evaluate, report and distill: what is made of features."""
 
 from __future__ import annotations
 
@@ -88,17 +88,8 @@ def render_metrics(metrics: dict[str, Any]) -> str:
     """Lay the metrics out as the table that `featbank fit` prints."""
     from featbank.encoders import random_weights_note
 
-    parts = [
-        name
-        for name in ("training_cv", "validation", "validation/exclusive", "test", "test/exclusive")
-        if name in metrics
-    ]
-    lines = [
-        f"{'':<22}{'n':>6}  {'SRCC':>6} {'95 % interval':>16}  {'PLCC':>6}  {'KRCC':>6}  {'RMSE':>8}  {'MAE':>8}"
-    ]
-    lines += [_metric_line(name, metrics[name]) for name in parts]
-    reasons = {name: metrics[name].get("ci95_reason") for name in parts}
-    lines += [f"no interval for {name}: {reason}" for name, reason in reasons.items() if reason]
+    names = ("training_cv", "validation", "validation/exclusive", "test", "test/exclusive")
+    lines = _metric_lines({name: metrics[name] for name in names if name in metrics})
     last = "test" if "test" in metrics else "validation"
     compared = {"constant prediction": metrics.get("baselines", {}).get("constant", {})}
     compared["metadata-only ridge"] = metrics.get("baselines", {}).get("metadata_ridge", {})
@@ -115,6 +106,15 @@ def render_metrics(metrics: dict[str, Any]) -> str:
     if metrics["random_weights"]:
         lines.append(random_weights_note(metrics["random_weights"]))
     return "\n".join(lines)
+
+
+def _metric_lines(parts: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{'':<22}{'n':>6}  {'SRCC':>6} {'95 % interval':>16}  {'PLCC':>6}  {'KRCC':>6}  {'RMSE':>8}  {'MAE':>8}"
+    ]
+    lines += [_metric_line(name, scores) for name, scores in parts.items()]
+    reasons = {name: scores.get("ci95_reason") for name, scores in parts.items()}
+    return lines + [f"no interval for {name}: {reason}" for name, reason in reasons.items() if reason]
 
 
 def _metric_line(name: str, scores: dict[str, Any]) -> str:
@@ -221,6 +221,39 @@ def _rows(scores: pd.DataFrame) -> list[dict[str, Any]]:
         {key: None if value != value else value for key, value in row.items()}
         for row in scores.to_dict("records")
     ]
+
+
+_EVALUATE_OPTIONS = (
+    opt.argument(
+        "file FILE",
+        "table (CSV, XLSX, Parquet, Feather, JSONL) with columns mos,predicted and, if known, image,group,split,subset",
+    ),
+    *opt.COLUMNS,
+)
+
+
+def _evaluate(options: argparse.Namespace) -> Output:
+    """Judge any predictions, whoever made them, as `featbank fit` judges its own.
+
+    Every metric by split and subset; intervals by group, which are not given for fewer than ten groups; and checks:
+    predictions better than raters agree, turned round, squeezed together, off the scale, worse than a constant, or
+    on images of groups that were trained on. Rows without MOS or prediction are passed over, and counted.
+
+    For example:
+      featbank evaluate runs/starter/predictions.csv
+      featbank evaluate theirs.csv --columns image=file,mos=MOS,predicted=score,group=reference
+    """
+    from featbank.runs.predictions import evaluate_file
+
+    result = evaluate_file(options.file, options.columns, options.mos, options.encoding)
+    lines = _metric_lines(result["metrics"])
+    for name, scores in result["metrics"].items():
+        if scores["plcc_logistic"] is not None:
+            mapped = f"PLCC {scores['plcc_logistic']:.4f}, RMSE {scores['rmse_logistic']:.4g}"
+            lines.append(f"{name} after a logistic map fitted on these rows: {mapped}")
+    graver = [finding for finding in result["findings"] if finding["level"] != "ok"]
+    lines += [f"{entry['level'].upper()} {entry['check']}: {entry['sentence']}" for entry in graver]
+    return Output(result, "\n".join([*lines, *result["notes"]]))
 
 
 _REPORT_OPTIONS = (
@@ -382,6 +415,7 @@ def _distill(options: argparse.Namespace) -> Output:
 COMMANDS = {
     "fit": Command(_FIT_OPTIONS, _fit),
     "score": Command(_SCORE_OPTIONS, _score),
+    "evaluate": Command(_EVALUATE_OPTIONS, _evaluate),
     "report": Command(_REPORT_OPTIONS, _report),
     "distill": Command(_DISTILL_OPTIONS, _distill),
 }

@@ -7,7 +7,7 @@ which scale, who may tell training from test, and which images belong together. 
 from featbank.datasets.check import check_dataset, render_check
 from featbank.datasets.image_table import SPLITS, SUBSETS, ImageTable
 from featbank.datasets.locate import is_list, read_list, read_photos
-from featbank.datasets.registry import list_datasets, read_dataset, read_plain_csv
+from featbank.datasets.registry import list_datasets, read_dataset, read_mos, read_own_table, read_plain_csv
 from featbank.datasets.releases import DatasetInfo, Release
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "list_datasets",
     "read_dataset",
     "read_list",
+    "read_mos",
+    "read_own_table",
     "read_photos",
     "read_plain_csv",
     "render_check",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -329,13 +329,13 @@ def read_plain_csv(
         If no column names the images, an image is listed twice, or a value is of the wrong kind.
     """
     path = as_place(path)
-    table = _choose_columns(read_any(path, fold_header=True, encoding=encoding), columns or {}, mos)
+    table = read_own_table(path, columns=columns, mos=mos, encoding=encoding)
     base = as_place(images) if images is not None else path.parent
     base = base.resolve()
     notes: list[str] = []
     found: dict[str, list[str] | NDArray[np.float64]] = {}
     found["image_id"], found["path"] = _images(table, base, notes, is_asked=images is not None)
-    found["mos"] = _scores(table, notes)
+    found["mos"] = read_mos(table, notes)
     if "split" in table.columns:
         found["split"] = table.words("split", SPLITS, SPLIT_WORDS)
     if "subset" in table.columns:
@@ -363,14 +363,26 @@ def read_plain_csv(
     )
 
 
-def _choose_columns(table: TextTable, columns: Mapping[str, str], mos: str) -> TextTable:
-    """Call the columns that the user chose by what they hold; a column of that name that was not chosen steps back."""
-    chosen = {("path" if name == "image" else name): column for name, column in columns.items()}
+def read_own_table(
+    path: str | Place,
+    *,
+    columns: Mapping[str, str] | None = None,
+    mos: str = "",
+    encoding: str = "",
+    further: Sequence[str] = (),
+) -> TextTable:
+    """Read a table of any kind, and call the columns that its user chose by what they hold.
+
+    A column of that name that was not chosen steps back. ``further`` are names of columns that may be chosen beside
+    those of a dataset; the other parameters, and errors, are those of `read_plain_csv`, which reads what the cells say.
+    """
+    table = read_any(as_place(path), fold_header=True, encoding=encoding)
+    chosen = {("path" if name == "image" else name): column for name, column in (columns or {}).items()}
     if mos and chosen.setdefault("mos", mos) != mos:
         raise DatasetError(
             f"--mos {mos} and --columns mos={chosen['mos']} name two columns. Give one of them."
         )
-    known = [name for name in (*_USED, *WEIGHTS) if name != "dmos" or "mos" not in chosen]
+    known = [name for name in (*_USED, *WEIGHTS, *further) if name != "dmos" or "mos" not in chosen]
     unknown = [name for name in chosen if name not in known and not name.startswith(META_PREFIX)]
     if unknown:
         raise DatasetError(
@@ -385,7 +397,9 @@ def _choose_columns(table: TextTable, columns: Mapping[str, str], mos: str) -> T
     for name, cells in table.columns.items():
         if name not in taken:
             named[f"{name} (as written)" if name in chosen else name] = cells
-    said = ", ".join(f"{column} as {name}" for name, column in chosen.items() if column)
+    said = ", ".join(
+        f"{column} as {'image' if name == 'path' else name}" for name, column in chosen.items() if column
+    )
     understood = [*table.understood, *([f"columns chosen: {said}"] if said else [])]
     return TextTable(table.path, named, table.lines, understood)
 
@@ -464,7 +478,8 @@ def _check_one_row_per_file(table: TextTable, paths: list[str]) -> None:
         first[path] = line
 
 
-def _scores(table: TextTable, notes: list[str]) -> NDArray[np.float64]:
+def read_mos(table: TextTable, notes: list[str]) -> NDArray[np.float64]:
+    """Read the MOS, or turn the DMOS, of an own table, float64 of shape (n_rows,); notes say what was done."""
     if "mos" in table.columns:
         if "dmos" in table.columns:
             notes.append("The column 'dmos' is not used, because 'mos' is there too.")

@@ -27,7 +27,7 @@ from featbank.runs.model import build_ensemble, folds_of, n_crops_of, weights_of
 from featbank.table import Band
 from featbank.workers import starting_workers
 from regressors.ensemble import BandEnsemble, NoSkillWarning
-from regressors.evaluation.metrics import METRICS, evaluate
+from regressors.evaluation.metrics import EVALUATED, evaluate
 
 if TYPE_CHECKING:
     from featbank.bank import Bank
@@ -142,7 +142,7 @@ def score_fit(material: Material, train: NDArray[np.intp], test: NDArray[np.intp
     ensemble = fit_rows(material, train)
     predicted = ensemble.predict(material.X.iloc[test])
     scores = evaluate(as_written(material.y[test]), as_written(predicted))
-    return {"n_training": len(train), "n_test": len(test)} | {name: scores[name] for name in METRICS}
+    return {"n_training": len(train), "n_test": len(test)} | {name: scores[name] for name in EVALUATED}
 
 
 def run_all(

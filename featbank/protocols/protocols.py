@@ -17,7 +17,7 @@ from featbank.runs.evaluate import as_written, judge
 from featbank.runs.split import written_groups
 from featbank.runs.trust import check_duplicates
 from regressors.evaluation.comparison import draw_splits, summarise_scores
-from regressors.evaluation.metrics import METRICS
+from regressors.evaluation.metrics import EVALUATED
 from regressors.folds import Fold
 
 
@@ -58,7 +58,7 @@ def run_repeated(
     results = run_all(score_fit, jobs, len(jobs), workers, "splits")
     scores = pd.DataFrame(results)
     scores.insert(0, "split", range(len(scores)))
-    summary = summarise_scores(scores, list(METRICS))
+    summary = summarise_scores(scores, list(EVALUATED))
     settings: dict[str, Any] = {
         "n_splits": n_splits,
         "test_size": test_size,
@@ -158,7 +158,7 @@ def run_curve(
             labels.append({"repeat": repeat, "size": size})
     results = run_all(score_fit, jobs, len(jobs), workers, "fits")
     scores = pd.DataFrame([label | result for label, result in zip(labels, results, strict=True)])
-    summary = summarise_scores(scores, list(METRICS), by="size")
+    summary = summarise_scores(scores, list(EVALUATED), by="size")
     srcc = summary[summary["metric"] == "srcc"].set_index("size")
     settings: dict[str, Any] = {
         "sizes": chosen,
@@ -294,7 +294,7 @@ def run_cross(source: Material, target: Material, scale: ScaleMap, *, workers: i
     scores = pd.DataFrame(
         [
             {"predictor": name, "n": entry["n"]}
-            | {metric: entry[metric] for metric in METRICS}
+            | {metric: entry[metric] for metric in EVALUATED}
             | {
                 f"srcc_{end}": bounds[i]
                 for bounds in [(entry.get("ci95") or {}).get("srcc", (None, None))]

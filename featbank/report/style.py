@@ -31,7 +31,10 @@ MINUS = "−"
 MISSING = "–"
 UNREADABLE = 1e9  # from here on a number is written with an exponent
 
-METRIC_TITLES = {name: name.upper() for name in METRIC_NAMES} | {"plcc_logistic": "PLCC after logistic map"}
+METRIC_TITLES = {
+    name: name.removesuffix("_logistic").upper() + " after logistic map" * name.endswith("_logistic")
+    for name in METRIC_NAMES
+}
 CORRELATIONS = frozenset(METRIC_NAMES) - frozenset(ERRORS)
 
 _SPLIT_TITLES = {"training_cv": "training, out of fold", "training": "training"}
@@ -46,7 +49,7 @@ def split_title(key: str) -> str:
 
 def score_title(select_by: str) -> str:
     """Spell the metric that chose the hyper-parameters; errors are negated there, so that greater is better."""
-    title = f"{select_by.removesuffix('_logistic').upper()}{' after logistic map' * select_by.endswith('_logistic')}"
+    title = METRIC_TITLES.get(select_by, select_by.upper())
     return f"negated {title}" if select_by.startswith(ERRORS) else title
 
 

@@ -28,7 +28,7 @@ from featbank.recipes.reading import Recipe
 from featbank.remote import Place, check_regular, read_regular
 from featbank.runs.split import name_groups
 from featbank.table import Band
-from regressors.evaluation.metrics import METRICS as SCORED
+from regressors.evaluation.metrics import EVALUATED
 
 MAX_JSON_BYTES = 1 << 28
 
@@ -259,8 +259,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-_FIRST = ("srcc", "plcc", "plcc_logistic", "krcc", "mae", "rmse")
-METRIC_NAMES = (*_FIRST, *(name for name in SCORED if name not in _FIRST))
+_FIRST = ("srcc", "plcc", "plcc_logistic", "krcc", "mae", "rmse", "rmse_logistic")
+METRIC_NAMES = (*_FIRST, *(name for name in EVALUATED if name not in _FIRST))
 """In the order of tables."""
 SPLITS = ("training", "validation", "test")
 

@@ -243,15 +243,18 @@ def _point_metrics(y: Floats, y_pred: Floats) -> dict[str, float]:
     error = y_pred - y
     values = {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt((error**2).mean()))}
     if np.ptp(y_pred) == 0 or np.ptp(y) == 0:
+        values["rmse_logistic"] = float(np.std(y))
         return values | dict.fromkeys(("plcc", "srcc", "krcc", "plcc_logistic"), float("nan"))
     plcc = _correlation(y, y_pred)
     is_curved = len(np.unique(y_pred)) > 4
     curve = np.polynomial.Polynomial.fit(y_pred, y, 3 if is_curved else 1)
+    mapped = max(plcc, _correlation(y, curve(y_pred)))  # a cubic stands in for the map
     return values | {
         "plcc": plcc,
         "srcc": _correlation(rankdata(y), rankdata(y_pred)),
         "krcc": float(kendalltau(y, y_pred).statistic),
-        "plcc_logistic": max(plcc, _correlation(y, curve(y_pred))),  # a cubic stands in for the map
+        "plcc_logistic": mapped,
+        "rmse_logistic": float(np.std(y) * np.sqrt(max(0.0, 1 - mapped**2))),
     }
 
 

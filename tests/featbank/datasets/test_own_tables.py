@@ -151,7 +151,7 @@ VARIANTS = {
     "columns": Variant(
         "t.csv",
         text(lines(header=("Img_Name", "mos_quality", "mos"), more=[[0] * 12])),
-        ["Img_Name as path, mos_quality as mos", "Columns not used: mos (as written)"],
+        ["Img_Name as image, mos_quality as mos", "Columns not used: mos (as written)"],
         {"columns": {"image": "Img_Name", "mos": "mos_quality"}},
     ),
     "one of several": Variant(
@@ -364,7 +364,7 @@ def test_every_command_reads_the_table_as_asked_and_the_run_remembers(
     asked = ["--columns", "image=img,split=set,group=who", "--mos", "sharpness", "--encoding", "cp1252"]
     asked += ["--images", str(tmp_path / "photos")]
     understood = (
-        "semicolons between columns; encoding cp1252; columns chosen: img as path, set as split, who as "
+        "semicolons between columns; encoding cp1252; columns chosen: img as image, set as split, who as "
     )
     stored = ["--bank", str(tmp_path / "bank"), *asked]
     recipe = ["--recipe", str(tmp_path / "mine.toml"), "--workers", "1", *stored]

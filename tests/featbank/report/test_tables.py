@@ -79,7 +79,7 @@ def test_markdown_is_one_table_by_split_and_one_of_comparisons(small_run: RunDat
     lines = table_markdown(small_run).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 2 + 5 + 2 + 6
-    assert {line.count("|") for line in rows} == {9}
+    assert {line.count("|") for line in rows} == {10}
     assert SIMULATION_NOTE not in table_markdown(small_run)
 
 
@@ -94,7 +94,7 @@ def test_names_cannot_break_the_markdown_table(make_run: Callable[..., Path], na
     bands = metrics["single_bands"]
     edit_json(folder / "metrics.json", single_bands={name: next(iter(bands.values()))} | bands)
     rows = [line for line in table_markdown(read_run(folder)).splitlines() if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in rows} == {9}
+    assert {line.replace("\\|", "").count("|") for line in rows} == {10}
     assert "<script" not in table_markdown(read_run(folder))
 
 

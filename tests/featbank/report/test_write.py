@@ -102,7 +102,17 @@ def test_the_metrics_table_shows_metrics_json(written: Path, page: Element) -> N
     metrics = json.loads((written / "metrics.json").read_text(encoding="utf-8"))
     [table] = by_id(page, "metrics").find("table")
     rows = table_rows(table)
-    assert rows[0] == ["split", "n", "SRCC", "PLCC", "PLCC after logistic map", "KRCC", "MAE", "RMSE"]
+    assert rows[0] == [
+        "split",
+        "n",
+        "SRCC",
+        "PLCC",
+        "PLCC after logistic map",
+        "KRCC",
+        "MAE",
+        "RMSE",
+        "RMSE after logistic map",
+    ]
     keys = ["training_cv", "validation", "validation/exclusive", "test", "test/exclusive"]
     for key, row in zip(keys, rows[1:], strict=True):
         assert row[1] == str(metrics[key]["n"])

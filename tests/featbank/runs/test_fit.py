@@ -75,6 +75,24 @@ def test_metrics_follow_from_the_written_predictions(run: Path) -> None:
     assert low <= metrics["training_cv"]["srcc"] <= high
 
 
+def test_evaluating_the_written_predictions_gives_the_same_metrics(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert main(["evaluate", str(run / "predictions.csv"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["left_out"] == 0
+    for part, scores in found["metrics"].items():
+        assert scores == metrics["training_cv" if part == "training" else part]
+    assert set(found["metrics"]) == {
+        "training",
+        "validation",
+        "validation/exclusive",
+        "test",
+        "test/exclusive",
+    }
+
+
 def test_networks_that_have_learned_these_mos_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from regressors.evaluation.metrics import (
     plcc,
     plcc_logistic,
     rmse,
+    rmse_logistic,
     srcc,
 )
 from regressors.pipelines import SELECTIONS
@@ -221,10 +222,19 @@ def test_the_logistic_map_loses_no_correlation(pair: tuple[np.ndarray, np.ndarra
         assert plcc_logistic(y, y_pred) >= abs(plcc(y, y_pred)) - 1e-4
 
 
+def test_rmse_after_the_map_follows_from_its_correlation() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=60)
+    weights = rng.uniform(0.5, 2, size=60)
+    for y_pred in (np.exp(y) + 0.3 * rng.normal(size=60), np.zeros(60), 1e3 * y):
+        found = evaluate(y, y_pred, sample_weight=weights)["rmse_logistic"]
+        assert found == pytest.approx(rmse_logistic(y, y_pred, sample_weight=weights), abs=1e-6)
+
+
 def test_evaluate_gives_every_metric_and_the_number_of_rows() -> None:
     y = np.arange(10.0)
     values = evaluate(y, y + 0.5)
-    assert list(values) == ["n", *METRICS]
+    assert list(values) == ["n", *METRICS, "rmse_logistic"]
     assert values["n"] == 10
     assert isinstance(values["n"], int)
     assert values["mae"] == 0.5
