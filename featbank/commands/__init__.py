@@ -121,12 +121,12 @@ def argument(
     """
     name, _, shown = usage.partition(" ")
     if "|" in shown:
-        details["choices"] = tuple(map(kind, shown.split("|")))
+        details["choices"], details["metavar"] = tuple(map(kind, shown.split("|"))), shown
     else:
         details["metavar"] = shown.strip("[.]") or None
         if shown.endswith(("]", "...")):
             details["nargs"] = "*" if shown.endswith("...]") else "?" if shown.endswith("]") else "+"
-    if default is not None and default != []:
+    if default not in (None, "", []):
         text = f"{text} (default: {default})" if text else f"default: {default}"
     return lambda parser: parser.add_argument(name, help=text or None, type=kind, default=default, **details)
 
