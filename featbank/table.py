@@ -186,7 +186,7 @@ def build_table(
         X = MappedTable([folder.map(own) for folder, own in wanted], columns, rows.index)
     else:
         blocks = [folder.read_raw(own).astype(np.float64) for folder, own in wanted]
-        X = pd.DataFrame(np.concatenate(blocks, axis=1), index=rows.index, columns=columns)
+        X = pd.DataFrame(np.concatenate(blocks, axis=1), index=rows.index, columns=columns, copy=False)
     listed = pd.DataFrame(left_out, columns=["image", "reason", "message"])
     return FeatureTable(X, rows, listed, _copies(keys, ~lacking))
 

@@ -35,10 +35,10 @@ FEW_GROUPS = (
 )
 """Why a part has no intervals."""
 
-MANY_ROWS = 20_000
+MANY_ROWS = 5_000
 """Parts of more images have their intervals from `INTERVAL_ROWS` drawn ones."""
 
-INTERVAL_ROWS = 10_000
+INTERVAL_ROWS = 4_000
 
 
 def as_written(values: ArrayLike) -> NDArray[np.float64]:

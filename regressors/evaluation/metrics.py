@@ -19,7 +19,6 @@ from sklearn.metrics import make_scorer, r2_score
 
 from regressors.checks import (
     FloatArray,
-    IntArray,
     Scorer,
     check_choice,
     check_pair,
@@ -30,7 +29,7 @@ from regressors.checks import (
 MIN_POINTS = 5
 """Four parameters pass through any four points; below five different ones a fit says nothing."""
 
-LARGE_ROWS = 20_000
+LARGE_ROWS = 5_000
 """With more rows the box is searched on half as many drawn ones, and only the best map is refined on all."""
 
 # The box. The centre may lie half a range outside the data, for relations that only bend one way. The width
@@ -85,7 +84,7 @@ def fit_logistic4(
     For a given centre and width the other two follow from a regression, so that two numbers are searched, over a
     compact box: the centre at most half a range outside the predictions, the width between 0.1 and 100 of their
     standard deviations. Starts are the best of 49 centres for each of 8 widths; damped Gauss-Newton steps refine them
-    [2]_ and the best is kept. Of more than 20,000 rows, half as many drawn ones find the best, which all rows refine.
+    [2]_ and the best is kept. Of more than 5,000 rows, 2,500 drawn ones find the best, which all rows refine.
 
     Parameters
     ----------
@@ -155,33 +154,41 @@ class LogisticSearch:
         self._centres = np.linspace(float(self.x.min()) - margin, float(self.x.max()) + margin, _N_CENTRES)
 
     def fit(self) -> tuple[float, float]:
-        """Find the best centre and width, in units of ``x``, from the best points of the grid."""
-        rows = np.arange(len(self.x))
-        if len(rows) > LARGE_ROWS:
-            rows = np.random.default_rng(0).choice(len(rows), LARGE_ROWS // 2, replace=False)
-        r2 = self._grid_r2(self._weights[np.newaxis, rows], self._grid(rows), self._y[rows])[0]
-        best = np.argsort(-r2.max(axis=0), kind="stable")[:_N_STARTS]
-        starts = [(self._centres[np.argmax(r2[:, k])], np.log(_WIDTHS[k])) for k in best]
-        if not r2.any():  # nearly all rows are alike
-            starts = [(0.0, 0.0)]
+        """Find the best centre and width, in units of ``x``, from the best points of the grid, or those of a sample."""
         box = [(self._centres[0], self._centres[-1]), (np.log(_WIDTHS[0]), np.log(_WIDTHS[-1]))]
         options = {"ftol": 1e-15, "gtol": 1e-12}
-        found = [minimize(self._unexplained, s, jac=True, bounds=box, options=options) for s in starts]
+        found = [
+            minimize(self._unexplained, start, jac=True, bounds=box, options=options)
+            for start in (self._starts_of_sample() if len(self.x) > LARGE_ROWS else self._starts_of_grid())
+        ]
         centre, log_width = min(found, key=lambda result: result.fun).x
         return float(centre), float(np.exp(log_width))
 
+    def _starts_of_grid(self) -> list[tuple[float, float]]:
+        r2 = self._grid_r2(self._weights[np.newaxis], self._grid, self._y)[0]
+        if not r2.any():  # nearly all rows are alike
+            return [(0.0, 0.0)]
+        best = np.argsort(-r2.max(axis=0), kind="stable")[:_N_STARTS]
+        return [(self._centres[np.argmax(r2[:, k])], np.log(_WIDTHS[k])) for k in best]
+
+    def _starts_of_sample(self) -> list[tuple[float, float]]:
+        rows = np.random.default_rng(0).choice(len(self.x), LARGE_ROWS // 2, replace=False)
+        x, y, weights = self.x[rows], self._y[rows], self._weights[rows]
+        if np.ptp(x) == 0 or np.ptp(y) == 0:
+            return self._starts_of_grid()
+        sample = LogisticSearch(y, x, weights)
+        centre, width = sample.fit()
+        return [(sample.shift + sample.scale * centre, float(np.log(sample.scale * width)))]
+
     def best_r2(self, weights: FloatArray) -> FloatArray:
         """Return the squared correlation of the grid's best map for weights of shape (n_weightings, n_rows)."""
-        return self._grid_r2(weights, self._whole_grid, self._y).max(axis=(1, 2))
+        return self._grid_r2(weights, self._grid, self._y).max(axis=(1, 2))
 
     @cached_property
-    def _whole_grid(self) -> FloatArray:
-        return self._grid(np.arange(len(self.x)))
-
-    def _grid(self, rows: IntArray) -> FloatArray:
-        """Return the rise of every map of the grid, shape (n_rows, n_centres * n_widths)."""
-        rise = np.tanh(0.5 * (self.x[rows, None, None] - self._centres[:, None]) / np.array(_WIDTHS))
-        rise = rise.reshape(len(rows), -1)
+    def _grid(self) -> FloatArray:
+        """The rise of every map of the grid, shape (n_rows, n_centres * n_widths)."""
+        rise = np.tanh(0.5 * (self.x[:, None, None] - self._centres[:, None]) / np.array(_WIDTHS))
+        rise = rise.reshape(len(self.x), -1)
         # Centred and scaled first: the moments of a weighting then lose no digits for flat maps.
         rise -= rise.mean(axis=0)
         deviation = np.sqrt(np.mean(rise**2, axis=0))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regressors.evaluation import controls
 from regressors.evaluation.controls import find_leaking_columns, find_near_duplicates, find_nearest_rows
 
 FORMS = {
@@ -121,6 +122,22 @@ def test_wide_tables_are_projected_and_scales_do_not_matter() -> None:
     scaled = find_near_duplicates(pd.DataFrame(judged * scale - 1), pd.DataFrame(training * scale - 1))
     assert list(plain.rows) == list(scaled.rows) == [0]
     assert plain.partners[0] == scaled.partners[0] == 9
+
+
+def test_many_rows_give_the_findings_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    every = images(rng, 4000, 20, 300)
+    judged, training = every[2500:], every[:2500]
+    judged[:9] = training[:9] + 0.1 * training.std(axis=0) * rng.normal(size=(9, 300))
+    judged[[20, 30]] = training[[2400, 1030]]
+    known, nearest = find_near_duplicates(judged, training), find_nearest_rows(judged, training)
+    monkeypatch.setattr(controls, "_MAX_PAIRS", 0)
+    monkeypatch.setattr(controls, "_SCREEN_BLOCK", 200)
+    found = find_near_duplicates(judged, training)
+    assert len(known.rows) == 11
+    for name in ("rows", "partners", "ratios"):
+        assert getattr(found, name).tolist() == getattr(known, name).tolist()
+    assert (find_nearest_rows(judged, training) == nearest).mean() > 0.99
 
 
 def test_nearest_rows_are_those_of_standardised_columns() -> None:
