@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -182,9 +183,9 @@ def _only_text(cell: object) -> str:
     return str(values[0]).strip() if len(values) == 1 else ""
 
 
-def read_sheet(request: object, data: bytes) -> tuple[dict[str, Any], None]:
-    """Read the rows that are not empty, with their numbers, in the process that exists for it."""
-    return _refusing(_rows, data), None
+def read_sheet(request: str, data: bytes) -> tuple[dict[str, Any], None]:
+    """Read the rows of a sheet (the first, unless named) that are not empty, in the process that exists for it."""
+    return _refusing(partial(_rows, request), data), None
 
 
 def read_arrow(request: object, data: bytes) -> tuple[dict[str, Any], None]:
@@ -199,18 +200,22 @@ def _refusing(read: Callable[[bytes], dict[str, Any]], data: bytes) -> dict[str,
         return {"refused": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
-def _rows(data: bytes) -> dict[str, Any]:
+def _rows(sheet: str, data: bytes) -> dict[str, Any]:
     from python_calamine import CalamineWorkbook
 
     book = CalamineWorkbook.from_filelike(io.BytesIO(data))
+    if sheet and sheet not in book.sheet_names:
+        raise ValueError(f"it has no sheet {sheet!r}, only {', '.join(book.sheet_names[:20])}")
+    found = book.get_sheet_by_name(sheet) if sheet else book.get_sheet_by_index(0)
     rows: list[tuple[int, list[str]]] = []
     n_cells = n_bytes = 0
-    for number, row in enumerate(book.get_sheet_by_index(0).to_python(skip_empty_area=False), start=1):
+    for number, row in enumerate(found.to_python(skip_empty_area=False), start=1):
         cells = [cell_text(value) for value in row]
         n_cells, n_bytes = n_cells + len(cells), n_bytes + sum(map(len, cells))
         if n_cells > MAX_CELLS or n_bytes > MAX_TEXT_BYTES:
             raise ValueError(
-                f"its first sheet has more than {MAX_CELLS:,} cells or {MAX_TEXT_BYTES:,} characters"
+                f"its {f'sheet {sheet!r}' if sheet else 'first sheet'} has more than {MAX_CELLS:,} cells or "
+                f"{MAX_TEXT_BYTES:,} characters"
             )
         if any(cells):
             rows.append((number, cells))

@@ -8,7 +8,7 @@ from featbank.datasets.check import check_dataset, render_check
 from featbank.datasets.image_table import SPLITS, SUBSETS, ImageTable
 from featbank.datasets.locate import is_list, read_list, read_photos
 from featbank.datasets.registry import list_datasets, read_dataset, read_mos, read_own_table, read_plain_csv
-from featbank.datasets.releases import DatasetInfo, Release
+from featbank.datasets.release import DatasetInfo, Release
 
 __all__ = [
     "SPLITS",

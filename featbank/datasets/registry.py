@@ -30,15 +30,8 @@ from featbank.datasets.locate import (
     name_inside,
     read_photos,
 )
-from featbank.datasets.releases import (
-    DEMO,
-    DEMO_MARKER,
-    UHD_IQA,
-    DatasetInfo,
-    Release,
-    Source,
-    known_releases,
-)
+from featbank.datasets.release import DatasetInfo, Release, Source
+from featbank.datasets.releases import DEMO, DEMO_MARKER, UHD_IQA, known_releases
 from featbank.datasets.text import TABLE_SUFFIXES, TextTable, read_any, read_header
 from featbank.errors import DatasetError, DatasetNotFoundError, first_few
 from featbank.images.source import IMAGE_SUFFIXES
@@ -169,7 +162,11 @@ def _find_releases(folder: Place) -> list[tuple[Release, Place]]:
     for release in known_releases():
         for marker in release.markers:
             metadata = finder.entry(marker)
-            if metadata is not None and metadata.is_file():
+            if (
+                metadata is not None
+                and metadata.is_file()
+                and (release.tells is None or release.tells(metadata))
+            ):
                 found.append((release, metadata))
                 break
     if any(release is DEMO for release, _ in found):
@@ -188,6 +185,12 @@ def _read_folder(folder: Place, images: Place | None, mos: str, encoding: str) -
     if found:
         release, metadata = found[0]
         return release.read(Source(metadata, folder, images, mos, encoding))
+    below = _one_below(folder)
+    if below is not None:
+        release, metadata = below
+        root = _root_of(release, metadata)
+        table = release.read(Source(metadata, root, images, mos, encoding))
+        return replace(table, notes=(f"Read from {utf8_name(root)}, the one dataset there.", *table.notes))
     hints = _hints(folder)
     if images is not None:
         raise DatasetNotFoundError(
@@ -203,6 +206,17 @@ def _read_folder(folder: Place, images: Place | None, mos: str, encoding: str) -
         ) from error
     notes = ("No scores: a plain folder of photos.", *hints, *table.notes)
     return replace(table, root=folder, notes=notes)
+
+
+def _one_below(folder: Place) -> tuple[Release, Place] | None:
+    """Find the one dataset below a folder that holds neither photos nor tables; None where there are several."""
+    entries = [entry for entry in list_folder(folder) if not entry.name.startswith(".")]
+    folders = [entry.name for entry in entries if is_folder(entry)]
+    suffixes = {PurePosixPath(entry.name).suffix.casefold() for entry in entries if entry.name not in folders}
+    if suffixes & (IMAGE_SUFFIXES | TABLE_SUFFIXES - {".txt"}) or len(folders) > _MAX_HINT_FOLDERS:
+        return None
+    found = [pair for name in folders for pair in _find_releases(folder / name)]
+    return found[0] if len(found) == 1 else None
 
 
 def _looked_for(folder: Place) -> str:
@@ -245,6 +259,7 @@ def _read_file(path: Place, images: Place | None, mos: str, encoding: str) -> Im
             release
             for release in releases
             if any(path.name.casefold() == marker.rpartition("/")[2].casefold() for marker in release.markers)
+            and (release.tells is None or release.tells(path))
         ),
         None,
     )
@@ -254,6 +269,8 @@ def _read_file(path: Place, images: Place | None, mos: str, encoding: str) -> Im
             # The demo set's scores, named directly, are still a simulation.
             found, path = DEMO, root / DEMO_MARKER
         return found.read(Source(path, root, images, mos, encoding))
+    if path.name.casefold().startswith(_META_INFO):
+        return _read_meta_info(path, images, mos, encoding)
     if suffix in TABLE_SUFFIXES:
         return read_plain_csv(path, images=images, mos=mos, encoding=encoding)
     if is_image_name(path):
@@ -263,6 +280,39 @@ def _read_file(path: Place, images: Place | None, mos: str, encoding: str) -> Im
         f"read_dataset: {path} is no dataset. Expected a folder, a table with path,mos "
         f"({', '.join(sorted(TABLE_SUFFIXES))}), an image, or one of the metadata files {', '.join(sorted(files))}."
     )
+
+
+_META_INFO = "meta_info_"
+# What the columns of pyiqa's lists are called, the first of each that is there; a split is one column per list.
+_META_COLUMNS = {
+    "image": ("dist_name", "img_name", "img_name/patch_name", "image name"),
+    "group": ("ref_name", "hq_name"),
+    "mos": ("mos", "mos_zscore", "elo_score"),
+    "mos_std": ("std", "mos_std"),
+    "split": ("official_split", "official split", "split"),
+}
+_META_SPLITS = {"0": "training", "1": "validation", "2": "test", "": ""}
+_META_DMOS = {"csiq", "livemd", "liveiqa"}
+"""Lists whose scores are DMOS, whatever their column is called; KADID-10k's column 'dmos' is none."""
+
+
+def _read_meta_info(path: Place, images: Place | None, mos: str, encoding: str) -> ImageTable:
+    """Read a list ``meta_info_NAMEDataset.csv`` of pyiqa, whose columns differ from one to the other."""
+    header = {name.casefold() for name in read_header(path, encoding)}
+    columns = {
+        what: next(name for name in names if name in header)
+        for what, names in _META_COLUMNS.items()
+        if header & set(names)
+    }
+    dataset = path.stem.casefold().removeprefix(_META_INFO).removesuffix("dataset")
+    scores = columns.pop("mos", "dmos")
+    columns["dmos" if dataset in _META_DMOS else "mos"] = mos.casefold() or scores
+    table = read_own_table(path, columns=columns, encoding=encoding)
+    if set(table.columns.get("split", [])) <= _META_SPLITS.keys():
+        table.columns["split"] = [
+            _META_SPLITS[cell] for cell in table.columns.get("split", [""] * len(table))
+        ]
+    return _own_images(table, path, images)
 
 
 def _root_of(release: Release, metadata: Place) -> Place:
@@ -329,7 +379,11 @@ def read_plain_csv(
         If no column names the images, an image is listed twice, or a value is of the wrong kind.
     """
     path = as_place(path)
-    table = read_own_table(path, columns=columns, mos=mos, encoding=encoding)
+    return _own_images(read_own_table(path, columns=columns, mos=mos, encoding=encoding), path, images)
+
+
+def _own_images(table: TextTable, path: Place, images: str | Place | None) -> ImageTable:
+    """Say what the cells of an own table mean, and find its images."""
     base = as_place(images) if images is not None else path.parent
     base = base.resolve()
     notes: list[str] = []

@@ -1,4 +1,4 @@
-"""The published datasets, one entry each: files, columns, scale, groups, splits, and one reader for all of them.
+"""The published datasets, one entry each: files, columns, scale, groups, splits.
 
 A new dataset is one more `Release` in `RELEASES`. A package of one's own adds one by the entry point group
 ``featbank.datasets``, for example ``mine = "mypackage:MINE"`` where ``MINE`` is a `Release`.
@@ -9,29 +9,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from featbank.datasets.image_table import (
-    META_PREFIX,
-    SPLIT_WORDS,
-    SPLITS,
-    SUBSETS,
-    ImageTable,
-    make_frame,
-    range_of,
-)
+from featbank.datasets.distorted import DISTORTED
+from featbank.datasets.image_table import META_PREFIX, ImageTable
 from featbank.datasets.locate import ImageFinder
-from featbank.datasets.text import TextTable, read_any, read_apart, read_delimited, read_text
+from featbank.datasets.photographed import PHOTOGRAPHED
+from featbank.datasets.release import Columns, Range, Release, Source, mat_variable
+from featbank.datasets.text import TextTable, read_delimited, read_text
 from featbank.errors import DatasetError, DatasetNotFoundError, first_few
-from featbank.remote import Place, read_regular
+from featbank.remote import Place
 
 GROUP = "featbank.datasets"
 DEMO_MARKER = "featbank-demo.json"
@@ -39,177 +31,6 @@ SIMULATION_NOTE = (
     "Simulation: rendered scenes and simulated raters. Results on it show that the chain works; they prove nothing "
     "about real photos."
 )
-
-Columns = dict[str, Sequence[str] | NDArray[np.float64]]
-Range = tuple[float, float]
-
-
-class DatasetInfo(NamedTuple):
-    """One line of ``featbank list datasets``."""
-
-    name: str
-    title: str
-    n_images: int | None
-    licence: str
-    reference: str
-    marker: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where one dataset was found.
-
-    Parameters
-    ----------
-    metadata : Path or RemotePath
-        The file with the scores.
-    root : Path or RemotePath
-        The dataset's folder.
-    images : Path, RemotePath or None
-        Folder of the images if the user named one; by default they are looked for under `root`.
-    mos, encoding : str
-        Column of the scores, and encoding of a text, if the user named one.
-    """
-
-    metadata: Place
-    root: Place
-    images: Place | None = None
-    mos: str = ""
-    encoding: str = ""
-
-
-def read_table(source: Source) -> TextTable:
-    """Read a table of scores, of the kind that its ending says; delimited text where it says none."""
-    return read_any(source.metadata, encoding=source.encoding)
-
-
-@dataclass(frozen=True)
-class Release:
-    """A published dataset: how it is recognised, and what its files mean.
-
-    Parameters
-    ----------
-    name, title, licence, reference : str
-        Short name, full name, terms of use as the dataset states them, paper to cite.
-    n_images : int or None
-        Published number of images; None where it differs from copy to copy.
-    mos_range : tuple of two floats
-        Nominal MOS scale, worst first.
-    markers : tuple of str
-        Metadata files relative to the root, most complete first, compared without regard to case.
-    image : str
-        Column with the names of the images.
-    mos : tuple of str
-        Columns with the MOS, higher is better; the first that a file has is read.
-    header : frozenset of str
-        Columns by which a metadata file is recognised when it is named directly or was renamed.
-    folders : tuple of str
-        Folders of the images, first choice first. All images are taken from one of them: releases come in several
-        sizes side by side, and filling gaps of one from another would mix them. ``{split}`` stands for the image's
-        own split; such folders are tried for every image.
-    split, subset, group : str
-        Columns; without a column of that name the table has none.
-    required : tuple of str
-        Of these, the columns without which a file is refused.
-    has_sizes : bool
-        Whether the release holds every image in several sizes, so that the notes must say which one was taken.
-    group_of : callable
-        Turns a cell of the column ``group`` into the group.
-    notes : tuple of str
-        What a user should know of every copy.
-    read_rows : callable
-        Turns a `Source` into a `TextTable`.
-    refine : callable, optional
-        Called with this release, the rows, the columns found and the notes, both of which it may change; may return
-        the MOS scale of this file.
-    """
-
-    name: str
-    title: str
-    n_images: int | None
-    licence: str
-    reference: str
-    mos_range: Range
-    markers: tuple[str, ...]
-    image: str
-    mos: tuple[str, ...]
-    header: frozenset[str] = frozenset()
-    folders: tuple[str, ...] = (".",)
-    split: str = ""
-    subset: str = ""
-    group: str = ""
-    required: tuple[str, ...] = ()
-    has_sizes: bool = False
-    group_of: Callable[[str], str] = str
-    notes: tuple[str, ...] = ()
-    read_rows: Callable[[Source], TextTable] = read_table
-    refine: Callable[[TextTable, Columns, list[str]], Range | None] | None = None
-
-    def info(self) -> DatasetInfo:
-        """Return the public description."""
-        marker = " or ".join(self.markers)
-        return DatasetInfo(self.name, self.title, self.n_images, self.licence, self.reference, marker)
-
-    def read(self, source: Source) -> ImageTable:
-        """Read the scores and find the images.
-
-        Returns
-        -------
-        ImageTable
-            With the release's splits, subsets and groups where this copy has them.
-
-        Raises
-        ------
-        DatasetError
-            If a column is missing, a word of a split is unknown, a score is no number, or names do not fit.
-        """
-        table = self.read_rows(source)
-        table.require((self.image, source.mos or self.mos[-1], *self.required))
-        names = table.unique(self.image)
-        used = source.mos or next(column for column in self.mos if column in table.columns)
-        columns: Columns = {"image_id": names, "mos": table.numbers(used)}
-        notes: list[str] = []
-        if self.split and self.split in table.columns:
-            columns["split"] = table.words(self.split, [split for split in SPLITS if split], SPLIT_WORDS)
-        if self.subset and self.subset in table.columns:
-            columns["subset"] = table.words(self.subset, SUBSETS)
-        if self.group and self.group in table.columns:
-            columns["group"] = [self.group_of(cell) for cell in table.columns[self.group]]
-        columns["path"] = self._find(source, names, columns, notes)
-        mos_range = None
-        if source.mos and source.mos not in self.mos:
-            mos_range = range_of(columns["mos"])
-            notes.append(f"MOS is the column {source.mos!r}, as asked for.")
-        elif self.refine:
-            mos_range = self.refine(table, columns, notes)
-        if self.n_images not in (None, len(names)):
-            notes.append(f"The release has {self.n_images:,} images, this copy lists {len(names):,}.")
-        return ImageTable(
-            name=self.name,
-            root=source.root,
-            frame=make_frame(columns),
-            mos_range=mos_range or self.mos_range,
-            notes=(*self.notes, *table.notes(), *notes),
-            licence=self.licence,
-            reference=self.reference,
-            extra=table.without((self.image, used, self.split, self.subset)),
-        )
-
-    def _find(self, source: Source, names: list[str], columns: Columns, notes: list[str]) -> list[str]:
-        """Return the path of every image, and note where they were found."""
-        finder = ImageFinder(source.images or source.root)
-        if any("{split}" in folder for folder in self.folders):
-            splits = columns.get("split", [""] * len(names))
-            places = [tuple(folder.format(split=split) for folder in self.folders) for split in splits]
-            paths = finder.locate(names, places)
-        else:
-            home = finder.home(names, self.folders)
-            paths = finder.locate(names, [(home or self.folders[0],)] * len(names), anywhere=home is None)
-            if home is not None and self.has_sizes:
-                notes.append(f"Images are taken from {finder.entry(home)}.")
-        notes += finder.notes()
-        return paths
-
 
 _LOG1P = ("views", "likes", "favorites", "downloads", "comments", "image_bytes")
 _LOG = ("orig_width", "orig_height")
@@ -364,40 +185,17 @@ def _refine_kadid(table: TextTable, columns: Columns, notes: list[str]) -> None:
         )
 
 
-def _read_tid(source: Source) -> TextTable:
-    """Read lines such as ``5.51429 I01_01_1.bmp``, without a header."""
-    path = source.metadata
-    rows: list[tuple[str, str]] = []
-    lines: list[int] = []
-    for line, text in enumerate(read_text(path).splitlines(), start=1):
-        parts = text.split()
-        if not parts:
-            continue
-        if len(parts) != 2 or "_" not in parts[1]:
-            raise DatasetError(
-                f"{path}: line {line} must hold a score and a name such as '5.51429 I01_01_1.bmp', got {text!r}."
-            )
-        rows.append((parts[0], parts[1]))
-        lines.append(line)
-    if not rows:
-        raise DatasetError(f"{path} is empty, expected one line '5.51429 I01_01_1.bmp' per image.")
-    scores, names = zip(*rows, strict=True)
-    groups = [name.split("_")[0].upper() for name in names]
-    return TextTable(path, {"mos": list(scores), "name": list(names), "reference": groups}, lines)
-
-
 N_RATER_TRAINING = 7
 """Images at the head of LIVE Challenge's list that only taught the raters their task; published results, too, leave
 them out."""
 
-_MAX_MAT_BYTES = 1 << 24
 _LIVE_SCORES, _LIVE_NAMES = "AllMOS_release", "AllImages_release"
 
 
 def _read_live(source: Source) -> TextTable:
     """Read ``AllMOS_release.mat`` and the names beside it, which are matched by position."""
     path = source.metadata
-    dtype, scores = _mat_variable(path, _LIVE_SCORES)
+    dtype, scores = mat_variable(path, _LIVE_SCORES)
     if np.dtype(dtype).kind not in "fiu":
         raise DatasetError(f"{path}: {_LIVE_SCORES!r} must hold numbers, got {dtype}.")
     names_file = ImageFinder(path.parent).entry(f"{_LIVE_NAMES}.mat")
@@ -405,7 +203,7 @@ def _read_live(source: Source) -> TextTable:
         raise DatasetNotFoundError(
             f"the LIVE Challenge scores at {path} need {_LIVE_NAMES}.mat beside them, which holds the names."
         )
-    names = [str(value) for value in _mat_variable(names_file, _LIVE_NAMES)[1]]
+    names = [str(value) for value in mat_variable(names_file, _LIVE_NAMES)[1]]
     if not all(names) or len(set(names)) != len(names):
         raise DatasetError(f"{names_file}: {_LIVE_NAMES!r} must hold one name per image, each once.")
     if len(names) != len(scores):
@@ -420,20 +218,6 @@ def _read_live(source: Source) -> TextTable:
     cells = [repr(score) for score in scores]
     columns = {"name": names[N_RATER_TRAINING:], "mos": cells[N_RATER_TRAINING:]}
     return TextTable(path, columns, range(N_RATER_TRAINING + 1, len(names) + 1))
-
-
-def _mat_variable(path: Place, name: str) -> tuple[str, list[Any]]:
-    """Return the type and the values of a variable, read by another process: a damaged MAT file may end it."""
-    try:
-        data = read_regular(path, _MAX_MAT_BYTES, DatasetError)
-    except FileNotFoundError as error:
-        raise DatasetNotFoundError(f"no file at {path}.") from error
-    answer = read_apart("featbank.apart:read_variable", path, data, name)
-    if "refused" in answer:
-        raise DatasetError(f"{path} is not a MATLAB file of version 7 or older: {answer['refused']}.")
-    if "found" in answer:
-        raise DatasetError(f"{path} must hold the variable {name!r}, got {answer['found']}.")
-    return answer["type"], answer["values"]
 
 
 _BIQ_LISTS = {"training": "Train (Images and MOS).csv", "test": "Test (Images and MOS).csv"}
@@ -531,23 +315,6 @@ RELEASES = (
         refine=_refine_kadid,
     ),
     Release(
-        name="tid2013",
-        title="TID2013",
-        n_images=3000,
-        licence="educational and research use",
-        reference="Ponomarenko et al. 2015, Signal Processing: Image Communication 30",
-        mos_range=(0.0, 9.0),
-        markers=("mos_with_names.txt",),
-        image="name",
-        mos=("mos",),
-        folders=("distorted_images", "images", "."),
-        group="reference",
-        notes=(
-            "TID2013 has no official split; split by group, the images of one reference share their content.",
-        ),
-        read_rows=_read_tid,
-    ),
-    Release(
         name="live-challenge",
         title="LIVE In the Wild Image Quality Challenge",
         n_images=1169 - N_RATER_TRAINING,
@@ -579,6 +346,8 @@ RELEASES = (
         notes=("BIQ2021 has no official validation split.",),
         read_rows=_read_biq,
     ),
+    *DISTORTED,
+    *PHOTOGRAPHED,
 )
 
 

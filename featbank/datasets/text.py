@@ -430,7 +430,7 @@ def read_any(path: Place, *, fold_header: bool = False, encoding: str = "") -> T
     """
     suffix = path.suffix.casefold()
     if suffix == ".xlsx":
-        return _read_xlsx(path, fold_header=fold_header)
+        return read_workbook(path, fold_header=fold_header)
     if suffix in (".parquet", ".feather"):
         return _read_arrow(path, fold_header=fold_header)
     if suffix == ".jsonl":
@@ -438,10 +438,9 @@ def read_any(path: Place, *, fold_header: bool = False, encoding: str = "") -> T
     return read_delimited(path, fold_header=fold_header, encoding=encoding)
 
 
-def _answer(function: str, path: Place, kind: str) -> dict[str, Any]:
-    answer = read_apart(
-        f"featbank.apart:{function}", path, read_regular(path, MAX_BINARY_BYTES, DatasetError)
-    )
+def _answer(function: str, path: Place, kind: str, request: object = None) -> dict[str, Any]:
+    data = read_regular(path, MAX_BINARY_BYTES, DatasetError)
+    answer = read_apart(f"featbank.apart:{function}", path, data, request)
     if "refused" in answer:
         raise DatasetError(
             f"{path} is not a {kind} that can be read ({answer['refused']}). "
@@ -453,18 +452,31 @@ def _answer(function: str, path: Place, kind: str) -> dict[str, Any]:
     return answer
 
 
-def _read_xlsx(path: Place, *, fold_header: bool) -> TextTable:
-    """Read the first sheet of a workbook, whose first non-empty row is the header; lines are its row numbers."""
-    answer = _answer("read_sheet", path, "workbook")
-    rows = answer["rows"]
+def read_workbook(
+    path: Place, *, sheet: str = "", header: Collection[str] = (), fold_header: bool = False
+) -> TextTable:
+    """Read a sheet of a workbook, the first unless it is named; lines are its row numbers.
+
+    Its header is the first row with the columns ``header``, by default the first that is not empty.
+
+    Raises DatasetError if there is no such sheet or row, or nothing below it.
+    """
+    answer = _answer("read_sheet", path, "workbook", sheet)
+    every = answer["rows"]
+    rows = every[
+        next((place for place, (_, cells) in enumerate(every) if set(header) <= set(cells)), len(every)) :
+    ]
     if len(rows) < 2:
-        raise DatasetError(f"{path}: the first sheet is empty, expected a header row and rows below it.")
+        which = repr(sheet) if sheet else "the first sheet"
+        named = f" with {', '.join(map(repr, header))}" if header else ""
+        raise DatasetError(f"{path}: {which} is empty, expected a header row{named} and rows below it.")
     width = max(place for place, name in enumerate(rows[0][1], start=1) if name)
     for line, cells in rows[1:]:
-        if any(cells[width:]):
+        if any(cells[width:]) and not header:
             raise DatasetError(f"{path}: row {line} has values beyond the {width} columns of the header.")
     columns = [[cells[place] for _, cells in rows[1:]] for place in range(width)]
-    understood = [f"the first of {answer['n_sheets']} sheets"] if answer["n_sheets"] > 1 else []
+    is_chosen_here = not sheet and answer["n_sheets"] > 1
+    understood = [f"the first of {answer['n_sheets']} sheets"] if is_chosen_here else []
     lines = [line for line, _ in rows[1:]]
     return _name_columns(path, rows[0][1][:width], columns, lines, understood, fold_header=fold_header)
 

@@ -157,7 +157,8 @@ class Loaded:
 
 
 def resolve_bands(bank: Bank, table: ImageTable, requests: Iterable[BandRequest]) -> list[Band]:
-    """Find the bands of a recipe in the bank."""
+    """Find the bands of a recipe in the bank; images without any MOS are refused first."""
+    split.check_has_mos(table.frame)
     return [resolve_band(bank, table, r.name, r.encoder, r.view, r.aggregate) for r in requests]
 
 

@@ -130,12 +130,8 @@ def prepare_rows(
     """
     notes: list[str] = []
     frame = rows.sort_index(kind="stable")
+    check_has_mos(frame)
     without_mos = frame["mos"].isna()
-    if without_mos.all():
-        raise DatasetError(
-            "fit: no image has a MOS, so there is nothing to learn. A folder of photographs alone can only be scored: "
-            "`featbank score MODEL DIR`. For fitting give a CSV with columns path,mos."
-        )
     if without_mos.any():
         frame = frame[~without_mos]
     frame["group"] = name_groups(frame["group"], frame.index.to_series())
@@ -168,6 +164,15 @@ def prepare_rows(
             "there is nothing to learn. Look at the column `mos`; a scale of tiny numbers has to be multiplied first."
         )
     return Rows(frame, tuple(notes))
+
+
+def check_has_mos(rows: pd.DataFrame) -> None:
+    """Refuse images without any MOS (DatasetError), before somebody computes their features to fit on."""
+    if rows["mos"].isna().all():
+        raise DatasetError(
+            "fit: no image has a MOS, so there is nothing to learn. A folder of photographs alone can only be scored: "
+            "`featbank score MODEL DIR`. For fitting give a CSV with columns path,mos."
+        )
 
 
 def _join_copies(frame: pd.DataFrame, copies: Mapping[str, str]) -> tuple[pd.Series, int]:

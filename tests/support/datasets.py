@@ -93,24 +93,25 @@ def write_uhd(folder: Path, rows: Sequence[Sequence[object]], **options: str) ->
     return write_csv(folder / "uhd-iqa-metadata.csv", UHD_HEADER, rows, **options)
 
 
-def write_xlsx(path: Path, rows: Sequence[Sequence[object]], *, sheet: str = "sheet1.xml") -> Path:
+def write_xlsx(
+    path: Path, rows: Sequence[Sequence[object]], *, sheet: str = "sheet1.xml", title: str = "Scores"
+) -> Path:
     """Write a workbook the way a spreadsheet program does: shared strings, numbers, nothing for empty cells."""
-    strings: list[str] = []
+    strings: dict[str, int] = {}
     lines: list[str] = []
     for number, row in enumerate(rows, start=1):
         cells: list[str] = []
         for place, value in enumerate(row):
             reference = f"{column_letters(place)}{number}"
             if isinstance(value, str) and value:
-                if value not in strings:
-                    strings.append(value)
-                cells.append(f'<c r="{reference}" t="s"><v>{strings.index(value)}</v></c>')
+                place_of = strings.setdefault(value, len(strings))
+                cells.append(f'<c r="{reference}" t="s"><v>{place_of}</v></c>')
             elif value not in ("", None):
                 cells.append(f'<c r="{reference}"><v>{value!r}</v></c>')
         lines.append(f'<row r="{number}">{"".join(cells)}</row>')
     shared = "".join(f"<si><t>{escape(text)}</t></si>" for text in strings)
     sheet_xml = f'<worksheet xmlns="{MAIN_NS}"><sheetData>{"".join(lines)}</sheetData></worksheet>'
-    return write_workbook(path, sheet_xml, f'<sst xmlns="{MAIN_NS}">{shared}</sst>', sheet=sheet)
+    return write_workbook(path, sheet_xml, f'<sst xmlns="{MAIN_NS}">{shared}</sst>', sheet=sheet, title=title)
 
 
 MAIN_NS = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -118,13 +119,15 @@ _REL_NS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _PACKAGE_NS = "http://schemas.openxmlformats.org/package/2006/relationships"
 
 
-def write_workbook(path: Path, sheet_xml: str, strings_xml: str | None, *, sheet: str = "sheet1.xml") -> Path:
+def write_workbook(
+    path: Path, sheet_xml: str, strings_xml: str | None, *, sheet: str = "sheet1.xml", title: str = "Scores"
+) -> Path:
     """Pack XML parts into a workbook whose first sheet is ``sheet``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(
             "xl/workbook.xml",
-            f'<workbook xmlns="{MAIN_NS}" xmlns:r="{_REL_NS}"><sheets><sheet name="Scores" sheetId="1" r:id="rId7"/>'
+            f'<workbook xmlns="{MAIN_NS}" xmlns:r="{_REL_NS}"><sheets><sheet name="{title}" sheetId="1" r:id="rId7"/>'
             "</sheets></workbook>",
         )
         archive.writestr(

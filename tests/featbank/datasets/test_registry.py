@@ -23,6 +23,17 @@ def test_the_listing_names_every_reader_once_with_its_figures():
         "tid2013": 25 * 24 * 5,
         "live-challenge": 1169 - 7,
         "biq2021": 12000,
+        "tid2008": 25 * 17 * 4,
+        "csiq": 866,
+        "live": 779,
+        "live-md": 450,
+        "pipal": None,
+        "kadis-700k": 140_000 * 5,
+        "flive": 39_810,
+        "ava": 255_530,
+        "agiqa-3k": 2982,
+        "bid": 586,
+        "cid2013": 474,
         "csv": None,
         "photos": None,
     }
@@ -30,9 +41,11 @@ def test_the_listing_names_every_reader_once_with_its_figures():
     assert all(info.reference and info.licence for info in listed if info.name not in ("csv", "photos"))
 
 
-def test_no_two_layouts_share_a_marker():
-    markers = [marker for layout in RELEASES for marker in layout.markers]
+def test_no_two_layouts_share_a_marker_but_those_that_tell_their_own():
+    markers = [marker for layout in RELEASES if layout.tells is None for marker in layout.markers]
+    told = {marker for layout in RELEASES if layout.tells is not None for marker in layout.markers}
     assert len(set(markers)) == len(markers)
+    assert not told & set(markers)
 
 
 def test_markers_are_found_in_any_case(tmp_path):
@@ -59,6 +72,18 @@ def test_a_folder_without_anything_says_what_was_looked_for_and_where(tmp_path):
     for layout in RELEASES:
         assert all(marker in message for marker in layout.markers)
     assert ".jpg" in message
+
+
+def test_a_dataset_one_folder_further_down_is_read_where_it_is_the_only_one(tmp_path):
+    write_uhd(tmp_path / "download" / "uhd-iqa", [uhd_row("1.jpg", 0.5, "test")])
+    touch(tmp_path / "download" / "readme.md")
+    table = read_dataset(tmp_path / "download")
+    assert (table.name, table.root) == ("uhd-iqa", tmp_path / "download" / "uhd-iqa")
+    assert table.notes[0] == f"Read from {tmp_path / 'download' / 'uhd-iqa'}, the one dataset there."
+    assert table.full_names(["1.jpg"]) == read_dataset(tmp_path / "download/uhd-iqa").full_names(["1.jpg"])
+    write_uhd(tmp_path / "download" / "other", [uhd_row("1.jpg", 0.5, "test")])
+    with pytest.raises(DatasetNotFoundError, match=r"give .*other to read it"):
+        read_dataset(tmp_path / "download")
 
 
 def test_hints_name_a_dataset_below_and_tables_beside(tmp_path):

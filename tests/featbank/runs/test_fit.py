@@ -93,6 +93,16 @@ def test_evaluating_the_written_predictions_gives_the_same_metrics(
     }
 
 
+def test_images_without_mos_are_refused_before_features_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scores.csv").write_text("path,mos\n" + "".join(f"{i}.jpg,\n" for i in range(5)))
+    command = [str(tmp_path / "scores.csv"), "--recipe", "starter", "--bank", str(tmp_path / "bank")]
+    for name in (["fit"], ["search"], ["protocol", "repeated"]):
+        assert main([*name, *command, "--out", str(tmp_path / "out")]) == 1
+        assert "no image has a MOS" in capsys.readouterr().err
+
+
 def test_networks_that_have_learned_these_mos_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
