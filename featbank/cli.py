@@ -31,6 +31,7 @@ COMMANDS = {
     "features": ("features", "compute the features a bank lacks; resumable"),
     "fit": ("fit", "fit, evaluate and write a run folder"),
     "score": ("fit", "predict the MOS of new images with a fitted model"),
+    "ladder": ("fit", "see whether a model's scores fall while photos get worse"),
     "evaluate": ("fit", "judge any predictions: metrics, intervals, checks"),
     "search": ("search", "find the best band subsets under a budget; resumable, shared by processes"),
     "distill": ("fit", "train a small network on a fitted run's features and scores"),

@@ -1,4 +1,4 @@
-"""The commands fit, score, evaluate, report and distill: what is made of features."""
+"""The commands fit, score, ladder, evaluate, report and distill: what is made of features."""
 
 from __future__ import annotations
 
@@ -223,6 +223,82 @@ def _rows(scores: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+_LADDER_OPTIONS = (
+    opt.argument("model MODEL", "model.skops of a run, or the run folder"),
+    opt.argument(
+        "photos PHOTO...", "image files or folders, or their URLs; good photos, as they are to be made worse"
+    ),
+    opt.argument(
+        "--sizes PX...",
+        "long sides in pixels to which photos are reduced; one that is smaller is left out there",
+        opt.positive_int,
+        default=[],
+    ),
+    opt.argument("--csv FILE", "write every score there, by photo, size, distortion and level"),
+    *(opt.CODE, opt.DEVICE, opt.ENGINE, opt.WORKERS),
+)
+
+
+def _ladder(options: argparse.Namespace) -> Output:
+    """See whether a model's scores fall while photos get worse: noise, blur, JPEG, resampling, ten levels each.
+
+    Photos are reduced to a long side of 512, 1,600 and 3,840 pixels where they have as many, and never enlarged. Prints
+    for each distortion and size how many steps from one level to the next fall, how often the strongest level scores
+    below all others, and the mean scores of the photo itself, of level 5 and of level 10. No MOS is needed, and no
+    feature is kept.
+
+    For example:
+      featbank ladder runs/starter photos/ --csv ladder.csv
+    """
+    from tqdm import tqdm
+
+    from featbank.atomic import check_file, replacing
+    from featbank.datasets import read_photos
+    from featbank.runs.ladder import SIZES, climb, is_ladder, summarise_ladder
+    from featbank.runs.score import Scorer
+    from featbank.workers import keep_freed_memory
+
+    if options.csv:
+        check_file(options.csv, "ladder --csv", is_ladder)
+    opt.apply_compute(options)
+    keep_freed_memory()
+    scorer, photos = Scorer.load(options.model), read_photos(options.photos)
+    with tqdm(total=photos.n_images, unit="photo", desc="ladder", disable=None) as bar:
+        scores, left_out = climb(
+            scorer,
+            photos,
+            sorted(set(options.sizes)) or SIZES,
+            workers=options.workers,
+            progress=lambda n_done, _: bar.update(n_done - bar.n),
+        )
+    summary = summarise_ladder(scores)
+    if options.csv:
+        with replacing(options.csv, "ladder --csv") as path:
+            scores.to_csv(path, index=False, float_format="%.6g")
+    for image, reason in left_out.items():
+        say(f"left out: {image}: {reason}.")
+    is_simulation = bool(scorer.manifest["simulation"])
+    shown = summary.assign(size=summary["size"].replace(0, "all")).to_dict("records")
+    whole = shown[-1]
+    noise = next(row for row in shown if row["distortion"] == "noise" and row["size"] == "all")
+    lines = [
+        opt.render_rows(shown),
+        f"{whole['falling']:,} of {whole['steps']:,} steps fall ({whole['share']:.1%}); the strongest noise scores "
+        f"below all weaker ones on {noise['strongest_lowest']:.1%} of {noise['ladders']:,} ladders.",
+        *([SIMULATION] if is_simulation else []),
+    ]
+    document = {
+        "model": options.model,
+        "photos": int(scores["image"].nunique()),
+        "left_out": left_out,
+        "simulation": is_simulation,
+        "share": whole["share"],
+        "strongest_noise_lowest": noise["strongest_lowest"],
+        "summary": shown,
+    }
+    return Output(document, "\n".join(lines))
+
+
 _EVALUATE_OPTIONS = (
     opt.argument(
         "file FILE",
@@ -415,6 +491,7 @@ def _distill(options: argparse.Namespace) -> Output:
 COMMANDS = {
     "fit": Command(_FIT_OPTIONS, _fit),
     "score": Command(_SCORE_OPTIONS, _score),
+    "ladder": Command(_LADDER_OPTIONS, _ladder),
     "evaluate": Command(_EVALUATE_OPTIONS, _evaluate),
     "report": Command(_REPORT_OPTIONS, _report),
     "distill": Command(_DISTILL_OPTIONS, _distill),

@@ -376,3 +376,29 @@ def test_features_computed_otherwise_than_for_the_model_are_refused(
     monkeypatch.setattr(LayoutEncoder, "identity", lambda self: {**identity(self), "epoch": 99})
     with pytest.raises(RunError, match="computed differently"):
         score_paths(fitted / "run", [str(fitted / "photos")], Bank(tmp_path / "bank"), workers=1)
+
+
+def test_the_ladder_command_starts_from_the_score_of_the_photo(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "new/a.png", seed=3, size=(40, 32))
+    (tmp_path / "new/broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
+    command = ["ladder", str(fitted / "run"), str(tmp_path / "new"), "--sizes", "40", "64", "--workers", "1"]
+    assert main([*command, "--json", "--csv", str(tmp_path / "ladder.csv")]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["photos"] == 1
+    assert list(document["left_out"]) == ["broken.jpg"]
+    assert "left out: broken.jpg" in captured.err
+    rows = pd.read_csv(tmp_path / "ladder.csv")
+    assert rows["size"].unique().tolist() == [40]
+    own = score_paths(fitted / "run", [str(tmp_path / "new/a.png")], Bank(tmp_path / "bank"), workers=1)
+    assert np.allclose(rows.loc[rows["level"] == 0, "predicted"], own["predicted"], rtol=1e-5)
+    steps = rows.sort_values("level").groupby("distortion")["predicted"].diff().dropna()
+    assert len(steps) == 40
+    assert document["share"] == pytest.approx((steps < 0).mean())
+    assert main(command) == 0
+    assert "of 40 steps fall" in capsys.readouterr().out
+    (tmp_path / "mine.csv").write_text("a table of mine")
+    assert main([*command, "--csv", str(tmp_path / "mine.csv")]) == 1
+    assert (tmp_path / "mine.csv").read_text() == "a table of mine"
