@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -191,6 +192,56 @@ def read_sheet(request: str, data: bytes) -> tuple[dict[str, Any], None]:
 def read_arrow(request: object, data: bytes) -> tuple[dict[str, Any], None]:
     """Read the columns of a Parquet or Feather file in the process that exists for it."""
     return _refusing(_columns, data), None
+
+
+def read_nested(kind: str, data: bytes) -> tuple[dict[str, Any], None]:
+    """Read the arrays of NPY, NPZ and MAT, or the lists of a pickle or JSON, in the process that exists for it."""
+    return _refusing(partial(_nested, kind), data), None
+
+
+class _Lists(pickle.Unpickler):
+    """Reads dicts, lists, numbers and text; whatever a pickle would import is refused before it runs."""
+
+    def find_class(self, module: str, name: str) -> object:
+        raise pickle.UnpicklingError(
+            f"it asks for {module}.{name}, and pickles run what they ask for: only dicts, lists, numbers and text are "
+            "read. Save the indices as NPZ or JSON"
+        )
+
+
+def _nested(kind: str, data: bytes) -> dict[str, Any]:
+    import numpy as np
+    from scipy.io import loadmat
+
+    file = io.BytesIO(data)
+    if kind in (".pkl", ".pickle"):
+        found: object = _Lists(file).load()
+    elif kind == ".json":
+        found = json.loads(data)
+    elif kind == ".npy":
+        found = {"": np.load(file, allow_pickle=False)}
+    elif kind == ".npz":
+        with np.load(file, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files}
+    else:
+        found = {name: value for name, value in loadmat(file).items() if not name.startswith("__")}
+    return {"found": _plain(found)}
+
+
+def _plain(value: object) -> object:
+    """Turn containers and arrays of numbers and text into what JSON has."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool | int | float | str):
+        return value
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and dtype.kind in "biufUO":
+        return _plain(value.tolist())  # type: ignore[attr-defined]
+    raise ValueError(
+        f"it holds {type(value).__name__} {dtype or ''}, expected numbers and text".replace(" ,", ",")
+    )
 
 
 def _refusing(read: Callable[[bytes], dict[str, Any]], data: bytes) -> dict[str, Any]:

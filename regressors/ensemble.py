@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,9 @@ from regressors.checks import (
 )
 from regressors.folds import Fold, resolve_folds
 from regressors.pipelines import ESTIMATORS, KINDS, band_weight_candidates, make_search, readable_params
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 RULES = ("uniform", "nnls", "simplex")
 
@@ -248,6 +251,19 @@ def member_search(
     )
 
 
+def _held(pipeline: Pipeline) -> Pipeline:
+    """Let a plain SVR be held by one of ours, which is stored without scikit-learn's private state."""
+    from sklearn.pipeline import Pipeline
+    from sklearn.svm import SVR
+
+    from regressors.svr import UnitSVR
+
+    regress = pipeline.named_steps["regress"]
+    if not isinstance(regress, SVR):
+        return pipeline
+    return Pipeline([*pipeline.steps[:-1], ("regress", UnitSVR.holding(regress))])
+
+
 # Kept as they come: the members cast what they select, so that a float32 table is not doubled as a whole.
 _KINDS = [np.float64, np.float32]
 
@@ -267,7 +283,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
     members : {"all+leave-one-out", "all", "each"} or list of list of str, default="all+leave-one-out"
         Which bands each member sees: one member on all; that one and one per left-out band; one member per band; or
         the bands of each member.
-    estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr"}, default="ridge"
+    estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr", "plain-svr"}, default="ridge"
         Regressor of all members.
     alpha, C, epsilon, gamma : float array, optional
         Grids, see `regressors.pipelines.make_search`; those that do not belong to ``estimator`` are ignored.
@@ -440,7 +456,7 @@ class BandEnsemble(RegressorMixin, BaseEstimator):
         shared: dict[str, Any] = {}
         held_out = []
         for search in fit_searches(searches, table, mos, weights, shared=shared):
-            self.members_.append(search.best_estimator_)
+            self.members_.append(_held(search.best_estimator_))
             self.member_params_.append(readable_params(search.best_params_))
             self._search_results.append(_keep_results(search.cv_results_, len(folds)))
             predicted = getattr(search, "oof_predictions_", None)

@@ -32,12 +32,15 @@ class Kind(NamedTuple):
         Kernel of a support-vector regressor; empty for a ridge, the only kind that can be fitted out of core.
     has_band_weights : bool
         Whether it always searches weights of bands.
+    is_plain : bool
+        Whether its hyper-parameters are those of scikit-learn, in the units of the data.
     """
 
     grid: tuple[str, ...]
     is_additive: bool = True
     kernel: str = ""
     has_band_weights: bool = False
+    is_plain: bool = False
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -46,6 +49,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "banded-ridge": Kind(("alpha",), has_band_weights=True),
         "linear-svr": Kind(("C", "epsilon"), kernel="linear"),
         "rbf-svr": Kind(("C", "epsilon", "gamma"), is_additive=False, kernel="rbf"),
+        "plain-svr": Kind(("C", "epsilon", "gamma"), is_additive=False, kernel="rbf", is_plain=True),
     }
 )
 """By name."""
@@ -131,7 +135,7 @@ def make_pipeline(
 
     Parameters
     ----------
-    estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr"}, default="ridge"
+    estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr", "plain-svr"}, default="ridge"
         The regressor; a ValueError if it is unknown.
     bands : sequence of str, or None, default=None
         Bands the member sees; None for all.
@@ -146,6 +150,7 @@ def make_pipeline(
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+    from sklearn.svm import SVR
 
     from regressors.bands import BandScaler, SelectBands
     from regressors.svr import UnitSVR
@@ -159,7 +164,7 @@ def make_pipeline(
             f"make_pipeline: unit_band and weights of bands are for standardised columns, got scale={scale!r}. "
             'Leave them out, or take scale="standard".'
         )
-    regress = UnitSVR(kernel=kind.kernel) if kind.kernel else Ridge()
+    regress = Ridge() if not kind.kernel else SVR() if kind.is_plain else UnitSVR(kernel=kind.kernel)
     scalers = {"none": StandardScaler(with_std=False), "minmax": MinMaxScaler(), "robust": RobustScaler()}
     scaler = BandScaler(unit_band=unit_band) if has_band_scaler else scalers.get(scale, StandardScaler())
     return Pipeline(
@@ -192,14 +197,15 @@ def make_search(
 
     Parameters
     ----------
-    estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr"}, default="ridge"
+    estimator : {"ridge", "banded-ridge", "linear-svr", "rbf-svr", "plain-svr"}, default="ridge"
         The regressor. Grids that do not belong to it are ignored.
     bands : sequence of str, or None, default=None
         Bands the member sees; None for all. "banded-ridge" needs their names.
     alpha : float array, optional
         Penalties of the ridges; by default, as the others, those of `DEFAULT_GRID`.
     C, epsilon, gamma : float array, optional
-        Grids of the SVRs in the units of `regressors.svr.UnitSVR`; gamma for "rbf-svr" alone.
+        Grids of the SVRs in the units of `regressors.svr.UnitSVR`, of "plain-svr" those of `sklearn.svm.SVR`; gamma
+        for RBF kernels alone.
     band_weights : sequence of dict of str to float, optional
         Candidates for the weights of the bands, tried with every other parameter. None means all alike, but for
         "banded-ridge", whose default is `band_weight_candidates`.

@@ -152,6 +152,19 @@ class UnitSVR(RegressorMixin, BaseEstimator):
         self.support_vectors_ = self._scale(X[self.support_])
         return self
 
+    @classmethod
+    def holding(cls, svr: SVR) -> UnitSVR:
+        """Hold a fitted `sklearn.svm.SVR` with an RBF kernel of a given width, whose units are those of its data."""
+        from regressors.solvers.systems import SupportVectors
+
+        held = cls(kernel="rbf", C=svr.C, epsilon=svr.epsilon, gamma=svr.gamma)
+        held.n_features_in_ = svr.n_features_in_
+        held.y_mean_, held.y_scale_, held.total_variance_ = 0.0, 1.0, 1.0
+        held.x_mean_ = np.zeros(svr.n_features_in_)
+        held.support_, held.dual_coef_, held.intercept_, held.n_iter_ = SupportVectors.of(svr)
+        held.support_vectors_ = np.asarray(svr.support_vectors_, dtype=np.float64)
+        return held
+
     def predict(self, X: Table) -> FloatArray:
         """Predict MOS, shape (n_rows,), on the scale seen in `fit`.
 

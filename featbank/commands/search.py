@@ -149,9 +149,16 @@ def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
         "protocol",
         {
             "repeated": "median and deviation over repeated random splits",
+            "given": "the same over splits that somebody published",
             "cross": "fit on one dataset, judge on another",
             "curve": "SRCC against the number of rated photos",
+            "paired": "compare folders of repeated or given splits, split by split",
         },
+    )
+    paired = kinds.pop("paired")
+    opt.add(
+        paired,
+        opt.argument("runs RUN...", "folders of `protocol given` or `repeated`; the first is compared with"),
     )
     for name, kind in kinds.items():
         opt.add(kind, opt.DATA, opt.IMAGES)
@@ -176,7 +183,17 @@ def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
                 "rows that take part (default: training where there is an official split, else all)",
             ),
         )
-        if name != "cross":
+        if name == "given":
+            opt.add(
+                kind,
+                opt.argument(
+                    "--splits-file FILE...",
+                    "the splits: a table with a column of images and one for each split, index arrays (NPY, NPZ, MAT), "
+                    "JSON, a pickle of lists, or text files of names called after their part (train_1.txt, test_1.txt)",
+                    required=True,
+                ),
+            )
+        elif name != "cross":
             opt.add(
                 kind,
                 opt.switch("--plain", "split images, not groups: flatters, but is often published"),
@@ -192,14 +209,18 @@ def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _protocol(options: argparse.Namespace) -> Output:
-    """Ask how far a score holds: over repeated splits, on another dataset, with fewer rated photos.
+    """Ask how far a score holds: over repeated or given splits, on another dataset, with fewer rated photos.
 
-    repeated fits and judges the recipe on many random splits; cross fits on one dataset and judges on another;
-    curve shows the score against the number of rated photos. Each writes a folder with CSV, figure, page and
-    receipt. Where a dataset has an official split, its training rows alone take part unless --rows says otherwise.
+    repeated fits and judges the recipe on many random splits; given does so on published ones, whose validation images,
+    if there are any, choose the hyper-parameters; paired compares such folders on equal splits; cross fits on one
+    dataset and judges on another; curve shows the score against the number of rated photos. Each writes a folder with
+    CSV, figure, page and receipt. Where a dataset has an official split, its training rows alone take part unless
+    --rows says otherwise, or splits are given.
 
     For example:
       featbank protocol repeated scores.csv --recipe mine.toml --splits 100
+      featbank protocol given scores.csv --recipe mine.toml --splits-file published.npz --out runs/mine
+      featbank protocol paired runs/mine runs/other
       featbank protocol cross ~/koniq-10k ~/uhd-iqa --recipe starter --map nominal
       featbank protocol curve ~/uhd-iqa --recipe starter --sizes 50,100,200,400
     """
@@ -210,12 +231,14 @@ def _protocol(options: argparse.Namespace) -> Output:
     from featbank.report.protocol_page import write_protocol_page
     from featbank.runs.folder import PROTOCOL
 
+    if options.protocol == "paired":
+        return _paired(options)
     started, clock = datetime.now(UTC), time.perf_counter()
     recipe = read_recipe(options.recipe)
     bank = Bank(options.bank)
     out = Path(options.out or f"runs/{recipe.name}-{options.protocol}")
     check_folder(out, PROTOCOL, "protocol --out")
-    places = [("data", options.rows)]
+    places = [("data", options.rows or ("all" if options.protocol == "given" else None))]
     if options.protocol == "cross":
         places.append(("other", options.other_rows))
     materials = [
@@ -246,7 +269,27 @@ def _protocol(options: argparse.Namespace) -> Output:
     return Output(document, "\n".join([*lines, f"run: {out}   report: {page}"]))
 
 
+def _paired(options: argparse.Namespace) -> Output:
+    from featbank.errors import RunError
+    from featbank.protocols.protocols import compare_outcomes
+
+    if len(options.runs) < 2:
+        raise RunError("protocol paired: two folders or more are compared, got one.")
+    rows = compare_outcomes(options.runs)
+    note = (
+        "median and mean: of the first minus the second, over splits; wins: share of splits with the better score; p: "
+        "corrected resampled t test, for splits share images."
+    )
+    return Output({"differences": rows}, f"{render_rows(rows)}\n{note}")
+
+
 def _carry_out(options: argparse.Namespace, materials: list[Material]) -> Outcome:
+    if options.protocol == "given":
+        from featbank.datasets import read_splits
+        from featbank.protocols.protocols import run_given
+
+        splits, notes = read_splits(options.splits_file, materials[0].table.frame["image_id"].tolist())
+        return run_given(materials[0], splits, notes=notes, workers=options.workers)
     if options.protocol == "cross":
         from featbank.protocols.protocols import declare_map, run_cross
 

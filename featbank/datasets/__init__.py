@@ -9,11 +9,13 @@ from featbank.datasets.image_table import SPLITS, SUBSETS, ImageTable
 from featbank.datasets.locate import is_list, read_list, read_photos
 from featbank.datasets.registry import list_datasets, read_dataset, read_mos, read_own_table, read_plain_csv
 from featbank.datasets.release import DatasetInfo, Release
+from featbank.datasets.splits import GivenSplit, read_splits
 
 __all__ = [
     "SPLITS",
     "SUBSETS",
     "DatasetInfo",
+    "GivenSplit",
     "ImageTable",
     "Release",
     "check_dataset",
@@ -25,5 +27,6 @@ __all__ = [
     "read_own_table",
     "read_photos",
     "read_plain_csv",
+    "read_splits",
     "render_check",
 ]

@@ -28,6 +28,7 @@ from featbank.table import Band
 from featbank.workers import starting_workers
 from regressors.ensemble import BandEnsemble, NoSkillWarning
 from regressors.evaluation.metrics import EVALUATED, evaluate
+from regressors.folds import Fold
 
 if TYPE_CHECKING:
     from featbank.bank import Bank
@@ -108,8 +109,15 @@ def prepare(
     return Material(table, recipe, bands, loaded.table(rows), rows, n_crops, words, notes)
 
 
-def fit_rows(material: Material, positions: NDArray[np.intp], *, workers: int = 1) -> BandEnsemble:
+def fit_rows(
+    material: Material, positions: NDArray[np.intp], *, folds: list[Fold] | None = None, workers: int = 1
+) -> BandEnsemble:
     """Fit the recipe on some of the rows, its folds and search anew.
+
+    Parameters
+    ----------
+    folds : list of (int array, int array), optional
+        Instead of those of the recipe; they count ``positions``.
 
     Raises
     ------
@@ -119,7 +127,9 @@ def fit_rows(material: Material, positions: NDArray[np.intp], *, workers: int = 
     rows = material.rows.iloc[positions]
     request = material.recipe.regression
     try:
-        ensemble = build_ensemble(request, folds_of(request, rows), workers, n_crops=material.n_crops)
+        ensemble = build_ensemble(
+            request, folds or folds_of(request, rows), workers, n_crops=material.n_crops
+        )
         with warnings.catch_warnings():
             # A split without skill shows in its score; a warning for each of a thousand helps nobody.
             warnings.simplefilter("ignore", NoSkillWarning)
@@ -131,18 +141,34 @@ def fit_rows(material: Material, positions: NDArray[np.intp], *, workers: int = 
         raise RunError(f"protocol: {len(rows)} rows cannot be fitted: {error}") from error
 
 
-def score_fit(material: Material, train: NDArray[np.intp], test: NDArray[np.intp]) -> dict[str, float]:
+def score_fit(
+    material: Material,
+    train: NDArray[np.intp],
+    test: NDArray[np.intp],
+    validation: NDArray[np.intp] | None = None,
+) -> dict[str, Any]:
     """Fit on some rows and judge on others.
+
+    Parameters
+    ----------
+    validation : int array, optional
+        Those of the rows ``train`` that are held out while hyper-parameters are chosen, instead of the recipe's folds.
 
     Returns
     -------
     dict
-        ``n_training, n_test`` and every metric.
+        ``n_training, n_test``, every metric, and ``predicted``, float array of shape (n_test,), as written.
     """
-    ensemble = fit_rows(material, train)
-    predicted = ensemble.predict(material.X.iloc[test])
-    scores = evaluate(as_written(material.y[test]), as_written(predicted))
-    return {"n_training": len(train), "n_test": len(test)} | {name: scores[name] for name in EVALUATED}
+    folds = None
+    if validation is not None and len(validation):
+        is_held_out = np.isin(train, validation)
+        places = {position: place for place, position in enumerate(train.tolist())}
+        folds = [(np.flatnonzero(~is_held_out), np.array([places[row] for row in validation.tolist()]))]
+    ensemble = fit_rows(material, train, folds=folds)
+    predicted = as_written(ensemble.predict(material.X.iloc[test]))
+    scores = evaluate(as_written(material.y[test]), predicted)
+    own = {name: scores[name] for name in EVALUATED}
+    return {"n_training": len(train), "n_test": len(test), **own, "predicted": predicted}
 
 
 def run_all(
@@ -171,6 +197,7 @@ def run_all(
 
 OUTCOME = "protocol.json"
 SCORES = "scores.csv"
+SPLITS = "splits.csv"
 
 
 @dataclass(frozen=True)
@@ -180,7 +207,7 @@ class Outcome:
     Attributes
     ----------
     kind : str
-        ``repeated``, ``cross`` or ``curve``.
+        ``repeated``, ``given``, ``cross`` or ``curve``.
     title, sentence : str
         For people.
     settings : dict
@@ -192,7 +219,9 @@ class Outcome:
     notes : tuple of str
         What a reader has to know.
     predictions : DataFrame or None
-        By image, for a single fit.
+        By image, or by split and image.
+    splits : DataFrame or None
+        By image: one column for each split, with the part that the image has in it.
     """
 
     kind: str
@@ -203,6 +232,7 @@ class Outcome:
     summary: pd.DataFrame | None
     notes: tuple[str, ...]
     predictions: pd.DataFrame | None = None
+    splits: pd.DataFrame | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``protocol.json`` holds."""
@@ -281,6 +311,8 @@ def write_outcome(
             outcome.summary.to_csv(folder / "summary.csv", index=False, float_format=FLOAT_FORMAT)
         if outcome.predictions is not None:
             outcome.predictions.to_csv(folder / "predictions.csv", index=False, float_format=FLOAT_FORMAT)
+        if outcome.splits is not None:
+            outcome.splits.to_csv(folder / SPLITS, index=False)
         (folder / "recipe.toml").write_text(first.recipe.to_toml(), encoding="utf-8")
         write_page(outcome, folder, first.recipe.title, any(m.table.is_simulation for m in materials))
     return out / "protocol.html"

@@ -1,4 +1,4 @@
-"""How far a score holds: repeated splits, another dataset, fewer rated photos."""
+"""How far a score holds: repeated or given splits, another dataset, fewer rated photos."""
 
 from __future__ import annotations
 
@@ -6,17 +6,28 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from featbank.datasets import GivenSplit
 from featbank.errors import RunError
-from featbank.protocols.preparation import Material, Outcome, fit_rows, run_all, score_fit
+from featbank.protocols.preparation import (
+    SCORES,
+    SPLITS,
+    Material,
+    Outcome,
+    fit_rows,
+    json_rows,
+    run_all,
+    score_fit,
+)
 from featbank.runs.evaluate import as_written, judge
 from featbank.runs.split import written_groups
 from featbank.runs.trust import check_duplicates
-from regressors.evaluation.comparison import draw_splits, summarise_scores
+from regressors.evaluation.comparison import compare_by_split, draw_splits, summarise_scores
 from regressors.evaluation.metrics import EVALUATED
 from regressors.folds import Fold
 
@@ -54,11 +65,9 @@ def run_repeated(
         raise RunError(
             f"protocol: a split leaves fewer than 2 test images of {len(material.rows)}. Raise --test-fraction."
         )
-    jobs = [(material, train, test) for train, test in splits]
-    results = run_all(score_fit, jobs, len(jobs), workers, "splits")
-    scores = pd.DataFrame(results)
-    scores.insert(0, "split", range(len(scores)))
-    summary = summarise_scores(scores, list(EVALUATED))
+    parts = [GivenSplit(str(i), train, train[:0], test) for i, (train, test) in enumerate(splits)]
+    scores, summary, predictions, members = _run_splits(material, parts, workers)
+    scores["split"] = range(len(scores))
     settings: dict[str, Any] = {
         "n_splits": n_splits,
         "test_size": test_size,
@@ -76,9 +85,169 @@ def run_repeated(
     notes = []
     if not grouped and material.rows["group"].duplicated().any():
         notes.append("Images of one group may stand on both sides of these splits, which flatters the score.")
-    if int(row["undefined"]):
-        notes.append(f"{int(row['undefined'])} splits have no SRCC, because their predictions are constant.")
-    return Outcome("repeated", "Repeated splits", sentence, settings, scores, summary, tuple(notes))
+    notes += _undefined(summary)
+    return Outcome(
+        "repeated", "Repeated splits", sentence, settings, scores, summary, tuple(notes), predictions, members
+    )
+
+
+def _undefined(summary: pd.DataFrame) -> list[str]:
+    n = int(summary.set_index("metric").loc["srcc", "undefined"])
+    return [f"{n} splits have no SRCC, because their predictions are constant."] if n else []
+
+
+def _run_splits(
+    material: Material, splits: Sequence[GivenSplit], workers: int | None
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Fit and judge on each split; give scores by split, their summary, predictions, and who stands where.
+
+    Positions are those of the rows of ``material``, in the order in which they are fitted.
+    """
+    jobs = [
+        (
+            material,
+            np.concatenate([split.training, split.validation[~np.isin(split.validation, split.training)]]),
+            split.test,
+            split.validation,
+        )
+        for split in splits
+    ]
+    results = run_all(score_fit, jobs, len(jobs), workers, "splits")
+    images = material.rows.index.to_numpy()
+    predictions = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "split": split.label,
+                    "image": images[split.test],
+                    "mos": as_written(material.y[split.test]),
+                    "predicted": result.pop("predicted"),
+                }
+            )
+            for split, result in zip(splits, results, strict=True)
+        ],
+        ignore_index=True,
+    )
+    columns = {"image": images}
+    for split in splits:
+        part = np.full(len(images), "", dtype=object)
+        for name in ("training", "validation", "test"):
+            part[getattr(split, name)] = name
+        columns[split.label if "split" in split.label else f"split_{split.label}"] = part
+    scores = pd.DataFrame(results)
+    scores.insert(0, "split", [split.label for split in splits])
+    return scores, summarise_scores(scores, list(EVALUATED)), predictions, pd.DataFrame(columns)
+
+
+def run_given(
+    material: Material, splits: Sequence[GivenSplit], *, notes: Sequence[str] = (), workers: int | None = None
+) -> Outcome:
+    """Fit and judge a recipe on splits that somebody published.
+
+    A split's validation images choose the hyper-parameters, in the place of the recipe's folds, and teach with the
+    others thereafter. Images are fitted in the order of the list.
+
+    Parameters
+    ----------
+    splits : sequence of GivenSplit
+        Positions in the rows of ``material.table``, as `featbank.datasets.read_splits` gives them.
+    notes : sequence of str
+        What reading the splits said.
+
+    Returns
+    -------
+    Outcome
+        ``scores``: one row for each split; ``predictions`` and ``splits``.
+
+    Raises
+    ------
+    RunError
+        If a split leaves too few images.
+    """
+    places = material.rows.index.get_indexer(material.table.frame["image_id"])
+    own = []
+    n_gone = 0
+    for split in splits:
+        parts = [places[rows] for rows in (split.training, split.validation, split.test)]
+        n_gone = max(n_gone, sum(int((part < 0).sum()) for part in parts))
+        kept = GivenSplit(split.label, *(part[part >= 0] for part in parts))
+        if min(len(kept.training), len(kept.test)) < 2:
+            raise RunError(
+                f"protocol: split {split.label} leaves {len(kept.training)} training and {len(kept.test)} test images "
+                "with features and a MOS, expected at least 2 each."
+            )
+        own.append(kept)
+    scores, summary, predictions, members = _run_splits(material, own, workers)
+    row = summary.set_index("metric").loc["srcc"]
+    sentence = (
+        f"Over {len(own):,} given splits of {material.which} the recipe reaches a median SRCC of {row['median']:.3f}, "
+        f"with a standard deviation of {row['std']:.3f} between splits."
+    )
+    groups = material.rows["group"].to_numpy()
+    n_shared = sum(bool(np.isin(groups[split.test], groups[split.training]).any()) for split in own)
+    said = [*notes]
+    if n_gone:
+        said.append(f"Up to {n_gone:,} images of a split have no features or no MOS, and take no part.")
+    if n_shared:
+        said.append(
+            f"In {n_shared:,} of {len(own):,} splits a group stands on both sides, which flatters the score."
+        )
+    if any(len(split.validation) for split in own):
+        said.append(
+            "Validation images of a split chose the hyper-parameters, and taught with the others thereafter."
+        )
+    settings: dict[str, Any] = {"n_splits": len(own), "rows": material.which}
+    return Outcome(
+        "given",
+        "Given splits",
+        sentence,
+        settings,
+        scores,
+        summary,
+        (*said, *_undefined(summary)),
+        predictions,
+        members,
+    )
+
+
+def compare_outcomes(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Compare protocols on the same splits with the first of them, split by split.
+
+    Parameters
+    ----------
+    folders : sequence of str or Path
+        At least two, written by ``featbank protocol given`` or ``repeated``.
+
+    Returns
+    -------
+    list of dict
+        ``run``, ``against``, and a row of `regressors.evaluation.comparison.compare_by_split`, for each metric.
+
+    Raises
+    ------
+    RunError
+        If a folder is no such protocol, or the splits differ.
+    """
+    read = []
+    for folder in map(Path, folders):
+        try:
+            read.append(tuple(pd.read_csv(folder / name, dtype={"split": str}) for name in (SCORES, SPLITS)))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"protocol paired: {folder} must hold {SCORES} and {SPLITS}, which `featbank protocol given` and "
+                f"`repeated` write: {error}."
+            ) from error
+    first_scores, first_splits = read[0]
+    rows = []
+    for other, (scores, splits) in zip(folders[1:], read[1:], strict=True):
+        if not splits.equals(first_splits):
+            raise RunError(
+                f"protocol paired: {other} has other splits than {folders[0]}, or other images in them. Run both "
+                "recipes with the same --splits-file, or the same seed, on the same images."
+            )
+        found = compare_by_split(scores, first_scores, list(EVALUATED))
+        rows += [{"run": str(other), "against": str(folders[0]), **row} for row in json_rows(found)]
+    return rows
 
 
 def _draw(
@@ -158,6 +327,7 @@ def run_curve(
             labels.append({"repeat": repeat, "size": size})
     results = run_all(score_fit, jobs, len(jobs), workers, "fits")
     scores = pd.DataFrame([label | result for label, result in zip(labels, results, strict=True)])
+    scores = scores.drop(columns="predicted")
     summary = summarise_scores(scores, list(EVALUATED), by="size")
     srcc = summary[summary["metric"] == "srcc"].set_index("size")
     settings: dict[str, Any] = {

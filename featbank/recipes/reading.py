@@ -253,7 +253,8 @@ class RegressionRequest:
     of crops. ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the standardised MOS;
     ``sample_weight`` names the column by which training images count (``mos_std``, ``n_ratings``, ``weight``): in every
     fit, in the choice of hyper-parameters, and in the weights of the members; empty where all count alike.
-    ``gamma`` multiplies 1 / (n_features * variance). ``scale`` is what is done to each column: ``standard``, ``minmax``
+    ``gamma`` multiplies 1 / (n_features * variance). Those of ``plain-svr`` are scikit-learn's, in the units of columns
+    and MOS, as published protocols state them. ``scale`` is what is done to each column: ``standard``, ``minmax``
     and ``robust`` as by scikit-learn's scalers, or ``none``. ``unit_band`` and ``band_weights`` are for standardised
     columns; the latter lists candidates for the weights of the bands, tried with every other parameter; none means all
     alike.

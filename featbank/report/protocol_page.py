@@ -116,6 +116,7 @@ PAGE_NAME = "protocol.html"
 
 _CAPTIONS = {
     "repeated": "Each tick is a split; the upright line is the median, the tinted area the middle half.",
+    "given": "Each tick is a split; the upright line is the median, the tinted area the middle half.",
     "curve": "Median over the repeats, and the middle half of them tinted. While the curve still rises at its right "
     "end, more rated photos would help.",
     "cross": "Each mark is an image of the other dataset. On the dashed line the rescaled prediction equals the MOS.",

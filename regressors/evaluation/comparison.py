@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import t as student
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 from sklearn.utils.validation import check_is_fitted
 
@@ -319,6 +320,46 @@ def summarise_scores(scores: pd.DataFrame, metrics: Sequence[str], *, by: str | 
 # Up to this many bands all orders of them are gone through; above, some are drawn.
 MAX_EXACT_BANDS = 6
 _N_ORDERS = 32
+
+
+def compare_by_split(scores: pd.DataFrame, others: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Compare two methods that were fitted and judged on the same splits.
+
+    Splits share images, so their differences are no independent draws: the variance of their mean is enlarged by the
+    ratio of test to training images [1]_.
+
+    Parameters
+    ----------
+    scores, others : DataFrame of n_splits rows
+        In the same order, with ``n_training``, ``n_test`` and one column for each metric; nan where undefined.
+    metrics : sequence of str
+
+    Returns
+    -------
+    DataFrame
+        One row for each metric: ``metric``, ``n`` (splits with both scores), ``median`` and ``mean`` of ``scores``
+        minus ``others``, ``wins`` (share of splits on which ``scores`` are better, ties half), ``p`` (nan below two
+        splits or without any difference).
+
+    References
+    ----------
+    .. [1] C. Nadeau and Y. Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
+    """
+    rows = []
+    for metric in metrics:
+        known = (scores[metric].notna() & others[metric].notna()).to_numpy()
+        difference = (scores[metric] - others[metric]).to_numpy(dtype=np.float64)[known]
+        n = len(difference)
+        gain = -difference if metric in ERRORS else difference
+        p = float("nan")
+        if n > 1 and difference.std() > 0:
+            ratio = float((scores["n_test"] / scores["n_training"]).to_numpy()[known].mean())
+            t = difference.mean() / (difference.std(ddof=1) * np.sqrt(1 / n + ratio))
+            p = float(2 * student.sf(abs(t), n - 1))
+        wins = float(np.mean(gain > 0) + np.mean(gain == 0) / 2) if n else float("nan")
+        middle = (float(np.median(difference)), float(difference.mean())) if n else (float("nan"),) * 2
+        rows.append({"metric": metric, "n": n, "median": middle[0], "mean": middle[1], "wins": wins, "p": p})
+    return pd.DataFrame(rows)
 
 
 def band_parts(

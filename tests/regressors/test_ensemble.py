@@ -11,8 +11,9 @@ import pytest
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_predict, cross_val_score
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
+from sklearn.svm import SVR
 
 from regressors import ensemble, search
 from regressors.ensemble import RULES, BandEnsemble, NoSkillWarning, fit_combination
@@ -390,3 +391,29 @@ def test_a_band_of_tiny_weight_is_a_band_left_out() -> None:
     assert np.allclose(tiny, without, atol=1e-6)
     weighed = small(band_weights=[{"scene": 1e-7}, {}], **grids).fit(X, y)
     assert set(weighed.member_params_[0]) >= {"weight:scene", "weight:quality", "C"}
+
+
+def test_a_plain_svr_is_scikit_learns_and_held_without_its_private_state() -> None:
+    rng = np.random.default_rng(0)
+    X, y = (
+        pd.DataFrame(rng.normal(size=(60, 6)), columns=[f"m:{i:04d}" for i in range(6)]),
+        rng.normal(size=60),
+    )
+    folds = [(np.arange(40), np.arange(40, 60))]
+    grid = {"C": [1.0, 8.0], "gamma": [0.1, 0.5], "epsilon": [0.1]}
+    for reference in (False, True):
+        ensemble = BandEnsemble(
+            "all",
+            estimator="plain-svr",
+            scale="minmax",
+            cv=folds,
+            combine="uniform",
+            reference=reference,
+            **grid,
+        ).fit(X, y)
+        best = ensemble.member_params_[0]
+        plain = make_pipeline(
+            MinMaxScaler(), SVR(C=best["C"], gamma=best["gamma"], epsilon=best["epsilon"])
+        ).fit(X.to_numpy(), y)
+        np.testing.assert_allclose(ensemble.predict(X), plain.predict(X.to_numpy()), atol=1e-9)
+        assert type(ensemble.members_[0].named_steps["regress"]).__name__ == "UnitSVR"
