@@ -24,6 +24,19 @@ def digest_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_tree(folder: str | Path) -> str:
+    """Return the SHA-256 of the names and bytes of all files below a folder as 64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return digest_json([[path.relative_to(root).as_posix(), digest_file(path)] for path in files])
+
+
 def canonical_json(value: object) -> str:
     """Write ``value`` as JSON in the one spelling that digests are taken of.
 

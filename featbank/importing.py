@@ -14,7 +14,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,7 @@ def import_features(
     source_digest: str,
     gmacs: float | None = None,
     replace: bool = False,
+    n_crops: int = 1,
 ) -> tuple[FeatureFolder, int]:
     """Write a matrix of features as a band of one dataset.
 
@@ -53,7 +54,8 @@ def import_features(
     band : str
         Name of the band, used in recipes as ``imported:NAME``.
     names : sequence of str, length n_rows, or None
-        Image names in the order of the rows; None when the rows follow the dataset's own order.
+        Image names in the order of the rows; None when the rows follow the dataset's own order. Rows of other images
+        are left out where every image of the dataset has one.
     matrix : float array of shape (n_rows, n_features), finite
         Stored in float16 if that is its type, else in float32.
     source_digest : str
@@ -62,6 +64,8 @@ def import_features(
         GMACs for one image, as stated by the user; None when unknown.
     replace : bool
         Remove an earlier import of the same band for the same images.
+    n_crops : int
+        Of each image, which lie side by side in the columns.
 
     Returns
     -------
@@ -79,9 +83,14 @@ def import_features(
         or the disk is full; everything that was stored before is then there.
     """
     image_ids = list(table.frame["image_id"])
-    ids = _match(image_ids, names, matrix.shape, table.name)
+    matched = _match(image_ids, names, matrix.shape, table.name)
+    ids = [name for name in matched if name is not None]
+    if len(ids) < len(matched):
+        matrix = matrix[[name is not None for name in matched]]
     owner = _owner(table)
     identity = {"kind": "imported", "band": band, **owner, "source": source_digest, "gmacs": gmacs}
+    if n_crops > 1:
+        identity["n_crops"] = n_crops
     earlier = [folder for folder in _imports(bank, band) if _is_for(folder, owner)]
     same = [folder for folder in earlier if folder.identity == identity]
     others = [folder for folder in earlier if folder not in same]
@@ -265,8 +274,8 @@ class ImageKeys:
 
 def _match(
     image_ids: list[str], names: Sequence[str] | None, shape: tuple[int, ...], dataset: str
-) -> list[str]:
-    """Return image ids in the order of the file's rows."""
+) -> Sequence[str | None]:
+    """Return image ids in the order of the file's rows; None for rows of other images, where each of ours has one."""
     if names is None:
         if shape[0] != len(image_ids):
             hint = (
@@ -288,21 +297,29 @@ def _match(
         path = PurePosixPath(image_id)
         for spelling in {image_id, path.name, str(path.with_suffix("")), path.stem}:
             known.setdefault(spelling, []).append(image_id)
-    matched: list[str] = []
+    matched: list[str | None] = []
+    strange: list[str] = []
     for name in names:
-        candidates = (
-            set(known.get(name, ()))
-            or set(known.get(Path(name).name, ()))
-            or set(known.get(Path(name).stem, ()))
+        path = PurePosixPath(name.lstrip("\ufeff").replace("\\", "/"))
+        candidates = next(
+            filter(None, (known.get(text) for text in (name, str(path), path.name, path.stem))), []
         )
-        if len(candidates) != 1:
-            found = f"{len(candidates)} images" if candidates else "no image"
+        if len(set(candidates)) > 1:
             raise DatasetError(
-                f"bank import: the name {name!r} means {found} of dataset {dataset!r}; its images are named like "
-                f"{image_ids[0]!r}. Nothing was imported."
+                f"bank import: the name {name!r} means {len(set(candidates))} images of dataset {dataset!r}, such as "
+                f"{candidates[0]!r}. Nothing was imported."
             )
-        matched.append(candidates.pop())
-    twice, n_times = Counter(matched).most_common(1)[0]
+        matched.append(candidates[0] if candidates else None)
+        strange += [] if candidates else [name]
+    own = Counter(name for name in matched if name is not None)
+    if strange and len(own) < len(image_ids):
+        lacking = next(image for image in image_ids if image not in own)
+        raise DatasetError(
+            f"bank import: the name {strange[0]!r} means no image of dataset {dataset!r}; its images are named like "
+            f"{image_ids[0]!r}, and {lacking!r} has no row. Rows of other images ({len(strange):,} here) are left out "
+            "only where all images of the dataset have one. Nothing was imported."
+        )
+    twice, n_times = own.most_common(1)[0]
     if n_times > 1:
         raise DatasetError(f"bank import: image {twice!r} has more than one row. Nothing was imported.")
     return matched

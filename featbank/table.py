@@ -116,8 +116,18 @@ def resolve_band(
     )
 
 
+NOT_COMPUTED = "not computed"
+"""Why a readable image is left out of a partial table."""
+
+
 def build_table(
-    table: ImageTable, bands: Sequence[Band], bank: Bank, command: str, *, by_blocks: bool = False
+    table: ImageTable,
+    bands: Sequence[Band],
+    bank: Bank,
+    command: str,
+    *,
+    by_blocks: bool = False,
+    is_partial: bool = False,
 ) -> FeatureTable:
     """Join the bands' features to the images by key.
 
@@ -132,6 +142,8 @@ def build_table(
         The command that computes missing features, for the message.
     by_blocks : bool
         Leave the features in their files, to be read by blocks; they are checked now, and must not be too many.
+    is_partial : bool
+        Leave readable images out whose features the bank lacks, too, instead of refusing the table.
 
     Returns
     -------
@@ -164,6 +176,8 @@ def build_table(
             name = absent.columns[absent.iloc[place]][0]
             reason, message = refused[name][file_key]
             left_out.append((image_id, reason, f"band {name}, {message}"))
+        elif is_partial:
+            left_out.append((image_id, NOT_COMPUTED, f"Compute it with `{command}`."))
         else:
             uncomputed.append(image_id)
     if uncomputed:

@@ -1,20 +1,21 @@
-"""Reads features that were computed elsewhere: NPY, NPZ, CSV, Parquet and MAT files, never pickled objects.
+"""Reads features that were computed elsewhere: files of one matrix, folders of many, never pickled objects.
 
 Finds the one matrix a file holds and the image names beside it, and says in words what it took. Where a
 file leaves a choice it is refused with the list of choices: a guess would give numbers of another thing. To
 which images the rows belong is decided elsewhere.
 
-Files of a kind that a library in C takes apart (MAT, Parquet) are read in a process of their own, under a limit on
-memory and time: one changed byte can end such a process, or make it ask for all memory there is.
+Files of a kind that a library in C takes apart (MAT, HDF5, Parquet, Feather) are read in a process of their own, under
+a limit on memory and time: one changed byte can end such a process, or make it ask for all memory there is.
 """
 
 from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from featbank.bank.imported_arrays import (
     choose_names,
     is_telling,
     not_in_file,
+    read_array,
+    read_hdf5,
     read_mat,
     read_names,
     read_npy,
@@ -38,9 +41,9 @@ from featbank.bank.imported_arrays import (
     too_large,
 )
 from featbank.bank.place import explain
-from featbank.errors import BankError
+from featbank.errors import BankError, UnknownNameError
 
-_APART = frozenset({".mat", ".parquet"})
+_APART = frozenset({".mat", ".parquet", ".feather", ".h5", ".hdf5"})
 _MIB_PER_S = 4  # no reader is slower than this; one that takes longer is caught in a loop
 _LEAST_S = 60.0
 
@@ -54,6 +57,7 @@ class ImportedFeatures:
     # float16 where it holds that; finite
     matrix: NDArray[np.floating[Any]]
     description: str  # which variable or columns were taken, what was left out, what was replaced
+    n_crops: int = 1  # that lie side by side in the columns, the columns of the first crop first
 
 
 def read_feature_file(
@@ -64,13 +68,17 @@ def read_feature_file(
     transpose: bool = False,
     nonfinite: str = "refuse",
     own_names: bool = True,
+    exclude: Sequence[str] = (),
+    average_crops: bool = False,
 ) -> ImportedFeatures:
     """Read a matrix of features, one row for each image.
 
     Parameters
     ----------
     path : str or Path
-        Ends with ``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet`` or ``.mat`` (up to version 7).
+        A file that ends with ``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet``, ``.feather``, ``.mat``, ``.h5`` or
+        ``.hdf5``; a folder with an NPY file for each image, called after it; or one of shards as clip-retrieval writes
+        them, ``img_emb_0.npy`` with ``metadata_0.parquet``.
     variable : str, optional
         Which array of an NPZ or MAT file. In a table: a list column, or a pattern like ``"nss:*"`` for the columns. By
         default the only candidate.
@@ -82,6 +90,10 @@ def read_feature_file(
         ``"refuse"``, or ``"zero"`` to replace NaN and infinite values by 0, as some published protocols do.
     own_names : bool
         False where the names of the rows are known from elsewhere: those in the file are left alone.
+    exclude : sequence of str
+        Columns that are left out: patterns for their titles; of an array numbers counted from 0, ``7`` or ``0-3``.
+    average_crops : bool
+        Take the mean over the crops of an array (n_images, n_crops, n_features), in the place of all of them.
 
     Returns
     -------
@@ -100,17 +112,18 @@ def read_feature_file(
     path = Path(path)
     if nonfinite not in {"refuse", "zero"}:
         raise ValueError(f"read_feature_file: nonfinite must be 'refuse' or 'zero', got {nonfinite!r}")
-    reader = _READERS.get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    reader = _read_folder if path.is_dir() else _READERS.get(suffix)
     if reader is None:
         raise BankError(
             f"import: the file must end with {', '.join(_READERS)}, got {str(path)!r}. Save the features in one of "
             "these formats; pickled files are never read, as they can run code."
         )
-    wishes = Wishes(variable, names, transpose, own_names)
+    wishes = Wishes(variable, names, transpose, own_names, tuple(exclude))
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise BankError(f"import: {path} must be a file, got a folder, a device or a pipe.")
-        found = _read_apart(path, wishes) if path.suffix.lower() in _APART else reader(path, wishes)
+        if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+            raise BankError(f"import: {path} must be a file or a folder, got a device or a pipe.")
+        found = _read_apart(path, wishes) if suffix in _APART and not path.is_dir() else reader(path, wishes)
     except OSError as error:
         if isinstance(error, BankError) or not error.errno:
             raise
@@ -118,9 +131,18 @@ def read_feature_file(
     matrix = found.matrix
     if 0 in matrix.shape:
         raise BankError(f"import: {path} must hold at least one row and one column, got {matrix.shape}.")
+    n_crops = matrix.shape[1] if matrix.ndim == 3 else 1
+    if n_crops > 1 and average_crops:
+        matrix, n_crops = matrix.mean(axis=1, dtype=np.float64), 1
+    said = ""
+    if exclude and suffix not in _TABLES:
+        kept = _kept_columns(path, matrix.shape[-1], exclude)
+        matrix, said = matrix[..., kept], f"; columns left out: {matrix.shape[-1] - len(kept)}"
+    matrix = matrix.reshape(len(matrix), -1)
     described = (
         f"{found.taken} of {path.name}: {matrix.shape[0]} rows x {matrix.shape[1]} columns, {matrix.dtype}"
     )
+    described += said + (f"; {n_crops} crops side by side" if n_crops > 1 else "")
     if found.left_out:
         described += f"; left out: {', '.join(found.left_out)}"
     # The smallest type of ours that holds every number of the file's.
@@ -139,27 +161,129 @@ def read_feature_file(
         matrix = np.where(bad, matrix.dtype.type(0), matrix)
         described += f"; {n_bad} NaN or infinite values replaced by 0"
     _check_names(path, found.names, len(matrix))
-    return ImportedFeatures(found.names, matrix, described)
+    return ImportedFeatures(found.names, matrix, described, n_crops)
+
+
+_TABLES = frozenset({".csv", ".tsv", ".parquet", ".feather"})
+
+
+def _kept_columns(path: Path, n_columns: int, exclude: Sequence[str]) -> list[int]:
+    """Return the columns that no number or range of numbers excludes."""
+    gone: set[int] = set()
+    for text in exclude:
+        low, _, high = text.partition("-")
+        if not (low.isdecimal() and (high or low).isdecimal() and int(low) <= int(high or low) < n_columns):
+            raise UnknownNameError(
+                f"import: --exclude takes columns of {path} by number, 0 to {n_columns - 1}, or a range such as 0-3, "
+                f"got {text!r}."
+            )
+        gone.update(range(int(low), int(high or low) + 1))
+    if len(gone) == n_columns:
+        raise BankError(f"import: --exclude leaves no column of {path}.")
+    return [column for column in range(n_columns) if column not in gone]
+
+
+_SHARD = re.compile(r"img_emb_(\d+)\.npy")
+MAX_FILES = 2_000_000
+
+
+def _read_folder(path: Path, wishes: Wishes) -> FoundMatrix:
+    """Read shards as clip-retrieval writes them, else an NPY file for each image, named by its path without .npy."""
+    for name, value in (("--variable", wishes.variable), ("--transpose", wishes.transpose)):
+        if value:
+            raise BankError(f"import: {name} goes with one file, got the folder {path}.")
+    shards = {
+        int(match[1]): file
+        for folder in (path, path / "img_emb")
+        for file in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        if (match := _SHARD.fullmatch(file.name))
+    }
+    if shards:
+        return _read_shards(path, [file for _, file in sorted(shards.items())], wishes)
+    files = [file for file in islice(path.rglob("*"), MAX_FILES + 1) if file.is_file()]
+    own = sorted(file for file in files if file.suffix.lower() == ".npy")
+    if not own or len(files) > MAX_FILES:
+        raise BankError(
+            f"import: the folder {path} must hold an NPY file for each image, or img_emb_0.npy with "
+            f"metadata_0.parquet, got {len(own):,} NPY files among {len(files):,}."
+        )
+    matrix: NDArray[Any] | None = None
+    for row, file in enumerate(own):
+        vector = _vector(file)
+        if matrix is None:
+            matrix = np.empty((len(own), *vector.shape), dtype=vector.dtype)
+        if vector.shape != matrix.shape[1:]:
+            raise BankError(
+                f"import: all files of {path} must have one shape, got {vector.shape} in {file.name} and "
+                f"{matrix.shape[1:]} in {own[0].name}."
+            )
+        matrix[row] = vector
+    assert matrix is not None
+    names = [file.relative_to(path).as_posix()[: -len(".npy")] for file in own]
+    rest = (f"{len(files) - len(own):,} other files",) if len(files) > len(own) else ()
+    return FoundMatrix(matrix, names if wishes.own_names else None, f"{len(own):,} files", rest)
+
+
+def _vector(file: Path) -> NDArray[Any]:
+    """Read the array of one image: a vector, or one line for each crop."""
+    array = read_array(file)
+    if array.ndim not in (1, 2) or array.dtype.kind not in "fiub":
+        raise BankError(
+            f"import: {file} must hold a vector of numbers, or one for each crop, got {array.dtype} of shape "
+            f"{array.shape}."
+        )
+    return array[0] if array.ndim == 2 and len(array) == 1 else array
+
+
+def _read_shards(path: Path, files: list[Path], wishes: Wishes) -> FoundMatrix:
+    """Join shards in the order of their numbers; the names stand in the table of the same number."""
+    parts: list[NDArray[Any]] = []
+    names: list[str] = []
+    for file in files:
+        part = read_npy(file, Wishes()).matrix
+        number = _SHARD.fullmatch(file.name)[1]  # type: ignore[index]
+        name = f"metadata_{number}.parquet"
+        table = next((p for p in (file.parent / name, path / "metadata" / name) if p.is_file()), None)
+        if table is None and wishes.own_names:
+            raise BankError(
+                f"import: {file} needs {name} beside it, or in {path / 'metadata'}, with the names of its rows; or "
+                "give them in a text file with `--names FILE`."
+            )
+        if parts and part.shape[1:] != parts[0].shape[1:]:
+            raise BankError(
+                f"import: the shards of {path} have {parts[0].shape[1:]} and {part.shape[1:]} columns."
+            )
+        parts.append(part)
+        if table is not None and wishes.own_names:
+            own = _call(table, wishes, "read_names_here")[0]["names"]
+            if len(own) != len(part):
+                raise BankError(f"import: {table} names {len(own):,} rows, {file.name} has {len(part):,}.")
+            names += own
+    return FoundMatrix(np.concatenate(parts), names if wishes.own_names else None, f"{len(files)} shards")
 
 
 def _read_apart(path: Path, wishes: Wishes) -> FoundMatrix:
     """Read a file in another process, which may die of it or be stopped."""
+    facts, matrix = _call(path, wishes, "read_here")
+    assert matrix is not None
+    return FoundMatrix(matrix, **facts)
+
+
+def _call(path: Path, wishes: Wishes, function: str) -> tuple[dict[str, Any], NDArray[Any] | None]:
     seconds = _LEAST_S + path.stat().st_size / (_MIB_PER_S << 20)
     request = [str(path), asdict(wishes)]
     try:
-        facts, matrix = call_apart(f"{__name__}:read_here", request, seconds=seconds, n_bytes=3 * room(path))
+        return call_apart(f"{__name__}:{function}", request, seconds=seconds, n_bytes=3 * room(path))
     except (ChildProcessError, TimeoutError) as error:
         raise BankError(
             f"import: {path} cannot be read as a {path.suffix} file: it {error}. It is damaged, or made to do harm. "
             "Save the matrix anew, best as NPY."
         ) from error
-    assert matrix is not None
-    return FoundMatrix(matrix, **facts)
 
 
 def read_here(request: tuple[str, dict[str, Any]], data: bytes) -> tuple[dict[str, Any], NDArray[Any]]:
     """Read a file in the process that exists for it; called by `call_apart`."""
-    path, wishes = Path(request[0]), Wishes(**request[1])
+    path, wishes = Path(request[0]), Wishes(**request[1] | {"exclude": tuple(request[1]["exclude"])})
     try:
         found = _READERS[path.suffix.lower()](path, wishes)
         matrix = np.ascontiguousarray(found.matrix)
@@ -168,6 +292,23 @@ def read_here(request: tuple[str, dict[str, Any]], data: bytes) -> tuple[dict[st
     except OSError as error:
         raise error if isinstance(error, BankError) else explain("read", path, error) from error
     return {name: getattr(found, name) for name in ("names", "taken", "left_out")}, matrix
+
+
+def read_names_here(request: tuple[str, dict[str, Any]], data: bytes) -> tuple[dict[str, Any], None]:
+    """Read the column of names of a Parquet file in the process that exists for it."""
+    from pyarrow import parquet
+
+    path, wishes = Path(request[0]), Wishes(names=request[1]["names"])
+    with reading(path), parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        texts = [field.name for field in schema if not _is_number(field.type) or is_telling(field.name)]
+        source = choose_names(path, wishes, texts, schema.names)
+        if source is None:
+            raise BankError(f"import: {path} has no column of names, got {', '.join(schema.names[:20])}.")
+        if file.metadata.num_rows * _NUMBER_BYTES > room(path):
+            raise too_large(path)
+        values = file.read(columns=[source], use_threads=False)[source].to_pylist()
+        return {"names": read_names(path, f"column {source!r}", values)}, None
 
 
 def _check_names(path: Path, names: list[str] | None, n_rows: int) -> None:
@@ -250,6 +391,29 @@ def read_parquet(path: Path, wishes: Wishes) -> FoundMatrix:
         return _find(path, file.schema_arrow, n_rows, read, wishes)
 
 
+def read_feather(path: Path, wishes: Wishes) -> FoundMatrix:
+    """Read the feature columns of a Feather file (Arrow IPC), or its one column of lists, as `read_parquet` does."""
+    from pyarrow import feather, ipc
+
+    with reading(path):
+        with path.open("rb") as file:
+            schema = ipc.open_file(file).schema
+        n_rows = (
+            feather.read_table(path, columns=schema.names[:1], use_threads=False).num_rows
+            if schema.names
+            else 0
+        )
+
+        def read(columns: list[str], source: str | None) -> pa.Table:
+            if n_rows * len(columns) * _NUMBER_BYTES > room(path):
+                raise too_large(path)
+            return feather.read_table(
+                path, columns=[*columns, *([source] if source else [])], use_threads=False
+            )
+
+        return _find(path, schema, n_rows, read, wishes)
+
+
 def _is_number(kind: pa.DataType) -> bool:
     # A column without any value has no type; its values count as missing numbers.
     types = pa.types
@@ -284,7 +448,12 @@ def _find(
     others = [field.name for field in usable if field.name not in {*lists, *numbers}]
     possible = [*others, *(title for title in numbers if is_telling(title))]
     source = choose_names(path, wishes, possible, titles)
-    candidates = [title for title in numbers if title != source]
+    for pattern in wishes.exclude:
+        if not any(fnmatchcase(title, pattern) for title in titles):
+            raise not_in_file(path, "column to exclude", pattern, titles)
+    excluded = {title for title in titles for pattern in wishes.exclude if fnmatchcase(title, pattern)}
+    candidates = [title for title in numbers if title != source and title not in excluded]
+    lists = [title for title in lists if title not in excluded]
     is_list = wishes.variable in lists or (wishes.variable is None and len(lists) == 1 and not candidates)
     chosen = (
         [wishes.variable or lists[0]]
@@ -371,4 +540,7 @@ _READERS = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
+    ".feather": read_feather,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
 }

@@ -1,4 +1,4 @@
-"""Finds the one matrix in a NumPy or MATLAB file, and the image names beside it.
+"""Finds the one matrix in a NumPy, MATLAB or HDF5 file, and the image names beside it.
 
 Headers are read before contents: what a file declares must lie in it, and may take no more memory than `room` says.
 """
@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from featbank.errors import BankError, FeatbankError, UnknownNameError
 
-NAME_TITLES = ("image_id", "image_name", "image", "name", "filename", "file_name", "file", "path", "key")
+NAME_TITLES = (
+    *("image_id", "image_name", "image_path", "image", "name"),
+    *("filename", "file_name", "file", "path", "key"),
+)
 """Titles, in capitals or not, of columns and arrays (there also in the plural) that name images whatever they hold:
 a dataset may number its images."""
 
@@ -52,13 +55,16 @@ class Wishes:
     names: str | None = None  # what holds the image names
     transpose: bool = False  # images are the columns
     own_names: bool = True  # false where the names come from elsewhere: those in the file are left alone
+    exclude: tuple[str, ...] = ()  # patterns for columns of a table that are no features
 
 
 @dataclass(frozen=True)
 class FoundMatrix:
     """A matrix as it lies in a file."""
 
-    matrix: NDArray[Any]  # array of shape (n_rows, n_columns); Numbers of any real type
+    matrix: NDArray[
+        Any
+    ]  # array of shape (n_rows, n_columns) or (n_rows, n_crops, n_columns); of any real type
     names: list[str] | None  # one name for each row
     taken: str  # what was taken, in words
     left_out: tuple[str, ...] = ()  # what was not
@@ -103,10 +109,10 @@ def check_matrix(path: Path, what: str, shape: Sequence[int], dtype: np.dtype[An
             f"import: {what} of {path} must hold real numbers, got {dtype}. Save it as a plain float array; "
             "Python objects are never read, as they can run code."
         )
-    if len(shape) != 2:
+    if len(shape) not in (2, 3):
         raise BankError(
-            f"import: {what} of {path} must have two dimensions, rows for images and columns for features, got shape "
-            f"{tuple(shape)}. Reshape it; a single feature has shape (n_images, 1)."
+            f"import: {what} of {path} must have two dimensions, rows for images and columns for features, or three, "
+            f"with crops between them, got shape {tuple(shape)}. Reshape it; a single feature has shape (n_images, 1)."
         )
 
 
@@ -208,6 +214,12 @@ def read_npy(path: Path, wishes: Wishes) -> FoundMatrix:
             f"import: {name!r} cannot be looked up in {path}: an NPY file holds one array without a name. Leave the "
             "option out."
         )
+    array = read_array(path, check_matrix)
+    return FoundMatrix(array.T if wishes.transpose else array, None, "the array")
+
+
+def read_array(path: Path, check: Callable[..., None] = lambda *_: None) -> NDArray[Any]:
+    """Read the array of an NPY file, after its shape and type have been checked."""
     with reading(path), path.open("rb") as file:
         if file.read(2) == b"PK":
             raise BankError(
@@ -215,12 +227,11 @@ def read_npy(path: Path, wishes: Wishes) -> FoundMatrix:
             )
         file.seek(0)
         shape, dtype = _read_header(file)
-        check_matrix(path, "the array", shape, dtype)
+        check(path, "the array", shape, dtype)
         if math.prod(shape) * dtype.itemsize > path.stat().st_size - file.tell():
             raise ValueError(f"it is too short for its shape {shape}")
         file.seek(0)
-        array = npy.read_array(file, allow_pickle=False)
-    return FoundMatrix(array.T if wishes.transpose else array, None, "the array")
+        return np.asarray(npy.read_array(file, allow_pickle=False))
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -270,7 +281,7 @@ def read_npz(path: Path, wishes: Wishes) -> FoundMatrix:
 
 
 def read_mat(path: Path, wishes: Wishes) -> FoundMatrix:
-    """Read one matrix of a MATLAB file of version 4 to 7, and the names beside it; best in a process of its own."""
+    """Read one matrix of a MATLAB file, and the names beside it; best in a process of its own."""
     from scipy.io import loadmat, whosmat
 
     def load(title: str) -> NDArray[Any]:
@@ -282,14 +293,82 @@ def read_mat(path: Path, wishes: Wishes) -> FoundMatrix:
                 str(name): (tuple(shape or ()), _MAT_KINDS.get(kind, ""))
                 for name, shape, kind in whosmat(str(path), False)
             }
-        except NotImplementedError as error:  # how SciPy answers to version 7.3, which is another format
-            raise BankError(
-                f"import: {path} is a MATLAB file of version 7.3 (HDF5), expected version 7 or below. In MATLAB: "
-                "save('features.mat', 'feats', '-v7'); or read it with h5py and save it with numpy.save."
-            ) from error
+        except NotImplementedError:  # how SciPy answers to version 7.3, which is HDF5
+            return read_hdf5(path, wishes)
         if max((8 * math.prod(shape) for shape, _ in listing.values()), default=0) > room(path):
             raise too_large(path)
         return _find(path, "variable", listing, load, wishes)
+
+
+MAX_DATASETS = 2_000_000
+"""More images than that are not kept one by one in a file."""
+
+
+def read_hdf5(path: Path, wishes: Wishes) -> FoundMatrix:
+    """Read one matrix of an HDF5 file, or a vector for each image by its name; best in a process of its own.
+
+    Links to other files are not followed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise BankError(
+            f"import: {path} is an HDF5 file (as MATLAB's version 7.3 is), which needs h5py: pip install "
+            "'featbank[hdf5]'. Or save the matrix as NPY; in MATLAB: save('features.mat', 'feats', '-v7')."
+        ) from error
+    with reading(path), h5py.File(path, "r") as file:
+        sets: dict[str, Any] = {}
+
+        def note(title: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset) and not title.startswith("#"):
+                sets[title] = item
+            if len(sets) > MAX_DATASETS:
+                raise too_large(path)
+
+        file.visititems(note)
+
+        def load(title: str) -> NDArray[Any]:
+            item = sets[title]
+            if item.is_virtual or item.external:
+                raise BankError(f"import: {title!r} of {path} lies in other files. Copy it into one.")
+            if math.prod(item.shape or ()) * max(item.dtype.itemsize, 1) > room(path):
+                raise too_large(path)
+            if h5py.check_string_dtype(item.dtype) is not None:
+                return np.asarray(item.asstr()[()], dtype=object)
+            values = np.asarray(item[()])
+            kind = _matlab_kind(item)
+            if kind == "cell":  # of references to arrays of characters
+                texts = ["".join(map(chr, np.asarray(file[ref][()]).T.ravel())) for ref in values.T.ravel()]
+                return np.array(texts, dtype=object)
+            if kind == "char":
+                return np.array(["".join(map(chr, row)) for row in np.atleast_2d(values.T)], dtype=object)
+            return values.T if kind else values  # MATLAB counts along columns
+
+        listing = {}
+        for title, item in sets.items():
+            kind, shape = _matlab_kind(item), tuple(item.shape or ())
+            is_text = h5py.check_string_dtype(item.dtype) is not None
+            listing[title] = (
+                (shape[::-1], _MAT_KINDS.get(kind, ""))
+                if kind
+                else (shape, "O" if is_text else item.dtype.kind)
+            )
+        single = [title for title, (shape, kind) in listing.items() if len(shape) == 1 and kind in "fiub"]
+        has_matrix = any(len(shape) in (2, 3) and kind in "fiub" for shape, kind in listing.values())
+        if len(single) > 1 and not has_matrix and wishes.variable is None:
+            if len({listing[title][0] for title in single}) > 1:
+                raise BankError(f"import: {path} must hold vectors of one length, one for each image.")
+            names = single if wishes.own_names else None
+            rest = tuple(title for title in sets if title not in set(single))
+            return FoundMatrix(
+                np.stack([load(title) for title in single]), names, f"{len(single)} vectors", rest
+            )
+        return _find(path, "dataset", listing, load, wishes)
+
+
+def _matlab_kind(item: Any) -> str:  # noqa: ANN401 (h5py has no type information)
+    kind = item.attrs.get("MATLAB_class", b"")
+    return kind.decode() if isinstance(kind, bytes) else ""
 
 
 def _find(
@@ -303,7 +382,7 @@ def _find(
     shapes = {
         title: "x".join(map(str, shape))
         for title, (shape, kind) in listing.items()
-        if kind in "fiub" and kind and len(shape) == 2 and min(shape) > 0 and max(shape) > 1
+        if kind in "fiub" and kind and len(shape) in (2, 3) and min(shape) > 0 and max(shape) > 1
     }
     if wishes.variable is not None and wishes.variable not in listing:
         raise not_in_file(path, "variable", wishes.variable, listing)

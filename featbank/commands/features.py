@@ -192,16 +192,33 @@ def _bank_arguments(parser: argparse.ArgumentParser) -> None:
         parsers["import"],
         opt.DATA,
         opt.IMAGES,
-        opt.argument("file FILE", "NPY, NPZ, CSV, Parquet or MAT file of features"),
+        opt.argument(
+            "file FILE",
+            "NPY, NPZ, MAT, HDF5, CSV, Parquet or Feather file of features; or a folder with an NPY file for each "
+            "image, or of shards as clip-retrieval writes them",
+        ),
         opt.argument("--band NAME", "name of the band: `imported:NAME` in recipes", required=True),
         opt.argument("--variable V", "array in an NPZ or MAT file that holds several"),
     )
     names = parsers["import"].add_mutually_exclusive_group()
     names.add_argument("--names", metavar="FILE", help="text file with one image name for each row, in order")
-    names.add_argument("--names-in", metavar="V", help="column or array that holds the image names")
+    names.add_argument(
+        "--names-column",
+        "--names-in",
+        dest="names_in",
+        metavar="V",
+        help="column or array that holds the image names",
+    )
     opt.add(
         parsers["import"],
         opt.switch("--transpose", "the file has a column for each image"),
+        opt.argument(
+            "--exclude COLUMN",
+            "columns that are no features (repeatable): a pattern for titles; of an array 7 or 0-3, counted from 0",
+            default=[],
+            action="append",
+        ),
+        opt.switch("--average-crops", "take the mean over the crops of an array (n, crops, columns)"),
         opt.argument("--gmacs G", "cost of the features for one image, if known", opt.non_negative_number),
         opt.argument("--nonfinite refuse|zero", "NaN and infinite values", default="refuse"),
         opt.switch(
@@ -276,10 +293,11 @@ def _export(options: argparse.Namespace) -> Output:
     from featbank.atomic import check_file
     from featbank.bank import Bank, write_features
     from featbank.bank.export import is_export
+    from featbank.errors import first_few
     from featbank.extract import stored_folders
     from featbank.feature import FeatureRequest
     from featbank.recipes.reading import read_recipe
-    from featbank.table import Band, build_table, resolve_band
+    from featbank.table import NOT_COMPUTED, Band, build_table, resolve_band
 
     check_file(options.file, "bank export", is_export)
     bank = Bank(options.bank, create=False)
@@ -292,21 +310,32 @@ def _export(options: argparse.Namespace) -> Output:
             bands.append(Band(band.name, band.encoder, band.view, band.aggregate, stored[0], *facts))
         else:
             bands.append(resolve_band(bank, table, band.name, band.encoder, band.view, band.aggregate))
-    features = build_table(table, bands, bank, opt.features_command(options, options.data))
+    command = opt.features_command(options, options.data)
+    features = build_table(table, bands, bank, command, is_partial=True)
     path = write_features(Path(options.file), features.X)
+    missing = {str(reason): list(names) for reason, names in features.left_out.groupby("reason")["image"]}
     document = {
         "file": str(path),
         "rows": len(features.X),
         "columns": features.X.shape[1],
         "left_out": len(features.left_out),
+        "missing": missing,
     }
-    return Output(document, f"{len(features.X)} images x {features.X.shape[1]} columns: {path}")
+    lines = [f"{len(features.X)} images x {features.X.shape[1]} columns: {path}"]
+    if missing:
+        reasons = "; ".join(
+            f"{len(names):,} {reason} ({first_few(names)})" for reason, names in missing.items()
+        )
+        lines.append(f"missing: {len(features.left_out):,} of {table.n_images:,} images: {reasons}")
+    if NOT_COMPUTED in missing:
+        lines.append(f"compute them with `{command}`")
+    return Output(document, "\n".join(lines))
 
 
 def _import(options: argparse.Namespace) -> Output:
     from featbank.bank import Bank
     from featbank.bank.imported import read_feature_file
-    from featbank.digest import digest_file
+    from featbank.digest import digest_file, digest_tree
     from featbank.importing import import_features
 
     table = opt.read_data(options)
@@ -317,6 +346,8 @@ def _import(options: argparse.Namespace) -> Output:
         transpose=options.transpose,
         nonfinite=options.nonfinite,
         own_names=options.names is None,
+        exclude=options.exclude,
+        average_crops=options.average_crops,
     )
     names = found.names if options.names is None else _read_lines(Path(options.names))
     folder, uncovered = import_features(
@@ -325,16 +356,20 @@ def _import(options: argparse.Namespace) -> Output:
         options.band,
         names,
         found.matrix,
-        source_digest=digest_file(options.file),
+        source_digest=digest_tree(options.file) if Path(options.file).is_dir() else digest_file(options.file),
         gmacs=options.gmacs,
         replace=options.replace,
+        n_crops=found.n_crops,
     )
+    n_others = len(found.matrix) - table.n_images + uncovered
     document: dict[str, Any] = {
         "band": options.band,
         "dataset": table.name,
         "rows": len(found.matrix),
         "columns": folder.n_features,
         "images_without_features": uncovered,
+        "rows_of_other_images": n_others,
+        "n_crops": found.n_crops,
         "matched_by": "position" if names is None else "name",
         "read_as": found.description,
         "digest": folder.digest,
@@ -346,6 +381,13 @@ def _import(options: argparse.Namespace) -> Output:
         f"({found.description}), matched {'by name' if names else matched}; {uncovered} images of the dataset have "
         f'none. In a recipe: encoder = "imported:{options.band}"'
     )
+    if n_others:
+        text += f"\n{n_others:,} rows are of images that the dataset does not have, and were left out"
+    if found.n_crops > 1:
+        text += (
+            f'\n{found.n_crops} crops: `rows = "crops"`, with `aggregate = "concat"`, learns from each, otherwise '
+            "their columns stand side by side; --average-crops takes their mean"
+        )
     return Output(document, text)
 
 

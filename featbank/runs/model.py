@@ -171,9 +171,12 @@ def n_crops_of(bands: Sequence[Band | BandRequest]) -> int:
     from featbank.views import parse_view
 
     counts = {
-        band.name: parse_view(band.view).geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX)[0][0]
-        if band.aggregate == "concat"
-        else 0
+        band.name: _crops_in(band)
+        or (
+            parse_view(band.view).geometry(UHD_HEIGHT_PX, UHD_WIDTH_PX)[0][0]
+            if band.aggregate == "concat"
+            else 0
+        )
         for band in bands
     }
     if len(set(counts.values())) > 1 or 0 in counts.values():
@@ -182,6 +185,12 @@ def n_crops_of(bands: Sequence[Band | BandRequest]) -> int:
             f'fit: regression.rows = "crops" needs the same number of crops in every band, got {listed}.'
         )
     return next(iter(counts.values()))
+
+
+def _crops_in(band: Band | BandRequest) -> int:
+    """Return how many crops an imported band holds side by side; 0 for another, or for one without."""
+    folder = getattr(band, "folder", None)
+    return 0 if folder is None else int(folder.identity.get("n_crops", 0))
 
 
 def chosen_parameters(ensemble: BandEnsemble, n_rows: int) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from featbank.bank import Bank
+from featbank.cli import main
 from featbank.datasets import ImageTable, read_dataset
 from featbank.errors import BankError, DatasetError, MissingFeaturesError
 from featbank.importing import find_imported, import_features
@@ -232,3 +233,105 @@ class FullDisk:
             return function(*args, **kwargs)
 
         return call
+
+
+def test_a_superset_of_the_images_is_fine_and_the_others_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(tmp_path / "scores.csv")
+    matrix = np.arange(16, dtype=np.float32).reshape(8, 2)
+    np.save(tmp_path / "f.npy", matrix)
+    # A list as Windows saves it: a mark, backslashes, endings left out; two images that the dataset does not have.
+    names = ["img\\9", *(f"img\\{number}" for number in range(5, -1, -1)), "other"]
+    (tmp_path / "names.txt").write_text("\ufeff" + "\r\n".join(names))
+    command = ["bank", "import", str(tmp_path / "scores.csv"), str(tmp_path / "f.npy"), "--band", "m"]
+    command += ["--bank", str(tmp_path / "bank"), "--names", str(tmp_path / "names.txt")]
+    assert main(command) == 0
+    assert "2 rows are of images that the dataset does not have" in capsys.readouterr().out
+    assert served(table, Bank(tmp_path / "bank")) == matrix[6:0:-1].tolist()
+    # Where an image is without a row as well, the strange name may be that image misspelt.
+    (tmp_path / "names.txt").write_text("\n".join(["img/typo", *names[2:]]) + "\nmore\n")
+    assert main([*command, "--replace"]) == 1
+    said = capsys.readouterr().err
+    assert "'img/typo' means no image" in said
+    assert "'img/5.jpg' has no row" in said
+
+
+def test_crops_of_an_array_are_learned_from_one_by_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    mos = rng.uniform(1, 5, 60).round(3)
+    pd.DataFrame({"path": [f"{i}.jpg" for i in range(60)], "mos": mos}).to_csv(
+        tmp_path / "scores.csv", index=False
+    )
+    crops = mos[:, None, None] + rng.normal(size=(60, 3, 4))
+    np.save(tmp_path / "crops.npy", crops)
+    recipe = """
+recipe_version = 1
+title = "Crops"
+[[band]]
+name = "m"
+encoder = "imported:m"
+aggregate = "concat"
+[regression]
+rows = "crops"
+cv = { n_splits = 3 }
+"""
+    (tmp_path / "crops.toml").write_text(recipe)
+    bank = ["--bank", str(tmp_path / "bank")]
+    data = str(tmp_path / "scores.csv")
+    assert main(["bank", "import", data, str(tmp_path / "crops.npy"), "--band", "m", *bank]) == 0
+    assert "3 crops" in capsys.readouterr().out
+    command = ["fit", data, "--recipe", str(tmp_path / "crops.toml"), "--workers", "1", "--permutations", "0"]
+    assert main([*command, "--out", str(tmp_path / "run"), *bank]) == 0
+    judged = pd.read_csv(tmp_path / "run/predictions.csv").query("split == 'test'")
+    assert judged["predicted"].corr(judged["mos"]) > 0.8
+    capsys.readouterr()
+    command = ["bank", "import", data, str(tmp_path / "crops.npy"), "--band", "mean", "--average-crops"]
+    assert main([*command, *bank]) == 0
+    assert "60 rows x 4 columns" in capsys.readouterr().out
+
+
+def test_a_partial_export_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write(tmp_path / "scores.csv")
+    write_photos(tmp_path, 0)
+    (tmp_path / NAMES[5]).unlink()
+    bank = Bank(tmp_path / "bank")
+    import_features(table, bank, "m", NAMES[:4], np.ones((4, 2)), source_digest="x")
+    (tmp_path / "m.toml").write_text(
+        'recipe_version = 1\ntitle = "m"\n[[band]]\nname = "m"\nencoder = "imported:m"\n'
+    )
+    command = ["bank", "export", str(tmp_path / "out.csv"), "--data", str(tmp_path / "scores.csv")]
+    command += ["--recipe", str(tmp_path / "m.toml"), "--bank", str(tmp_path / "bank")]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "4 images x 2 columns" in said
+    assert "missing: 2 of 6 images: 1 missing (img/5.jpg); 1 not computed (img/4.jpg)" in said
+    assert "compute them with `featbank features" in said
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 4
+
+
+def test_columns_of_names_and_folders_are_imported_by_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(tmp_path / "scores.csv")
+    for number, name in enumerate(NAMES):
+        (tmp_path / "feats/img").mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / f"feats/{name}.npy", np.full(3, float(number)))
+    frame = pd.DataFrame({"who": NAMES[::-1], "other": "x", "a": np.arange(6.0)[::-1]})
+    frame.to_feather(tmp_path / "t.feather")
+    for file, options in (("feats", []), ("t.feather", ["--names-column", "who"])):
+        command = [
+            "bank",
+            "import",
+            str(tmp_path / "scores.csv"),
+            str(tmp_path / file),
+            "--band",
+            "m",
+            *options,
+        ]
+        assert main([*command, "--bank", str(tmp_path / file) + "-bank", "--json"]) == 0
+        assert '"matched_by": "name"' in capsys.readouterr().out
+        rows = served(table, Bank(tmp_path / f"{file}-bank"))
+        assert [row[0] for row in rows] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]

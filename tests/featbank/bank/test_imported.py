@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -43,10 +45,15 @@ def save(folder: Path, suffix: str, X: np.ndarray = X) -> Path:
         np.savez(path, feats=X)
     elif suffix == ".mat":
         scipy.io.savemat(path, {"feats_mat": X})
+    elif suffix in {".h5", ".hdf5"}:
+        with h5py.File(path, "w") as file:
+            file["group/feats"] = X
     else:
         frame = pd.DataFrame(X, columns=[f"f{i}" for i in range(X.shape[1])])
         if suffix == ".parquet":
             frame.to_parquet(path)
+        elif suffix == ".feather":
+            frame.to_feather(path)
         else:
             frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
     return path
@@ -59,7 +66,7 @@ def _in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(imported, "_APART", frozenset())
 
 
-EVERY = [".npy", ".npz", ".mat", ".csv", ".tsv", ".parquet"]
+EVERY = [".npy", ".npz", ".mat", ".csv", ".tsv", ".parquet", ".feather", ".h5", ".hdf5"]
 
 
 @pytest.mark.parametrize("suffix", EVERY)
@@ -88,7 +95,7 @@ def test_values_that_are_not_finite_are_refused_or_replaced_as_asked(tmp_path: P
         read_feature_file(path, nonfinite="drop")
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat", ".h5"])
 def test_images_in_columns_are_turned_on_request(tmp_path: Path, suffix: str) -> None:
     found = read_feature_file(save(tmp_path, suffix, X.T), transpose=True)
     assert np.array_equal(found.matrix, X)
@@ -138,7 +145,7 @@ def test_objects_are_never_unpickled(tmp_path: Path, suffix: str) -> None:
     "array",
     [
         X[0],
-        X[None],
+        X[None, None],
         X + 1j,
         np.array([["a", "b"]]),
         np.zeros((2, 2), "f4,f4"),
@@ -384,7 +391,7 @@ def test_matlab_files_beyond_reach_are_refused_with_the_cure(tmp_path: Path) -> 
     path = tmp_path / "x.mat"
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
     path.write_bytes(header.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(500))
-    with pytest.raises(BankError, match=r"version 7\.3 .* '-v7'"):
+    with pytest.raises(BankError, match=r"cannot be read as a \.mat file"):
         read_feature_file(path)
     scipy.io.savemat(path, {"feats": scipy.sparse.csc_array(X)})
     with pytest.raises(BankError, match="import: "):
@@ -520,3 +527,134 @@ def test_published_features_are_read(real_data: Path, path: str, shape: tuple[in
     assert "variable 'feats_mat'" in found.description
     reference = scipy.io.loadmat(real_data / path)["feats_mat"]
     assert np.array_equal(found.matrix, np.nan_to_num(reference, nan=0, posinf=0, neginf=0))
+
+
+def save_matlab73(path: Path) -> None:
+    """Write what MATLAB writes with '-v7.3': arrays along columns, names as references to characters."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        matrix = file.create_dataset("feats", data=X.T)
+        matrix.attrs["MATLAB_class"] = np.bytes_("double")
+        cell = file.create_dataset("names", (1, len(NAMES)), dtype=h5py.ref_dtype)
+        cell.attrs["MATLAB_class"] = np.bytes_("cell")
+        for i, name in enumerate(NAMES):
+            text = file.create_dataset(
+                f"#refs#/{i}", data=np.array([[ord(c)] for c in name], dtype=np.uint16)
+            )
+            text.attrs["MATLAB_class"] = np.bytes_("char")
+            cell[0, i] = text.ref
+    data = bytearray(path.read_bytes())
+    data[:128] = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+    path.write_bytes(data)
+
+
+def test_matlab_73_is_read_apart(tmp_path: Path) -> None:
+    save_matlab73(tmp_path / "f.mat")
+    found = read_feature_file(tmp_path / "f.mat")
+    assert np.array_equal(found.matrix, X)
+    assert found.names == NAMES
+
+
+def test_hdf5_gives_names_in_text_or_by_its_keys(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["feats"], file["image_names"] = X, NAMES
+        file["notes"] = ["one", "two"]
+    found = read_feature_file(tmp_path / "f.h5")
+    assert (found.names, np.array_equal(found.matrix, X)) == (NAMES, True)
+    with h5py.File(tmp_path / "keys.h5", "w") as file:
+        for name, row in zip(NAMES, X, strict=True):
+            file[f"features/{name}"] = row
+    found = read_feature_file(tmp_path / "keys.h5")
+    assert found.names == [f"features/{name}" for name in NAMES]
+    assert np.array_equal(found.matrix, X)
+
+
+def test_hdf5_that_leads_elsewhere_or_is_too_large_is_refused(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.bin"
+    raw.write_bytes(b"\0" * 192)
+    with h5py.File(tmp_path / "external.h5", "w") as file:
+        file.create_dataset("feats", (6, 4), dtype="f8", external=[(str(raw), 0, 192)])
+    with pytest.raises(BankError, match="lies in other files"):
+        read_feature_file(tmp_path / "external.h5")
+    with h5py.File(tmp_path / "huge.h5", "w") as file:
+        file.create_dataset("feats", (10**7, 1000), dtype="f8", chunks=(1000, 1000), compression="gzip")
+    with pytest.raises(BankError, match="unpacks to more than"):
+        read_feature_file(tmp_path / "huge.h5")
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        file["a"], file["b"] = X, X
+    with pytest.raises(BankError, match="--variable NAME"):
+        read_feature_file(tmp_path / "two.h5")
+    assert np.array_equal(read_feature_file(tmp_path / "two.h5", variable="b").matrix, X)
+
+
+def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path, ".h5")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(BankError, match=r"featbank\[hdf5\]"):
+        read_feature_file(path)
+
+
+def test_a_folder_with_a_file_for_each_image(tmp_path: Path) -> None:
+    for name, row in zip(NAMES, X, strict=True):
+        place = tmp_path / "feats" / f"sub/{name}.npy"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        np.save(place, row[None] if name == NAMES[0] else row)
+    (tmp_path / "feats/readme.txt").touch()
+    found = read_feature_file(tmp_path / "feats")
+    assert found.names == [f"sub/{name}" for name in NAMES]
+    assert np.array_equal(found.matrix, X)
+    assert "6 files of feats" in found.description
+    assert "1 other files" in found.description
+    np.save(tmp_path / "feats/z.npy", X[0][:3])
+    with pytest.raises(BankError, match=r"one shape, got \(3,\) in z.npy"):
+        read_feature_file(tmp_path / "feats")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BankError, match="an NPY file for each image"):
+        read_feature_file(tmp_path / "empty")
+    with pytest.raises(BankError, match="--transpose goes with one file"):
+        read_feature_file(tmp_path / "feats", transpose=True)
+
+
+@pytest.mark.parametrize("folders", [("", ""), ("img_emb", "metadata")])
+def test_shards_as_clip_retrieval_writes_them(tmp_path: Path, folders: tuple[str, str]) -> None:
+    for number, rows in ((0, slice(0, 2)), (2, slice(2, 3)), (10, slice(3, 6))):
+        for folder in folders:
+            (tmp_path / folder).mkdir(exist_ok=True)
+        np.save(tmp_path / folders[0] / f"img_emb_{number}.npy", X[rows].astype(np.float16))
+        frame = pd.DataFrame({"image_path": [f"/data/{n}" for n in NAMES[rows]], "caption": "a photo"})
+        frame.to_parquet(tmp_path / folders[1] / f"metadata_{number}.parquet")
+    found = read_feature_file(tmp_path)
+    assert found.names == [f"/data/{name}" for name in NAMES]
+    assert np.array_equal(found.matrix, X.astype(np.float16))
+    assert "3 shards" in found.description
+    (tmp_path / folders[1] / "metadata_2.parquet").unlink()
+    with pytest.raises(BankError, match=r"needs metadata_2\.parquet"):
+        read_feature_file(tmp_path)
+    assert read_feature_file(tmp_path, own_names=False).names is None
+
+
+def test_crops_stand_side_by_side_or_are_averaged(tmp_path: Path) -> None:
+    crops = np.random.default_rng(1).normal(size=(6, 3, 4))
+    np.save(tmp_path / "crops.npy", crops)
+    found = read_feature_file(tmp_path / "crops.npy")
+    assert found.n_crops == 3
+    assert np.array_equal(found.matrix, crops.reshape(6, 12))
+    assert "3 crops side by side" in found.description
+    averaged = read_feature_file(tmp_path / "crops.npy", average_crops=True)
+    assert averaged.n_crops == 1
+    np.testing.assert_allclose(averaged.matrix, crops.mean(axis=1))
+
+
+def test_columns_are_excluded_by_title_or_number(tmp_path: Path) -> None:
+    table(False, meta_age=3.0, meta_iso=4.0).to_csv(tmp_path / "f.csv", index=False)
+    found = read_feature_file(tmp_path / "f.csv", exclude=["meta_*", "f1"])
+    assert np.array_equal(found.matrix, X[:, [0, 2, 3]])
+    assert "left out: f1, meta_age, meta_iso" in found.description
+    with pytest.raises(UnknownNameError, match="column to exclude 'g'"):
+        read_feature_file(tmp_path / "f.csv", exclude=["g"])
+    path = save(tmp_path, ".npy")
+    assert np.array_equal(read_feature_file(path, exclude=["0-1", "3"]).matrix, X[:, [2]])
+    for wrong in ("4", "b", "3-1", "-1"):
+        with pytest.raises(UnknownNameError, match="by number, 0 to 3"):
+            read_feature_file(path, exclude=[wrong])
+    with pytest.raises(BankError, match="leaves no column"):
+        read_feature_file(path, exclude=["0-3"])
