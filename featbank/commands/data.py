@@ -66,7 +66,7 @@ def _check(options: argparse.Namespace) -> Output:
     """Read a dataset and report what is in it, before hours are spent on it.
 
     Counts by split and subset, MOS range, groups and how far they overlap, missing, unreadable and duplicate files,
-    and what a constant prediction scores.
+    photos of one scene on both sides of the split, and what a constant prediction scores.
 
     For example:
       featbank check ~/uhd-iqa

@@ -1,6 +1,6 @@
 """Looks a dataset over before work is spent on it: counts, files, duplicates, overlap, what a constant scores.
 
-Keeps facts about images, never pixels.
+Keeps facts about images and tiny copies, never pixels.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def inspect_files(
         to_read = paths
     facts = dict(zip(to_read, _run(to_read, decode, workers, on_progress), strict=True))
     result = rows[["image_id", "split", "mos"]].copy()
-    keys = ("digest", "reason", "message", "width", "height", "format", "mode", "actions")
+    keys = ("digest", "reason", "message", "width", "height", "format", "mode", "actions", "thumbnail")
     for key in keys:
         result[key] = pd.Series(
             [facts.get(path, {}).get(key) for path in paths], index=rows.index, dtype=object
@@ -75,7 +75,9 @@ def _inspect(path: str, decode: bool) -> dict[str, Any]:
     """Read one file and say what it is; a file that cannot be read gives its reason."""
     if not decode:
         return _digest(path)
-    from featbank.images import read_photo  # imported where it is used: the other checks need no decoder
+    # Imported where they are used: the other checks need no decoder.
+    from featbank.datasets.scenes import make_thumbnail
+    from featbank.images import read_photo
 
     try:
         photo = read_photo(path)
@@ -95,6 +97,7 @@ def _inspect(path: str, decode: bool) -> dict[str, Any]:
         "mode": photo.mode,
         # "orientation:6" and "orientation:8" are one kind of action.
         "actions": [action.partition(":")[0] for action in photo.actions],
+        "thumbnail": make_thumbnail(photo.pixels),
     }
 
 
@@ -172,6 +175,29 @@ def find_duplicates(facts: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def find_scenes(table: ImageTable, facts: pd.DataFrame) -> dict[str, Any] | None:
+    """Count the images of other splits that show the scene of a training image, from the same place."""
+    seen = facts[facts["thumbnail"].notna()]
+    training, others = seen[seen["split"] == "training"], seen[~seen["split"].isin(["training", ""])]
+    if not len(training) or not len(others):
+        return None
+    from featbank.datasets.scenes import count_shared, find_same_scene
+
+    partners = find_same_scene(np.stack(others["thumbnail"]), np.stack(training["thumbnail"]))
+    partner = pd.Series(partners, index=others["image_id"])
+    parts = {name: rows["image_id"] for name, rows in _parts(table).items() if name != "training"}
+    compared = {
+        name: partner[images[images.isin(partner.index[partner > -2])]] for name, images in parts.items()
+    }
+    return {
+        "parts": {name: count_shared(rows.index, rows.to_numpy() >= 0) for name, rows in compared.items()},
+        "examples": [
+            {"image": str(image), "training_image": str(training["image_id"].iloc[place])}
+            for image, place in partner[partner >= 0].head(N_EXAMPLES).items()
+        ],
+    }
+
+
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _N_BINS = 10
 
@@ -216,6 +242,9 @@ def check_dataset(
           counts; None unless decoded;
         - ``duplicates`` among readable files: ``n_sets`` (sets of identical files), ``n_extra`` (files beyond the
           first of each set), ``n_sets_across_splits``, ``n_sets_with_different_mos``, ``examples``;
+        - ``scenes``: by part other than training, in ``parts``, images of those compared that show the scene of a
+          training image, from the same place (``n, n_shared``, ``by_name`` by the beginning of the names), and
+          ``examples``; None unless decoded, and without training images;
         - ``findings``: what deserves attention, in plain sentences.
 
     Raises
@@ -248,6 +277,7 @@ def check_dataset(
         "every_image_missing": bool(len(present) and not present.any()),
         **describe_files(facts, decode=decode),
         "duplicates": find_duplicates(facts),
+        "scenes": find_scenes(table, facts),
     }
     report["findings"] = _findings(report)
     return report
@@ -364,6 +394,22 @@ def _findings(report: dict[str, Any]) -> list[str]:
     if duplicates["n_sets_with_different_mos"]:
         found.append(
             f"{duplicates['n_sets_with_different_mos']:,} images occur several times with different MOS."
+        )
+    shared = {
+        name: counts
+        for name, counts in (report["scenes"] or {"parts": {}})["parts"].items()
+        if counts["n_shared"]
+    }
+    if shared:
+        from featbank.datasets.scenes import word_shared
+
+        words = "; ".join(word_shared(part, counts) for part, counts in shared.items())
+        pairs = [
+            f"{pair['image']} like {pair['training_image']}" for pair in report["scenes"]["examples"][:3]
+        ]
+        found.append(
+            f"{words} show the scene of a training image, from the same place: {', '.join(pairs)}. A score on them is "
+            "no score on new scenes."
         )
     n_unscored = report["n_images"] - report["n_scored"]
     if report["n_scored"] == 0:

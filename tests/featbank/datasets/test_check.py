@@ -3,17 +3,21 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.dummy import DummyRegressor
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
 from featbank.datasets import ImageTable, check_dataset, read_dataset, render_check
 from featbank.datasets.image_table import make_frame
+from featbank.datasets.scenes import compare_files, find_same_scene, make_thumbnail
 from tests.support.datasets import touch, uhd_row, write_image, write_uhd
+from tests.support.textures import quantise, scene
 
 
 def table(root, rows, mos_range=(0.0, 1.0), **options):
@@ -303,3 +307,62 @@ def test_the_report_does_not_depend_on_the_kind_of_text_column(tmp_path):
     frame = made.frame.astype({"group": object, "split": object, "image_id": object})
     again = ImageTable("test", tmp_path, pd.DataFrame(frame), (0.0, 1.0))
     assert check_dataset(again) == check_dataset(made)
+
+
+def again(picture, number):
+    """Take a scene again: darker, blurred, from a little aside, or as a bad JPEG."""
+    shifted = picture[4:, :-6]
+    darker = quantise(0.4 * picture.astype(np.float64))
+    blurred = cv2.GaussianBlur(picture, (0, 0), 2.5)
+    small = cv2.resize(picture, (80, 60), interpolation=cv2.INTER_AREA)
+    return (shifted, darker, blurred, small)[number]
+
+
+@pytest.fixture(scope="module")
+def leaking(tmp_path_factory):
+    """Thirty scenes in training, four of them again in the test under the name a, and eight others under b."""
+    root, rows = tmp_path_factory.mktemp("leaking"), []
+    for number in range(38):
+        picture, is_training = scene(96, 128, seed=number), number < 30
+        name = f"train/{number}.jpg" if is_training else f"b ({number}).jpg"
+        rows.append((name, 0.1 + number / 50, "training" if is_training else "test", "", ""))
+        Image.fromarray(picture).save(touch(root / name), quality=90)
+        if number < 4:
+            rows.append((f"a ({number}).jpg", 0.5, "test", "", ""))
+            Image.fromarray(again(picture, number)).save(root / rows[-1][0], quality=30)
+    rows.append(("b (plain).png", 0.5, "test", "", ""))
+    Image.new("RGB", (128, 96), "white").save(root / "b (plain).png")
+    return table(root, rows)
+
+
+def test_scenes_on_both_sides_of_the_split_are_found_by_their_pictures(leaking):
+    report = check_dataset(leaking, workers=1)
+    assert report["scenes"]["parts"] == {
+        "test": {
+            "n": 12,  # nothing can be said of a plain one
+            "n_shared": 4,
+            "by_name": {"a": {"n": 4, "n_shared": 4}, "b": {"n": 8, "n_shared": 0}},
+        }
+    }
+    pairs = {pair["image"]: pair["training_image"] for pair in report["scenes"]["examples"]}
+    assert pairs == {f"a ({number}).jpg": f"train/{number}.jpg" for number in range(4)}
+    [finding] = report["findings"]
+    assert finding.startswith(
+        "4 of 12 test images (33.3%; a 4 of 4, b 0 of 8) show the scene of a training image"
+    )
+    assert render_check(json.loads(json.dumps(report, allow_nan=False))) == render_check(report)
+    assert check_dataset(leaking, decode=False, workers=1)["scenes"] is None
+
+
+def test_files_are_compared_without_being_decoded_in_full(leaking, monkeypatch):
+    paths = {part: rows["path"].tolist() for part, rows in leaking.frame.groupby("split")}
+    whole = [np.asarray(Image.open(path).convert("RGB")) for path in (*paths["test"], *paths["training"])]
+    thumbnails = np.stack([make_thumbnail(pixels) for pixels in whole])
+    expected = find_same_scene(thumbnails[:13], thumbnails[13:])
+    assert (expected >= 0).sum() == 4
+    assert compare_files(paths["test"], paths["training"], workers=1).tolist() == expected.tolist()
+    assert "not at hand" in compare_files(["/nowhere.jpg"], paths["training"])
+    monkeypatch.setattr("featbank.datasets.scenes.MAX_BYTES", 1000)
+    assert "`featbank check` compares them" in compare_files(paths["test"], paths["training"])
+    monkeypatch.setattr("featbank.datasets.scenes.MAX_PAIRS", 60)
+    assert (find_same_scene(thumbnails[:13], thumbnails[13:]) == -2).sum() == 11
