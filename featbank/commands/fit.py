@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featbank import commands as opt
 from featbank.commands import SIMULATION, Command, Output, say
 from featbank.errors import OutputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _STEPS = 1500
 """Of a student on crops, where no trunk has learned yet."""
@@ -159,7 +156,7 @@ def _score(options: argparse.Namespace) -> Output:
     from featbank.bank import Bank
     from featbank.datasets import is_list, read_list, read_photos
     from featbank.encoders import random_weights_note
-    from featbank.runs.score import BATCH, Scorer, is_table_of_scores, score_batches
+    from featbank.runs.score import BATCH, Scorer, is_table_of_scores, json_rows, score_batches
     from featbank.workers import keep_freed_memory
 
     if options.jsonl and (options.csv or options.json):
@@ -183,7 +180,7 @@ def _score(options: argparse.Namespace) -> Output:
         for note in dict.fromkeys([SIMULATION] * part.attrs["simulation"] + part.attrs["notes"]):
             say(note)
         if options.jsonl:
-            for row in _rows(part):
+            for row in json_rows(part):
                 print(json.dumps(row), flush=True)
         parts.append(part)
     scores = pd.concat(parts, ignore_index=True)
@@ -200,7 +197,7 @@ def _score(options: argparse.Namespace) -> Output:
         "off_scale": int(scores["off_scale"].isin(["below", "above"]).sum()),
         "random_weights": list(scores.attrs["random_weights"]),
         "notes": list(scores.attrs["notes"]),
-        "scores": _rows(scores),
+        "scores": json_rows(scores),
     }
     if scores.attrs["random_weights"]:
         say(random_weights_note(scores.attrs["random_weights"]))
@@ -213,14 +210,6 @@ def _score(options: argparse.Namespace) -> Output:
     if options.jsonl:
         return Output(document, "", code)
     return Output(document, scores.to_csv(index=False, float_format="%.6g").rstrip("\n"), code)
-
-
-def _rows(scores: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows for JSON, which has no nan."""
-    return [
-        {key: None if value != value else value for key, value in row.items()}
-        for row in scores.to_dict("records")
-    ]
 
 
 _LADDER_OPTIONS = (

@@ -51,6 +51,14 @@ def is_table_of_scores(path: Path) -> bool:
         return file.readline(1000).decode("utf-8", errors="replace").startswith(_HEADER)
 
 
+def json_rows(scores: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table of scores for JSON, which has no nan."""
+    return [
+        {key: None if value != value else value for key, value in row.items()}
+        for row in scores.to_dict("records")
+    ]
+
+
 class Scorer:
     """A fitted model in memory: predicts the MOS of images that are files, bytes, arrays or images of Pillow.
 

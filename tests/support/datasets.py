@@ -30,6 +30,23 @@ UHD_HEADER = [
 ]
 
 
+CLASSIC_RECIPE = """
+recipe_version = 1
+[[band]]
+name = "layout"
+encoder = "classic:layout"
+view = "squash_16x16"
+[[band]]
+name = "keypoint"
+encoder = "classic:keypoint"
+view = "center_16"
+[regression]
+alpha = [1.0, 100.0]
+cv = { kind = "kfold", n_splits = 3 }
+"""
+"""Two cheap weight-free bands that take the images of `write_image`."""
+
+
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Path:
     """Write a small photo whose pixels depend on the seed; the ending decides the format."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,49 +18,15 @@ from featbank.datasets import read_dataset, read_photos
 from featbank.distill.teacher import take_lesson
 from featbank.errors import DatasetNotFoundError, RunError
 from featbank.extract import FeatureRequest, extract
-from featbank.recipes.reading import parse_recipe
 from featbank.runs.fit import FitOptions, fit_run
 from featbank.runs.model import load_run_model
 from featbank.runs.score import score_paths
 from featbank.table import build_table, resolve_band
 from regressors.novelty import BandNovelty
 from regressors.persistence import save_model
-from tests.support.datasets import write_image
+from tests.support.datasets import CLASSIC_RECIPE, write_image
 from tests.support.imported_run import prepare
 from tests.support.small_demo import small_demo
-
-RECIPE = """
-recipe_version = 1
-[[band]]
-name = "layout"
-encoder = "classic:layout"
-view = "squash_16x16"
-[[band]]
-name = "keypoint"
-encoder = "classic:keypoint"
-view = "center_16"
-[regression]
-alpha = [1.0, 100.0]
-cv = { kind = "kfold", n_splits = 3 }
-"""
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("score")
-    rng = np.random.default_rng(0)
-    lines = ["path,mos,split"]
-    for number in range(40):
-        write_image(folder / "photos" / f"{number}.png", seed=number)
-        lines.append(f"photos/{number}.png,{rng.uniform(1, 5):.3f},{'training' if number < 30 else 'test'}")
-    (folder / "scores.csv").write_text("\n".join(lines))
-    table = read_dataset(folder / "scores.csv")
-    recipe = parse_recipe(RECIPE, "small")
-    bank = Bank(folder / "bank")
-    requests = [FeatureRequest(band.encoder, band.view, band.aggregate) for band in recipe.bands]
-    extract(list(zip(table.frame["image_id"], table.frame["path"], strict=True)), requests, bank, workers=1)
-    fit_run(table, recipe, bank, folder / "run", FitOptions(workers=1))
-    return folder
 
 
 def test_scores_are_the_predictions_of_the_run(fitted: Path, tmp_path: Path) -> None:
@@ -159,7 +125,7 @@ def test_no_file_of_a_folder_vanishes(
 def test_features_count_what_is_missing_left_out_or_a_copy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "r.toml").write_text(CLASSIC_RECIPE)
     (tmp_path / "scores.csv").write_text("path,mos\na.png,1\nb.png,2\ngone.png,3\nempty.jpg,4\n")
     (tmp_path / "b.png").write_bytes(write_image(tmp_path / "a.png").read_bytes())
     (tmp_path / "empty.jpg").touch()
