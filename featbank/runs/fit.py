@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from featbank.atomic import FolderKind, check_folder, replacing_folder
 from featbank.bank import Bank
 from featbank.datasets import ImageTable
+from featbank.datasets.scenes import compare_files
 from featbank.encoders import has_random_weights
 from featbank.encoders.networks.catalogue import fitted_on
 from featbank.errors import RunError
@@ -513,6 +514,7 @@ def _judge(run: _Run, fitted: _Fitted) -> _Judged:
         metrics,
         fitted.control,
         is_official_split=not run.table.name.startswith(OWN_DATASET),
+        scenes=_same_scenes(run, rows),
         predict=ensemble.predict,
     )
     parts = [
@@ -561,6 +563,13 @@ def _write(
     )
     for sentence in trust.alarming(trust.write_trust(folder, judged.findings)):
         log(f"ALARM {sentence}")
+
+
+def _same_scenes(run: _Run, rows: pd.DataFrame) -> NDArray[np.intp] | str:
+    """Find training images of the same scene by their pictures; a simulation renders each scene once."""
+    if run.table.is_simulation:
+        return "every scene was rendered once"
+    return compare_files(rows["path"].tolist(), run.training["path"].tolist(), workers=run.options.workers)
 
 
 def _drawn(X: Table, y: NDArray[np.float64]) -> tuple[pd.DataFrame, NDArray[np.float64]]:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
+from featbank.datasets.scenes import count_shared, word_shared
 from featbank.errors import first_few
 from featbank.recipes.reading import RegressionRequest
 from featbank.runs.evaluate import judge, score_parts
@@ -120,6 +121,11 @@ CHANCE: Final = 1 / 30_000
 """Probability of a difference from which it is no chance, as in the permutation control."""
 
 N_SHOWN: Final = 3
+
+SCENES: Final = "scenes across splits"
+
+GRAVE_SHARE: Final = 0.01
+"""Share of judged images with a scene of the training from which a split made here is called wrong."""
 
 DUPLICATE_ROWS: Final = 500
 """Judged images whose neighbours are sought, of a table that is read by blocks."""
@@ -252,6 +258,63 @@ def check_groups(
         "No group has images both in training and among the judged ones.",
         shared if parts and not is_official else "",
         shared if parts else "",
+    )
+
+
+def check_scenes(
+    training: pd.DataFrame,
+    judged: pd.DataFrame,
+    predicted: NDArray[np.float64],
+    partners: NDArray[np.intp] | str,
+    *,
+    is_official: bool = False,
+) -> Finding:
+    """Count judged images that show the scene of a training image, and score those that do not.
+
+    Parameters
+    ----------
+    training, judged : DataFrame
+        Index ``image_id``; ``judged`` with ``mos`` and ``split``.
+    predicted : float array of shape (n_judged,)
+    partners : int array of shape (n_judged,), or str
+        As `featbank.datasets.scenes.compare_files` gives it.
+    is_official : bool
+        Whether the split is a published dataset's own.
+    """
+    if isinstance(partners, str):
+        return _find(SCENES, {}, f"The photos were not compared: {partners}.")
+    mos = judged["mos"].to_numpy(dtype=np.float64)
+    splits: dict[str, dict[str, Any]] = {}
+    parts = []
+    for split in dict.fromkeys(judged["split"]):
+        compared = (judged["split"] == split).to_numpy() & (partners > -2)
+        new = compared & (partners < 0)
+        counts = count_shared(judged.index[compared], partners[compared] >= 0)
+        score = srcc(mos[new], predicted[new]) if new.sum() >= MIN_ROWS else math.nan
+        splits[str(split)] = counts | {"srcc_new_scenes": none_if_nan(score), "n_new_scenes": int(new.sum())}
+        if counts["n_shared"]:
+            text = word_shared(str(split), counts)
+            if math.isfinite(score):
+                text += f", the other {new.sum():,} alone having SRCC {score:.3f}"
+            parts.append(text)
+    pairs = [
+        {"image": str(judged.index[row]), "training_image": str(training.index[partners[row]])}
+        for row in np.flatnonzero(partners >= 0)
+    ]
+    shown = "; ".join(f"{pair['image']} like {pair['training_image']}" for pair in pairs[:N_SHOWN])
+    shared = (
+        f"{'; '.join(parts)} show the scene of a training image, by their pictures: {shown}"
+        + (", by the dataset's own split" if is_official else "")
+        + ". A score on known scenes is no score on new ones"
+        + ("." if is_official else ": give photos of one scene one group.")
+    )
+    grave = not is_official and len(pairs) >= GRAVE_SHARE * max(1, len(judged))
+    return _find(
+        SCENES,
+        {"splits": splits, "pairs": pairs[:100]},
+        "No judged image shows the scene of a training image, by their pictures.",
+        shared if pairs and grave else "",
+        shared if pairs else "",
     )
 
 
@@ -579,6 +642,7 @@ def examine(
     control: PermutationControl | None,
     *,
     is_official_split: bool,
+    scenes: NDArray[np.intp] | str,
     predict: Callable[[pd.DataFrame], NDArray[np.float64]],
 ) -> list[Finding]:
     """Run every check that needs the features.
@@ -588,12 +652,15 @@ def examine(
     predicted : float array of shape (n_judged,)
     metrics : mapping
         Content of ``metrics.json``.
+    scenes : int array of shape (n_judged,), or str
+        Training images of the same scene, or why they are unknown.
     """
     findings = [check_columns(training.X, training.y, training.held_out)]
     if len(judged):
         findings += [
             check_duplicates(X_judged, training.X),
             check_groups(training.rows, judged, predicted, is_official=is_official_split),
+            check_scenes(training.rows, judged, predicted, scenes, is_official=is_official_split),
             check_skill(metrics, judged, predicted, float(training.rows["mos"].mean())),
             check_range(judged, predicted),
             check_coverage(metrics.get("intervals", {})),

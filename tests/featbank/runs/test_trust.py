@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
@@ -75,7 +76,8 @@ def test_clean_data_raises_no_alarm(seed: int, tmp_path: Path) -> None:
     findings, lines = run_with(tmp_path, seed)
     assert alarms(findings) == set()
     assert not [line for line in lines if line.startswith("ALARM")]
-    assert len(findings) == 9
+    assert len(findings) == 10
+    assert "some are not at hand" in findings["scenes across splits"]["sentence"]
     assert all(finding["sentence"].endswith(".") for finding in findings.values())
 
 
@@ -163,6 +165,42 @@ def test_groups_shared_by_a_published_split_are_a_caution() -> None:
     official = trust.check_groups(training, judged, np.arange(3.0), is_official=True)
     assert (own.level, official.level) == ("alarm", "caution")
     assert "by the dataset's own split" in official.sentence
+
+
+def test_scenes_on_both_sides_are_found_by_their_pictures(tmp_path: Path) -> None:
+    def plant(table: ImageTable, matrix: np.ndarray) -> tuple[ImageTable, np.ndarray]:
+        # 001, 002 and 003 are training photos, the last three test photos.
+        rng = np.random.default_rng(0)
+        pictures = rng.integers(0, 200, (len(matrix), 8, 12, 3), dtype=np.uint8)
+        pictures[-3:] = pictures[1:4] // 2 + 40
+        for path, picture in zip(table.frame["path"], pictures, strict=True):
+            Image.fromarray(picture).resize((120, 80), Image.Resampling.BICUBIC).save(path)
+        return table, matrix
+
+    findings, lines = run_with(tmp_path, change=plant)
+    assert alarms(findings) == {"scenes across splits"}
+    finding = findings["scenes across splits"]
+    assert "3 of 32 test images (9.4%), the other 29 alone having SRCC" in finding["sentence"]
+    assert finding["sentence"].endswith("give photos of one scene one group.")
+    assert finding["figures"]["splits"]["test"]["n_new_scenes"] == 29
+    assert finding["figures"]["splits"]["validation"]["n_shared"] == 0
+    assert finding["figures"]["pairs"][-1] == {"image": "159.jpg", "training_image": "003.jpg"}
+    assert sum(line.startswith("ALARM") for line in lines) == 1
+
+
+def test_scenes_shared_by_a_published_split_or_by_few_photos_are_a_caution() -> None:
+    rows = pd.DataFrame(
+        {"mos": np.arange(301.0), "split": ["training"] + 300 * ["test"]}, index=map(str, range(301))
+    )
+    training, judged, partners = rows[:1], rows[1:], np.full(300, -1)
+    levels = []
+    for n_shared in (0, 1, 30):
+        partners[:n_shared] = 0
+        for is_official in (False, True):
+            found = trust.check_scenes(training, judged, np.arange(300.0), partners, is_official=is_official)
+            levels.append(found.level)
+    assert levels == ["ok", "ok", "caution", "caution", "alarm", "caution"]
+    assert "by the dataset's own split." in found.sentence
 
 
 def test_split_by_group_shares_none() -> None:
