@@ -152,6 +152,10 @@ def _run(name: str, arguments: list[str]) -> int:
     try:
         with contextlib.ExitStack() as contexts:
             contexts.enter_context(own_workers() if hasattr(options, "workers") else without_current_folder())
+            if getattr(options, "truncated", None) == "keep":
+                from featbank.images import keeping_truncated
+
+                contexts.enter_context(keeping_truncated())
             if getattr(options, "allow_code", False):
                 from featbank.encoders import allow_code
 

@@ -37,7 +37,7 @@ from featbank.encoders.spec import parse_encoder_name
 from featbank.encoders.weights import NETWORK_FAMILIES, weights_folder
 from featbank.errors import BankError, EncoderError, ImageError
 from featbank.feature import DECODE_EPOCH, FeatureRequest, Job, Outcome, built, gave_up, run_jobs
-from featbank.images import DECODE_POLICY
+from featbank.images import decode_policy, keeps_truncated
 from featbank.images.source import check_place
 from featbank.keys import keys_of_files
 from featbank.remote import Place, RemotePath, as_place, replace_file
@@ -83,6 +83,7 @@ class _Writer:
             request: {} for request in folders
         }
         self._records: list[ImageRecord] = []
+        # What is to be said of single features: why they failed, and of which photos damage was kept.
         self._failures: dict[FeatureRequest, list[ImageRecord]] = {request: [] for request in folders}
         self._last_flush = time.monotonic()
         self.write_s = 0.0
@@ -94,6 +95,8 @@ class _Writer:
         if outcome.key is not None:
             for request, vector in outcome.vectors.items():
                 self._rows[request][outcome.key] = vector
+                if outcome.kept is not None:
+                    self._failures[request].append(outcome.kept)
         for request, failure in outcome.failures.items():
             self._failures[request].append(failure)
         waiting = max((len(rows) for rows in self._rows.values()), default=0)
@@ -276,7 +279,7 @@ def _missing_jobs(
             summary.failures.append(_failure(image_id, known[key]))
         elif wanted:
             digests = tuple(folders[r].digest for r in wanted)
-            jobs[key] = Job(path, image_id, key, wanted, digests, code_is_allowed())
+            jobs[key] = Job(path, image_id, key, wanted, digests, code_is_allowed(), keeps_truncated())
         else:
             summary.n_cached += 1
     summary.n_images = len(seen)
@@ -294,10 +297,15 @@ def _outcomes(jobs: Sequence[Job], workers: int, cluster: str | None) -> Iterato
         yield from run_jobs(jobs, -1)
 
 
+KEPT_REASONS = ("truncated", "corrupt")
+"""Why photos were refused of which something is left."""
+
+
 def _known_failures(bank: Bank) -> dict[str, ImageRecord]:
     """Find images whose bytes these decoding rules cannot read: trying again cannot help, unlike a lack of memory."""
     frame = bank.images.failures()
-    frame = frame[(frame["epoch"] == DECODE_EPOCH) & ~frame["reason"].isin(RETRIED_REASONS)]
+    retried = (*RETRIED_REASONS, *(KEPT_REASONS if keeps_truncated() else ()))
+    frame = frame[(frame["epoch"] == DECODE_EPOCH) & ~frame["reason"].isin(retried)]
     return {
         row.key: ImageRecord(
             key=row.key, status="failed", reason=row.reason, message=row.message, epoch=row.epoch
@@ -411,7 +419,7 @@ def _agrees(identity: dict[str, Any], request: FeatureRequest) -> bool:
     """Compare decoding, view and aggregate."""
     expected = {
         "kind": "computed",
-        "decode": DECODE_POLICY,
+        "decode": decode_policy(keep_truncated=keeps_truncated()),
         "view": parse_view(request.view).identity(),
         "aggregate": request.aggregate,
     }

@@ -22,7 +22,7 @@ from featbank.digest import digest_json, seed_from
 from featbank.encoders import Encoder, make_encoder
 from featbank.encoders.custom import allow_code
 from featbank.errors import EncoderError, EncoderSetupError, ImageError, ViewError
-from featbank.images import DECODE_POLICY, Photo, read_photo
+from featbank.images import DECODE_POLICY, Photo, decode_policy, keeps_truncated, read_photo
 from featbank.remote import digest_at
 from featbank.views import SharedBeginnings, View, parse_view
 from featbank.workers import keep_freed_memory, starting_workers
@@ -76,12 +76,19 @@ class Feature:
         """Readable name such as ``classic:nss@native.mean``."""
         return f"{self.encoder.spec.name}@{self.view.name}.{self.aggregate}"
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, object]:
         """Everything that can change the numbers, as JSON-able values."""
+        return self.identity_with(keeps_truncated())
+
+    def identity_with(self, keep_truncated: bool) -> dict[str, object]:
+        """Return the identity where damaged JPEGs are refused, or where what is left of them is kept."""
+        return {"decode": decode_policy(keep_truncated=keep_truncated), **self._own_identity}
+
+    @cached_property
+    def _own_identity(self) -> dict[str, object]:
         return {
             "kind": "computed",
-            "decode": DECODE_POLICY,
             "view": self.view.identity(),
             "encoder": self.encoder.identity(),
             "aggregate": self.aggregate,
@@ -242,6 +249,7 @@ class Job:
     wanted: tuple[FeatureRequest, ...]
     digests: tuple[str, ...]  # for each of them the digest of the identity under which it will be stored
     allow_code: bool = False  # whether the caller lets encoders that are files of its own run
+    keep_truncated: bool = False  # whether what is left of a damaged JPEG is taken
 
 
 @dataclass
@@ -256,6 +264,8 @@ class Outcome:
     failures: dict[FeatureRequest, ImageRecord] = field(default_factory=dict)
     # What is known of the photo itself; without a key where no bytes could be read
     record: ImageRecord | None = None
+    # Instead of it where damage was kept: true of these features alone, others refuse the photo
+    kept: ImageRecord | None = None
     # decode_s, views_s: Seconds of work
     decode_s: float = 0.0
     views_s: float = 0.0
@@ -278,12 +288,12 @@ def _built(request: FeatureRequest) -> Feature:
 def _built_as(request: FeatureRequest, digest: str) -> Feature:
     """Build a feature whose numbers belong under a key, or refuse: this may be another machine than the bank's."""
     feature = built(request)
-    found = digest_json(feature.identity)
-    if found != digest:
+    found = [digest_json(feature.identity_with(keep)) for keep in (False, True)]
+    if digest not in found:
         raise EncoderSetupError(
-            f"{feature.label}: the worker on {socket.gethostname()} computes this feature under the key {found[:12]}, "
-            f"but the bank's is {digest[:12]}: its featbank, its libraries or its weights differ. Install the same "
-            "versions on all machines; nothing of this photo was stored."
+            f"{feature.label}: the worker on {socket.gethostname()} computes this feature under the key "
+            f"{found[0][:12]}, but the bank's is {digest[:12]}: its featbank, its libraries or its weights "
+            "differ. Install the same versions on all machines; nothing of this photo was stored."
         )
     return feature
 
@@ -308,7 +318,7 @@ def compute(job: Job) -> Outcome:
     outcome = Outcome(job)
     started = time.perf_counter()
     try:
-        photo = read_photo(job.path)
+        photo = read_photo(job.path, keep_truncated=job.keep_truncated)
     except (ImageError, MemoryError) as error:
         outcome.record = _failed_record(_refused_key(job, error), error, path=job.path)
         return outcome
@@ -323,7 +333,9 @@ def compute(job: Job) -> Outcome:
             outcome.vectors[request] = result
         else:
             outcome.failures[request] = _failed_record(photo.digest, result, f"feature {feature.label}: ")
-    outcome.record = _photo_record(photo)
+    record = _photo_record(photo)
+    is_damaged = any(action.endswith("-kept") for action in photo.actions)
+    outcome.record, outcome.kept = (None, record) if is_damaged else (record, None)
     outcome.views_s, outcome.encode_s = timing.views_s, timing.encode_s
     return outcome
 

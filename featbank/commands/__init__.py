@@ -199,6 +199,12 @@ CODE = switch(
     "run the Python files that the recipe or model names as encoders (file:...); they are programs of whoever wrote "
     "them",
 )
+TRUNCATED = argument(
+    "--truncated refuse|keep",
+    "JPEGs with damaged or missing data: refuse them, or keep what is left, which is recorded and part of each "
+    "feature's key",
+    default="refuse",
+)
 RECIPE = argument("--recipe R", "name of a built-in recipe or a TOML file", default="starter")
 BANK = argument(
     "--bank DIR",
@@ -259,6 +265,7 @@ def features_command(options: argparse.Namespace, data: str) -> str:
     if given["columns"]:
         given["columns"] = ",".join(f"{name}={column}" for name, column in given["columns"].items())
     asked = "".join(f" --{name} {shlex.quote(value)}" for name, value in given.items() if value)
+    asked += " --truncated keep" if getattr(options, "truncated", "refuse") == "keep" else ""
     return f"featbank features {data}{asked} --recipe {options.recipe} --bank {options.bank}"
 
 

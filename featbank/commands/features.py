@@ -16,6 +16,7 @@ _FEATURES_OPTIONS = (
         opt.RECIPE,
         opt.CODE,
         opt.BANK,
+        opt.TRUNCATED,
         opt.DEVICE,
         opt.ENGINE,
         opt.PRECISION,

@@ -16,7 +16,7 @@ _STEPS = 1500
 
 
 _FIT_OPTIONS = (
-    *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
+    *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.TRUNCATED, opt.WORKERS, opt.CLUSTER),
     opt.argument("--out RUN", "run folder (default: runs/RECIPE)"),
     opt.MEMORY_LIMIT,
     opt.TEST_FRACTION,
@@ -134,7 +134,7 @@ _SCORE_OPTIONS = (
     ),
     opt.argument("--csv FILE", "write the table there instead of printing it"),
     opt.switch("--jsonl", "print a JSON object for each image, in their order, as they come"),
-    *(opt.BANK, opt.CODE, opt.DEVICE, opt.ENGINE, opt.PRECISION, opt.WORKERS),
+    *(opt.BANK, opt.CODE, opt.TRUNCATED, opt.DEVICE, opt.ENGINE, opt.PRECISION, opt.WORKERS),
 )
 
 

@@ -26,7 +26,7 @@ def _outer_folds(text: str) -> int:
 
 
 _SEARCH_OPTIONS = (
-    *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS, opt.CLUSTER),
+    *(opt.DATA, opt.IMAGES, opt.RECIPE, opt.CODE, opt.BANK, opt.TRUNCATED, opt.WORKERS, opt.CLUSTER),
     opt.argument("--out RUN", "run folder (default: runs/search-RECIPE)"),
     opt.argument("--budget GMACS", "limit for one photo (default: the recipe's)", opt.positive_number),
     opt.argument(
@@ -176,7 +176,7 @@ def _protocol_arguments(parser: argparse.ArgumentParser) -> None:
             )
         opt.add(
             kind,
-            *(opt.RECIPE, opt.CODE, opt.BANK, opt.WORKERS),
+            *(opt.RECIPE, opt.CODE, opt.BANK, opt.TRUNCATED, opt.WORKERS),
             opt.argument("--out RUN", "folder (default: runs/RECIPE-PROTOCOL)"),
             opt.argument(
                 "--rows training|all",

@@ -5,7 +5,26 @@ and is named by `DECODE_POLICY`. What is cut or resized from the pixels is the w
 """
 
 from featbank.images.formats import MAX_PIXELS
-from featbank.images.photo import DECODE_POLICY, Photo, Source, read_photo
+from featbank.images.photo import (
+    DECODE_POLICY,
+    Photo,
+    Source,
+    decode_policy,
+    keeping_truncated,
+    keeps_truncated,
+    read_photo,
+)
 from featbank.images.source import MAX_FILE_BYTES, REASONS
 
-__all__ = ["DECODE_POLICY", "MAX_FILE_BYTES", "MAX_PIXELS", "REASONS", "Photo", "Source", "read_photo"]
+__all__ = [
+    "DECODE_POLICY",
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "REASONS",
+    "Photo",
+    "Source",
+    "decode_policy",
+    "keeping_truncated",
+    "keeps_truncated",
+    "read_photo",
+]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import importlib
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +100,29 @@ Source = str | Place | bytes | NDArray[np.uint8] | Image.Image
 """What `read_photo` takes: a file, its URL, its content, or an image in memory."""
 
 
-def read_photo(source: Source, *, keep_truncated: bool = False) -> Photo:
+TRUNCATED_VARIABLE = "FEATBANK_TRUNCATED"
+
+
+def keeps_truncated() -> bool:
+    """Tell whether this process takes what is left of damaged JPEGs; by default they are refused."""
+    return os.environ.get(TRUNCATED_VARIABLE) == "keep"
+
+
+@contextmanager
+def keeping_truncated() -> Iterator[None]:
+    """Take what is left of damaged JPEGs, here and in processes that are started inside."""
+    before = os.environ.get(TRUNCATED_VARIABLE)
+    os.environ[TRUNCATED_VARIABLE] = "keep"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[TRUNCATED_VARIABLE]
+        else:
+            os.environ[TRUNCATED_VARIABLE] = before
+
+
+def read_photo(source: Source, *, keep_truncated: bool | None = None) -> Photo:
     """Read one image as upright 8-bit sRGB pixels.
 
     The content decides the format, never the name. Whatever can be decoded without doubt is, and everything
@@ -110,8 +135,9 @@ def read_photo(source: Source, *, keep_truncated: bool = False) -> Photo:
     source : str, Path, RemotePath, bytes, uint8 array or PIL.Image.Image
         The file, its URL in a store, or its content. An array of shape (height, width) or (height, width, 3) is taken
         as upright sRGB; an image of Pillow by its own profile and EXIF, as the file that it would be saved to.
-    keep_truncated : bool
-        Take of a JPEG with damaged or missing image data what libjpeg-turbo makes of it; by default it is refused.
+    keep_truncated : bool, optional
+        Take of a JPEG with damaged or missing image data what libjpeg-turbo makes of it, or refuse it; by default as
+        `keeps_truncated` says.
 
     Raises
     ------
@@ -152,7 +178,7 @@ def read_photo(source: Source, *, keep_truncated: bool = False) -> Photo:
     else:
         label = f"{len(source)} bytes" if isinstance(source, bytes) else utf8_name(source)
     try:
-        return _read(source, keep_truncated)
+        return _read(source, keeps_truncated() if keep_truncated is None else keep_truncated)
     except ImageError as error:
         raise ImageError(error.reason, f"read_photo: {label} {error}", error.digest) from error
 
@@ -297,3 +323,8 @@ DECODE_POLICY: dict[str, Any] = {
 ``epoch`` is raised by hand when a change of code changes pixels; ``probe`` changes by itself when the JPEG
 library does.
 """
+
+
+def decode_policy(*, keep_truncated: bool) -> dict[str, Any]:
+    """Return the identity of all decisions where damaged JPEGs are refused, or where what is left of them is kept."""
+    return DECODE_POLICY | ({"truncated": "kept"} if keep_truncated else {})

@@ -96,12 +96,13 @@ class Scorer:
                     "photos. Fit a recipe of computed bands to score new photos."
                 )
             feature = make_feature(entry["encoder"], entry["view"], entry["aggregate"])
-            digest = digest_json(feature.identity)
-            if digest != entry["digest"]:
+            # Whole photos have the same features whether damaged ones are kept or not.
+            digests = [digest_json(feature.identity_with(keep)) for keep in (False, True)]
+            if entry["digest"] not in digests:
                 raise RunError(
                     f"score: band {entry['name']!r} ({feature.label}) would be computed differently than when the "
-                    f"model was fitted (feature digest {digest[:12]} here, {entry['digest'][:12]} in the model); its "
-                    "predictions would be wrong without a sign. Fit the recipe again with this version."
+                    f"model was fitted (feature digest {digests[0][:12]} here, {entry['digest'][:12]} in the model); "
+                    "its predictions would be wrong without a sign. Fit the recipe again with this version."
                 )
             features.append(feature)
         self.ensemble = ensemble

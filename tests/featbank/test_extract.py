@@ -1,17 +1,21 @@
 """Extraction: equal files once, failures recorded and not tried again, one worker or two the same."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from featbank.bank import Bank
+from featbank.cli import main
 from featbank.digest import digest_file
 from featbank.errors import UnknownNameError
 from featbank.extract import FeatureRequest, extract, measured_seconds, open_folder, take_shard
-from featbank.feature import Outcome, run_jobs
+from featbank.feature import Outcome, make_feature, run_jobs
+from featbank.images import DECODE_POLICY, keeping_truncated
 from tests.featbank.bank.test_crashes import deaths
 from tests.support.datasets import write_image
 
@@ -175,3 +179,63 @@ def test_parts_are_disjoint_even_and_do_not_move_when_images_are_added(count: in
     more = [("new.jpg", "/photos/new.jpg"), *reversed(images)]
     for index, part in enumerate(parts):
         assert set(part) <= set(take_shard(more, index, count))
+
+
+def test_what_is_left_of_a_damaged_photo_is_kept_where_it_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["path,mos"]
+    for i in range(12):
+        tile = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(tile).resize((160, 120)).save(tmp_path / f"{i}.jpg", quality=95)
+        lines.append(f"{i}.jpg,{i / 10}")
+    (tmp_path / "scores.csv").write_text("\n".join(lines))
+    whole = (tmp_path / "0.jpg").read_bytes()
+    (tmp_path / "0.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    (tmp_path / "r.toml").write_text(
+        'recipe_version = 1\n[[band]]\nname = "layout"\nencoder = "classic:layout"\nview = "squash_64x64"\n'
+        "[regression]\ncv = { n_splits = 2 }\n"
+    )
+    data, bank = str(tmp_path / "scores.csv"), ["--bank", str(tmp_path / "bank"), "--workers", "1"]
+    recipe = ["--recipe", str(tmp_path / "r.toml")]
+    keep = ["--truncated", "keep"]
+    assert main(["features", data, *recipe, *bank]) == 0
+    assert "11 computed" in (said := capsys.readouterr().out)
+    assert "1 failed" in said
+    # Another key, so nothing of the first is taken for it; the record of the failure does not stand in its way.
+    assert main(["features", data, *recipe, *bank, *keep]) == 0
+    assert "12 computed" in (said := capsys.readouterr().out)
+    assert "0 failed" in said
+    bank_there = Bank(tmp_path / "bank")
+    logs = [bank_there.failures_of(folder.digest).frame() for folder in bank_there.features()]
+    assert sum(log["actions"].astype(str).str.contains("truncated-kept").sum() for log in logs) == 1
+    assert len(bank_there.images.failures()) == 1
+    assert os.environ.get("FEATBANK_TRUNCATED") is None
+    fit = ["fit", data, *recipe, *bank, "--permutations", "0"]
+    assert main([*fit, *keep, "--out", str(tmp_path / "kept")]) == 0
+    assert "12 images" in capsys.readouterr().err
+    assert main([*fit, "--out", str(tmp_path / "refused")]) == 0
+    assert "11 images" in capsys.readouterr().err
+    for model in ("kept", "refused"):  # whole photos have the same features either way
+        score = [
+            "score",
+            str(tmp_path / model),
+            str(tmp_path / "0.jpg"),
+            str(tmp_path / "1.jpg"),
+            *bank,
+            "--json",
+        ]
+        assert main([*score, *keep]) == 0
+        assert json.loads(capsys.readouterr().out)["scored"] == 2
+        assert main(score) == 0
+        rows = json.loads(capsys.readouterr().out)["scores"]
+        assert [row["predicted"] is None for row in rows] == [True, False]
+
+
+def test_the_key_of_a_feature_is_what_it_was_unless_damage_is_kept() -> None:
+    feature = make_feature("classic:layout", "squash_64x64")
+    assert feature.identity["decode"] == DECODE_POLICY
+    with keeping_truncated():
+        assert feature.identity["decode"] != DECODE_POLICY
+    assert feature.identity["decode"] == DECODE_POLICY
