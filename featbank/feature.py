@@ -25,7 +25,7 @@ from featbank.errors import EncoderError, EncoderSetupError, ImageError, ViewErr
 from featbank.images import DECODE_POLICY, Photo, decode_policy, keeps_truncated, read_photo
 from featbank.remote import digest_at
 from featbank.views import SharedBeginnings, View, parse_view
-from featbank.workers import keep_freed_memory, starting_workers
+from featbank.workers import keep_freed_memory, one_opencv_thread, starting_workers
 
 AGGREGATES = ("mean", "mean+std", "concat")
 """Ways to turn the vectors of a view's crops into one: mean, mean and standard deviation, or all in order."""
@@ -325,7 +325,8 @@ def compute(job: Job) -> Outcome:
     finally:
         outcome.decode_s = time.perf_counter() - started
     features = [_built_as(request, digest) for request, digest in zip(job.wanted, job.digests, strict=True)]
-    found, timing = compute_features(features, photo)
+    with one_opencv_thread():
+        found, timing = compute_features(features, photo)
     # The key is the digest of the bytes that were decoded, should the file have changed since it was listed.
     outcome.key = photo.digest
     for request, feature, result in zip(job.wanted, features, found, strict=True):

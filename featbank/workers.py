@@ -121,6 +121,19 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV compute in one thread for the time of a context: photos are spread over processes."""
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
 @cache
 def keep_freed_memory() -> bool:
     """Tell the C library to keep freed memory for the next request; once for each process.

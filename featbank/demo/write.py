@@ -27,7 +27,7 @@ from featbank.demo.camera import CameraSettings, Pixels, Random, take_photo
 from featbank.demo.scenes import EXCLUSIVE, SCENES, TAGS
 from featbank.digest import digest_bytes, digest_file, seed_from
 from featbank.errors import DatasetError
-from featbank.workers import keep_freed_memory, starting_workers
+from featbank.workers import keep_freed_memory, one_opencv_thread, starting_workers
 
 SPLITS = ("training", "validation", "test")
 MIN_WIDTH = 320
@@ -349,14 +349,10 @@ def _read_comment(path: Path, request: Request) -> Seen:
 
 def render_photo(plan: PhotoPlan, seed: int) -> tuple[bytes, Seen]:
     """Render one photo, the same in every process: its JPEG file, and how visible faults are in its scene."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
+    with one_opencv_thread():
         rng = np.random.default_rng(seed_from("scene", str(seed), str(plan.number), plan.kind))
         picture = SCENES[plan.kind](plan.height, plan.width, rng)
         return take_photo(picture, plan.settings, rng), visibility(picture)
-    finally:
-        cv2.setNumThreads(threads)
 
 
 def _render_to_disk(plan: PhotoPlan, path: Path, request: Request, is_own_process: bool) -> tuple[Path, Seen]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featbank.errors import ViewError
 from featbank.views.steps import (
+    AREA_FILTER,
     DEFAULT_FILTER,
     FAST_FILTER,
     FILTER_NAMES,
@@ -84,6 +85,8 @@ PAIRS = ("", "half", "halfimage")
 
 MAX_CROPS = 100_000
 """Most crops a view may give; one-pixel tiles of a 4K photo would be eight million."""
+
+_OTHER_LIBRARIES = {AREA_FILTER: ", opencv-area", FAST_FILTER: ", torch-uint8"}
 
 EPOCH = 1
 """Raised by hand when a change of code changes the pixels of any view."""
@@ -224,7 +227,8 @@ class View:
             "pair": self.pair,
             "pair_filter": DEFAULT_FILTER if self.pair else "",
             "resize": {
-                "implementation": "pillow-uint8" + (", torch-uint8" if FAST_FILTER in used else ""),
+                "implementation": "pillow-uint8"
+                + "".join(_OTHER_LIBRARIES.get(name, "") for name in sorted(used)),
                 "probes": {name: probe_filter(name) for name in FILTER_NAMES if name in used},
             },
             "epoch": EPOCH,
@@ -299,8 +303,8 @@ A view is steps joined by '/', with '+half' or '+halfimage' at the end if wanted
   mosaic_3x3          those regions shuffled by the seed and stitched
   fragments_15x32, fragments_15x32x10   one 32-pixel window of each cell of a 15 x 15 grid, stitched; 10 draws
   five_224            centre and four corners
-A resizing step may name its filter: short_512~bilinear (bicubic unless stated, bilinear, lanczos, and fast: bicubic
-through torch, nine times quicker, not the same to the last level, so kept apart in the bank).
+A resizing step may name its filter: short_512~bilinear (bicubic unless stated, bilinear, lanczos; area: means over
+areas, the quickest; fast: bicubic through torch, nine times quicker, not the same to the last level).
 '+half' adds the half-scale of every crop, '+halfimage' the same crops of the halved image.
 Examples: short_512/center_480, width_960/tiles_224, center_320+half, tiles_3x3/squash_224x224."""
 """The spelling of views, as shown by errors and by the listing of views."""

@@ -1,6 +1,7 @@
 """The steps of a view: resize, crop, and the grids that cut an image into several crops.
 
-Resizing is done by Pillow's filters, or by torch's 8-bit bicubic where a view asks for the filter ``fast``.
+Resizing is done by Pillow's filters, or where a view asks for it by OpenCV's means over areas (``area``) or torch's
+8-bit bicubic (``fast``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,7 +20,7 @@ from PIL import Image
 from featbank.digest import digest_bytes
 from featbank.errors import ViewError
 
-FAST_FILTER = "fast"
+AREA_FILTER, FAST_FILTER = "area", "fast"
 
 
 def resize_fast(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -60,9 +62,9 @@ FILTERS = {
 }
 """Filters by name: cubic convolution with a = -0.5, triangle, and Lanczos with three lobes."""
 
-FILTER_NAMES = (*FILTERS, FAST_FILTER)
-"""Every filter a view may name. The last one reduces by another library's bicubic (`featbank.views.fast_resize`)
-and enlarges by Pillow's: there the libraries differ more, by the order of their passes, and little time is spent.
+FILTER_NAMES = (*FILTERS, AREA_FILTER, FAST_FILTER)
+"""Every filter a view may name. The last two reduce by other libraries (means over areas, and `resize_fast`) and
+enlarge by Pillow's bicubic: means would repeat pixels, libraries differ more there, and little time is spent.
 """
 
 DEFAULT_FILTER = "bicubic"
@@ -80,11 +82,15 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int, filter_name: str)
     """
     if pixels.shape[:2] == (height, width):
         return pixels
-    if filter_name == FAST_FILTER and height <= pixels.shape[0] and width <= pixels.shape[1]:
-        return resize_fast(pixels, height, width)
+    if filter_name not in FILTERS:
+        if height > pixels.shape[0] or width > pixels.shape[1]:
+            filter_name = DEFAULT_FILTER
+        elif filter_name == FAST_FILTER:
+            return resize_fast(pixels, height, width)
+        else:
+            return cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_AREA)
     # Pillow's own box argument would let the filter reach beyond the slice, which no published recipe does.
-    resample = FILTERS[DEFAULT_FILTER if filter_name == FAST_FILTER else filter_name]
-    resized = Image.fromarray(pixels).resize((width, height), resample=resample)
+    resized = Image.fromarray(pixels).resize((width, height), resample=FILTERS[filter_name])
     return np.array(resized)
 
 

@@ -11,10 +11,10 @@ from featbank.views import list_views, parse_view
 
 # Beginnings of digests of what goes into a key. A change here makes users compute their features again.
 ENCODERS = {
-    "classic:nss": "3375a7ae979ff61f",
+    "classic:nss": "065bfce79c7a0686",
     "classic:layout": "8d1ce56294360d97",
     "classic:gist": "42ef9ab54e1d9a00",
-    "classic:keypoint": "500652cdf4087426",
+    "classic:keypoint": "907ba844721d5ea1",
     "featbank:mobile": "b4f38471d0e972d9",
 }
 NETWORKS = {

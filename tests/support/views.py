@@ -14,7 +14,7 @@ _small, _few = st.integers(1, 40), st.integers(1, 4)
 
 
 def _spell(family: str, *numbers: st.SearchStrategy[int], resizes: bool = False) -> st.SearchStrategy[str]:
-    suffix = st.sampled_from(["", *(f"~{name}" for name in FILTERS)]) if resizes else st.just("")
+    suffix = st.sampled_from(["", *(f"~{name}" for name in (*FILTERS, "area"))]) if resizes else st.just("")
     return st.builds(lambda ns, f: f"{family}_{'x'.join(map(str, ns))}{f}", st.tuples(*numbers), suffix)
 
 

@@ -1,4 +1,4 @@
-"""What the weight-free encoders share: linear filters and their cost, luminance and colours, windows of native pixels.
+"""What the weight-free encoders share: filters and their cost, luminance and colours, windows of native pixels.
 
 Every filter goes through this module, so that the cost formulas can be checked against the filters that really run.
 Borders are continued by reflection about the edge of the last pixel (``d c b a | a b c d | d c b a``), which invents no
@@ -11,9 +11,9 @@ import math
 from abc import abstractmethod
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from featbank.encoders.spec import Encoder
 from featbank.errors import EncoderError
@@ -28,75 +28,56 @@ def gaussian_taps(sigma: float, radius: int) -> NDArray[np.float64]:
     return taps / taps.sum()
 
 
-def correlate(image: Image, taps: NDArray[np.float64], axis: int) -> Image:
-    """Correlate a float32 image (height, width) along axis 0 (down) or 1 (across) with an odd number of taps.
-
-    Same shape; the middle tap meets the pixel itself. Each value is summed in double precision, then rounded once.
-    """
-    return ndimage.correlate1d(image, taps, axis=axis, output=np.float32, mode="reflect")
-
-
 def separable(image: Image, taps: NDArray[np.float64]) -> Image:
-    """Correlate with the outer product of ``taps`` with itself; same shape as the image."""
-    return correlate(correlate(image, taps, 0), taps, 1)
-
-
-def difference(image: Image, before: int, after: int, axis: int) -> Image:
-    """Return ``image[i + after] - image[i - before]`` along one axis, distances in pixels; same shape as the image.
-
-    Slices do in one pass what a kernel of mostly zeros would do in many.
-    """
-    result = np.empty_like(image)
-    source, target = (image, result) if axis == 0 else (image.T, result.T)
-    n = source.shape[0]
-    inner = slice(min(before, n), max(n - after, before))
-    if n > before + after:
-        np.subtract(source[before + after :], source[: n - before - after], out=target[inner])
-    for i in (*range(inner.start), *range(min(inner.stop, n), n)):
-        np.subtract(source[_reflect(i + after, n)], source[_reflect(i - before, n)], out=target[i])
-    return result
+    """Correlate a float32 image (height, width) with the outer product of an odd number of taps with itself."""
+    return cv2.sepFilter2D(image, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REFLECT)
 
 
 def gradient(image: Image) -> tuple[Image, Image]:
     """Return the central differences ``(along x, along y)``, each of the image's shape, in levels per pixel."""
-    half = np.float32(0.5)
-    along_x, along_y = difference(image, 1, 1, 1), difference(image, 1, 1, 0)
-    along_x *= half
-    along_y *= half
+    along_x, along_y = (
+        cv2.Sobel(image, cv2.CV_32F, *order, ksize=1, scale=0.5, borderType=cv2.BORDER_REFLECT)
+        for order in ((1, 0), (0, 1))
+    )
     return along_x, along_y
 
 
+def magnitude(along_x: Image, along_y: Image) -> Image:
+    """Return the lengths of vectors; those of OpenCV follow where in memory its input lies."""
+    squares = along_x * along_x
+    squares += along_y * along_y
+    return np.sqrt(squares, out=squares)
+
+
 def halve(image: Image) -> Image:
-    """Return the means of 2 by 2 pixels, float32 (height // 2, width // 2); an odd last row or column is dropped.
+    """Return the means of 2 by 2 pixels, (height // 2, width // 2); an odd last row or column is dropped.
 
     White noise of standard deviation s comes out with s / 2: the factor that the noise statistics rely on.
     """
-    height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
-    rows = image[0:height:2] + image[1:height:2]
-    return (rows[:, 0:width:2] + rows[:, 1:width:2]) * np.float32(0.25)
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    return cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
 
 
-def block_mean(image: Image, block: int) -> Image:
-    """Return the means of ``block`` by ``block`` pixels of an image whose sides are multiples of it."""
+def block_mean(image: NDArray[Any], block: int) -> Image:
+    """Return the means of ``block`` by ``block`` pixels of an image whose sides are multiples of it.
+
+    Small counts may come as bytes, which add fast; the sum of ``block`` of them must fit into a byte.
+    """
     height, width = image.shape
     # Rows first: long contiguous additions, and only a thin array is left for the short ones.
-    rows = image.reshape(height // block, block, width).sum(axis=1)
-    return rows.reshape(height // block, width // block, block).sum(axis=2) * np.float32(1.0 / block**2)
-
-
-def correlate_macs(n_pixels: int, n_taps: int) -> int:
-    """Cost of `correlate`: one multiply-accumulate per tap that is not zero and pixel."""
-    return n_pixels * n_taps
+    rows = image.reshape(height // block, block, width).sum(axis=1, dtype=image.dtype)
+    sums = rows.reshape(height // block, width // block, block).sum(axis=2, dtype=np.float32)
+    return sums * np.float32(1.0 / block**2)
 
 
 def separable_macs(n_pixels: int, n_taps: int) -> int:
-    """Cost of `separable`: two passes of `correlate`."""
-    return 2 * correlate_macs(n_pixels, n_taps)
+    """Cost of `separable`: one multiply-accumulate per tap that is not zero and pixel, in two passes."""
+    return 2 * n_pixels * n_taps
 
 
 def difference_macs(n_pixels: int) -> int:
-    """Cost of `difference`: two taps that are not zero."""
-    return correlate_macs(n_pixels, 2)
+    """Cost of a difference of two pixels: two taps that are not zero."""
+    return 2 * n_pixels
 
 
 def gradient_macs(n_pixels: int) -> int:
@@ -126,21 +107,15 @@ def cell_means(image: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.
     return sums / np.outer(np.diff(rows), np.diff(columns))
 
 
-def local_maximum(image: Image) -> Image:
-    """Return the largest value among each pixel and its eight neighbours; same shape as the image."""
-    across = image.copy()
-    np.maximum(across[:, 1:], image[:, :-1], out=across[:, 1:])
-    np.maximum(across[:, :-1], image[:, 1:], out=across[:, :-1])
-    largest = across.copy()
-    np.maximum(largest[1:], across[:-1], out=largest[1:])
-    np.maximum(largest[:-1], across[1:], out=largest[:-1])
-    return largest
+def is_peak(image: Image) -> NDArray[np.bool_]:
+    """Tell which pixels are as large as each of their eight neighbours, but for rounding; those of 0 are none.
 
-
-def _reflect(i: int, n: int) -> int:
-    """Return the pixel that stands at position ``i`` when ``n`` pixels are continued by reflection."""
-    i %= 2 * n
-    return i if i < n else 2 * n - 1 - i
+    Values within a part in 2,048 count as equal, so that the two sides of a symmetric ridge do not depend on the last
+    digit of a filter.
+    """
+    largest = cv2.dilate(image, np.ones((3, 3), dtype=np.uint8))
+    largest *= np.float32(1 - 2.0**-11)
+    return (image >= largest) & (image > 0)
 
 
 MIN_SIDE_PX = 8
@@ -148,7 +123,7 @@ _NAMING_SIDE_PX = 64
 
 
 class ClassicEncoder(Encoder):
-    """Encoder whose features are named numbers computed from one crop by numpy and scipy alone."""
+    """Encoder whose features are named numbers computed from one crop without learned weights."""
 
     #: Raised with any change of the code that moves a feature.
     epoch: int = 1
@@ -212,23 +187,23 @@ _COLOUR_FLOOR = 8.0
 _CONTRAST_FLOOR = 4.0
 
 
-def luminance(pixels: NDArray[np.uint8]) -> Image:
-    """Return the luma (ITU-R BT.601) of gamma-encoded sRGB pixels uint8 (..., 3), float32 (...) in [0, 255]."""
-    luma = pixels[..., 0] * np.float32(0.299)
-    luma += pixels[..., 1] * np.float32(0.587)
-    luma += pixels[..., 2] * np.float32(0.114)
-    return luma
+_OPPONENT = np.array([[1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
 
 
-def opponent_colours(pixels: NDArray[np.uint8]) -> tuple[Image, Image]:
+def luminance(pixels: NDArray[Any]) -> Image:
+    """Return the luma (ITU-R BT.601) of gamma-encoded sRGB pixels (height, width, 3), float32 in [0, 255]."""
+    return cv2.cvtColor(pixels.astype(np.float32, order="C"), cv2.COLOR_RGB2GRAY)
+
+
+def opponent_colours(pixels: NDArray[Any]) -> tuple[Image, Image]:
     """Return red minus green, and yellow minus blue: ``R - G`` and ``(R + G) / 2 - B``, in levels.
 
     References
     ----------
     Hasler and Suesstrunk (2003), Measuring colourfulness in natural images, SPIE 5007, section 7.
     """
-    red, green, blue = (pixels[..., channel].astype(np.float32) for channel in range(3))
-    return red - green, (red + green) * np.float32(0.5) - blue
+    first, second = cv2.split(cv2.transform(pixels.astype(np.float32, order="C"), _OPPONENT))
+    return first, second
 
 
 def colourfulness(pixels: NDArray[np.uint8]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,15 +23,18 @@ _CORNER_LEVELS = (1.0, 3.0, 9.0)
 _BLOB_LEVELS = (1.0, 3.0, 9.0)
 _EDGE_LEVELS = (2.0, 6.0, 18.0)
 # Densities are compared in octaves above one keypoint in 4096 pixels.
-_DENSITY_FLOOR = 2.0**-12
+_FLOOR_OCTAVES = 12
 _STRENGTH_FLOOR = 0.25
+# Peaks below this are as good as none, and often the last digits of a filter on a plain area.
+_FAINT = 2.0**-5
 _GRID = 4
 
 
 class KeypointEncoder(ClassicEncoder):
     """Statistics of corners, blobs and edges at four levels of a pyramid.
 
-    Meant for a photo at a fixed width such as 1920 pixels, so that one level means one angular scale.
+    Meant for a photo reduced to a fixed width such as 1920 pixels, so that one level means one angular scale. No
+    statistic follows the last digits of a filter: what is too weak to be seen is left out, and counts begin above zero.
 
     References
     ----------
@@ -38,6 +42,8 @@ class KeypointEncoder(ClassicEncoder):
     scale-invariant keypoints, IJCV 60(2). Zhuo and Sim (2011), Defocus map estimation from a single image,
     Pattern Recognition 44(9).
     """
+
+    epoch = 2
 
     def parameters(self) -> dict[str, Any]:
         """Return levels and thresholds."""
@@ -74,17 +80,15 @@ class KeypointEncoder(ClassicEncoder):
         return total
 
 
-def corner_strength(xx: Image, yy: Image, xy: Image) -> tuple[Image, Image]:
-    """Return the square roots of the smaller and larger eigenvalues of the structure tensor, in levels per pixel.
+def tensor_eigenvalues(xx: Image, yy: Image, xy: Image) -> tuple[Image, Image]:
+    """Return the smaller and larger eigenvalues of the structure tensor, in squared levels per pixel.
 
-    References
-    ----------
-    Shi and Tomasi (1994), CVPR, section 4.
+    The square root of the smaller one is the strength of a corner: Shi and Tomasi (1994), CVPR, section 4.
     """
-    half_trace = (xx + yy) * np.float32(0.5)
-    half_difference = (xx - yy) * np.float32(0.5)
-    spread = np.sqrt(half_difference * half_difference + xy * xy)
-    return np.sqrt(np.maximum(half_trace - spread, 0)), np.sqrt(half_trace + spread)
+    half_trace = cv2.addWeighted(xx, 0.5, yy, 0.5, 0)
+    spread = filters.magnitude(cv2.addWeighted(xx, 0.5, yy, -0.5, 0), xy)
+    smaller = half_trace - spread
+    return np.maximum(smaller, 0, out=smaller), cv2.add(half_trace, spread, dst=half_trace)
 
 
 def edge_width(sharp: Image, soft: Image) -> NDArray[np.float32]:
@@ -104,45 +108,40 @@ def edge_width(sharp: Image, soft: Image) -> NDArray[np.float32]:
 
 
 def _describe_level(plane: Image) -> dict[str, float]:
-    smooth = filters.separable(plane, _DERIVATIVE_TAPS)
-    soft_x, soft_y = filters.gradient(smooth)
+    soft_x, soft_y = filters.gradient(filters.separable(plane, _DERIVATIVE_TAPS))
     features = _corner_features(soft_x, soft_y)
-    features |= _edge_features(plane, _magnitude(soft_x, soft_y))
+    features |= _edge_features(plane, filters.magnitude(soft_x, soft_y))
     features |= _blob_features(plane)
     return features
 
 
 def _corner_features(along_x: Image, along_y: Image) -> dict[str, float]:
-    tensor = [
-        filters.separable(product, _INTEGRATION_TAPS)
-        for product in (along_x * along_x, along_y * along_y, along_x * along_y)
-    ]
-    small, large = corner_strength(*tensor)
-    is_peak = (small >= filters.local_maximum(small)) & (small > 0)
-    peaks = small[is_peak]
-    features = _densities("corner", peaks, _CORNER_LEVELS, small.size)
-    features |= _strengths("corner", peaks)
-    features |= _spread("corner", is_peak & (small > _CORNER_LEVELS[0]))
-    # 0 where gradients point all ways, 1 where they share one direction; strong edges count most.
-    power, other = (
-        float(np.square(large).mean(dtype=np.float64)),
-        float(np.square(small).mean(dtype=np.float64)),
+    products = cv2.multiply(along_x, along_x), cv2.multiply(along_y, along_y), cv2.multiply(along_x, along_y)
+    small, large = tensor_eigenvalues(
+        *(filters.separable(product, _INTEGRATION_TAPS) for product in products)
     )
+    places = np.flatnonzero(filters.is_peak(small))
+    peaks = np.sqrt(small.ravel()[places])
+    features = _densities("corner", peaks, _CORNER_LEVELS, small.size)
+    features |= _strengths("corner", peaks, small.size)
+    features |= _spread("corner", places[peaks > _CORNER_LEVELS[0]], small.shape)
+    # 0 where gradients point all ways, 1 where they share one direction; strong edges count most.
+    power, other = (float(values.mean(dtype=np.float64)) for values in (large, small))
     features["coherence"] = (power - other) / (power + other + _STRENGTH_FLOOR**2)
     return features
 
 
 def _edge_features(plane: Image, soft: Image) -> dict[str, float]:
-    along_x, along_y = filters.gradient(plane)
-    sharp = _magnitude(along_x, along_y)
     # Ridges of the smoothed gradient: wide edges give one pixel across, not many.
-    is_edge = soft >= filters.local_maximum(soft)
-    strength, before = soft[is_edge], sharp[is_edge]
+    row, column = np.nonzero(filters.is_peak(soft) & (soft >= _EDGE_LEVELS[0]))
+    strength = soft[row, column]
     features = _densities("edge", strength, _EDGE_LEVELS, soft.size)
-    clear = strength >= _EDGE_LEVELS[0]
-    width = (
-        np.log2(edge_width(before[clear], strength[clear])) if clear.any() else np.zeros(1, dtype=np.float32)
-    )
+    last_row, last_column = (length - 1 for length in plane.shape)
+    along_x = plane[row, np.minimum(column + 1, last_column)] - plane[row, np.maximum(column - 1, 0)]
+    along_y = plane[np.minimum(row + 1, last_row), column] - plane[np.maximum(row - 1, 0), column]
+    width = np.log2(edge_width(filters.magnitude(along_x, along_y) * np.float32(0.5), strength))
+    # As if each image had a few edges of one pixel: the first weak one, there or not, moves little.
+    width = np.concatenate([width, np.zeros((soft.size >> _FLOOR_OCTAVES) + 1, dtype=np.float32)])
     for name, level in zip(("p10", "p50", "p90"), np.quantile(width, (0.1, 0.5, 0.9)), strict=True):
         features[f"edge_width_{name}"] = float(level)
     return features
@@ -150,19 +149,13 @@ def _edge_features(plane: Image, soft: Image) -> dict[str, float]:
 
 def _blob_features(plane: Image) -> dict[str, float]:
     fine = filters.separable(plane, _BLOB_TAPS)
-    response = fine - filters.separable(fine, _BLOB_TAPS)
+    response = cv2.subtract(fine, filters.separable(fine, _BLOB_TAPS))
     features: dict[str, float] = {}
     for name, signed in (("bright", response), ("dark", -response)):
-        is_peak = (signed >= filters.local_maximum(signed)) & (signed > 0)
-        peaks = signed[is_peak]
+        peaks = signed[filters.is_peak(signed)]
         features |= _densities(f"blob_{name}", peaks, _BLOB_LEVELS, signed.size)
-        features |= _strengths(f"blob_{name}", peaks)
+        features |= _strengths(f"blob_{name}", peaks, signed.size)
     return features
-
-
-def _magnitude(along_x: Image, along_y: Image) -> Image:
-    # Pixel differences cannot overflow: no need for the slower hypot.
-    return np.sqrt(along_x * along_x + along_y * along_y)
 
 
 def _densities(
@@ -171,31 +164,36 @@ def _densities(
     """Return how many keypoints are at least this strong, in octaves of keypoints per pixel."""
     return {
         f"{kind}_density{level:g}": math.log2(
-            np.count_nonzero(strengths >= level) / n_pixels + _DENSITY_FLOOR
+            np.count_nonzero(strengths >= level) / n_pixels + 2.0**-_FLOOR_OCTAVES
         )
         for level in levels
     }
 
 
-def _strengths(kind: str, strengths: NDArray[np.float32]) -> dict[str, float]:
-    """Return percentiles of the strengths in octaves of levels."""
-    if strengths.size == 0:
-        strengths = np.zeros(1, dtype=np.float32)
-    found = np.log2(np.quantile(strengths, (0.5, 0.9, 0.99)) + _STRENGTH_FLOOR)
+def _strengths(kind: str, strengths: NDArray[np.float32], n_pixels: int) -> dict[str, float]:
+    """Return percentiles of the strengths in octaves of levels.
+
+    Each image gets one peak of no strength in 4096 pixels, so that the first real one moves little.
+    """
+    none = np.zeros((n_pixels >> _FLOOR_OCTAVES) + 1, dtype=np.float32)
+    seen = np.concatenate([strengths[strengths >= _FAINT], none])
+    found = np.log2(np.quantile(seen, (0.5, 0.9, 0.99)) + _STRENGTH_FLOOR)
     return {f"{kind}_strength_{name}": float(v) for name, v in zip(("p50", "p90", "p99"), found, strict=True)}
 
 
-def _spread(kind: str, is_keypoint: NDArray[np.bool_]) -> dict[str, float]:
-    """Return how evenly keypoints fill a 4 by 4 grid: entropy in units of its maximum, and the share in the centre."""
-    rows, columns = (filters.grid_edges(length, _GRID) for length in is_keypoint.shape)
-    counts = filters.cell_means(is_keypoint.astype(np.float32), rows, columns)
-    total = counts.sum()
-    if total <= 0:
-        # No keypoint: as even as can be.
-        return {f"{kind}_evenness": 1.0, f"{kind}_centre": 0.25}
-    share = counts / total
-    occupied = share[share > 0]
-    evenness = float(-(occupied * np.log(occupied)).sum() / np.log(_GRID**2))
+def _spread(kind: str, places: NDArray[np.intp], shape: tuple[int, ...]) -> dict[str, float]:
+    """Return how evenly keypoints fill a 4 by 4 grid: entropy in units of its maximum, and the share in the centre.
+
+    ``places`` are their positions in the flattened image. Each cell gets a little more than it has, so that a single
+    keypoint moves little.
+    """
+    row, column = np.divmod(places, shape[1])
+    cell = row * _GRID // shape[0] * _GRID + column * _GRID // shape[1]
+    counts = (
+        np.bincount(cell, minlength=_GRID**2) + math.prod(shape) * 2.0 ** -(_FLOOR_OCTAVES + 2) / _GRID**2
+    )
+    share = (counts / counts.sum()).reshape(_GRID, _GRID)
+    evenness = float(-(share * np.log(share)).sum() / np.log(_GRID**2))
     return {f"{kind}_evenness": evenness, f"{kind}_centre": float(share[1:-1, 1:-1].sum())}
 
 

@@ -24,8 +24,9 @@ _CHROMA = ("red_green", "yellow_blue")
 _TEXTURED_SHARE = 0.25
 _SMOOTH_SHARE = 0.25
 # Blocks whose mean is nearer to black or white than this are clipped: they show no noise.
-_CLIPPED_LEVELS = 10.0
-_INTENSITY_BINS = (("dark", 0.0, 70.0), ("mid", 70.0, 150.0), ("bright", 150.0, 256.0))
+# Half levels: no plain area lies on a border.
+_CLIPPED_LEVELS = 9.5
+_INTENSITY_BINS = (("dark", 0.0, 69.5), ("mid", 69.5, 149.5), ("bright", 149.5, 256.0))
 # Rounding to 8 bits adds a variance of 1/12 levels squared: octaves below it mean nothing.
 _POWER_FLOOR = 1 / 12
 _LEVEL_FLOOR = _POWER_FLOOR**0.5
@@ -41,7 +42,7 @@ Columns = dict[str, NDArray[np.float32]]
 class NssEncoder(ClassicEncoder):
     """Quality statistics of native pixels; one crop is one photo or a large part of it."""
 
-    epoch = 2
+    epoch = 3
 
     def parameters(self) -> dict[str, Any]:
         """Return lattice, block and scale settings."""
@@ -82,7 +83,6 @@ class NssEncoder(ClassicEncoder):
         side_y, side_x = filters.window_shape(*padded)
         n_pixels = side_y * side_x
         total = sharpness.dct_macs(n_pixels) + sharpness.band_macs(side_y, side_x)
-        total += sharpness.log_gabor_macs(side_y // 2, side_x // 2)
         for scale in SCALES:
             n_scaled = n_pixels // scale**2
             total += scene_statistics.macs(n_scaled) + sharpness.gradient_macs(n_scaled)
@@ -91,7 +91,8 @@ class NssEncoder(ClassicEncoder):
                 total += sharpness.reblur_macs(n_scaled)
         n_chroma = n_pixels // _CHROMA_SCALE**2
         total += 2 * scene_statistics.macs(n_chroma)
-        return total * len(filters.window_corners(*padded))
+        n_windows = len(filters.window_corners(*padded))
+        return total * n_windows + sharpness.log_gabor_macs(side_y // 2, side_x // 2) * _n_textured(n_windows)
 
 
 class _Window(NamedTuple):
@@ -100,12 +101,17 @@ class _Window(NamedTuple):
     blocks: Columns
     grid: NDArray[np.float64]
     bands: NDArray[np.float64]
-    gabor: NDArray[np.float64]
+    half: filters.Image
     contrast: float
 
 
+def _n_textured(n_windows: int) -> int:
+    return max(round(n_windows / 3), 1)
+
+
 def _measure_window(pixels: NDArray[np.uint8]) -> _Window:
-    luma = filters.luminance(pixels)
+    colours = pixels.astype(np.float32)
+    luma = filters.luminance(colours)
     blocks: Columns = {"luma": filters.block_mean(luma, filters.BLOCK_PX).ravel()}
     grid, bands = sharpness.block_edge_profile(luma), sharpness.band_energies(luma)
     _add(blocks, "dct", sharpness.collect_dct(luma, filters.BLOCK_PX))
@@ -114,7 +120,7 @@ def _measure_window(pixels: NDArray[np.uint8]) -> _Window:
         if scale > 1:
             plane = filters.halve(plane)
         if scale == 2:
-            gabor = sharpness.log_gabor_moments(plane)
+            half = plane
         block = filters.BLOCK_PX // scale
         _add(blocks, f"x{scale}", scene_statistics.collect_moments(plane, block))
         _add(blocks, f"x{scale}", sharpness.collect_gradients(plane, block))
@@ -122,11 +128,10 @@ def _measure_window(pixels: NDArray[np.uint8]) -> _Window:
         if scale < SCALES[-1]:
             _add(blocks, f"x{scale}", sharpness.collect_reblur(plane, block))
     block = filters.BLOCK_PX // _CHROMA_SCALE
-    for name, channel in zip(_CHROMA, filters.opponent_colours(pixels), strict=True):
-        plane = filters.halve(channel)
+    for name, plane in zip(_CHROMA, filters.opponent_colours(filters.halve(colours)), strict=True):
         _add(blocks, name, scene_statistics.collect_moments(plane, block, with_pairs=False))
     contrast = float(blocks["x4_variance"].mean(dtype=np.float64))
-    return _Window(blocks, grid, bands, gabor, contrast)
+    return _Window(blocks, grid, bands, half, contrast)
 
 
 def _add(blocks: Columns, prefix: str, columns: dict[str, NDArray[np.float32]]) -> None:
@@ -141,7 +146,9 @@ def _rank_blocks(blocks: Columns) -> dict[str, NDArray[np.intp]]:
     if usable.size < 4:
         usable = np.arange(luma.size)
     # Contrast at a quarter of the resolution: hardly moved by noise, fine blur or compression.
-    order = usable[np.argsort(blocks["x4_variance"][usable], kind="stable")]
+    # Below the variance of rounding to 8 bits all blocks are alike, whatever the last digits of a filter.
+    contrast = np.maximum(blocks["x4_variance"][usable], np.float32(_POWER_FLOOR))
+    order = usable[np.argsort(contrast, kind="stable")]
     n_textured = max(round(order.size * _TEXTURED_SHARE), 1)
     n_smooth = max(round(order.size * _SMOOTH_SHARE), 1)
     return {"textured": order[-n_textured:], "smooth": order[:n_smooth], "usable": usable}
@@ -244,9 +251,9 @@ def _compression_features(
 
 
 def _spectrum_features(measured: list[_Window]) -> dict[str, float]:
-    contrast = np.array([window.contrast for window in measured])
+    contrast = np.maximum([window.contrast for window in measured], _POWER_FLOOR)
     order = np.argsort(contrast, kind="stable")
-    textured = order[-max(round(order.size / 3), 1) :]
+    textured = order[-_n_textured(order.size) :]
     features: dict[str, float] = {}
     # (filters, bands, directions), octaves of power
     bands = _octaves(np.array([window.bands for window in measured]), _POWER_FLOOR)
@@ -258,7 +265,7 @@ def _spectrum_features(measured: list[_Window]) -> dict[str, float]:
     for k in range(2, sharpness.N_BANDS, 2):
         features[f"band{k}_direction"] = float(by_direction[k].max() - by_direction[k].min())
     # (centres, directions, moments)
-    gabor = np.mean([measured[i].gabor for i in textured], axis=0)
+    gabor = np.mean([sharpness.log_gabor_moments(measured[i].half) for i in textured], axis=0)
     for c in range(len(sharpness.LOG_GABOR_CENTRES)):
         shapes = [np.log((m[0] ** 2 + _POWER_FLOOR) / (m[1] + _POWER_FLOOR)) for m in gabor[c]]
         power = _octaves(gabor[c, :, 2], _POWER_FLOOR)

@@ -7,6 +7,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from featbank.encoders import Encoder, list_encoders, make_encoder
+from featbank.workers import one_opencv_thread
 from tests.support.encoder_contract import EncoderContract
 
 
@@ -16,8 +17,8 @@ class TestEveryEncoder(EncoderContract):
     def encoder(self, request: pytest.FixtureRequest) -> Encoder:
         return make_encoder(request.param)
 
-    def test_threads_of_the_linear_algebra_change_nothing(self, encoder: Encoder, crops: np.ndarray) -> None:
-        with threadpool_limits(1):
+    def test_threads_of_the_libraries_change_nothing(self, encoder: Encoder, crops: np.ndarray) -> None:
+        with threadpool_limits(1), one_opencv_thread():
             one = encoder.encode(crops)
         with threadpool_limits(2):
             two = encoder.encode(crops)

@@ -42,7 +42,7 @@ def test_resize_to_the_same_size_is_the_image_itself() -> None:
     assert resize(pixels, 5, 6, "lanczos") is pixels
 
 
-@pytest.mark.parametrize("name", list(FILTERS))
+@pytest.mark.parametrize("name", [*FILTERS, "area"])
 @given(sides, sides, st.integers(0, 255))
 def test_flat_images_stay_flat(name: str, height: int, width: int, level: int) -> None:
     flat = np.full((13, 17, 3), level, np.uint8)
@@ -52,7 +52,7 @@ def test_flat_images_stay_flat(name: str, height: int, width: int, level: int) -
 def test_reduction_is_antialiased() -> None:
     """A checkerboard becomes gray; a filter that does not widen would return black or white."""
     board = np.repeat((np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None], 3, axis=2)
-    for name in FILTERS:
+    for name in (*FILTERS, "area"):
         inner = resize(board, 9, 9, name)[1:-1, 1:-1]
         assert np.abs(inner.astype(int) - 127).max() < 20
 
@@ -87,7 +87,16 @@ def test_output_limit_names_step_and_sizes() -> None:
         check_output("short_512", 1, 65_535, 512, 33_553_920)
 
 
+def test_area_takes_means_and_never_enlarges() -> None:
+    pixels = noise(60, 90)
+    means = pixels.reshape(20, 3, 30, 3, 3).mean(axis=(1, 3))
+    assert np.abs(resize(pixels, 20, 30, "area") - means).max() <= 0.5 + 1e-4
+    for size in ((61, 90), (20, 91)):
+        assert np.array_equal(resize(pixels, *size, "area"), resize(pixels, *size, "bicubic"))
+
+
 def test_probes_tell_filters_apart_and_are_stable_within_a_process() -> None:
-    probes = {name: probe_filter(name) for name in FILTERS}
-    assert len(set(probes.values())) == len(FILTERS)
-    assert probes == {name: probe_filter.__wrapped__(name) for name in FILTERS}
+    names = [*FILTERS, "area"]
+    probes = {name: probe_filter(name) for name in names}
+    assert len(set(probes.values())) == len(names)
+    assert probes == {name: probe_filter.__wrapped__(name) for name in names}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from featbank.encoders import make_encoder
 from featbank.encoders.classic import filters
 
 RNG = np.random.default_rng(3)
@@ -36,25 +37,6 @@ def test_separable_is_the_plain_sum_over_neighbours() -> None:
     found = filters.separable(IMAGE, taps)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-@given(
-    shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    before=st.integers(0, 6),
-    after=st.integers(0, 6),
-    axis=st.sampled_from([0, 1]),
-)
-def test_difference_is_the_difference_of_reflected_pixels(
-    shape: tuple[int, int], before: int, after: int, axis: int
-) -> None:
-    image = np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape) ** 2
-    n = shape[axis]
-    assume(max(before, after) <= n)
-    # Twice reflected, so that every distance lands inside.
-    line = np.moveaxis(image, axis, 0)
-    line = np.concatenate([line[::-1], line, line[::-1]])
-    expected = np.moveaxis(line[n + after : 2 * n + after] - line[n - before : 2 * n - before], 0, axis)
-    np.testing.assert_array_equal(filters.difference(image, before, after, axis), expected)
 
 
 def test_gradient_of_a_plane_is_its_slope() -> None:
@@ -113,17 +95,45 @@ def test_cell_means_are_the_means_of_slices() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 2), (21, 34)])
-def test_local_maximum_equals_scipy(shape: tuple[int, int]) -> None:
-    image = IMAGE[: shape[0], : shape[1]]
-    before = image.copy()
-    np.testing.assert_array_equal(
-        filters.local_maximum(image), ndimage.maximum_filter(image, 3, mode="reflect")
-    )
-    np.testing.assert_array_equal(image, before)
+def test_peaks_are_those_of_scipy_and_equal_neighbours_are_both(shape: tuple[int, int]) -> None:
+    image = IMAGE[: shape[0], : shape[1]].copy()
+    expected = image == ndimage.maximum_filter(image, 3, mode="reflect")
+    np.testing.assert_array_equal(filters.is_peak(image), expected)
+    row, column = np.unravel_index(image.argmax(), shape)
+    beside = row, column - 1 if column else min(1, shape[1] - 1)
+    image[beside] = image[row, column] * (1 + 1e-6)
+    assert filters.is_peak(image)[[row, beside[0]], [column, beside[1]]].all()
+    assert not filters.is_peak(np.zeros(shape, dtype=np.float32)).any()
+
+
+def exact(image: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    down = ndimage.correlate1d(image.astype(np.float64), taps, axis=0, mode="reflect")
+    return ndimage.correlate1d(down, taps, axis=1, mode="reflect").astype(np.float32)
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 12])
+def test_filters_wider_than_the_image_see_its_reflections(side: int) -> None:
+    taps = filters.gaussian_taps(2.0, 6)
+    found = filters.separable(IMAGE[:side], taps)
+    np.testing.assert_allclose(found, exact(IMAGE[:side], taps), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["classic:nss", "classic:keypoint"])
+def test_last_digits_of_a_filter_move_no_feature(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    y, x = np.mgrid[0:400, 0:600]
+    picture = np.where(x < 300, 250.0, 180.0) - 40.0 * ((x // 60 + y // 50) % 7 == 0)
+    picture[250:] = 90 + y[250:] / 10 + 20 * np.sin(x[250:] / 9) * (x[250:] > 200)
+    crop = np.repeat(np.rint(picture).astype(np.uint8)[..., None], 3, axis=2)
+    encoder = make_encoder(name)
+    found = encoder.describe(crop)
+    monkeypatch.setattr(filters, "separable", exact)
+    expected = encoder.describe(crop)
+    assert {
+        key: abs(found[key] - expected[key]) for key in found if abs(found[key] - expected[key]) > 0.02
+    } == {}
 
 
 def test_costs_are_taps_times_pixels() -> None:
-    assert filters.correlate_macs(100, 7) == 700
     assert filters.separable_macs(100, 7) == 1400
     assert filters.gradient_macs(100) == 400
     # 16 points: 8 butterflies in each of 4 stages, 4 products each.

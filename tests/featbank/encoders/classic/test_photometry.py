@@ -15,7 +15,7 @@ CROP = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 def test_luminance_weighs_the_channels() -> None:
     colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], dtype=np.uint8)
-    np.testing.assert_allclose(filters.luminance(colours), [76.245, 149.685, 29.07, 255], rtol=1e-5)
+    np.testing.assert_allclose(filters.luminance(colours[None])[0], [76.245, 149.685, 29.07, 255], rtol=1e-5)
 
 
 def test_colourfulness_equals_the_published_formula() -> None:
