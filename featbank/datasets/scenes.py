@@ -7,7 +7,7 @@ views of the same objects are not.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,8 @@ import joblib
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from featbank.errors import ImageError
 from featbank.remote import is_url
@@ -85,19 +87,49 @@ def compare_files(
     int array of shape (n_judged,), or str
         Why the photos were not compared: some are not on this machine, or there are too many.
     """
-    paths = [*judged, *training]
-    try:
-        n_bytes = sum(Path(path).stat().st_size for path in paths if not is_url(path))
-    except OSError:
-        return "some are not at hand"
+    thumbnails = _read_thumbnails([*judged, *training], workers, MAX_BYTES)
+    if isinstance(thumbnails, str):
+        return thumbnails
+    return find_same_scene(thumbnails[: len(judged)], thumbnails[len(judged) :])
+
+
+def group_files(paths: Sequence[str], *, workers: int | None = None) -> NDArray[np.intp] | str:
+    """Give the photos of one scene, linked one to the next, the position of the first of them.
+
+    Returns
+    -------
+    int array of shape (n_paths,), or str
+        Why the photos were not compared: some are not on this machine.
+    """
+    thumbnails = _read_thumbnails(paths, workers)
+    if isinstance(thumbnails, str):
+        return thumbnails
+    contrasts, is_plain = _local_contrast(thumbnails)
+    rows = np.flatnonzero(~is_plain)
+    pairs = [
+        pair for row, near, _ in _alike(contrasts, rows, contrasts, rows) for pair in ((row, i) for i in near)
+    ]
+    first, second = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+    links = coo_array((np.ones(len(first)), (first, second)), shape=(len(paths), len(paths)))
+    _, labels = connected_components(links, directed=False)
+    return np.unique(labels, return_index=True)[1][labels]
+
+
+def _read_thumbnails(
+    paths: Sequence[str], workers: int | None, max_bytes: float = np.inf
+) -> NDArray[np.uint8] | str:
+    """Read the thumbnails of files in threads, or say why not."""
     if any(map(is_url, paths)):
         return "some are not on this machine"
-    if n_bytes > MAX_BYTES:
+    try:
+        n_bytes = sum(Path(path).stat().st_size for path in paths)
+    except OSError:
+        return "some are not at hand"
+    if n_bytes > max_bytes:
         return f"their files have {n_bytes / 1e9:.1f} GB, and `featbank check` compares them"
     n_jobs = workers or joblib.cpu_count()
     read = joblib.Parallel(n_jobs=n_jobs, prefer="threads")(map(joblib.delayed(read_thumbnail), paths))
-    thumbnails = np.stack(read)
-    return find_same_scene(thumbnails[: len(judged)], thumbnails[len(judged) :])
+    return np.stack(read)
 
 
 def count_shared(images: Iterable[str], is_shared: NDArray[np.bool_]) -> dict[str, Any]:
@@ -160,18 +192,30 @@ def find_same_scene(judged: NDArray[np.uint8], training: NDArray[np.uint8]) -> N
         found[rows] = -2
         rows = np.sort(np.random.default_rng(0).choice(rows, n_compared, replace=False))
         found[rows] = -1
+    for row, near, correlations in _alike(contrasts, rows, known, places):
+        if len(near):
+            found[row] = near[correlations.argmax()]
+    return found
+
+
+def _alike(
+    contrasts: NDArray[np.float32],
+    rows: NDArray[np.intp],
+    known: NDArray[np.float32],
+    places: NDArray[np.intp],
+) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float64]]]:
+    """Yield each of some rows, those of the known places that show its scene, and their correlations."""
     coarse, n_candidates = _coarse(known[places]).T, min(_N_CANDIDATES, len(places))
     inner = slice(_SHIFT, THUMBNAIL_PX - _SHIFT)
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         likeness = _coarse(contrasts[block]) @ coarse
-        candidates = np.argpartition(likeness, -n_candidates, axis=1)[:, -n_candidates:]
+        candidates = places[np.argpartition(likeness, -n_candidates, axis=1)[:, -n_candidates:]]
         for row, near in zip(block, candidates, strict=True):
             centre = np.ascontiguousarray(contrasts[row, inner, inner])
-            best = [cv2.matchTemplate(known[places[i]], centre, cv2.TM_CCOEFF_NORMED).max() for i in near]
-            if max(best) > SAME_SCENE:
-                found[row] = places[near[int(np.argmax(best))]]
-    return found
+            found = np.array([cv2.matchTemplate(known[i], centre, cv2.TM_CCOEFF_NORMED).max() for i in near])
+            is_same = found > SAME_SCENE
+            yield int(row), near[is_same], found[is_same]
 
 
 def _local_contrast(thumbnails: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -253,6 +253,8 @@ class RegressionRequest:
     of crops. ``alpha`` is the ridge penalty; ``C`` and ``epsilon`` are the SVR's, in units of the standardised MOS;
     ``sample_weight`` names the column by which training images count (``mos_std``, ``n_ratings``, ``weight``): in every
     fit, in the choice of hyper-parameters, and in the weights of the members; empty where all count alike.
+    ``group_scenes`` compares small copies of the photos, and lets those of one scene stand in one group, so that folds,
+    and a split that is made here, keep them together.
     ``gamma`` multiplies 1 / (n_features * variance). Those of ``plain-svr`` are scikit-learn's, in the units of columns
     and MOS, as published protocols state them. ``scale`` is what is done to each column: ``standard``, ``minmax``
     and ``robust`` as by scikit-learn's scalers, or ``none``. ``unit_band`` and ``band_weights`` are for standardised
@@ -274,6 +276,7 @@ class RegressionRequest:
     combine: str = _key("nnls", _one_of(*COMBINATIONS))
     select_by: str = _key("srcc", _one_of(*SELECTIONS))
     sample_weight: str = _key("", _one_of("", *WEIGHTS))
+    group_scenes: bool = _key(False, _flag)
     budget_gmacs: float = _key(AIM2024_BUDGET_GMACS, _number(0.0))
 
 
@@ -377,7 +380,7 @@ class Recipe:
     def digest(self) -> str:
         """SHA-256 of the resolved content, without the name, and a search, scaling or weights where there are none."""
         content = {key: value for key, value in asdict(self).items() if key != "name"}
-        for key in ("scale", "sample_weight"):  # so of recipes from before they were keys
+        for key in ("scale", "sample_weight", "group_scenes"):  # so of recipes from before they were keys
             if content["regression"][key] == getattr(RegressionRequest, key):
                 del content["regression"][key]
         if self.search is None:

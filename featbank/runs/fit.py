@@ -180,8 +180,9 @@ def load_rows(
         If features, MOS or rows are missing.
     """
     features = build_table(table, bands, bank, options.features_command, by_blocks=by_blocks)
+    scenes = split.find_scenes(features.rows, options.workers) if regression.group_scenes else None
     prepared = split.prepare_rows(
-        features.rows, options.test_fraction, regression.cv.random_state, split.find_copies(features)
+        features.rows, options.test_fraction, regression.cv.random_state, split.find_copies(features), scenes
     )
     return Loaded(bands, features, prepared.frame, split.describe_rows(features), list(prepared.notes))
 

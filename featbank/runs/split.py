@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from featbank.datasets.scenes import group_files
 from featbank.errors import DatasetError, RunError, first_few
 from featbank.table import FeatureTable, MappedTable
 from regressors.bands import take_rows
@@ -111,8 +112,27 @@ def find_copies(features: FeatureTable) -> dict[str, str]:
     return {copy: first for first, *others in sets for copy in others}
 
 
+def find_scenes(rows: pd.DataFrame, workers: int | None) -> dict[str, str]:
+    """Find the images that show the scene of another one, from the same place: by name, the first of them.
+
+    Raises RunError where the photos cannot be read.
+    """
+    labels = group_files(rows["path"].tolist(), workers=workers)
+    if isinstance(labels, str):
+        raise RunError(
+            f"fit: regression.group_scenes compares the photos, and {labels}. Leave it out, or give the scenes in a "
+            "column `group`."
+        )
+    firsts = zip(rows.index, rows.index[labels], strict=True)
+    return {str(image): str(first) for image, first in firsts if image != first}
+
+
 def prepare_rows(
-    rows: pd.DataFrame, test_fraction: float, random_state: int, copies: Mapping[str, str] | None = None
+    rows: pd.DataFrame,
+    test_fraction: float,
+    random_state: int,
+    copies: Mapping[str, str] | None = None,
+    scenes: Mapping[str, str] | None = None,
 ) -> Rows:
     """Leave out rows that cannot take part, fill in groups, and make a split where there is none.
 
@@ -122,6 +142,8 @@ def prepare_rows(
         Columns ``mos``, ``split``, ``subset``, ``group``; index ``image_id``.
     test_fraction : float in [0, 1)
         Share of the images held out as ``test`` when the dataset has no split; 0 holds out none.
+    copies, scenes : mapping of str to str, optional
+        As `find_copies` and `find_scenes` give them; these images stand in one group.
 
     Raises
     ------
@@ -135,12 +157,13 @@ def prepare_rows(
     if without_mos.any():
         frame = frame[~without_mos]
     frame["group"] = name_groups(frame["group"], frame.index.to_series())
-    if copies:
-        frame["group"], n_joined = _join_copies(frame, copies)
-        if n_joined:
-            notes.append(
-                f"{n_joined:,} images have the features of another one: each stands in the group of that one."
-            )
+    for alike, what in ((copies, "have the features"), (scenes, "show the scene")):
+        if alike:
+            frame["group"], n_joined = _join_copies(frame, alike)
+            if n_joined:
+                notes.append(
+                    f"{n_joined:,} images {what} of another one: each stands in the group of that one."
+                )
     unsplit = frame["split"] == ""
     if unsplit.all():
         frame["split"] = _make_split(frame, test_fraction, random_state)

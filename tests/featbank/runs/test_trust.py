@@ -14,6 +14,7 @@ from PIL import Image
 
 from featbank.bank import Bank
 from featbank.datasets import ImageTable, read_dataset
+from featbank.errors import RunError
 from featbank.importing import import_features
 from featbank.recipes.reading import RegressionRequest, parse_recipe
 from featbank.runs import trust
@@ -46,7 +47,7 @@ Change = Callable[[ImageTable, np.ndarray], tuple[ImageTable, np.ndarray]]
 
 
 def run_with(
-    folder: Path, seed: int = 0, change: Change | None = None, **options: object
+    folder: Path, seed: int = 0, change: Change | None = None, text: str = RECIPE, **options: object
 ) -> tuple[dict, list[str]]:
     """Fit on 160 images of 14 informative columns; returns findings by check, and the lines on the console."""
     table = read_dataset(write_scores(folder, seed=seed))
@@ -58,7 +59,7 @@ def run_with(
     bank = Bank(folder / "bank")
     import_features(table, bank, "band", None, matrix, source_digest="band", gmacs=1.0)
     lines: list[str] = []
-    recipe = parse_recipe(RECIPE, "one")
+    recipe = parse_recipe(text, "one")
     fit_run(
         table, recipe, bank, folder / "run", FitOptions(**({"workers": 1, "permutations": 2} | options)),
         log=lines.append,
@@ -186,6 +187,29 @@ def test_scenes_on_both_sides_are_found_by_their_pictures(tmp_path: Path) -> Non
     assert finding["figures"]["splits"]["validation"]["n_shared"] == 0
     assert finding["figures"]["pairs"][-1] == {"image": "159.jpg", "training_image": "003.jpg"}
     assert sum(line.startswith("ALARM") for line in lines) == 1
+
+
+def test_scenes_are_kept_together_where_the_recipe_asks_for_it(tmp_path: Path) -> None:
+    def plant(table: ImageTable, matrix: np.ndarray) -> tuple[ImageTable, np.ndarray]:
+        # Forty scenes of four photos each, the darker the later, without split or groups.
+        pictures = np.random.default_rng(0).integers(60, 250, (40, 8, 12, 3), dtype=np.uint8)
+        for number, path in enumerate(table.frame["path"]):
+            picture = Image.fromarray(pictures[number // 4] // (1 + number % 4))
+            picture.resize((120, 80), Image.Resampling.BICUBIC).save(path)
+        return replace(table, frame=table.frame.assign(split="", subset="", group="")), matrix
+
+    findings, _ = run_with(tmp_path / "free", change=plant)
+    assert findings["scenes across splits"]["level"] == "alarm"
+    findings, lines = run_with(tmp_path / "grouped", change=plant, text=RECIPE + "group_scenes = true\n")
+    assert findings["scenes across splits"]["level"] == "ok"
+    assert "No judged image shows the scene" in findings["scenes across splits"]["sentence"]
+    assert any(line.startswith("120 images show the scene of another one") for line in lines)
+    rows = pd.read_csv(tmp_path / "grouped/run/predictions.csv")
+    groups = rows.groupby(rows["group"].fillna("image " + rows["image"]))["split"]  # blank is the first one's
+    assert groups.size().eq(4).all()
+    assert groups.nunique().eq(1).all()
+    with pytest.raises(RunError, match="group_scenes compares the photos, and some are not at hand"):
+        run_with(tmp_path / "gone", text=RECIPE + "group_scenes = true\n")
 
 
 def test_scenes_shared_by_a_published_split_or_by_few_photos_are_a_caution() -> None:
