@@ -382,6 +382,7 @@ def read_parquet(path: Path, wishes: Wishes) -> FoundMatrix:
     # ParquetFile, not read_table: that one looks for folders and partitions in the path.
     with reading(path), parquet.ParquetFile(path) as file:
         n_rows = file.metadata.num_rows
+        _refuse_bombs(path, file.metadata)
 
         def read(columns: list[str], source: str | None) -> pa.Table:
             if n_rows * len(columns) * _NUMBER_BYTES > room(path):
@@ -389,6 +390,23 @@ def read_parquet(path: Path, wishes: Wishes) -> FoundMatrix:
             return file.read(columns=[*columns, *([source] if source else [])], use_threads=False)
 
         return _find(path, file.schema_arrow, n_rows, read, wishes)
+
+
+MAX_CELL_BYTES = 1 << 16
+MAX_PACKING = 1000
+"""No column of features or names has larger cells that are packed more tightly, read or not."""
+
+
+def _refuse_bombs(path: Path, metadata: Any) -> None:  # noqa: ANN401 (pyarrow has no type information)
+    """Refuse a file with a column made to fill the memory, although it might be left out."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            n_bytes, n_packed = column.total_uncompressed_size, max(column.total_compressed_size, 1)
+            if n_bytes > MAX_CELL_BYTES * max(column.num_values, 1) and n_bytes > MAX_PACKING * n_packed:
+                raise BankError(
+                    f"import: column {column.path_in_schema!r} of {path} unpacks {n_packed:,} bytes to {n_bytes:,} for "
+                    f"{column.num_values:,} rows: it is damaged, or made to fill the memory. Take it out of the file."
+                )
 
 
 def read_feather(path: Path, wishes: Wishes) -> FoundMatrix:

@@ -143,12 +143,14 @@ HOSTILE: dict[str, list[Step]] = {
     ],
     "bomb.parquet": [
         Step(
-            1, "bank import {c}/features/dataset.csv {c}/hostile/bomb.parquet --band m", ("means no image",)
+            1,
+            "bank import {c}/features/dataset.csv {c}/hostile/bomb.parquet --band m",
+            ("made to fill the memory",),
         ),
         Step(
             1,
             "bank import {c}/features/dataset.csv {c}/hostile/bomb.parquet --band m --names-in junk",
-            ("unpacks to more than",),
+            ("made to fill the memory",),
         ),
     ],
     "imp3.npy": [
