@@ -20,7 +20,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn.utils
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -96,21 +96,25 @@ _JSON_BYTES, _ARRAY_BYTES = 16 << 20, 256 << 20
 _ARRAY_LIBRARIES = ("cupy", "dask", "torch")
 
 
-@cache
-def _skops() -> ModuleType:
+def import_skops(*, with_estimators: bool = True) -> ModuleType:
     """Import skops without what it makes scikit-learn look through: the libraries of other arrays, torch among them.
 
     It lists all of scikit-learn's estimators, and for that every sub-package is imported, those that adapt other
-    libraries too: seconds in each process where torch is installed.
+    libraries too: seconds in each process where torch is installed. Model files of this package need no such list; a
+    process that reads no others may do without (``with_estimators``).
     """
     adapters = [f"sklearn.externals.array_api_compat.{library}" for library in _ARRAY_LIBRARIES]
     barred = [name for name in adapters if name not in sys.modules]
     sys.modules.update(dict.fromkeys(barred))  # type: ignore[arg-type]  # None: not to be imported
+    listing = sklearn.utils.all_estimators
     try:
+        if not with_estimators:
+            sklearn.utils.all_estimators = list  # which lists none
         import skops.io
 
         return skops.io
     finally:
+        sklearn.utils.all_estimators = listing
         for name in barred:
             del sys.modules[name]
 
@@ -158,7 +162,7 @@ def save_model(path: str | Path, model: Estimator, manifest: Mapping[str, Any]) 
             f"save_model: manifest must be strict JSON, got {error}. Turn arrays into lists, NaN into null."
         ) from error
     try:
-        data = _skops().dumps(model, compression=zipfile.ZIP_DEFLATED)
+        data = import_skops().dumps(model, compression=zipfile.ZIP_DEFLATED)
     except TypeError as error:  # as which skops raises its own
         raise ModelFileError(f"save_model: the model holds something skops cannot write: {error}.") from error
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -212,7 +216,7 @@ def load_model(path: str | Path) -> tuple[Estimator, dict[str, Any]]:
     with _telling_damage(source), warnings.catch_warnings():
         # Judged below by what the model predicts.
         warnings.simplefilter("ignore", category=InconsistentVersionWarning)
-        model = _skops().load(source, trusted=list(TRUSTED_TYPES))
+        model = import_skops().load(source, trusted=list(TRUSTED_TYPES))
         _check_fitted(model, n_bytes)
         _check_probe(source, model, header)
     written, here = header["versions"]["scikit-learn"], version("scikit-learn")

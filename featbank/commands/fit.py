@@ -158,6 +158,7 @@ def _score(options: argparse.Namespace) -> Output:
     from featbank.encoders import random_weights_note
     from featbank.runs.score import BATCH, Scorer, is_table_of_scores, json_rows, score_batches
     from featbank.workers import keep_freed_memory
+    from regressors.persistence import import_skops
 
     if options.jsonl and (options.csv or options.json):
         raise OutputError(
@@ -167,6 +168,7 @@ def _score(options: argparse.Namespace) -> Output:
         check_file(options.csv, "score --csv", is_table_of_scores)
     opt.apply_compute(options)
     keep_freed_memory()  # with one worker this process does the work
+    import_skops(with_estimators=False)
     bank, scorer = Bank(options.bank), Scorer.load(options.model)
     lists = [path for path in options.paths if is_list(path)]
     table = read_photos(

@@ -7,12 +7,14 @@ from functools import cache
 from hashlib import sha256
 from importlib import resources
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pandas as pd
 
 from featbank.errors import RunError
-from featbank.runs.folder import RunData
+
+if TYPE_CHECKING:
+    from featbank.runs.folder import RunData
 
 METRIC_COLUMNS: Final = ("mae", "rmse", "plcc", "srcc", "krcc")
 """Metrics of Tables 1 to 3, in the order of the printed columns."""

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,22 @@ def test_the_file_holds_no_pickle_and_is_a_plain_skops_file(saved: Path, fitted:
     model, X = fitted
     by_skops = skops.io.load(saved, trusted=list(persistence.TRUSTED_TYPES))
     np.testing.assert_array_equal(by_skops.predict(X), model.predict(X))
+
+
+def test_a_process_that_only_scores_needs_no_list_of_all_estimators(saved: Path, fitted: tuple) -> None:
+    model, X, *_ = fitted
+    X.to_pickle(saved.with_suffix(".pkl"))
+    program = (
+        "import sys, pandas; from regressors.persistence import import_skops, load_model\n"
+        "import_skops(with_estimators=False)\n"
+        "predicted = load_model(sys.argv[1])[0].predict(pandas.read_pickle(sys.argv[2]))\n"
+        "print(predicted[0], 'sklearn.mixture' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(saved), str(saved.with_suffix(".pkl"))],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(model.predict(X)[0]), "False"]
 
 
 class Attack:
