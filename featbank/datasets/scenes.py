@@ -6,6 +6,7 @@ views of the same objects are not.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -133,7 +134,7 @@ def _read_thumbnails(
 
 
 def count_shared(images: Iterable[str], is_shared: NDArray[np.bool_]) -> dict[str, Any]:
-    """Count photos that share a scene, also by the folder or series in which their names begin.
+    """Count photos that share a scene, also by the folder or series with which their names begin.
 
     Returns
     -------
@@ -141,15 +142,18 @@ def count_shared(images: Iterable[str], is_shared: NDArray[np.bool_]) -> dict[st
         ``n, n_shared`` and ``by_name``, the same by beginning (up to the first ``/``, space, ``_``, ``-`` or ``(``);
         empty unless there are 2 to 10.
     """
-    found = [re.match(r"(.+?)[/ _(-]", image) for image in images]
+    names = list(images)
+    # Below the folder that they have in common.
+    start = os.path.commonprefix(names).rfind("/") + 1  # noqa: RUF071 - cut at a slash
+    found = [re.match(r"(.+?)[/ _(-]", name[start:]) for name in names]
     begins = np.array([match[1] if match else "" for match in found], dtype=object)
-    names = sorted(set(begins))
+    series = sorted(set(begins))
     return {
         "n": len(begins),
         "n_shared": int(is_shared.sum()),
         "by_name": {
             name: {"n": int((begins == name).sum()), "n_shared": int(is_shared[begins == name].sum())}
-            for name in (names if 2 <= len(names) <= MAX_NAMES and "" not in names else ())
+            for name in (series if 2 <= len(series) <= MAX_NAMES and "" not in series else ())
         },
     }
 

@@ -285,7 +285,8 @@ def check_scenes(
         return _find(SCENES, {}, f"The photos were not compared: {partners}.")
     mos = judged["mos"].to_numpy(dtype=np.float64)
     splits: dict[str, dict[str, Any]] = {}
-    parts = []
+    parts: list[str] = []
+    others: list[str] = []
     for split in dict.fromkeys(judged["split"]):
         compared = (judged["split"] == split).to_numpy() & (partners > -2)
         new = compared & (partners < 0)
@@ -293,10 +294,9 @@ def check_scenes(
         score = srcc(mos[new], predicted[new]) if new.sum() >= MIN_ROWS else math.nan
         splits[str(split)] = counts | {"srcc_new_scenes": none_if_nan(score), "n_new_scenes": int(new.sum())}
         if counts["n_shared"]:
-            text = word_shared(str(split), counts)
+            parts.append(word_shared(str(split), counts))
             if math.isfinite(score):
-                text += f", the other {new.sum():,} alone having SRCC {score:.3f}"
-            parts.append(text)
+                others.append(f" The other {new.sum():,} {split} images alone have SRCC {score:.3f}.")
     pairs = [
         {"image": str(judged.index[row]), "training_image": str(training.index[partners[row]])}
         for row in np.flatnonzero(partners >= 0)
@@ -305,7 +305,7 @@ def check_scenes(
     shared = (
         f"{'; '.join(parts)} show the scene of a training image, by their pictures: {shown}"
         + (", by the dataset's own split" if is_official else "")
-        + ". A score on known scenes is no score on new ones"
+        + f".{''.join(others)} A score on known scenes is no score on new ones"
         + ("." if is_official else ": give photos of one scene one group.")
     )
     grave = not is_official and len(pairs) >= GRAVE_SHARE * max(1, len(judged))

@@ -15,7 +15,7 @@ from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
 from featbank.datasets import ImageTable, check_dataset, read_dataset, render_check
 from featbank.datasets.image_table import make_frame
-from featbank.datasets.scenes import compare_files, find_same_scene, make_thumbnail
+from featbank.datasets.scenes import compare_files, count_shared, find_same_scene, make_thumbnail
 from tests.support.datasets import touch, uhd_row, write_image, write_uhd
 from tests.support.textures import quantise, scene
 
@@ -352,6 +352,12 @@ def test_scenes_on_both_sides_of_the_split_are_found_by_their_pictures(leaking):
     )
     assert render_check(json.loads(json.dumps(report, allow_nan=False))) == render_check(report)
     assert check_dataset(leaking, decode=False, workers=1)["scenes"] is None
+
+
+def test_series_are_told_by_the_beginnings_of_names_below_their_folder():
+    counts = count_shared(["/p/x (1).jpg", "/p/x (2).jpg", "/p/y_1.jpg"], np.array([True, False, False]))
+    assert counts["by_name"] == {"x": {"n": 2, "n_shared": 1}, "y": {"n": 1, "n_shared": 0}}
+    assert count_shared(["1.jpg", "2.jpg"], np.array([True, False])) == {"n": 2, "n_shared": 1, "by_name": {}}
 
 
 def test_files_are_compared_without_being_decoded_in_full(leaking, monkeypatch):
