@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import re
+from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -11,12 +13,32 @@ from mkdocs.structure.files import File, Files
 import regressors
 from featbank.cli import COMMANDS, make_parser
 
+BENCHMARKS = Path(__file__).parents[1] / "experiments/benchmarks"
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to those of the folder."""
     for name, text in {"commands": commands_page(), "regressors": regressors_page()}.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Put measured tables in the places of ``{{ FILE.csv }}``."""
+    return re.sub(r"\{\{ (\w+\.csv) \}\}", lambda found: measured(BENCHMARKS / found[1]), markdown)
+
+
+def measured(path: Path) -> str:
+    """Lay out a table of measurements; the machine stands below it, once."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    machines = dict.fromkeys(row.pop("machine") for row in rows)
+    lines = [
+        [name.replace("_", " ") for name in rows[0]],
+        ["---"] * len(rows[0]),
+        *(row.values() for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{'; '.join(machines)}.\n"
 
 
 def regressors_page() -> str:

@@ -6,12 +6,16 @@ Outputs are written into the notebooks; with ``--check`` they are executed and l
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -23,23 +27,55 @@ ROOT = FOLDER.parents[1]
 
 CELL_TIMEOUT_S = 600
 
+STYLE = """
+figure.dpi: 70
+figure.constrained_layout.use: True
+axes.spines.top: False
+axes.spines.right: False
+axes.grid: True
+grid.alpha: 0.3
+axes.prop_cycle: cycler('color', ['1f5fa8', 'c4500c', '12a574', '8a94a0', '7b4fa3'])
+legend.frameon: False
+"""
+
 
 def list_notebooks() -> list[Path]:
     """Return the notebooks in the order in which they are read."""
     return sorted(FOLDER.glob("[0-9]*.ipynb"))
 
 
+@contextmanager
+def workplace() -> Iterator[dict[str, str]]:
+    """Make a folder with all that the notebooks name, and yield the environment in which a kernel works there.
+
+    ``demo`` and ``~/uhd-iqa`` lead to the dataset that FEATBANK_DATA names, ``bank`` to FEATBANK_BANK, by default the
+    folders that ``make features`` makes; what a notebook writes goes when it is done.
+    """
+    with tempfile.TemporaryDirectory(prefix="featbank-") as scratch:
+        folder = Path(scratch)
+        data, bank = (os.environ.get(f"FEATBANK_{n}", d) for n, d in (("DATA", "demo"), ("BANK", "bank")))
+        for name, target in {"demo": data, "uhd-iqa": data, "bank": bank}.items():
+            (folder / name).symlink_to((ROOT / target).resolve())
+        (folder / "matplotlibrc").write_text(STYLE)
+        programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+        yield os.environ | {"HOME": scratch, "PATH": programs, "MPLCONFIGDIR": matplotlib.get_configdir()}
+
+
 def execute(path: Path) -> Any:  # noqa: ANN401 - nbformat is untyped
-    """Execute a notebook from a clean kernel, in the project's root folder.
+    """Execute a notebook from a clean kernel, in a folder of its own.
 
     Returns it with fresh outputs and without anything that differs from machine to machine: versions, widgets, states
     of progress bars. Raises CellExecutionError if a cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(
-        notebook, timeout=CELL_TIMEOUT_S, kernel_name="python3", resources=resources, record_timing=False
-    ).execute()
+    with workplace() as environment:
+        NotebookClient(
+            notebook,
+            timeout=CELL_TIMEOUT_S,
+            kernel_name="python3",
+            resources={"metadata": {"path": environment["HOME"]}},
+            record_timing=False,
+        ).execute(env=environment)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from featbank.cli import COMMANDS, main, make_parser
+from featbank.recipes.reading import BandRequest, FoldsRequest, RegressionRequest
 from tests.support.datasets import uhd_row, write_uhd
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +179,24 @@ def test_the_readme_is_short_and_leads_to_pages_that_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     assert len(links) >= 5
     assert all((ROOT / link).exists() for link in links)
+
+
+def test_messages_of_the_troubleshooting_page_are_in_the_code() -> None:
+    folders = (ROOT / "featbank", ROOT / "regressors")
+    code = "".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)
+    page = (ROOT / "docs/reference/troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]+)`", page, flags=re.MULTILINE)
+    assert len(messages) >= 30
+    assert [message for message in messages if message not in code] == []
+
+
+def test_every_key_of_a_recipe_is_on_the_page_of_file_formats() -> None:
+    page = (ROOT / "docs/reference/files.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", page))
+    assert {
+        key.name for kind in (BandRequest, FoldsRequest, RegressionRequest) for key in fields(kind)
+    } <= named
 
 
 def test_the_python_of_the_pages_runs(
