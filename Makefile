@@ -23,7 +23,7 @@ export OMP_NUM_THREADS ?= 1
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-encoders demo features fit search distill report notebooks docs test test-slow lint format types imports check bench clean
+.PHONY: help setup setup-encoders demo features fit search distill report notebooks docs dist test test-slow lint format types imports check bench clean
 
 help: ## show this list
 	@echo "featbank: photographs to quality scores with frozen features and classic regression"
@@ -90,6 +90,11 @@ notebooks: $(VENV)/.ready-dev demo ## execute every notebook on the demo set (CH
 
 docs: $(VENV)/.ready-docs ## build the documentation into site/ (warnings are errors)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+dist: $(VENV)/.ready-dev ## build wheel and sdist into dist/, and try both in clean environments
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist
+	FEATBANK_DIST=dist $(BIN)/python -m pytest -q tests/architecture/test_distribution.py
 
 test: $(VENV)/.ready-dev ## run the tests (fast suite)
 	$(BIN)/python -m pytest -q -m "not slow" $(SPREAD)

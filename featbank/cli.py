@@ -12,16 +12,19 @@ import importlib
 import inspect
 import io
 import json
+import logging
 import os
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from featbank import __version__
-from featbank.commands import Command
+from featbank.commands import Command, add_output_options
 from featbank.errors import FeatbankError, redact
 from featbank.workers import own_workers, without_current_folder
 
@@ -52,6 +55,10 @@ INTERRUPTED = 130
 """As shells count it: 128 and the number of SIGINT."""
 READER_GONE = 141
 """128 and the number of SIGPIPE, as of any tool whose reader goes away (``featbank ... | head``)."""
+
+_FILES = {"DATA", "DIR", "FILE", "MODEL", "OTHER", "PATH", "R", "RUN"}
+"""What stands for a file or folder in the usage of a command."""
+_SHELLS = ("bash", "zsh", "tcsh")
 
 _interruptions: list[int] = []
 """Signals that asked for the end."""
@@ -110,6 +117,12 @@ def _main(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"featbank {__version__}")
         return 0
+    if arguments[0] == "--print-completion":
+        if tuple(arguments[1:]) not in {(shell,) for shell in _SHELLS}:
+            print(f"featbank: --print-completion takes one of {', '.join(_SHELLS)}.", file=sys.stderr)
+            return USAGE_ERROR
+        print(_completion(arguments[1]))
+        return 0
     name = arguments[0]
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -128,10 +141,33 @@ def make_parser(name: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    _declare(parser, command)
+    return parser
+
+
+def _declare(parser: argparse.ArgumentParser, command: Command) -> None:
     for declare in command.arguments:
         declare(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    return parser
+    add_output_options(parser)
+
+
+def _completion(shell: str) -> str:
+    """Write a script that completes commands, options, choices and files in a shell."""
+    import shtab
+
+    whole = argparse.ArgumentParser(prog="featbank")
+    kinds = whole.add_subparsers()
+    parsers = [kinds.add_parser(name, help=text) for name, (_, text) in COMMANDS.items()]
+    for parser, name in zip(parsers, COMMANDS, strict=True):
+        _declare(parser, _command(name))
+    while parsers:
+        for action in parsers.pop()._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+            elif action.metavar in _FILES:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    text: str = shtab.complete(whole, shell=shell)
+    return text
 
 
 def _command(name: str) -> Command:
@@ -147,6 +183,9 @@ def _run(name: str, arguments: list[str]) -> int:
     except SystemExit as stop:  # argparse has printed its message
         return int(stop.code or 0)
     as_json = bool(options.json)
+    if options.verbose:
+        logging.basicConfig(format="%(name)s: %(message)s")
+        logging.getLogger("featbank").setLevel(logging.DEBUG)
     # A worker process that grew is replaced by a fresh one between two jobs; nothing is lost, and no one can act on it.
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)
     try:
@@ -160,6 +199,8 @@ def _run(name: str, arguments: list[str]) -> int:
                 from featbank.encoders import allow_code
 
                 contexts.enter_context(allow_code())
+            if options.quiet:
+                contexts.enter_context(contextlib.redirect_stderr(contexts.enter_context(_nowhere())))
             output = command.run(options)
     except FeatbankError as error:
         return _fail(str(error), as_json)
@@ -172,7 +213,7 @@ def _run(name: str, arguments: list[str]) -> int:
     except Exception as error:  # the last resort: a user never meets a traceback
         if _interruptions:  # a library that was being imported made something else of it
             raise KeyboardInterrupt from error
-        if os.environ.get("FEATBANK_DEBUG"):
+        if options.verbose or os.environ.get("FEATBANK_DEBUG"):
             traceback.print_exc()
         if "BrokenProcessPool" in {
             base.__name__ for base in type(error).__mro__
@@ -184,7 +225,7 @@ def _run(name: str, arguments: list[str]) -> int:
             )
         return _fail(
             f"{name}: unexpected {type(error).__name__}: {error}. This is a defect of featbank; please report it "
-            "with the output of the same command under FEATBANK_DEBUG=1.",
+            "with the output of the same command with --verbose.",
             as_json,
         )
     if as_json:
@@ -192,6 +233,10 @@ def _run(name: str, arguments: list[str]) -> int:
     elif output.text:
         print(redact(output.text))
     return int(output.exit_code)
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _fail(message: str, as_json: bool) -> int:
@@ -231,7 +276,8 @@ def _overview() -> str:
         "",
         *(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()),
         "",
-        "Every command has --help with an example, and --json for one JSON document on standard output.",
+        "Every command has --help with an example, --json for one JSON document on standard output, -q and -v.",
+        f"featbank --version; featbank --print-completion {'|'.join(_SHELLS)} for completion in a shell.",
         "example: featbank demo demo && featbank features demo --recipe starter && featbank fit demo --recipe starter",
     ]
     return "\n".join(lines)

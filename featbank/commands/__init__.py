@@ -243,6 +243,21 @@ def add(parser: argparse.ArgumentParser, *arguments: Callable[[argparse.Argument
         declared(parser)
 
 
+def add_output_options(parser: argparse.ArgumentParser, *, is_action: bool = False) -> None:
+    """Declare what every command has; again for its actions, as people write these options behind them."""
+    for names, text in {
+        ("--json",): "print one JSON document on standard output",
+        ("-q", "--quiet"): "print neither progress nor notes on standard error, errors alone",
+        ("-v", "--verbose"): "log what happens on standard error, with the traceback of an unexpected error",
+    }.items():
+        if is_action:
+            parser.add_argument(
+                *names, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+            )
+        else:
+            parser.add_argument(*names, action="store_true", help=text)
+
+
 def add_actions(
     parser: argparse.ArgumentParser, dest: str, actions: dict[str, str]
 ) -> dict[str, argparse.ArgumentParser]:
@@ -251,10 +266,7 @@ def add_actions(
     parsers = {}
     for name, text in actions.items():
         parsers[name] = kinds.add_parser(name, help=text, description=text, allow_abbrev=False)
-        # The outer parser adds --json before the action; people write it after.
-        parsers[name].add_argument(
-            "--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-        )
+        add_output_options(parsers[name], is_action=True)
     return parsers
 
 
