@@ -38,7 +38,7 @@ class Block(NamedTuple):
     def commands(self) -> list[list[str]]:
         """The arguments of its featbank lines."""
         lines = [line.removeprefix("$ ") for line in self.text.splitlines()]
-        return [shlex.split(line)[1:] for line in lines if line.startswith("featbank ")]
+        return [shlex.split(line)[1:] for line in lines if re.match(r"featbank [a-z]", line)]
 
 
 # Pages whose runs and features others use come first, those that use them last.

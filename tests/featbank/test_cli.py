@@ -230,3 +230,37 @@ def test_the_module_is_the_command() -> None:
         [sys.executable, "-m", "featbank", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("featbank ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_can_complete_commands_and_their_options(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--print-completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(
+        word in script for word in ("leaderboard", "--recipe" if shell != "tcsh" else "recipe", "verify")
+    )
+
+
+def test_completion_of_an_unknown_shell_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--print-completion", "fish"]) == 2
+    assert "bash, zsh, tcsh" in capsys.readouterr().err
+
+
+def test_quiet_keeps_errors_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", str(tmp_path / "demo"), "--photos", "20", "--width", "320", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["check", str(tmp_path / "nowhere"), "-q"]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_verbose_shows_the_traceback_of_a_defect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("nothing to divide by")
+
+    monkeypatch.setattr("featbank.datasets.list_datasets", fail)
+    assert main(["list", "datasets", "-v"]) == 1
+    assert "Traceback" in capsys.readouterr().err
