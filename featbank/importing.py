@@ -294,8 +294,8 @@ def _match(
     # A name may come with a folder or without its extension; it must still mean exactly one image.
     known: dict[str, list[str]] = {}
     for image_id in image_ids:
-        path = PurePosixPath(image_id)
-        for spelling in {image_id, path.name, str(path.with_suffix("")), path.stem}:
+        path = PurePosixPath(image_id.replace("\\", "/"))
+        for spelling in {image_id, str(path), path.name, str(path.with_suffix("")), path.stem}:
             known.setdefault(spelling, []).append(image_id)
     matched: list[str | None] = []
     strange: list[str] = []

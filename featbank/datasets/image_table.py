@@ -218,6 +218,9 @@ class ImageTable:
         """
         if not self.names_in:
             return list(image_ids)
+        # A table written on Windows and its copy written elsewhere name the same images.
+        if os.sep == "/":
+            image_ids = [name.replace("\\", "/") for name in image_ids]
         if is_url(self.names_in):
             return [name if is_url(name) else f"{self.names_in.rstrip('/')}/{name}" for name in image_ids]
         # As text: a Path for each of a million rows would take longer than all else.

@@ -233,8 +233,8 @@ def _spellings(image_ids: Sequence[str]) -> dict[str, int]:
     """Return the position of every image by its name, and by the name without folder or ending where it is unique."""
     known: dict[str, int] = {}
     for position, image in enumerate(image_ids):
-        path = PurePosixPath(image)
-        for spelled in {path.name, str(path.with_suffix("")), path.stem} - {image}:
+        path = PurePosixPath(image.replace("\\", "/"))
+        for spelled in {str(path), path.name, str(path.with_suffix("")), path.stem} - {image}:
             known[spelled] = -1 if spelled in known else position
     return known | {image: position for position, image in enumerate(image_ids)}
 

@@ -19,6 +19,7 @@ import ctypes
 import functools
 import importlib
 import io
+import math
 import re
 import struct
 import threading
@@ -130,6 +131,7 @@ class _Directory:
             raise ImageError("corrupt", f"has a TIFF block that begins with {data[:2]!r}, not 'II' or 'MM'")
         self.data, self.order = data, order
         self.entries: dict[int, tuple[int, int, int, bytes]] = {}
+        self.repeated: set[int] = set()
         try:
             (start,) = struct.unpack_from(f"{order}I", data, 4)
             (n_entries,) = struct.unpack_from(f"{order}H", data, start)
@@ -144,6 +146,8 @@ class _Directory:
                 place = entry + 8 if n_bytes <= 4 else value
                 if place + n_bytes > len(data):
                     raise ImageError("truncated", f"ends before the values of its TIFF tag {tag}")
+                if tag in self.entries:
+                    self.repeated.add(tag)
                 self.entries[tag] = (kind, count, place, data[entry : entry + 12])
         except struct.error as error:
             raise ImageError("truncated", "ends inside its TIFF directory") from error
@@ -220,6 +224,8 @@ def clean_tiff(data: bytes) -> CleanTiff:
     if data[2:4] in {b"+\0", b"\0+"}:
         raise ImageError("unsupported", "is a BigTIFF file; save it as an ordinary TIFF or PNG")
     page = _Directory(data, _IMAGING | _FACTS)
+    if page.repeated & _IMAGING:
+        raise ImageError("corrupt", f"says twice what its TIFF tag {min(page.repeated & _IMAGING)} is")
     bits, kind, n_samples = page.integer(_BITS, 1), page.integer(_SAMPLE_FORMAT, 1), page.integer(_SAMPLES, 1)
     compression, is_apart = page.integer(_COMPRESSION, 1), page.integer(_PLANAR, 1) == 2
     if (
@@ -256,6 +262,17 @@ def _check_layout(page: _Directory, bits: int, n_samples: int, n_planes: int) ->
         rows = max(1, min(page.integer(_ROWS_PER_STRIP, height), height))
         expected, places, sizes = -(-height // rows), _STRIPS, _STRIP_BYTES
     found = page.entries[places][1] if places in page.entries else 0
+    if page.integer(_COMPRESSION, 1) != 1 and sizes not in page.entries:
+        raise ImageError("corrupt", "does not say how long its compressed strips or tiles are")
+    # One plain strip may say that it is longer than its samples are.
+    n_bytes = height * -(-width * n_samples * bits // 8)
+    most = n_bytes if page.integer(_COMPRESSION, 1) == 1 and found == 1 else math.inf
+    lengths = zip(page.integers(places), page.integers(sizes), strict=False)
+    ends = [place + int(min(size, most)) for place, size in lengths]
+    if max(ends, default=0) > len(page.data):
+        raise ImageError(
+            "truncated", f"ends {max(ends) - len(page.data)} bytes before its last strip or tile does"
+        )
     if found < expected * n_planes:
         raise ImageError(
             "corrupt", f"lists {found} strips or tiles where its size needs {expected * n_planes}"

@@ -335,3 +335,11 @@ def test_columns_of_names_and_folders_are_imported_by_the_command(
         assert '"matched_by": "name"' in capsys.readouterr().out
         rows = served(table, Bank(tmp_path / f"{file}-bank"))
         assert [row[0] for row in rows] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_backslashes_in_a_table_name_the_same_images(tmp_path: Path, bank: Bank) -> None:
+    windows = write(tmp_path / "windows.csv", [name.replace("/", "\\") for name in NAMES])
+    matrix = np.arange(12, dtype=np.float32).reshape(6, 2)
+    import_features(windows, bank, "m", [f"img/{number}" for number in range(6)], matrix, source_digest="x")
+    assert served(windows, bank) == matrix.tolist()
+    assert served(write(tmp_path / "clean.csv"), bank) == matrix.tolist()

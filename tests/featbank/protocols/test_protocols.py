@@ -378,3 +378,53 @@ def test_videval_is_reproduced_split_by_split(tmp_path: Path, real_data: Path, n
     # On equal predictions the map is as good a least-squares fit, or hardly worse where theirs left our box.
     assert (found["plcc_logistic"] >= published["PLCC"] - 1e-3)[is_equal].all()
     assert (found["rmse_logistic"] <= published["RMSE"] + 0.02)[is_equal].all()
+
+
+def test_the_other_dataset_is_read_by_options_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "one")
+    other = make(tmp_path / "two", seed=4)
+    frame = other.table.frame
+    # A workbook's export: other names of columns, two scores, semicolons, an encoding of its own.
+    lines = ["Bild;Schärfe;Güte;Fotograf"]
+    lines += [
+        f"{row.image_id};0,5;{row.mos:.4f};Jürgen {row.group}".replace(".", ",").replace(",jpg", ".jpg")
+        for row in frame.itertuples()
+    ]
+    (tmp_path / "two/export.csv").write_text("\n".join(lines), encoding="cp1252")
+    (tmp_path / "one.toml").write_text(RECIPE)
+    banks = ["--bank", str(tmp_path / "one/bank")]
+    matrix = other.X.loc[frame["image_id"]].to_numpy()
+    np.save(tmp_path / "two.npy", matrix)
+    how = ["--columns", "image=Bild,group=Fotograf", "--mos", "Güte", "--encoding", "cp1252"]
+    data = str(tmp_path / "two/export.csv")
+    assert main(["bank", "import", data, str(tmp_path / "two.npy"), "--band", "band", *banks, *how]) == 0
+    command = [
+        "protocol",
+        "cross",
+        str(tmp_path / "one/scores.csv"),
+        data,
+        "--recipe",
+        str(tmp_path / "one.toml"),
+    ]
+    command += [*banks, "--map", "none", "--workers", "1", "--out", str(tmp_path / "cross")]
+    assert main(command) == 1
+    assert "--encoding" in capsys.readouterr().err
+    how = [f"--other-{word[2:]}" if word.startswith("--") else word for word in how]
+    assert main([*command, *how]) == 0
+    found = pd.read_csv(tmp_path / "cross/predictions.csv")
+    np.testing.assert_allclose(
+        found["mos"], frame.set_index("image_id").loc[found["image"], "mos"], atol=1e-4
+    )
+    assert found["group"].str.startswith("Jürgen").all()
+
+
+def test_another_score_of_a_release_is_taken_as_mos(tmp_path: Path) -> None:
+    rows = ["name,prompt,mos_quality,mos_align", "a.jpg,p,1.5,4.5", "b.jpg,p,2.5,3.5"]
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    table = read_dataset(tmp_path, mos="mos_align")
+    assert table.name == "agiqa-3k"
+    assert table.frame["mos"].tolist() == [4.5, 3.5]
+    assert table.mos_range == (3.5, 4.5)
+    assert "MOS is the column 'mos_align', as asked for." in table.notes
