@@ -27,6 +27,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from regressors.bands import BandScaler, BlockTable, take_rows
 from regressors.checks import Estimator, FloatArray, Table
+from regressors.evaluation.metrics import scores_of_rows
 from regressors.folds import Fold
 from regressors.plan import SearchPlan, make_plan
 from regressors.solvers.answers import BlockAnswers, Candidate, MemoryAnswers, RidgeFit
@@ -396,6 +397,15 @@ def _judge(
             for chunk in answers.predictions(fold):
                 if not all(np.isfinite(predicted).all() for _, predicted in chunk):
                     return None
+                if table.weight is None and len(test) <= _MANY_ROWS:
+                    predictions = np.stack([predicted for _, predicted in chunk])
+                    together = [scores_of_rows(scorer, y, predictions) for scorer in scorers]
+                    known = [values for values in together if values is not None]
+                    if len(known) == len(scorers):
+                        for row, (candidate, _) in enumerate(chunk):
+                            for number, place in places[candidate]:
+                                found[number][place, fold] = known[number][row]
+                        continue
                 tasks = [(*at, predicted) for candidate, predicted in chunk for at in places[candidate]]
                 run: Callable[..., Iterable[float]] = pool.map if len(test) > _MANY_ROWS else map
                 for (number, place, _), value in zip(tasks, run(score, tasks), strict=True):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
@@ -24,9 +25,11 @@ from regressors.evaluation.metrics import (
     plcc_logistic,
     rmse,
     rmse_logistic,
+    scores_of_rows,
     srcc,
 )
 from regressors.pipelines import SELECTIONS
+from regressors.search import ECHO
 
 CORRELATIONS = {"plcc", "srcc", "krcc"}
 RANK = {"srcc", "krcc"}
@@ -302,3 +305,25 @@ def test_scorers_are_fresh_and_known_by_name() -> None:
     assert make_metric_scorer("srcc") is not make_metric_scorer("srcc")
     with pytest.raises(ValueError, match="Did you mean 'srcc'"):
         make_metric_scorer("srocc")
+
+
+def test_many_predictions_are_scored_as_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    y = np.round(rng.normal(size=40), 1)
+    predictions = np.vstack(
+        [
+            y + rng.normal(size=(20, 40)),
+            np.round(y + rng.normal(size=(5, 40)), 1),
+            np.round(y + rng.normal(size=40), 1)[None] * (1 + 1e-15 * rng.normal(size=(3, 40))),
+            np.zeros((1, 40)),
+            np.full((1, 40), 3.0),
+            1e-200 * y[None],
+            -y[None],
+        ]
+    )
+    for scorer in (SCORERS["srcc"], clone(SCORERS["srcc"], safe=False)):
+        found = scores_of_rows(scorer, y, predictions)
+        assert found is not None
+        assert found.tolist() == [float(scorer(ECHO, row, y)) for row in predictions]
+    assert scores_of_rows(SCORERS["plcc"], y, predictions) is None
+    assert scores_of_rows(SCORERS["srcc"], np.ones(40), predictions) is None
