@@ -13,6 +13,7 @@ from mkdocs.structure.files import File, Files
 import regressors
 from featbank.cli import COMMANDS, make_parser
 
+_EVERYWHERE = {"help", "json", "quiet", "verbose"}
 BENCHMARKS = Path(__file__).parents[1] / "experiments/benchmarks"
 
 
@@ -26,6 +27,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Put measured tables in the places of ``{{ FILE.csv }}``."""
     return re.sub(r"\{\{ (\w+\.csv) \}\}", lambda found: measured(BENCHMARKS / found[1]), markdown)
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Show numpydoc's references, ``[1]_`` and ``.. [1]``, as numbers in brackets."""
+    return re.sub(r"(?:\.\. )?\[(\d+)\]_?", r"[\1]", html)
 
 
 def measured(path: Path) -> str:
@@ -45,7 +51,10 @@ def regressors_page() -> str:
     """List every public name of `regressors`, by module."""
     lines = ["# Regressors", regressors.__doc__ or ""]
     for module, names in regressors._NAMES.items():
-        lines += [f"## {module}", *(f"::: regressors.{module}.{name}" for name in names.split())]
+        lines += [f"## {module}"]
+        lines += [
+            f"::: regressors.{module}.{name}\n    options:\n      heading_level: 3" for name in names.split()
+        ]
     return "\n\n".join(lines)
 
 
@@ -55,8 +64,13 @@ def commands_page() -> str:
         "# Commands",
         "",
         "One console command, `featbank`. A command ends with 0 when done, 1 when the work could not be done (one "
-        "message, no traceback), 2 for a usage error, 130 when interrupted. Every command takes `--json`, which "
-        "prints one JSON document on standard output; progress and logs go to standard error.",
+        "message, no traceback), 2 for a usage error, 130 when interrupted. Progress and notes go to standard error. "
+        "Besides the options below, every command takes",
+        "",
+        "- `--help`;",
+        "- `--json`, which prints one JSON document on standard output;",
+        "- `-q`, `--quiet`: neither progress nor notes, errors alone;",
+        "- `-v`, `--verbose`: log what happens, with the traceback of an unexpected error.",
         "",
     ]
     for name in COMMANDS:
@@ -76,7 +90,7 @@ def describe(parser: argparse.ArgumentParser, level: int) -> list[str]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             nested = list(action.choices.values())
-        elif action.help != argparse.SUPPRESS and "--help" not in action.option_strings:
+        elif action.help != argparse.SUPPRESS and action.dest not in _EVERYWHERE:
             shown = formatter._format_action_invocation(action)
             rows.append(f"`{shown}`\n:   {escaped(formatter._expand_help(action)) if action.help else ''}\n")
     lines += [*rows, ""]
