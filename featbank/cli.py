@@ -39,6 +39,7 @@ COMMANDS = {
     "search": ("search", "find the best band subsets under a budget; resumable, shared by processes"),
     "distill": ("fit", "train a small network on a fitted run's features and scores"),
     "serve": ("service", "answer requests for scores with one model in memory"),
+    "export": ("service", "write a model of networks as one ONNX file"),
     "doctor": ("data", "say what this machine and installation offer and lack"),
     "report": ("fit", "write a run's report again, or compare several runs"),
     "protocol": ("search", "repeated splits, another dataset, fewer photos: how far a score holds"),

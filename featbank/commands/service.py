@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import socket
+from pathlib import Path
 
 from featbank import commands as opt
 from featbank.commands import SIMULATION, Command, Output, say
@@ -81,6 +82,42 @@ def _serve(options: argparse.Namespace) -> Output:
     )
 
 
+_EXPORT_OPTIONS = (
+    _MODEL,
+    opt.argument("--onnx FILE", "the file to write", required=True),
+    opt.argument(
+        "--check PHOTO...", "photos on which the file is compared with the model as well", default=[]
+    ),
+    opt.CODE,
+)
+
+
+def _export(options: argparse.Namespace) -> Output:
+    """Write a fitted model as one ONNX file: encoders, aggregation of crops and readout in one graph.
+
+    Every band must be a network or a student, and the readout a ridge or a support-vector regressor; weight-free bands
+    have no graph and are refused by name. Inputs are the crops of the model's views, named in the file's metadata under
+    the key featbank; the output is the predicted MOS. The file is compared with the model on two made-up photos and
+    those of --check, and written only if they agree to 1e-4 of the MOS scale.
+
+    For example:
+      featbank export runs/light --onnx light.onnx --check photos/a.jpg photos/b.jpg
+    """
+    _check_installed("export", "onnx", ("onnx",))
+    from featbank.runs.onnx_file import export_onnx
+    from featbank.runs.score import Scorer
+
+    document = export_onnx(Scorer.load(options.model), Path(options.onnx), options.check)
+    lines = [f"{entry['name']}: {entry['view']}, scale {entry['scale']}" for entry in document["inputs"]]
+    lines.append(
+        f"{document['file']}: {document['megabytes']:g} MB, at most {document['max_deviation']:.1e} from the model on "
+        f"{document['compared']} photos"
+    )
+    if document["simulation"]:
+        lines.append(SIMULATION)
+    return Output(document, "\n".join(lines))
+
+
 def _check_installed(command: str, extra: str, modules: tuple[str, ...]) -> None:
     """Refuse a command whose extra is not installed."""
     if absent := [name for name in modules if importlib.util.find_spec(name) is None]:
@@ -89,4 +126,4 @@ def _check_installed(command: str, extra: str, modules: tuple[str, ...]) -> None
         )
 
 
-COMMANDS = {"serve": Command(_SERVE_OPTIONS, _serve)}
+COMMANDS = {"serve": Command(_SERVE_OPTIONS, _serve), "export": Command(_EXPORT_OPTIONS, _export)}

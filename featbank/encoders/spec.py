@@ -130,6 +130,18 @@ class Encoder(ABC):
         """Number of trained parameters that the forward pass uses; 0 for a weight-free encoder."""
         return 0
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether `write_graph` can write the encoder; False for one that is no network."""
+        return False
+
+    def write_graph(self, height: int, width: int) -> bytes:
+        """Write the encoder as an ONNX graph: uint8 ``crops`` of ``encode`` in, vectors out, the number of crops free.
+
+        Raises EncoderError if it cannot be written.
+        """
+        raise EncoderError(f"{self.spec.name}: it is no network, and has no graph.")
+
     def check_size(self, height: int, width: int) -> None:
         """Refuse a crop size that this encoder cannot take; by default any size of at least one pixel.
 

@@ -21,7 +21,7 @@ from featbank.encoders.networks import modules
 from featbank.encoders.networks.catalogue import LEARNED, LEARNED_PROMPTS, PROMPTS, STORED, Blueprint
 from featbank.encoders.networks.clip import EPOCHS as TEXT_EPOCHS
 from featbank.encoders.networks.clip import LEARNED_CLASSES, encode_prompts
-from featbank.encoders.networks.engines import Forward, first_line, open_engine
+from featbank.encoders.networks.engines import Forward, export_whole, first_line, open_engine
 from featbank.encoders.networks.modules import (
     DTYPES,
     OUT,
@@ -153,6 +153,15 @@ class NetworkEncoder(Encoder):
         """Return prompts as names of their columns, else None: a network's columns have no names."""
         return list(PROMPTS[self.prompts]) if self.prompts in PROMPTS else None
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether `write_graph` can write the encoder: in fp32 alone, which every engine has."""
+        return self.precision == "fp32"
+
+    def write_graph(self, height: int, width: int) -> bytes:
+        """Write normalisation, network, pooling and prompts as an ONNX graph; see `Encoder.write_graph`."""
+        return export_whole(_Whole(self), (height, width), self.spec.name)
+
     def _encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._encode_together([self], crops)[0]
 
@@ -247,6 +256,22 @@ class NetworkEncoder(Encoder):
         if self.prompts == STORED:
             return nn.functional.normalize(self._network(device).prompts_features.float(), dim=1)
         return encode_prompts(self.blueprint, self.prompts, self.name.seed)
+
+
+class _Whole(nn.Module):
+    """An encoder as one module on the processor: uint8 crops of shape (n, height, width, 3) to vectors."""
+
+    def __init__(self, encoder: NetworkEncoder) -> None:
+        super().__init__()
+        self.encoder, cpu = encoder, torch.device("cpu")
+        self.reader = TapReader(encoder._network(cpu), encoder.blueprint, encoder._reads, encoder.until)
+        self.mean = torch.tensor(encoder.blueprint.mean).view(1, 3, 1, 1)
+        self.std = torch.tensor(encoder.blueprint.std).view(1, 3, 1, 1)
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        batch = (crops.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+        pooled = dict(zip(self.encoder._reads, self.reader(batch), strict=True))
+        return self.encoder._join(pooled, batch.device)
 
 
 def choose_device() -> torch.device:

@@ -135,6 +135,19 @@ def _export(reader: TapReader, size: tuple[int, int], who: str) -> _Exported:
     return _Exported(graph, [block.numpy() for block in expected])
 
 
+def export_whole(encoder: nn.Module, size: tuple[int, int], who: str) -> bytes:
+    """Write a module from uint8 ``crops`` (n, height, width, 3) to vectors as an ONNX graph with n free.
+
+    Raises EncoderSetupError if torch cannot export it.
+    """
+    crops = torch.zeros(_N_PROBE, *size, 3, dtype=torch.uint8)
+    try:
+        with torch.inference_mode(), _exportable_operators():
+            return export_graph(encoder.eval(), crops, {"crops": {0: "n"}}, "vectors")
+    except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
+        raise EncoderSetupError(f"{who}: torch cannot export the network ({first_line(error)}).") from error
+
+
 def export_graph(
     module: nn.Module, crops: torch.Tensor, free_sides: dict[str, dict[int, str]], *output: str
 ) -> bytes:
