@@ -51,10 +51,12 @@ def _fit(options: argparse.Namespace) -> Output:
     from featbank.recipes.reading import read_recipe
     from featbank.report.page import photos_of, write_report
     from featbank.runs.fit import FitOptions, fit_run
+    from regressors.persistence import import_skops
 
     recipe = read_recipe(options.recipe)
     table = opt.read_data(options)
     out = Path(options.out or f"runs/{recipe.name}")
+    import_skops(with_estimators=False)  # it writes a model of this package alone
     with opt.cluster_of(options) as cluster:
         chosen = FitOptions(
             options.workers,
