@@ -64,6 +64,13 @@ class TestCommitted:
         sources = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
         assert not TRACES.search(sources)
 
+    def test_cells_are_short_and_use_public_names(self, path: Path) -> None:
+        for cell in code_cells(path):
+            assert len(cell.source.splitlines()) < 25, cell.source
+            # What %%writefile writes is an encoder, whose base class has a place of its own.
+            if not cell.source.startswith("%%writefile"):
+                assert not re.search(r"(from|import) (featbank|regressors)\.", cell.source), cell.source
+
     def test_says_that_it_is_a_simulation(self, path: Path) -> None:
         assert "simulat" in nbformat.read(path, as_version=4).cells[0].source
 
