@@ -1,10 +1,11 @@
-"""Makes the student that the package ships: ``python -m experiments.student STEP``, in this order.
+"""Makes the students that the package ships: ``python -m experiments.student STEP``, in this order.
 
 ``set``    weakly rated pictures of the photographs in a folder (34,000 of them: half an hour on two cores)
 ``train``  the network's trunk, resumable (half an hour on two cores, after the pictures' statistics)
 ``mix``    what reads statistics beside the trunk, resumable (a quarter of an hour)
 ``judge``  its figures on held-out photographs, as CSV
 ``ship``   its files, into the package
+``whole``  the other student, out of the kept weights of checkpoint:efficientnet-lite0, into the package
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from experiments.student.training import (
     widen,
 )
 from experiments.student.weak_set import WeakSetPlan, make_weak_set, read_weak_set
+from experiments.student.whole import write_whole
 from featbank.distill.export import write_student
 from featbank.distill.network import StudentNetwork
 from featbank.encoders import student
@@ -49,7 +51,9 @@ from featbank.errors import FeatbankError
 from featbank.workers import own_workers
 
 SHIPPED_NAME: Final = "mobile"
-SHIPPED_VIEW: Final = "tiles_5x5/center_224"
+SHIPPED_VIEW: Final = "tiles_4x4/center_224"
+WHOLE_NAME: Final = "whole"
+WHOLE_VIEW: Final = "long_512"
 _PHOTOGRAPHS: Final = {".jpg", ".jpeg", ".png"}
 
 _log = logging.getLogger("experiments.student")
@@ -62,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    steps = {"set": _set, "train": _train, "mix": _mix, "judge": _judge, "ship": _ship}
+    steps = {"set": _set, "train": _train, "mix": _mix, "judge": _judge, "ship": _ship, "whole": _whole}
     parser.add_argument("step", choices=tuple(steps))
     parser.add_argument(
         "--photos", metavar="DIR", nargs="+", default=[], help="folders of photographs, for `set`"
@@ -150,10 +154,23 @@ def _ship(options: argparse.Namespace) -> None:
         "view": SHIPPED_VIEW,
     }
     made = write_student(work / SHIPPED_NAME, network, facts, card)
-    folder = Path(student.__file__).parent / "students" / SHIPPED_NAME
-    shutil.copytree(work / SHIPPED_NAME, folder, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+    folder = _into_package(work / SHIPPED_NAME)
     gmacs = made.count_macs(224, 224) / 1e9
     _log.info("%s: %d parameters, %.3f GMACs at 224 px", folder, made.n_params, gmacs)
+
+
+def _whole(options: argparse.Namespace) -> None:
+    card = (Path(__file__).with_name("whole.md")).read_text(encoding="utf-8")
+    made = write_whole(Path(options.work) / WHOLE_NAME, WHOLE_VIEW, card)
+    _into_package(Path(options.work) / WHOLE_NAME)
+    _log.info("%s:%s: %d parameters, %d features", student.FAMILY, made.name, made.n_params, made.n_features)
+
+
+def _into_package(folder: Path) -> Path:
+    """Copy a student's folder to where the package keeps those that ship."""
+    shipped = Path(student.__file__).parent / "students" / folder.name
+    shutil.copytree(folder, shipped, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+    return shipped
 
 
 def _save(network: StudentNetwork, path: Path) -> None:
