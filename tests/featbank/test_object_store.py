@@ -184,13 +184,13 @@ def test_an_outage_of_the_photos_store_ends_the_run_and_blames_no_photo(
     upload(project / "photos", memory_url)
     read, n_read = feature.read_photo, 0
 
-    def failing(path: str) -> object:
+    def failing(path: str, **options: bool) -> object:
         nonlocal n_read
         n_read += 1
         if n_read == 6:
             with plain_errors(path):
                 raise ConnectionResetError
-        return read(path)
+        return read(path, **options)
 
     monkeypatch.setattr(feature, "read_photo", failing)
     arguments = features(project, f"{memory_url}/scores.csv", tmp_path / "bank")
