@@ -34,7 +34,7 @@ axes.spines.top: False
 axes.spines.right: False
 axes.grid: True
 grid.alpha: 0.3
-axes.prop_cycle: cycler('color', ['1f5fa8', 'c4500c', '12a574', '8a94a0', '7b4fa3'])
+axes.prop_cycle: cycler('color', ['1f5fa8', 'c4500c', '12a574', '8a94a0', '7b4fa3', 'b58900'])
 legend.frameon: False
 """
 
