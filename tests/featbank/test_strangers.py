@@ -60,6 +60,8 @@ fit scores.csv --recipe svr.toml --workers 2 --out ../svr
 score ../run/model.skops img --workers 2 --bank ../other
 search scores.csv --workers 2 --out ../search
 report ../run
+evaluate ../run/predictions.csv
+ladder ../run img --sizes 24 --workers 2
 report ../run ../svr --out ../compared
 protocol repeated scores.csv --splits 2 --workers 2 --out ../repeated
 leaderboard
